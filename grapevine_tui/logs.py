@@ -94,7 +94,7 @@ class BackgroundHandler(logging.Handler):
         self._writer.put(b"")
 
     def flush(self) -> None:
-        """Do nothing: the thread writes at once. `drain` waits."""
+        """Do nothing: the thread writes at once. Use `wait` to wait for it."""
 
     def wait(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` until all lines are written; return whether they are."""

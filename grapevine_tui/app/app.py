@@ -1,15 +1,13 @@
-"""The app: a node, its model and a screen, in one loop.
+"""The Textual app over one host: a node in this process, or one that runs elsewhere.
 
-What must stay true:
+Invariants:
 
-- An event costs one `|=` here, and a look while a knock is not answered; the screen is painted by a timer,
-  at most ten times a second.
-- Whatever way it ends, the node leaves politely first (`leaving`) and the terminal is left as it was
-  found.
-- Text from strangers is only ever handed to Textual as `PacketContent` or with markup off, after
-  `printable`.
+- An event from the node only marks changes (one `|=`); a timer repaints, at most ten times a second.
+- However the app ends, the node leaves the cluster first (`shutdown`) and the terminal is restored.
+- Untrusted text reaches Textual only after `printable`, as `Content` or with markup off.
+- Only the app calls the host; screens and widgets post messages.
 
-Driven by `grapevine_tui.cli.main`, which reads `exit_code` and `failure` afterwards.
+`grapevine_tui.cli.main` runs the app and reads `exit_code` and `failure` afterwards.
 """
 
 from __future__ import annotations
@@ -56,12 +54,11 @@ from grapevine_tui.app.terminal import (
     install_paste_safe_decoder,
     understands_osc,
 )
-from grapevine_tui.app.themes import ThemeManager
+from grapevine_tui.app.themes import THEME_VARIABLES, ThemeManager
 from grapevine_tui.app.toasts import Toasts
 from grapevine_tui.app.widgets.bindings import AvailableAction, available_actions, bindings
 from grapevine_tui.app.widgets.draft import Draft
 from grapevine_tui.app.widgets.fact_sheet import Fact
-from grapevine_tui.app.widgets.format import THEME_VARIABLES
 from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.app.widgets.log import MessageAction, MessageLog
 from grapevine_tui.app.widgets.peer_table import PeerAction, PeerGrid
@@ -83,21 +80,21 @@ from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable, truncate
 
-DRAFT_PREVIEW_CELLS: Final = 60  # of a draft that is named in a question
+DRAFT_PREVIEW_CELLS: Final = 60  # of the unsent draft in the quit confirmation
 UNDO_WINDOW_S: Final = 10.0
 KEYLIKE_LINES: Final = frozenset({":q", ":q!", ":wq", "quit", "exit", "help"})
 FRAMES_PER_S: Final = 10
-FRAMES_PER_REFRESH: Final = 5  # the node's tables are read at every fifth: twice a second
+FRAMES_PER_REFRESH: Final = 5  # so the node's tables are read twice a second
 
 
 def is_keylike(line: str) -> bool:
-    """Whether somebody may have meant a key of the panels, or a command, and not a message to everyone."""
+    """Return whether `line` may be meant as a key or a command, not as a broadcast."""
     text = line.strip()
     return text in KEYLIKE_LINES or (len(text) == 1 and text.isascii())
 
 
 class Undo(NamedTuple):
-    """What was done, how to take it back, and until when (monotonic seconds) that is offered."""
+    """An action that `revert` undoes, offered until `expires_at` (monotonic seconds)."""
 
     description: str
     revert: Callable[[], Coroutine[Any, Any, None]]
@@ -105,7 +102,7 @@ class Undo(NamedTuple):
 
 
 class GrapevineApp(App[None]):
-    """The terminal app over one host."""
+    """The app over `host`; with `demo`, it also starts and stops the demo's peers."""
 
     TITLE = "grapevine"
     CSS_PATH: ClassVar[Path] = Path(__file__).with_name("grapevine.tcss")
@@ -138,7 +135,7 @@ class GrapevineApp(App[None]):
         self._undo: Undo | None = None
         self._unconfirmed_line = ""  # a line that was not sent at the first enter
         self.failure: GrapevineError | None = None
-        """Why the node could not start; None where it did."""
+        """Why the node could not start, or None."""
         self.main = MainScreen(host, settings, self._max_payload_bytes)
         self._command_runner = CommandRunner(self, host)
         self._window_title = WindowTitle(self._write_to_terminal)
@@ -164,7 +161,7 @@ class GrapevineApp(App[None]):
         self.run_worker(self._command_runner.run(), exit_on_error=True)
 
     def watch_theme(self, theme: str) -> None:
-        """Keep a choice made on the screen."""
+        """Remember a theme chosen on the screen."""
         self._theme_manager.on_changed(theme, self._settings.theme)
 
     def panic(self, *renderables: RenderableType) -> None:
@@ -173,12 +170,12 @@ class GrapevineApp(App[None]):
 
     @property
     def exit_code(self) -> int:
-        """For the process; a fault of ours or of Textual's is no success, wherever it was raised."""
+        """The exit code of the process; 1 after an internal error, wherever it was raised."""
         return self.return_code or int(self._has_panicked)
 
     @property
     def _has_terminal(self) -> bool:
-        """Whether the app draws on a terminal that ignores what it does not know; a browser's is none."""
+        """Whether the app runs on a terminal, not a browser, that ignores unknown OSC sequences."""
         is_without_terminal = self.is_headless or self.is_web or self._driver is None
         return not is_without_terminal and understands_osc(os.environ)
 
@@ -189,31 +186,31 @@ class GrapevineApp(App[None]):
 
     def on_ready(self) -> None:
         self._update_window_title()
-        if not self.is_headless:  # a test runs many apps in one process, and must free each
+        if not self.is_headless:  # a test runs many apps in one process and must free each
             self.gc_controller.freeze()
 
     async def on_unmount(self) -> None:
         self._window_title.restore()
         if self._background is not None:
             self._background.drop()
-        # Reached after an error too: then nobody has said goodbye yet.
+        # Also reached after an error, before the node has left.
         if not self._graceful_shutdown.is_done and self._host.model.local_node is not None:
             await self._graceful_shutdown.leave()
 
     def _ask_background(self) -> None:
-        # Only the driver for a Unix terminal knows whether its input is one, and reads by `PasteSafeDecoder`.
+        # Only the Unix driver has `input_tty` and decodes with `PasteSafeDecoder`, which handles the answer.
         can_answer = self._has_terminal and getattr(self._driver, "input_tty", False)
-        if can_answer and self._theme_manager.wears_own:
-            answered = partial(self.call_later, self._theme_manager.take_background)
+        if can_answer and self._theme_manager.is_default:
+            answered = partial(self.call_later, self._theme_manager.on_background)
             self._background = BackgroundQuery(self._write_to_terminal, answered)
 
-    def _alert(self, words: str) -> None:
-        """Ring, or have the terminal show a notification of `words`, which are printable, if that is set."""
+    def _alert(self, text: str) -> None:
+        """Ring the bell or show a terminal notification of printable `text`, as the `alert` setting says."""
         match self._settings.alert:
             case "bell":
                 self.bell()
             case "notify" if self._has_terminal:
-                self._write_to_terminal(f"\x1b]9;{words}\x07")
+                self._write_to_terminal(f"\x1b]9;{text}\x07")
 
     def _update_window_title(self) -> None:
         if self._has_terminal:
@@ -228,7 +225,7 @@ class GrapevineApp(App[None]):
             await super().on_event(event)
 
     def on_app_focus(self) -> None:
-        # In a browser the app begins without the focus, so nothing has been given it yet.
+        # In a browser the app starts without the focus, so no widget has it yet.
         if self.main.is_mounted and self.main.focused is None:
             self.call_later(self.main.set_focus, self.main.current_panel())
 
@@ -255,7 +252,7 @@ class GrapevineApp(App[None]):
             self._command_runner.on_event(event)
 
     def tick(self) -> None:
-        """What the timer does: paint what has changed, and now and then ask the node anew."""
+        """Repaint what changed; every `FRAMES_PER_REFRESH` frames, refresh the model. Called by a timer."""
         self._frame_count += 1
         is_refresh_due = self._frame_count % FRAMES_PER_REFRESH == 0
         if (
@@ -263,7 +260,7 @@ class GrapevineApp(App[None]):
             and self._host.model.local_node is not None
             and not self._graceful_shutdown.is_done
         ):
-            with suppress(GrapevineError):  # it has stopped of itself: what was last known stays
+            with suppress(GrapevineError):  # the node stopped by itself; keep the last state
                 self._pending_changes |= self._host.refresh()
         if consume_repaint_request():
             self.refresh()
@@ -276,10 +273,10 @@ class GrapevineApp(App[None]):
             is_outdated = (
                 bool(self._host.model.outdated_since) and not self._graceful_shutdown.is_requested
             )
-            if is_outdated != self.has_class("-lost"):
-                self.set_class(is_outdated, "-lost")
+            if is_outdated != self.has_class("-outdated"):
+                self.set_class(is_outdated, "-outdated")
                 for screen in self.screen_stack:
-                    screen.set_class(is_outdated, "-lost")
+                    screen.set_class(is_outdated, "-outdated")
             self.main.tick()
             self._update_window_title()
             self.gc_controller.collect_if_due(is_main_in_front=len(self.screen_stack) == 1)
@@ -291,7 +288,7 @@ class GrapevineApp(App[None]):
         self.main.status.refresh()
 
     async def action_quit(self) -> None:
-        """From a screen in front go back; from the main one leave, and ask where that costs something."""
+        """Go back from a screen in front; on the main screen quit, with a confirmation if needed."""
         screen = self.screen
         if self._graceful_shutdown.is_requested:
             self._graceful_shutdown.request()
@@ -301,14 +298,14 @@ class GrapevineApp(App[None]):
             await screen.run_action("back")
 
     def action_help_quit(self) -> None:
-        """Ctrl+C: leave, from wherever one is; asks first where that costs something."""
+        """Quit from any screen, with a confirmation if needed (Ctrl+C)."""
         if self._graceful_shutdown.is_requested:
             self._graceful_shutdown.request()
         elif not self.screen.is_modal:
             self.confirm_leave()
 
     def confirm_leave(self) -> None:
-        """Leave; where peers are connected or something would be lost, once somebody has said yes."""
+        """Quit; if peers are connected or something would be lost, only after a confirmation."""
         facts = self._leave_consequences()
         if not facts:
             self.request_shutdown()
@@ -324,19 +321,17 @@ class GrapevineApp(App[None]):
         self.push_screen(ConfirmScreen(title, facts, yes=yes, no="Stay"), on_answer)
 
     def request_shutdown(self) -> None:
-        """Leave the cluster gracefully and end, unasked; asked twice, at once."""
+        """Leave the cluster and exit without a confirmation; a second call exits at once."""
         self._graceful_shutdown.request()
 
     def _leave_consequences(self) -> list[Fact]:
-        """What leaving cuts off or loses; empty: nothing."""
+        """Return what quitting disconnects or discards; empty if nothing."""
         model, facts = self._host.model, []
         connected = sum(peer.state in CONNECTED_STATES for peer in model.peers.values())
         is_own_node = not model.is_remote and self._demo is None and not model.stop_reason
         if connected and is_own_node:
             peers = f"{connected:,} peer{'s' * (connected != 1)}"
-            facts.append(
-                Fact("connected", f"to {peers}; this node stops and tells them that it leaves")
-            )
+            facts.append(Fact("connected", f"to {peers}; this node leaves the cluster and stops"))
         if self._settings_editor is not None and self._settings_editor.pending:
             facts.append(Fact("not saved", ", ".join(self._settings_editor.pending), "warn"))
         draft = self.main.compose_box.draft.text.strip()
@@ -345,12 +340,12 @@ class GrapevineApp(App[None]):
         return facts
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """Return the current label of the quit key; "" for the default one."""
         if action == "quit" and self.screen is not self.main:
             return "Back"
         return "Detach" if action == "quit" and self._host.model.is_remote else ""
 
-    # What is typed
+    # Typed lines
 
     def on_draft_submitted(self, message: Draft.Submitted) -> None:
         line = message.line
@@ -370,9 +365,9 @@ class GrapevineApp(App[None]):
     # Screens in front
 
     def _bring_to_front(self, screen: Screen[None]) -> None:
-        """Bring a screen to the front, from wherever one is. Where one of its name stands behind others,
-        they are gone back from instead, so that screens never pile up."""
-        if self.screen.is_modal:  # a question wants its answer first
+        """Show a screen from anywhere. If one of its name is open, go back to that, so that screens never
+        pile up."""
+        if self.screen.is_modal:  # the confirmation must be answered first
             return
         screen_names = [each.name for each in self.screen_stack]
         if screen.name not in screen_names:
@@ -394,11 +389,11 @@ class GrapevineApp(App[None]):
         )
 
     def action_members(self) -> None:
-        """Everyone in the cluster, linked or not."""
+        """Show all members, connected or not."""
         self._bring_to_front(MembersScreen(self._host.model))
 
     def action_traces(self) -> None:
-        """The latest traces."""
+        """Show the latest traces."""
         self._bring_to_front(TraceScreen(self._host.model))
 
     def on_trace_screen_new_trace_requested(self) -> None:
@@ -417,11 +412,11 @@ class GrapevineApp(App[None]):
             self.notify(f"the window is too small to type /{name}", markup=False)
 
     def action_traffic(self) -> None:
-        """Curves over a minute, a quarter of an hour, three hours."""
+        """Show traffic over 1 min, 15 min or 3 h."""
         self._bring_to_front(TrafficScreen(self._host.model))
 
     async def action_settings(self) -> None:
-        """Every setting, to be looked at and changed."""
+        """Show and edit the settings."""
         try:
             editor = await self._open_settings_editor()
         except GrapevineError as error:
@@ -431,9 +426,7 @@ class GrapevineApp(App[None]):
 
     async def _open_settings_editor(self) -> SettingsEditor:
         if self._settings_editor is not None and self._settings_editor.pending:
-            return (
-                self._settings_editor
-            )  # left by another way than back: nothing is dropped unasked
+            return self._settings_editor  # edits are only discarded after a confirmation
         self._settings_editor = await self._host.edit()
         return self._settings_editor
 
@@ -480,7 +473,7 @@ class GrapevineApp(App[None]):
     def _apply_settings(self, settings: Settings) -> None:
         """Bring the app in line with `settings`, which the node has already."""
         self._host.on_settings_saved(settings)
-        if self._host.model.is_remote:  # theme, keys and log level are those of this user
+        if self._host.model.is_remote:  # theme, keys and log level are local to this app
             self.main.apply_config(settings.node)
             return
         self._settings = settings
@@ -492,17 +485,17 @@ class GrapevineApp(App[None]):
             self._theme_manager.apply(settings.theme)
 
     def action_status(self) -> None:
-        """Who we are, and every counter."""
+        """Show this node's status and every counter."""
         get_facts = partial(facts.status_facts, self._host.model)
         self._bring_to_front(DetailScreen("Status", get_facts, has_columns=True))
 
     def action_help(self) -> None:
-        """Every key and every command."""
+        """Show every key and every command."""
         is_attached = self._host.model.is_remote
         get_facts = partial(help_facts, self, self._settings.keys, is_attached=is_attached)
         self._bring_to_front(DetailScreen("Help", get_facts, has_columns=True))
 
-    # What is asked of one node or message
+    # Actions on one node or message
 
     def _address_of(self, peer_id: PeerId) -> str:
         model = self._host.model
@@ -542,17 +535,17 @@ class GrapevineApp(App[None]):
             )
             self.notify(printable(text), markup=False)
 
-    # Acts that cut somebody off: asked about once, and undone where that is possible
+    # Deny, allow and forget: confirmed first, with an undo where possible
 
     async def deny(self, identity: str) -> None:
-        """Deny whom `identity` means, once somebody has said yes. Raises UnknownPeer where that is no
-        one node."""
+        """Deny the node that `identity` names, after a confirmation. Raises UnknownPeer if it names none or
+        several."""
         model = self._host.model
         peer_id = facts.resolve_node(model, identity)
         if peer_id is None or (
             model.local_node is not None and peer_id == model.local_node.peer_id
         ):
-            await self._deny(identity)  # the node has the words for what is wrong with it
+            await self._deny(identity)  # raises with the node's own error message
         else:
             self._confirm_deny(peer_id, identity)
 
@@ -565,7 +558,7 @@ class GrapevineApp(App[None]):
         self._report_done(f"allow {model.name_of(peer_id)} ({peer_id.short}…)")
 
     async def forget(self, identity: str) -> None:
-        """Forget whom `identity` means, once somebody has said yes. Raises UnknownPeer."""
+        """Forget the node that `identity` names, after a confirmation. Raises UnknownPeer."""
         peer_id = facts.resolve_node(self._host.model, identity)
         if peer_id is None:
             raise UnknownPeer(f"no single node is named {printable(identity)!r}")
@@ -586,7 +579,7 @@ class GrapevineApp(App[None]):
     def _confirm(
         self, confirm_screen: ConfirmScreen, action: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Do `act` if the answer is yes."""
+        """Run `action` if the user confirms."""
 
         def on_answer(is_confirmed: bool | None) -> None:
             if is_confirmed:
@@ -629,8 +622,7 @@ class GrapevineApp(App[None]):
     def _report_done(
         self, description: str, *, undo: Callable[[], Coroutine[Any, Any, None]] | None = None
     ) -> None:
-        """Say what was done, in the command log and on the screen; `undo` takes it back for
-        `UNDO_WINDOW_S`."""
+        """Report an action in the command log and in a toast. `undo` is offered for `UNDO_WINDOW_S`."""
         self._host.model.log_command(description)
         self._undo = (
             None if undo is None else Undo(description, undo, time.monotonic() + UNDO_WINDOW_S)
@@ -640,7 +632,7 @@ class GrapevineApp(App[None]):
         self.notify(printable(f"done: {description}{hint}"), timeout=UNDO_WINDOW_S, markup=False)
 
     async def action_undo(self) -> None:
-        """Take back what was done last, if that was a moment ago and can be undone."""
+        """Undo the last action, if it can be undone and is at most `UNDO_WINDOW_S` old."""
         undo, self._undo = self._undo, None
         if undo is None or time.monotonic() > undo.expires_at:
             self.notify("nothing to undo", markup=False)
@@ -740,7 +732,7 @@ class GrapevineApp(App[None]):
         await self.exporter.export(log.filtered_entries(), log.filter_query.text)
 
     def action_save_screenshot(self) -> None:
-        """Save the screen as SVG."""
+        """Save a screenshot as SVG."""
         self.exporter.save_screenshot()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:

@@ -1,11 +1,10 @@
-"""Colors that can be read: text is moved towards white or black until it stands out from every ground.
+"""Readable text colors: a theme's colors are blended towards white or black until they meet WCAG.
 
 Invariants:
 
-- Every color that letters have stands out from every ground that letters have by at least `MIN_CONTRAST`
-  (WCAG 2.1, 1.4.3: 4.5 to 1), in every theme: ours, Textual's, and one of a user.
-- A color that stands out already is left as the theme has it. Colors that are the terminal's own (ANSI
-  themes) are left alone: nobody here knows them.
+- In every theme each text color has at least `MIN_CONTRAST` (WCAG 2.1, 1.4.3) against every background
+  that text is drawn on.
+- A color that meets it is not changed. ANSI colors are not changed: the terminal defines them.
 """
 
 from __future__ import annotations
@@ -23,11 +22,17 @@ TEXT_VARIABLES: Final = (
     *("foreground", "text-muted", "text-disabled", "success", "warning", "error", "accent"),
     *("text-accent", "secondary", "primary", "author-4", "author-5"),
 )
-BACKGROUND_VARIABLES: Final = ("background", "surface", "panel", "cursor-ground", "alarm-ground")
+BACKGROUND_VARIABLES: Final = (
+    "background",
+    "surface",
+    "panel",
+    "cursor-background",
+    "alarm-background",
+)
 DIMMED_TEXT_BLEND: Final = {
     "text-muted": 0.7,
     "text-disabled": 0.6,
-}  # of the foreground, where a theme says "auto"
+}  # share of the foreground over the surface, where a theme says "auto"
 
 
 def _linear(channel: int) -> float:
@@ -48,7 +53,7 @@ def contrast_ratio(one: Color, other: Color) -> float:
 
 
 def ensure_contrast(color: Color, backgrounds: Sequence[Color]) -> Color:
-    """`color`, as far moved towards white or black as it needs to stand out from all of `backgrounds`."""
+    """Return `color`, blended towards white or black just enough for `MIN_CONTRAST` to all `backgrounds`."""
 
     def min_ratio(candidate: Color) -> float:
         return min(contrast_ratio(candidate, background) for background in backgrounds)
@@ -63,7 +68,7 @@ def ensure_contrast(color: Color, backgrounds: Sequence[Color]) -> Color:
 
 
 def _parse_color(text: str) -> Color | None:
-    """None: it is no color before it is painted, or the terminal's own."""
+    """Return None for ``auto`` colors, ANSI colors and transparent ones."""
     try:
         color = Color.parse(text)
     except ColorParseError:
@@ -72,9 +77,8 @@ def _parse_color(text: str) -> Color | None:
 
 
 def with_contrast(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a theme with `TEXT_VARIABLES` such that they can be read, and the grounds of the
-    cursor's
-    line and of an alarm among them."""
+    """Return a theme's variables with readable `TEXT_VARIABLES` and the added backgrounds of the cursor's
+    line and of an alarm."""
     adjusted = dict(variables)
     colors = {
         name: _parse_color(adjusted.get(name, ""))
@@ -82,10 +86,10 @@ def with_contrast(variables: Mapping[str, str]) -> dict[str, str]:
     }
     surface, foreground = colors["surface"], colors["foreground"]
     if surface is None or foreground is None:
-        return adjusted | {"cursor-ground": "ansi_bright_black", "alarm-ground": "ansi_red"}
+        return adjusted | {"cursor-background": "ansi_bright_black", "alarm-background": "ansi_red"}
     for name, tint, blend in (
-        ("cursor-ground", "secondary", CURSOR_BLEND),
-        ("alarm-ground", "error", ALARM_BLEND),
+        ("cursor-background", "secondary", CURSOR_BLEND),
+        ("alarm-background", "error", ALARM_BLEND),
     ):
         background = surface.blend(colors[tint] or foreground, blend)
         colors[name], adjusted[name] = background, background.hex

@@ -1,7 +1,7 @@
-"""What the app hands to its user beside the screen: the clipboard, files, words about both.
+"""Copying to the clipboard, exporting messages and saving screenshots.
 
-What must stay true: nothing is handed over unasked, and each time it is told what went where. What goes
-to the clipboard is printable; what a message really holds goes to a file (`export`), as JSON.
+Invariants: nothing is copied or written without a request, and every result is reported. The clipboard
+gets printable text; `export` writes the exact payloads to a file, as JSON.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import printable, truncate
 
-COPY_PREVIEW_CELLS: Final = 40  # of what was copied
-MAX_CLIPBOARD_BYTES: Final = 100_000  # terminals refuse more in one go, or hang over it
+COPY_PREVIEW_CELLS: Final = 40
+MAX_CLIPBOARD_BYTES: Final = 100_000  # terminals refuse larger OSC 52 sequences, or hang on them
 
 
 def payload_text(payload: bytes) -> str:
-    """A payload as one would paste it: its text, or its bytes in hex."""
+    """Return a payload as text if it is UTF-8, else in hex."""
     try:
         return payload.decode()
     except UnicodeDecodeError:
@@ -33,7 +33,8 @@ def payload_text(payload: bytes) -> str:
 
 
 class Exporter:
-    """Hands things out of `app`. `state_dir`: where to write if the working directory refuses."""
+    """Copies and exports for `app`. Files go to the working directory, or to `state_dir` if it is not
+    writable."""
 
     def __init__(self, app: App[None], model: Model, state_dir: Path | None) -> None:
         self._app = app
@@ -52,8 +53,8 @@ class Exporter:
         self._app.notify(printable(text), severity=severity, markup=False)
 
     def copy(self, text: str) -> None:
-        """Put `text` on the clipboard as it is shown, by the terminal (OSC 52): an escape in it could
-        end a bracketed paste, and what follows a line's end would be run by the shell it is pasted into."""
+        """Copy the printable form of `text` to the clipboard through the terminal (OSC 52). An escape
+        could end a bracketed paste, and a shell would run the text after a line break."""
         if len(text.encode(errors="replace")) > MAX_CLIPBOARD_BYTES:
             self._report(
                 f"too large to copy: {len(text):,} characters; e exports it",
@@ -65,7 +66,8 @@ class Exporter:
         self._report(f"copied {truncate(shown, COPY_PREVIEW_CELLS)}")
 
     async def export(self, entries: Sequence[LogEntry], filter_text: str = "") -> None:
-        """Write messages to a file; not the same ones twice. `filter_text`: the filter they passed."""
+        """Write messages to a new file, unless the last export wrote the same ones. `filter_text` is the
+        filter they matched."""
         if not entries:
             self._report("nothing to export", is_error=True)
             return

@@ -1,9 +1,9 @@
-"""What the app puts into files for its user: messages as JSON Lines, pictures of the screen.
+"""Files that the app writes for its user: messages as JSON Lines, screenshots as SVG.
 
-What must stay true:
+Invariants:
 
-- A file is new, never one that was there; only its owner can read it.
-- It stands where the user works; where that cannot be written, in the node's own state directory.
+- An export never overwrites a file, and only its owner can read it.
+- It is written to the first writable directory given, and removed if writing fails.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui.control.jsonlines import message_to_json
 from grapevine_tui.host.message_buffer import LogEntry
 
-MAX_NAME_ATTEMPTS: Final = 100  # names tried for one that is not taken
+MAX_NAME_ATTEMPTS: Final = 100  # numbered names tried in one directory
 
 
 def create_unique(stem: str, suffix: str, directories: Iterable[Path]) -> tuple[Path, BinaryIO]:
-    """A new file named after the time of day in the first of `directories` that can be written.
-    Raises OSError where none can."""
+    """Create a file named after the local time in the first writable one of `directories`.
+
+    Returns its path and the open file. Raises OSError if no directory is writable."""
     timestamp = time.strftime("%Y%m%d-%H%M%S")
-    last_error = OSError("there is no folder to write to")
+    last_error = OSError("there is no directory to write to")
     for directory in directories:
         for number in range(1, MAX_NAME_ATTEMPTS):
             counter = f"-{number}" if number > 1 else ""
@@ -46,7 +47,7 @@ def create_unique(stem: str, suffix: str, directories: Iterable[Path]) -> tuple[
 
 @contextlib.contextmanager
 def remove_on_error(path: Path) -> Iterator[None]:
-    """Take the new file at `path` away where writing it fails: a full disk leaves no half of it."""
+    """Remove the new file at `path` if the block fails, so that a full disk leaves no partial file."""
     try:
         yield
     except BaseException:
@@ -57,7 +58,7 @@ def remove_on_error(path: Path) -> Iterator[None]:
 def write_messages(
     entries: Iterable[LogEntry], name_of: Callable[[PeerId], str], directories: Iterable[Path]
 ) -> tuple[Path, int]:
-    """Write messages in the words of the headless node; where they are, and how many. Raises OSError."""
+    """Write messages in the headless node's JSON format; return the path and the count. Raises OSError."""
     path, file = create_unique("messages", ".jsonl", directories)
     count = 0
     with remove_on_error(path), file:
@@ -77,7 +78,7 @@ def write_messages(
 
 
 def write_screenshot(svg: str, directories: Iterable[Path]) -> Path:
-    """Write a picture of the screen; where it is. Raises OSError."""
+    """Write a screenshot; return its path. Raises OSError."""
     path, file = create_unique("grapevine", ".svg", directories)
     with remove_on_error(path), file:
         file.write(svg.encode())

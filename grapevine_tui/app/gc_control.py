@@ -1,17 +1,16 @@
-"""The garbage collector, kept from holding up the screen.
+"""Garbage collection without pauses: full collections skip what survived the last one.
 
-What must stay true:
+Invariants:
 
-- A full pass looks only at what came since the last one, however large the cluster has grown: what
-  is there when it ends is taken to stay, and passed over from then on. Of its own accord Python looks
-  through everything: 60 ms with four thousand members, in the middle of opening a screen.
-- Nothing is taken to stay while another screen stands in front: screens are cycles, and one that is
-  passed over would never be found again once it is dismissed.
-- Until `freeze` nothing is changed: a test runs many apps in one process, and must free each.
+- A full collection examines only objects created since the last one; survivors are frozen
+  (`gc.freeze`). Python's own full collection takes 60 ms with 4,000 members, in the middle of opening a
+  screen.
+- Nothing is frozen while another screen is in front. A screen is a reference cycle, and a frozen cycle
+  is never freed after the screen is dismissed.
+- Nothing changes before `freeze`: a test runs many apps in one process and must free each.
 
-Driven by the app: `freeze` once it stands, `collect_if_due` now and then. What is passed over is still
-freed as
-soon as nothing refers to it; only a cycle would not be, and the tables of a node hold none.
+The app calls `freeze` once it is ready and `collect_if_due` periodically. A frozen object is still freed
+when its reference count drops to zero; only cycles stay, and the tables of a node contain none.
 """
 
 from __future__ import annotations
@@ -20,28 +19,27 @@ import gc
 from typing import Final
 
 DISABLED_THRESHOLD: Final = (
-    1_000_000  # passes over the middle generation before Python would begin a full one
+    1_000_000  # middle collections before Python would start a full one: never
 )
-MIDDLE_PASSES_PER_FULL: Final = 4  # such passes: some 30,000 objects that are new, about 10 ms
+MIDDLE_PASSES_PER_FULL: Final = 4  # about 30,000 new objects, collected in about 10 ms
 
 
 class GcController:
-    """The process has one collector, so there is to be one of these at work in it."""
+    """Controls the process's garbage collector; use one instance per process."""
 
     def __init__(self) -> None:
         self._thresholds: tuple[int, int, int] | None = None
 
     def freeze(self) -> None:
-        """Take all that is left after a full pass to stay, and from now on begin one only in
-        `collect_if_due`."""
+        """Collect, freeze the survivors, and from now on run full collections only in `collect_if_due`."""
         gc.collect()
         gc.freeze()
         self._thresholds = gc.get_threshold()
         gc.set_threshold(*self._thresholds[:2], DISABLED_THRESHOLD)
 
     def collect_if_due(self, *, is_main_in_front: bool) -> bool:
-        """Do a full pass if enough is new, and tell whether. `is_main_in_front`: no other screen is in
-        front."""
+        """Run a full collection if enough objects are new; return whether it ran. Freezes the survivors if
+        `is_main_in_front`, that is, if no other screen is open."""
         if self._thresholds is None or gc.get_count()[2] < MIDDLE_PASSES_PER_FULL:
             return False
         gc.collect()
@@ -50,7 +48,7 @@ class GcController:
         return True
 
     def restore(self) -> None:
-        """Have everything as it was before `freeze`."""
+        """Restore the collector's state from before `freeze`."""
         if self._thresholds is not None:
             gc.set_threshold(*self._thresholds)
             gc.unfreeze()

@@ -1,16 +1,16 @@
-"""Keys in their turn: the next one is handed out when the one before has done all it does.
+"""Keys in order: each key is delivered after the previous one has taken full effect.
 
-What must stay true:
+Invariants:
 
-- What a key moved the focus to gets the very next key, however quickly that was typed: what is typed
-  behind ``/`` looks for something and never acts upon a panel.
-- A widget that goes away with a key in its hands holds nothing up for longer than `KEY_TIMEOUT_S` of a
-  loop that
-  turns; time in which the machine gave us nothing to compute with counts for little.
+- A key goes to the widget that the previous key focused, however fast both are typed: text after ``/``
+  goes to the filter and never acts on a panel.
+- A widget that disappears while handling a key delays the next one by at most `KEY_TIMEOUT_S`. Time in
+  which the process got no CPU hardly counts.
 
-Textual hands a key to what has the focus when the key is read, but obeys it only when it has come up
-from there again. So a mark is sent the same way behind each key, and the next waits until it is back: as
-often as what a key does may be passed on by message (an input tells its bar, that its screen).
+Textual delivers a key to the widget that has the focus when the key is read, and runs its action only
+after the event has bubbled up. A marker message therefore follows each key along the same path, and the
+next key waits until it is back. It makes several round trips, because an action may be passed on by
+message: from the input to its bar, from the bar to its screen.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from textual.message_pump import MessagePump
 from textual.timer import Timer
 
 KEY_TIMEOUT_S: Final = 0.25
-TIMEOUT_SLICE_S: Final = 0.05  # it is spent in these
-LATE_SLICE_WEIGHT: Final = 0.2  # of a slice, where we were woken a whole one too late
+TIMEOUT_SLICE_S: Final = 0.05  # the timeout is counted in slices
+LATE_SLICE_WEIGHT: Final = 0.2  # of a slice whose timer fired a whole slice late
 MARKER_ROUND_TRIPS: Final = 3
 
 
 class KeyHandled(Message, bubble=True):
-    """Comes up behind key number `number`."""
+    """Marker that bubbles up behind key number `number`."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class KeyHandled(Message, bubble=True):
 
 
 class KeySequencer:
-    """Hands keys and pastes of `app` to `deliver`, one after another."""
+    """Delivers keys and pastes of `app` through `deliver`, one at a time."""
 
     def __init__(
         self, app: App[None], deliver: Callable[[events.Key | events.Paste], Awaitable[None]]
@@ -57,22 +57,22 @@ class KeySequencer:
         self._time_left_s = 0.0
 
     async def enqueue(self, event: events.Key | events.Paste) -> None:
-        """A key or a paste has come."""
+        """Queue a key or a paste; deliver it at once if no other is in progress."""
         self._queue.append(event)
         if not self._is_busy:
             await self._deliver_next()
 
     async def on_key_handled(self, marker: KeyHandled) -> None:
-        """A mark has come back."""
+        """Send the marker on its next round trip, or deliver the next key."""
         if marker.number != self._key_number or not self._is_busy:
-            return  # from a key that took too long
+            return  # the marker of a key that timed out
         self._round_trips_left -= 1
         if not self._round_trips_left or not self._target.post_message(KeyHandled(marker.number)):
             await self._deliver_next()
 
     @property
     def is_busy(self) -> bool:
-        """Whether a key is on its way."""
+        """Whether a key is being handled."""
         return self._is_busy
 
     def _start_timer(self, number: int) -> None:
@@ -82,7 +82,7 @@ class KeySequencer:
         )
 
     async def _check_timeout(self, number: int, due_at: float) -> None:
-        """See whether key `number` has been waited for long enough."""
+        """Deliver the next key if key `number` has used up its timeout."""
         if number != self._key_number or not self._is_busy:
             return
         is_late = time.monotonic() - due_at > TIMEOUT_SLICE_S
@@ -96,9 +96,7 @@ class KeySequencer:
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
-        if (
-            not self._app.screen_stack
-        ):  # the app ends, and nobody is there for what was typed behind that
+        if not self._app.screen_stack:  # the app is ending; later keys have no receiver
             self._queue.clear()
         self._is_busy = bool(self._queue)
         if not self._is_busy:

@@ -1,14 +1,13 @@
-"""How the app ends: politely first, at once when asked twice.
+"""Graceful shutdown of the app: the first request leaves the cluster, the second exits at once.
 
-What must stay true:
+Invariants:
 
-- Whatever way it ends (a key, a command, SIGTERM, SIGHUP, an error at the start), the node and the
-  demonstration's neighbours have left before the process is gone, or were told not to wait.
-- The exit code says why: 0 asked to, 1 or 5 where the node stopped of itself, 128 and the signal's number
-  where a second one cut it short.
+- However the app ends (a key, a command, SIGTERM, SIGHUP, an error at the start), the node and the demo's
+  peers leave before the process exits, unless a second request comes first.
+- The exit code is 0 on request, 1 or 5 if the node stopped by itself, and 128 plus the signal's number
+  if a second signal cuts the shutdown short.
 
-Driven by `app`: `catch_signals` once there is a loop, `request` for each wish to end, `leave` at the
-very end.
+The app calls `catch_signals` once its loop runs, `request` for each request to end, and `leave` last.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ from grapevine_tui.process_exit import (
 )
 
 SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
-FORCED_EXIT_DELAY_S: Final = 1.5  # after that, for a disk that hangs; usually nothing is left to do
+FORCED_EXIT_DELAY_S: Final = 1.5  # after the leave timeout, for a disk that hangs
 
 
 class GracefulShutdown:
-    """Ends `app`; `on_begin` is called once when it begins to."""
+    """Ends `app`. Calls `on_begin` once, at the first request."""
 
     def __init__(
         self, app: App[None], host: HostView, demo: DemoView | None, on_begin: Callable[[], None]
@@ -51,19 +50,19 @@ class GracefulShutdown:
         self._is_requested = False
         self._leave_timeout_s = INTERACTIVE_LEAVE_TIMEOUT_S
         self.is_done = False
-        """Whether nobody is left to say goodbye for."""
+        """Whether the node has left, failed to start, or must not be waited for."""
 
     @property
     def is_requested(self) -> bool:
-        """Whether it is ending."""
+        """Whether a shutdown has begun."""
         return self._is_requested
 
     def catch_signals(self) -> None:
-        """Take a signal for a wish to end."""
+        """Request a shutdown on SIGTERM, SIGHUP and SIGINT."""
         loop = asyncio.get_running_loop()
         for name in SIGNALS:
             number = getattr(signal, name, None)
-            # Windows has neither SIGHUP nor handlers in a loop; there Textual's own must do.
+            # Windows has neither SIGHUP nor signal handlers in a loop; Textual's own handling remains.
             with suppress(NotImplementedError, RuntimeError, ValueError):
                 if number is not None:
                     loop.add_signal_handler(number, self._on_signal, number)
@@ -73,7 +72,7 @@ class GracefulShutdown:
         self.request(128 + number)
 
     def request(self, forced_exit_code: int | None = None) -> None:
-        """End politely; asked twice, at once, with that code if there is one."""
+        """Begin a graceful shutdown. A second call exits at once, with `forced_exit_code` if given."""
         if self._is_requested:
             self.is_done = True
             self._app.exit(
@@ -81,7 +80,7 @@ class GracefulShutdown:
             )
             return
         self._is_requested = True
-        if not self._app.is_headless:  # else the process is not ours to end
+        if not self._app.is_headless:  # a test owns the process
             force_exit_after(
                 self._leave_timeout_s + FORCED_EXIT_DELAY_S, self._exit_code(), restore_terminal
             )
@@ -101,10 +100,10 @@ class GracefulShutdown:
         self._app.exit(return_code=code, message=Text(text) if text else None)
 
     async def leave(self) -> int:
-        """Say goodbye; how many messages nobody took."""
+        """Leave the cluster and stop the demo; return the number of unacknowledged messages."""
         self.is_done = True
         unacknowledged = 0
-        with suppress(GrapevineError):  # it never ran, or stopped of itself
+        with suppress(GrapevineError):  # the node never started, or stopped by itself
             unacknowledged = await self._host.leave(self._leave_timeout_s)
         if self._demo is not None:
             await self._demo.stop()

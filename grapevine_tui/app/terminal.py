@@ -1,20 +1,19 @@
-"""The terminal as something that may vanish, and that may send anything.
+"""Terminal input and output that survive hangups, stalls, arbitrary bytes and missing features.
 
-What must stay true:
+Invariants:
 
-- Writing to a terminal raises nothing and waits for nothing, be it hung up or not read: a lid that is
-  closed, ssh that stalls, a multiplexer that is paused. Textual writes from a thread of its own behind a
-  short queue: an error there ends the thread, and a write that waits stops the loop, and the node with it.
-- Of a terminal that is not read, what waits is bounded: old frames go, and when it reads again, everything
-  is painted from scratch. What switches the terminal's modes is kept.
-- Whatever bytes are typed or pasted, the app goes on: what is not UTF-8 is read as signs that stand for it.
-  Textual's own reading ends the app there.
-- What a terminal answers about its background (OSC 11) is never read as keys, however late it comes and
-  however it is cut.
-- A terminal whose locale is not UTF-8 gets ASCII alone, and each sign in as many cells as before.
-- The window's title is ours while the app runs; however it ends, the title from before comes back.
-- What is pasted is text to the last letter: an escape in it never leaves the box to act as a key. Many
-  terminals see to that themselves, tmux and screen do not.
+- Writing to the terminal neither raises nor blocks when the terminal hung up or is not read: a closed
+  laptop, a stalled SSH session, a paused multiplexer. Textual writes from a thread behind a short queue:
+  an error would end that thread, and a blocked write would stop the event loop and the node with it.
+- Output for a terminal that is not read is bounded: old frames are dropped, mode changes are kept, and
+  the screen is repainted once the terminal reads again.
+- Any bytes may be typed or pasted. Invalid UTF-8 becomes replacement characters; Textual's own decoder
+  would end the app.
+- The answer to a background query (OSC 11) is never read as keys, however late or fragmented it is.
+- A terminal without a UTF-8 locale gets only ASCII, with the same number of cells per character.
+- The window title is ours while the app runs; the previous title is restored however the app ends.
+- Pasted text never acts as keys: an escape in it is replaced. Many terminals do that themselves; tmux
+  and screen do not.
 """
 
 from __future__ import annotations
@@ -35,42 +34,43 @@ from unicodedata import normalize
 from grapevine_tui.background_writer import BackgroundWriter, write_all
 from grapevine_tui.text import cells, printable, truncate
 
-# The one for a terminal. A browser sends what is text, and its driver takes an empty piece for the end.
+# The driver for terminals only: a browser sends text, and its driver reads "" as the end of input.
 DRIVER: Final = "textual.drivers.linux_driver"
 PASTE_BEGIN: Final = "\x1b[200~"  # bracketed paste
 PASTE_END: Final = "\x1b[201~"
 ESCAPE_SYMBOL: Final = "␛"
 MAX_QUEUED_BYTES: Final = 2**20  # a dozen frames of a large screen
-FLUSH_TIMEOUT_S: Final = 0.25  # a terminal that takes nothing for so long is waited for no more
+FLUSH_TIMEOUT_S: Final = 0.25  # after this the terminal counts as stalled
 MODE_SEQUENCE: Final = re.compile(
     rb"(?:\x1b\[[?<>=]?(?!2026)[0-9;]*[hlut])+"
-)  # 2026: begin and end of a frame
+)  # without 2026, which begins and ends a frame
 MAX_MODE_SEQUENCE_BYTES: Final = 64
-# Keys, the other screen, the cursor, focus, paste, wrapping and mouse as a shell expects them.
+# Restores keys, main screen, cursor, focus events, paste, wrapping and mouse for the shell.
 RESET_SEQUENCES: Final = "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l\x1b[?2004l\x1b[?7h" + "".join(
     f"\x1b[?{mode}l" for mode in (1000, 1003, 1006, 1015, 1016, 2048)
 )
-ASK_BACKGROUND: Final = "\x1b]11;?\x07"
-ANSWER_S: Final = 1.0  # an answer after that changes nothing: nobody wants the screen to flip
+BACKGROUND_REQUEST: Final = "\x1b]11;?\x07"
+ANSWER_TIMEOUT_S: Final = (
+    1.0  # later answers are ignored: the screen must not change under the user
+)
 ANSWER: Final = re.compile(r"\x1b\]11;([ -~]{0,64})(?:\x07|\x1b\\)")
-ANSWER_BEGUN: Final = re.compile(r"\x1b\](?:1(?:1(?:;[ -~]{0,64}\x1b?)?)?)?\Z")
-PART: Final = "([0-9a-fA-F]{1,4})"
-COLOR: Final = re.compile(rf"rgba?:{PART}/{PART}/{PART}(?:/{PART})?")
-NO_KEY: Final = "[E"  # behind an escape: a key that means nothing here
-# The terminal's stack of titles (xterm's CSI 22 and 23); a terminal without one ignores both.
+PARTIAL_ANSWER: Final = re.compile(r"\x1b\](?:1(?:1(?:;[ -~]{0,64}\x1b?)?)?)?\Z")
+COMPONENT: Final = "([0-9a-fA-F]{1,4})"
+COLOR: Final = re.compile(rf"rgba?:{COMPONENT}/{COMPONENT}/{COMPONENT}(?:/{COMPONENT})?")
+UNUSED_KEY: Final = "[E"  # after an escape: a key without a binding
+# The terminal's title stack (xterm's CSI 22 and 23); terminals without one ignore both.
 PUSH_TITLE: Final = "\x1b[22;0t"
 POP_TITLE: Final = "\x1b[23;0t"
 MAX_TITLE_NAME_CELLS: Final = 60  # of the node's name
 
 
 def understands_osc(environment: Mapping[str, str]) -> bool:
-    """Whether the terminal ignores operating system commands that it does not know. The Linux console
-    prints them."""
+    """Return whether the terminal ignores OSC sequences it does not know. The Linux console prints them."""
     return environment.get("TERM", "") not in ("", "dumb", "linux")
 
 
-# Signs, borders, bars and curves in ASCII. What means different things there stays different.
-ASCII_SIGNS: Final = {
+# ASCII for our glyphs, borders, bars and graphs. Glyphs of different meaning stay different.
+ASCII_FALLBACKS: Final = {
     **dict(zip("●◐◌▲▼◦✕○⊘", "*%.^v:xo#", strict=True)),
     **dict(zip("…·→≤❯↵", "~-><>/", strict=True)),
     **dict(zip("─│━╸╺┃", "-|=--|", strict=True)),
@@ -80,44 +80,44 @@ ASCII_SIGNS: Final = {
     **dict.fromkeys("▁▂▃▄▔▀", "_"),
 }
 BRAILLE: Final = range(0x2800, 0x2900)
-DOTS: Final = " ..:::###"  # by how many of the eight dots there are
+BRAILLE_ASCII: Final = " ..:::###"  # by the number of dots
 
 
-def ascii_sign(character: str) -> str:
-    """ASCII for `character`, in exactly as many cells."""
-    if character in ASCII_SIGNS:
-        return ASCII_SIGNS[character]
+def ascii_fallback(character: str) -> str:
+    """Return ASCII for `character`, in the same number of cells."""
+    if character in ASCII_FALLBACKS:
+        return ASCII_FALLBACKS[character]
     if ord(character) in BRAILLE:
-        return DOTS[(ord(character) - BRAILLE.start).bit_count()]
+        return BRAILLE_ASCII[(ord(character) - BRAILLE.start).bit_count()]
     base = normalize("NFKD", character)[:1]
     size = cells(character)
     return base if size == 1 and base.isascii() and base.isprintable() else "?" * size
 
 
-class _Ascii(dict[int, str]):
-    """For `str.translate`; looks each character up once."""
+class _AsciiTable(dict[int, str]):
+    """A table for `str.translate` that computes each replacement once."""
 
     def __missing__(self, code: int) -> str:
-        sign = self[code] = chr(code) if code < 0x80 else ascii_sign(chr(code))
-        return sign
+        character = self[code] = chr(code) if code < 0x80 else ascii_fallback(chr(code))
+        return character
 
 
 def needs_ascii(encoding: str, environment: Mapping[str, str]) -> bool:
-    """Whether the locale of a terminal is not UTF-8. Python takes the C locale for UTF-8, whether or not
-    somebody has asked for it."""
+    """Return whether the terminal's locale is not UTF-8. Python reads the C locale as UTF-8 (PEP 538, 540),
+    so an explicit LC_ALL=C is checked separately."""
     is_c = environment.get("LC_ALL") in ("C", "POSIX") and "PYTHONIOENCODING" not in environment
     return is_c or codecs_lookup(encoding).name != "utf-8"
 
 
 class WindowTitle:
-    """Names the window after the node, by `write`."""
+    """The terminal's window title. `write` sends a control sequence to the terminal."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._shown_title = ""
 
     def show(self, name: str) -> None:
-        """Show the node's `name`, which may be any text, in the title; writes only what is new."""
+        """Show the node's `name`, which may be untrusted, in the title. Writes only if it changed."""
         title = (
             f"{truncate(printable(name), MAX_TITLE_NAME_CELLS)} · grapevine"
             if name
@@ -131,63 +131,64 @@ class WindowTitle:
         self._write(f"\x1b]2;{title}\x07")
 
     def restore(self) -> None:
-        """Bring back the title that the window had before; harmless where none was shown."""
+        """Restore the previous title; does nothing if none was shown."""
         if self._shown_title:
             self._shown_title = ""
             self._write(POP_TITLE)
 
 
 def is_light_color(red: float, green: float, blue: float) -> bool:
-    """Whether black is easier to read on that color than white is; each part from 0 to 1."""
+    """Return whether black text is easier to read on this color than white. Components are 0 to 1."""
 
     def linear(part: float) -> float:
         return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
 
     luminance = 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
-    return luminance > 0.179  # where the contrast with black and with white is the same (WCAG)
+    return luminance > 0.179  # here black and white have the same contrast (WCAG)
 
 
 class BackgroundQuery:
-    """Asks the terminal for the color of its background by `write`; waits for nothing. `on_answer` gets
-    whether it is light, if the answer comes within `ANSWER_S`."""
+    """Asks the terminal for its background color through `write`, without waiting.
+
+    Calls `on_answer` with whether the color is light, if the answer arrives within `ANSWER_TIMEOUT_S`."""
 
     pending: ClassVar[BackgroundQuery | None] = None
-    """The one whose answer is due, however late it is: a process has one terminal."""
+    """The query without an answer yet, however old: a process has one terminal."""
 
     def __init__(self, write: Callable[[str], object], on_answer: Callable[[bool], object]) -> None:
         self._on_answer = on_answer
-        self._until = time.monotonic() + ANSWER_S
+        self._expires_at = time.monotonic() + ANSWER_TIMEOUT_S
         BackgroundQuery.pending = self
-        write(ASK_BACKGROUND)
+        write(BACKGROUND_REQUEST)
 
     def answer(self, color: str) -> None:
-        """The terminal says `color`, which may be anything. Called by the thread that reads from it."""
+        """Handle the terminal's answer; `color` may be any text. Called in the thread that reads input."""
         BackgroundQuery.pending = None
         parts = COLOR.fullmatch(color)
-        if parts is not None and time.monotonic() < self._until:
+        if parts is not None and time.monotonic() < self._expires_at:
             red, green, blue = (
                 int(part, 16) / (16 ** len(part) - 1) for part in parts.groups()[:3]
             )
             self._on_answer(is_light_color(red, green, blue))
 
     def drop(self) -> None:
-        """Expect no answer any more."""
+        """Stop waiting for the answer."""
         if BackgroundQuery.pending is self:
             BackgroundQuery.pending = None
 
 
 class PasteSafeDecoder:
-    """Makes letters of what comes from a terminal, a piece at a time."""
+    """Incremental decoder of terminal input that makes pasted escapes harmless and removes answers."""
 
     def __init__(self, encoding: str) -> None:
         self._decode = getincrementaldecoder(encoding)("replace").decode
         self._is_in_paste = False
-        self._typed_tail = ""  # the last letters outside a paste: its mark may come in pieces
-        self._pending = ""  # of a paste, what may be the beginning of its end; else of an answer
-        self._ends_in_escape = False  # of what was given on
+        self._typed_tail = ""  # last characters outside a paste: a start marker may be split
+        self._pending = ""  # held back: a possible start of a paste's end marker, or of an answer
+        self._ends_in_escape = False  # whether the last returned text did
 
     def decode(self, data: bytes, final: bool = False) -> str:
-        """The next letters; within a paste without a single escape."""
+        """Return the decoded text. Pasted text contains no escape."""
         text = self._pending + self._decode(data, final)
         self._pending = ""
         pieces = []
@@ -211,22 +212,23 @@ class PasteSafeDecoder:
         return self._without_answers(text[:split_at]), text[split_at:]
 
     def _without_answers(self, typed: str) -> str:
-        """`typed` without what the terminal answers. While an answer is due, what may be the beginning
-        of one is held back."""
+        """Return `typed` without the terminal's answers. While an answer is due, a possible start of one is
+        held back."""
         query = BackgroundQuery.pending
         if self._ends_in_escape and typed.startswith("]") and query is not None:
-            # The escape was passed on, for it may have been the key. It must not turn into one now.
+            # The escape was returned already, since it might have been the key. Complete it to a key
+            # without a binding.
             if found := ANSWER.match("\x1b" + typed):
                 query.answer(found[1])
-                typed = NO_KEY + typed[found.end() - 1 :]
-            elif ANSWER_BEGUN.match("\x1b" + typed):
+                typed = UNUSED_KEY + typed[found.end() - 1 :]
+            elif PARTIAL_ANSWER.match("\x1b" + typed):
                 self._pending = typed
                 return ""
         for found in ANSWER.finditer(typed):
             if query is not None:
                 query.answer(found[1])
         typed = ANSWER.sub("", typed)
-        if query is not None and (begun := ANSWER_BEGUN.search(typed)):
+        if query is not None and (begun := PARTIAL_ANSWER.search(typed)):
             typed, self._pending = typed[: begun.start()], begun[0]
         if typed:
             self._ends_in_escape = typed.endswith("\x1b")
@@ -245,24 +247,26 @@ class PasteSafeDecoder:
 
 
 def _decoder_factory(encoding: str) -> Callable[[], PasteSafeDecoder]:
-    """In place of `codecs.getincrementaldecoder`."""
+    """Stand-in for `codecs.getincrementaldecoder` in Textual's driver."""
     terminal = _wrapped_stderr()
     return partial(PasteSafeDecoder, terminal.encoding if terminal is not None else encoding)
 
 
 def install_paste_safe_decoder() -> None:
-    """Have Textual read whatever comes from the terminal, by `PasteSafeDecoder`."""
-    with suppress(ImportError):  # Windows has a driver of its own, which is given letters
+    """Make Textual's Unix driver decode input with `PasteSafeDecoder`."""
+    with suppress(ImportError):  # Windows has another driver, which reads text
         vars(importlib.import_module(DRIVER))["getincrementaldecoder"] = _decoder_factory
 
 
 class HangupSafeStream(TextIOBase):
-    """`stream` for as long as it is there, and nothing after that. Only its file is used: a thread
-    that waits for a terminal must not hold the lock of a stream."""
+    """A text stream over the terminal behind `stream` that drops output once the terminal is gone.
+
+    It uses only the stream's file descriptor: a thread that waits for a terminal must not hold the lock of
+    a Python stream. `in_ascii` replaces every other character."""
 
     def __init__(self, stream: TextIO | TextIOBase, *, in_ascii: bool = False) -> None:
-        self._signs = _Ascii() if in_ascii else None
-        self._stream = stream  # which may close its file when it goes
+        self._ascii_table = _AsciiTable() if in_ascii else None
+        self._stream = stream  # keeps the file descriptor open
         self._encoding = stream.encoding or "utf-8"
         self._fd = stream.fileno()
         self._is_tty = stream.isatty()
@@ -280,11 +284,11 @@ class HangupSafeStream(TextIOBase):
 
     def write(self, text: str) -> int:
         if text == POP_TITLE and not self._is_title_pushed:
-            return len(text)  # given back already: a second time would take another program's
-        if self._signs is None:
+            return len(text)  # restored already: a second pop would restore another program's title
+        if self._ascii_table is None:
             data = text.encode(self._encoding, "backslashreplace")
         else:
-            data = text.translate(self._signs).encode("ascii")
+            data = text.translate(self._ascii_table).encode("ascii")
         if self._writer.queued_bytes + len(data) > MAX_QUEUED_BYTES:
             self._writer.retain(_mode_sequences)
             self._has_dropped_frames = True
@@ -294,20 +298,20 @@ class HangupSafeStream(TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Wait until all is written; for a terminal that does not read, only once and briefly."""
+        """Wait until everything is written, at most `FLUSH_TIMEOUT_S`; not at all once stalled."""
         is_written = self._writer.flush(0.0 if self._is_stalled else FLUSH_TIMEOUT_S)
         self._is_stalled = not is_written
 
     def consume_dropped_frames(self) -> bool:
-        """Whether frames were let go, and the terminal reads again: once each time. Then what stands
-        on it is to be painted from scratch."""
+        """Return True once after frames were dropped and the terminal reads again: the screen then needs a
+        full repaint."""
         if not self._has_dropped_frames or not self._writer.is_idle:
             return False
         self._has_dropped_frames = False
         return True
 
     def restore(self) -> None:
-        """Let it behave as it was found; what it still shows can wait."""
+        """Restore the terminal's attributes, modes and title."""
         if self._original_attributes is not None:
             import termios
 
@@ -324,7 +328,7 @@ class HangupSafeStream(TextIOBase):
 
 
 def _mode_sequences(pieces: Iterable[bytes]) -> list[bytes]:
-    """Those that switch something on or off, which no later frame makes up for; each once."""
+    """Return the pieces that only change modes, each once: no later frame repeats them."""
     latest: dict[bytes, None] = {}
     for piece in pieces:
         if len(piece) <= MAX_MODE_SEQUENCE_BYTES and MODE_SEQUENCE.fullmatch(piece):
@@ -350,12 +354,12 @@ def _wrapped_stderr() -> HangupSafeStream | None:
 
 
 def restore_terminal() -> None:
-    """Leave this process's terminal as it was found."""
+    """Restore this process's terminal to its state at the start."""
     if (terminal := _wrapped_stderr()) is not None:
         terminal.restore()
 
 
 def consume_repaint_request() -> bool:
-    """Whether what stands on this process's terminal is to be painted from scratch."""
+    """Return whether this process's terminal needs a full repaint; True once each time."""
     terminal = _wrapped_stderr()
     return terminal is not None and terminal.consume_dropped_frames()

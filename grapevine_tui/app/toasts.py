@@ -1,7 +1,7 @@
-"""Words over the screen for what needs an eye: a peer lost, an address that refuses or is silent, a
-throttling that began, a state that is not saved, an identity in use twice.
+"""Toasts for notices that need attention: a peer lost, a failed dial, throttling, state not saved, an
+identity in use twice.
 
-What must stay true: what only informs is never shown so, and never more than `MAX_TOASTS` at once.
+Invariants: notices of level `INFORMATION` are never shown, and at most `MAX_TOASTS` appear at once.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from textual.app import App
 
 from grapevine_tui.host.model import Model, NoticeLevel
 
-ALERT_GAP_S: Final = 1.0  # a storm of warnings rings no storm of bells
-MAX_TOASTS: Final = 3  # at once; more would hide the screen
+ALERT_GAP_S: Final = 1.0  # between two alerts, so that many warnings ring once
+MAX_TOASTS: Final = 3  # at once; more would cover the screen
 
 
 class Toasts:
-    """Shows on `app` what `model` notices."""
+    """Shows the notices of `model` on `app`. `alert` gets the text of a warning, at most once a second."""
 
     def __init__(self, app: App[None], model: Model, alert: Callable[[str], None]) -> None:
-        self._alert = alert  # gets the words of a warning, at most once a second
+        self._alert = alert
         self._alerted_at = -math.inf
         self._app = app
         self._model = model
         self._shown_count = 0
 
     def show(self) -> None:
-        """Show what has come to notice since the last time, if it needs an eye."""
+        """Show the notices since the last call that need attention."""
         model = self._model
         new_count = min(model.notice_count - self._shown_count, len(model.notices))
         self._shown_count = model.notice_count

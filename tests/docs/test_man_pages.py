@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.tui.make_man_pages import FOLDER, pages
+from tests.tui.make_man_pages import DIRECTORY, pages
 
 
 def flags_of(text: str) -> set[str]:
@@ -16,6 +16,6 @@ def flags_of(text: str) -> set[str]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # click-man asks click for its version
 def test_every_command_has_a_page_with_every_flag() -> None:
     expected = dict(pages())
-    assert {path.name for path in FOLDER.iterdir()} == set(expected)
+    assert {path.name for path in DIRECTORY.iterdir()} == set(expected)
     for name, text in expected.items():
-        assert flags_of((FOLDER / name).read_text(encoding="utf-8")) == flags_of(text), name
+        assert flags_of((DIRECTORY / name).read_text(encoding="utf-8")) == flags_of(text), name

@@ -332,8 +332,8 @@ def test_the_script_of_the_hooks_page_runs_beside_a_node(bench: Bench) -> None:
     script = script.replace('"grapevine-tui"', '*[sys.executable, "-m", "grapevine_tui"]')
     done = subprocess.run(
         [sys.executable, "-c", "import sys\n" + script],
-        env=environ_of(bench.folder),
-        cwd=bench.folder,
+        env=environ_of(bench.directory),
+        cwd=bench.directory,
         capture_output=True,
         text=True,
         timeout=60,
@@ -352,8 +352,8 @@ def test_the_command_that_sends_one_message_runs(bench: Bench) -> None:
         line = line.replace("grapevine-tui", f"{shlex.quote(sys.executable)} -m grapevine_tui")
         done = subprocess.run(
             ["sh", "-c", line],
-            env=os.environ | environ_of(bench.folder),
-            cwd=bench.folder,
+            env=os.environ | environ_of(bench.directory),
+            cwd=bench.directory,
             capture_output=True,
             text=True,
             timeout=60,

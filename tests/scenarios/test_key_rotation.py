@@ -13,7 +13,7 @@ from tests.tui.runs import WAIT_S, Bench, Run
 
 def set_keys(bench: Bench, *files: str) -> None:
     listed = ", ".join(f'"{each}"' for each in files)
-    (bench.folder / "node.toml").write_text(f"key_files = [{listed}]\n")
+    (bench.directory / "node.toml").write_text(f"key_files = [{listed}]\n")
 
 
 def reload_each(bench: Bench, runs: list[Run], keys: int) -> list[str]:

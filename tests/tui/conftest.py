@@ -1,4 +1,4 @@
-"""What several tests of the application share."""
+"""Fixtures of the application's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host without a node, for driving the app in tests: tables one sets, calls one can read."""
+"""A host without a node, for tests of the app: its tables can be set and its calls inspected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class FakeSettings:
 
 
 class FakeNode:
-    """A clock one sets, and a count of the rounds asked for."""
+    """A clock that tests set, and a count of the rounds requested."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -54,7 +54,9 @@ class FakeNode:
 
 
 class FakeHost:
-    """Says what it is told to say; remembers what it was asked."""
+    """Serves the tables that a test sets, applies the events it passes, and records calls.
+
+    `fails` maps start, broadcast or dial to the error that it raises."""
 
     def __init__(self, **fails: GrapevineError) -> None:
         self.node = FakeNode()
@@ -74,7 +76,7 @@ class FakeHost:
         self.live_settings: LiveSettings | None = None
         self.restart: tuple[str, ...] = ()
         self.left = 0
-        self.unsent = 0
+        self.unacknowledged = 0
         self.limit_bytes = 1100
         self._listeners: list[Callable[[Event, Changes], None]] = []
 
@@ -88,7 +90,7 @@ class FakeHost:
         self._listeners.append(listener)
 
     def happen(self, *events: Event) -> None:
-        """What the real one does with each event of its node."""
+        """Apply events of the node, as the real host does."""
         for event in events:
             changes = self.model.apply(event)
             for listener in self._listeners:
@@ -102,7 +104,7 @@ class FakeHost:
     async def leave(self, timeout_s: float) -> int:
         self.left += 1
         self.happen(NodeStopped("left"))
-        return self.unsent
+        return self.unacknowledged
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
         if self.fails.broadcast:

@@ -1,4 +1,4 @@
-"""What strangers might write to get hold of a terminal: the whole corpus, used by several tests."""
+"""Corpus of hostile text that might control a terminal, shared by several tests."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ _UNICODE = (
     " ",
 )
 _CONTROLS = tuple(f"c{code:02x}{chr(code)}]0;x" for code in (*range(0x20), *range(0x7F, 0xA0)))
-_CUT = tuple(  # every beginning of a long sequence, followed by another
+_CUT = tuple(  # every prefix of a long sequence, followed by another sequence
     "\x1b]52;c;UFdORUQ=\x07\x1b[31m"[:size] + "\x1b[2J" for size in range(1, 24)
 )
 _WRAPPED = tuple(

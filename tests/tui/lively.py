@@ -1,4 +1,4 @@
-"""A made-up cluster that looks alive, the same at every run: for pictures."""
+"""Made-up cluster data for screenshots, the same in every run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = (
 
 
 def fill(host: FakeHost, seconds: int = 120) -> None:
-    """A lively cluster of seven, some of them in trouble."""
+    """Fill `host` with `seconds` of traffic of seven peers, some of them slow, throttled or down."""
     rng = random.Random(7)
     states = [PeerState.CONNECTED] * 5 + [PeerState.STALE, PeerState.DISCONNECTED]
     stats = host.stats

@@ -1,6 +1,6 @@
-"""Writes the manual pages in docs/man/: ``python -m tests.tui.make_man_pages [FOLDER]``.
+"""Writes the manual pages in docs/man/: ``python -m tests.tui.make_man_pages [DIRECTORY]``.
 
-Their text is the help of the commands themselves.
+Their text is the help of the commands.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grapevine_tui import __version__
 from grapevine_tui.cli.main import PROGRAM, ROOT_COMMAND
 from tests.sources import ROOT
 
-FOLDER = ROOT / "docs" / "man"
+DIRECTORY = ROOT / "docs" / "man"
 DATE = "2026-11-29"  # of the text, so that the pages are the same on every day
 
 
@@ -47,7 +47,7 @@ def _pages_of(
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    folder.mkdir(exist_ok=True)
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY
+    directory.mkdir(exist_ok=True)
     for page, text in pages():
-        (folder / page).write_text(text, encoding="utf-8")
+        (directory / page).write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
 """Writes the generated tables of docs/reference/: ``python -m tests.tui.make_reference``.
 
-A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``. Prose around it is
-written by hand.
+Each table is between ``<!-- generated: NAME -->`` and ``<!-- end -->``. The prose around it is written
+by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from grapevine_tui.control.commands import Kind, Surface, commands_on
 from grapevine_tui.service.metrics import Metrics, NodeCollector, Snapshot
 from tests.sources import ROOT
 
-FOLDER: Final = ROOT / "docs" / "reference"
+DIRECTORY: Final = ROOT / "docs" / "reference"
 REGION: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -292,7 +292,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
 
 def pages() -> Iterator[tuple[Path, str]]:
     """Each page that has a generated table, and what it should be."""
-    for path in sorted(FOLDER.glob("*.md")):
+    for path in sorted(DIRECTORY.glob("*.md")):
         text = path.read_text(encoding="utf-8")
         if REGION.search(text):
             yield path, REGION.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[3]}", text)

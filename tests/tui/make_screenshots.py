@@ -1,7 +1,7 @@
-"""Makes the pictures in screenshots/: ``python -m tests.tui.make_screenshots [--fake] [FOLDER]``.
+"""Makes the screenshots in screenshots/: ``python -m tests.tui.make_screenshots [--fake] [DIRECTORY]``.
 
-Real nodes that talk to each other on loopback, an operator who looks at them, and Textual's own
-export of the screen; `--fake` draws a made-up cluster instead, for looking at the layout alone.
+It runs real nodes on loopback, opens the app's screens and exports them with Textual. `--fake` shows a
+made-up cluster instead, to check the layout alone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tests.sources import ROOT
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
 
-FOLDER = ROOT / "screenshots"
-LIVE_S = 40.0  # time for rounds of repair, and for one neighbour to be too loud
+DIRECTORY = ROOT / "screenshots"
+LIVE_S = 40.0  # enough for anti-entropy rounds and for a throttled peer
 CALM_S = 0.03
 Act = Callable[[Pilot[None]], Awaitable[None]]
 
@@ -90,22 +90,24 @@ SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
 
 
 async def calm_down(host: Host | FakeHost, pilot: Pilot[None]) -> None:
-    """Drawing the last picture held up the loop: wait until that is forgotten, where it ever is."""
+    """Wait until the loop lag of the last export is no longer shown."""
     for _ in range(30):
         if host.node.lag_s < CALM_S:
             return
         await pilot.pause(0.5)
 
 
-async def shoot(app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], folder: Path) -> None:
-    """All pictures of one running app."""
+async def shoot(
+    app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], directory: Path
+) -> None:
+    """Export all screens of one running app."""
     for name, size, theme, act in SHOTS:
         app.theme = theme
         await pilot.resize_terminal(*size)
         await act(pilot)
         await pilot.pause(0.4)
         await calm_down(host, pilot)
-        path = folder / f"{name}.svg"
+        path = directory / f"{name}.svg"
         path.write_text(app.export_screenshot(title="grapevine"), encoding="utf-8")
         await pilot.press("escape")
         if app.screen is not app.main:
@@ -114,7 +116,7 @@ async def shoot(app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], fo
 
 
 async def await_trouble(host: Host | FakeHost, pilot: Pilot[None]) -> None:
-    """Wait until a neighbour has just been throttled, so that the picture shows what it is like."""
+    """Wait until a peer has just been throttled, so that the screenshot shows it."""
     for _ in range(120):
         latest = max(host.model.throttled_at.values(), default=0.0)
         if time.time() - latest < 1.0:
@@ -122,8 +124,8 @@ async def await_trouble(host: Host | FakeHost, pilot: Pilot[None]) -> None:
         await pilot.pause(0.5)
 
 
-async def draw(folder: Path, *, is_fake: bool) -> None:
-    """Start a cluster, let it live for a while, take the pictures."""
+async def draw(directory: Path, *, is_fake: bool) -> None:
+    """Run a cluster for `LIVE_S` and export the screenshots."""
     if is_fake:
         fake = FakeHost()
         fill(fake)
@@ -139,14 +141,14 @@ async def draw(folder: Path, *, is_fake: bool) -> None:
         await pilot.pause(1.0 if is_fake else LIVE_S)
         if not is_fake:
             await await_trouble(host, pilot)
-        await shoot(app, host, pilot, folder)
+        await shoot(app, host, pilot, directory)
 
 
 def main(arguments: list[str]) -> None:
-    folders = [Path(each) for each in arguments if not each.startswith("-")]
-    folder = folders[0] if folders else FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(draw(folder, is_fake="--fake" in arguments))
+    directories = [Path(each) for each in arguments if not each.startswith("-")]
+    directory = directories[0] if directories else DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    asyncio.run(draw(directory, is_fake="--fake" in arguments))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""An exported screen as cells: read, compared by meaning, written as an SVG that is the same every time.
+"""Screenshots as cells: parsed from SVG, compared by meaning, and written as a stable SVG.
 
-What must stay true:
+Invariants:
 
-- A cell is its letter and what it means: the theme's name for its colour, bold or italic, the ground
-  it stands on. A colour itself is never compared, so a theme that changes upstream changes nothing.
-- How the exporter cuts a line into pieces, what it calls them and where a scrollbar's thumb ends are
-  not compared either.
-- What `write` makes of a picture, `read` reads back as the same picture.
+- A cell is a character with the theme's names of its foreground and background color, and its style.
+  RGB values are not compared, so that a change of a theme does not change a screenshot.
+- Neither are the exporter's segments and class names, nor where the thumb of a scrollbar ends.
+- `read` returns the picture that `write` wrote.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from xml.etree import ElementTree
 from rich.cells import get_character_cell_size
 from textual.color import Color, ColorParseError
 
-CELL_WIDTH: Final = 12.2  # Rich's own measures, in its SVG
+CELL_WIDTH: Final = 12.2  # in Rich's SVG export
 LINE_HEIGHT: Final = 24.4
-TEXT_Y: Final = 20.0  # the base of the first line's letters
-RECT_Y: Final = 1.5  # the top of its ground
-NEAR: Final = 3  # of 255: colours are rounded on their way through blends
-# Where several names have one colour the first says best what is meant.
+TEXT_Y: Final = 20.0  # baseline of the first line
+RECT_Y: Final = 1.5  # top of its background
+MAX_CHANNEL_DIFFERENCE: Final = 3  # of 255: blending rounds colors
+# Of several names for one color the first is used.
 TONES: Final = (
     *("success", "warning", "error", "accent", "secondary", "foreground", "text-muted"),
     *("text-disabled", "border-blurred", "author-4", "author-5", "background", "surface", "panel"),
 )
-OTHER: Final = "other"  # blended from several, or Textual's own
-SCROLLBARS: Final = frozenset("▁▂▃▄▅▆▇")  # ends of a thumb; nothing of ours is painted with these
+OTHER: Final = "other"  # blended, or Textual's own
+SCROLLBARS: Final = frozenset("▁▂▃▄▅▆▇")  # ends of a thumb; our widgets do not use these
 SVG: Final = "{http://www.w3.org/2000/svg}"
 
 
@@ -48,7 +47,7 @@ BLANK: Final = Cell(" ", "", "")
 
 
 class Picture(NamedTuple):
-    """Rows of cells; the second half of a wide letter has the letter ``""``."""
+    """Rows of cells; the second cell of a wide character has the letter ``""``."""
 
     rows: tuple[tuple[Cell, ...], ...]
 
@@ -58,31 +57,34 @@ class Picture(NamedTuple):
 
 
 class Palette:
-    """Names for the colours of a theme, by its variables."""
+    """Names of a theme's colors, from its variables."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self._colours: dict[str, tuple[int, int, int]] = {}
+        self._colors: dict[str, tuple[int, int, int]] = {}
         for name in TONES:
             try:
-                self._colours[name] = Color.parse(variables.get(name, "")).rgb
-            except ColorParseError:  # ``auto 60%`` and its like: no colour before it is painted
+                self._colors[name] = Color.parse(variables.get(name, "")).rgb
+            except ColorParseError:  # ``auto 60%``: depends on the background
                 continue
 
-    def name(self, colour: str) -> str:
-        """The first of the names that is this colour."""
+    def name(self, color: str) -> str:
+        """Return the first name of this color, or `OTHER`."""
         try:
-            wanted = Color.parse(colour).rgb
+            wanted = Color.parse(color).rgb
         except ColorParseError:
-            return colour  # a picture that we wrote has names already
-        for name, own in self._colours.items():
-            if all(abs(one - other) <= NEAR for one, other in zip(own, wanted, strict=True)):
+            return color  # our own SVG has names
+        for name, own in self._colors.items():
+            if all(
+                abs(one - other) <= MAX_CHANNEL_DIFFERENCE
+                for one, other in zip(own, wanted, strict=True)
+            ):
                 return name
         return OTHER
 
     def rules(self) -> str:
-        """The names as classes."""
+        """Return the names as CSS rules."""
         return "\n".join(
-            f".{name} {{ fill: #{bytes(colour).hex()} }}" for name, colour in self._colours.items()
+            f".{name} {{ fill: #{bytes(color).hex()} }}" for name, color in self._colors.items()
         )
 
 
@@ -90,14 +92,14 @@ class Palette:
 
 
 def read(svg: str, palette: Palette, size: tuple[int, int]) -> Picture:
-    """The cells of a screen of `size` (columns, lines), as Rich exported it or `write` wrote it."""
+    """Return the cells of an SVG that Rich or `write` made, of a screen of `size` (columns, lines)."""
     root = ElementTree.fromstring(svg)
     styles = dict(_styles(root, palette))
     width, height = size
     cells = [[BLANK] * width for _ in range(height)]
     for element in root.iter(f"{SVG}rect"):
         if "class" not in element.attrib and "shape-rendering" not in element.attrib:
-            continue  # the window's frame, and what cuts off what stands out of a line
+            continue  # the window's frame and clip paths
         row, column, wide = _place(element, RECT_Y)
         ground = element.get("class") or palette.name(element.get("fill", ""))
         if row < height:
@@ -114,7 +116,7 @@ def read(svg: str, palette: Palette, size: tuple[int, int]) -> Picture:
 
 
 def _place(element: ElementTree.Element, above: float) -> tuple[int, int, int]:
-    """Line, column and number of cells."""
+    """Return the line, the column and the number of cells."""
     x, y = float(element.get("x", 0)), float(element.get("y", 0))
     wide = float(element.get("width") or element.get("textLength") or 0)
     return (
@@ -130,7 +132,7 @@ def _put(row: list[Cell], column: int, text: str, ink: str) -> None:
         size = get_character_cell_size(letter)
         if letter == "\n" or at >= len(row):
             return
-        if not size:  # a mark upon the letter before it, which may be two cells wide
+        if not size:  # combines with the previous character, which may be two cells wide
             below = at - 1 if row[at - 1].letter else at - 2
             row[below] = row[below]._replace(letter=row[below].letter + letter)
             continue
@@ -142,20 +144,20 @@ def _put(row: list[Cell], column: int, text: str, ink: str) -> None:
 
 
 def _styles(root: ElementTree.Element, palette: Palette) -> Iterator[tuple[str, str]]:
-    """Class -> what it means: a colour's name, then ``bold`` and the like."""
+    """Yield each class with its meaning: a color's name, then ``bold`` and the like."""
     for style in root.iter(f"{SVG}style"):
         for rule in (style.text or "").split("}"):
             selector, _, body = rule.partition("{")
             name = selector.strip().removeprefix(".")
             parts = (part.partition(":") for part in body.split(";"))
-            said = {key.strip(): value.strip() for key, _, value in parts}
-            if "fill" not in said or "-r" not in name:
+            properties = {key.strip(): value.strip() for key, _, value in parts}
+            if "fill" not in properties or "-r" not in name:
                 continue
-            words = [palette.name(said["fill"])]
-            words += ["bold"] if said.get("font-weight") == "bold" else []
-            words += ["italic"] if said.get("font-style") == "italic" else []
-            words += said.get("text-decoration", "").split()
-            yield name, " ".join(words)
+            meaning = [palette.name(properties["fill"])]
+            meaning += ["bold"] if properties.get("font-weight") == "bold" else []
+            meaning += ["italic"] if properties.get("font-style") == "italic" else []
+            meaning += properties.get("text-decoration", "").split()
+            yield name, " ".join(meaning)
 
 
 # Writing
@@ -178,7 +180,7 @@ rect.other {{ fill: #8884 }}
 
 
 def write(picture: Picture, palette: Palette, note: str) -> str:
-    """`picture` as an SVG whose classes are what things mean; `note` stands in it as a comment."""
+    """Return `picture` as an SVG whose classes name colors and styles, with `note` as a comment."""
     width, height = max(map(len, picture.rows)), len(picture.rows)
     parts = [
         HEAD.format(
@@ -209,7 +211,7 @@ def write(picture: Picture, palette: Palette, note: str) -> str:
 def _runs(
     row: Sequence[Cell], kind: Callable[[Cell], str]
 ) -> Iterator[tuple[int, str, list[Cell]]]:
-    """Where neighbours of one kind begin, the kind, and they."""
+    """Yield runs of adjacent cells of one kind: first column, kind and cells."""
     at = 0
     for name, found in groupby(row, key=kind):
         run = list(found)
@@ -221,7 +223,7 @@ def _runs(
 
 
 def difference(wanted: Picture, found: Picture) -> str:
-    """The first line that differs, in words; empty: none does."""
+    """Return a description of the first difference, or ""."""
     if len(wanted.rows) != len(found.rows):
         return f"{len(wanted.rows)} lines were expected, not {len(found.rows)}"
     for number, (before, after) in enumerate(zip(wanted.text, found.text, strict=True), 1):

@@ -1,8 +1,7 @@
 """The app on a real terminal with a made-up host: ``python -m tests.tui.pty_app [crash|still] [themed]``.
 
-Shows every hostile text in every place where a stranger's text can appear, then waits. With
-``crash`` it fails instead, the way a bug would; with ``still`` it only waits; with ``themed`` a theme
-is set.
+Shows every hostile text wherever untrusted text can appear, then waits. With ``crash`` it raises an
+unexpected exception instead; with ``still`` it only waits; with ``themed`` it sets a theme.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.hostile import HOSTILE, HOSTILE_BYTES
 from tests.tui.values import a_member, a_peer, a_trace, received
 
-PER_SCREEN = 12  # messages fed before the screen is let paint
+PER_SCREEN = 12  # messages per repaint
 
 
 class Show(GrapevineApp):
@@ -67,7 +66,7 @@ class Show(GrapevineApp):
             yield StateSaveFailed(text)
 
     async def look_around(self, number: int) -> None:
-        """Open one of the screens in front, and close it."""
+        """Open one of the other screens and close it."""
         host, model = self.fake, self.fake.model
         unanswered = tuple(peer.peer_id for peer in host.peers)
         host.happen(TraceUpdated(replace(a_trace(number + 1, 0), unanswered=unanswered)))

@@ -1,4 +1,4 @@
-"""Headless nodes as whole processes, each with a home of the test's own."""
+"""Headless nodes as processes, each with its own home directory."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import Any
 
 Object = dict[str, Any]
-WAIT_S = 20.0  # for what takes milliseconds on an idle machine
+WAIT_S = 20.0  # for operations that take milliseconds on an idle machine
 
 
-def environ_of(folder: Path) -> dict[str, str]:
-    """The variables of a user who lives in `folder`."""
+def environ_of(directory: Path) -> dict[str, str]:
+    """Return the environment of a user with the home `directory`."""
     return {
         "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder / "config"),
-        "XDG_STATE_HOME": str(folder / "state"),
+        "HOME": str(directory),
+        "XDG_CONFIG_HOME": str(directory / "config"),
+        "XDG_STATE_HOME": str(directory / "state"),
     } | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
 
 
 class Run:
-    """One headless process; `seen` is every object it has printed, as far as it was read."""
+    """One headless process; `seen` holds every object read from its stdout."""
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         *arguments: str,
         stdin: Any = subprocess.PIPE,
         environ: dict[str, str] | None = None,
@@ -42,8 +42,8 @@ class Run:
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environ_of(folder) | (environ or {}),
-            cwd=folder,
+            env=environ_of(directory) | (environ or {}),
+            cwd=directory,
         )
         self.seen: list[Object] = []
         self._lines: queue.Queue[bytes] = queue.Queue()
@@ -52,30 +52,30 @@ class Run:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        with contextlib.suppress(ValueError):  # closed under us, by a test that means it
+        with contextlib.suppress(ValueError):  # a test may close the stream
             for line in self.process.stdout:
                 self._lines.put(line)
 
     def next(self) -> Object:
         line = self._lines.get(timeout=WAIT_S)
         assert line.endswith(b"\n")
-        told: Object = json.loads(line.decode("ascii"))
-        assert isinstance(told["event"], str)
-        assert told["time"].endswith("Z")
-        self.seen.append(told)
-        return told
+        event: Object = json.loads(line.decode("ascii"))
+        assert isinstance(event["event"], str)
+        assert event["time"].endswith("Z")
+        self.seen.append(event)
+        return event
 
     def expect(self, event: str, **fields: Any) -> Object:
-        """The next object of that kind with these fields."""
+        """Return the next object of that event with these fields."""
         while True:
-            told = self.next()
-            if told["event"] == event and fields.items() <= told.items():
-                return told
+            found = self.next()
+            if found["event"] == event and fields.items() <= found.items():
+                return found
 
     def stop_reading(self) -> None:
         """Close our end of its stdout."""
         assert self.process.stdout is not None
-        with open(os.devnull, "rb") as nothing:  # what the reading thread finds after this line
+        with open(os.devnull, "rb") as nothing:  # the reading thread gets EOF after its next line
             os.dup2(nothing.fileno(), self.process.stdout.fileno())
         self.write("/status\n")
         self._reader.join(timeout=WAIT_S)
@@ -86,13 +86,13 @@ class Run:
         self.process.stdin.flush()
 
     def ask(self, **command: Any) -> Object:
-        """The reply to a command."""
+        """Send a command and return its reply."""
         command["request"] = f"{len(self.seen)}"
         self.write(json.dumps(command) + "\n")
         return self.expect("reply", request=command["request"])
 
     def end(self, how: signal.Signals | None = signal.SIGTERM) -> int:
-        """End it, read all that is left; the exit code."""
+        """Stop the process by a signal, or by EOF on stdin if None; return its exit code."""
         if how is not None:
             self.process.send_signal(how)
         elif self.process.stdin is not None:
@@ -117,10 +117,10 @@ class Run:
 
 
 class Bench:
-    """Starts processes for one user, and ends what a test leaves running."""
+    """Starts processes for one user and kills those that a test leaves running."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._runs: list[Run] = []
 
     def run(
@@ -130,7 +130,7 @@ class Bench:
         stdin: Any = subprocess.PIPE,
         environ: dict[str, str] | None = None,
     ) -> Run:
-        run = Run(self.folder, "-p", port, *arguments, stdin=stdin, environ=environ)
+        run = Run(self.directory, "-p", port, *arguments, stdin=stdin, environ=environ)
         self._runs.append(run)
         return run
 
@@ -144,15 +144,15 @@ class Bench:
         stdin: str | bytes = "",
         environ: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """An errand of the same user, done to its end."""
+        """Run a command of the same user to its end."""
         return subprocess.run(
             [sys.executable, "-m", "grapevine_tui", *arguments],
             input=stdin if isinstance(stdin, str) else os.fsdecode(stdin),
             capture_output=True,
             text=True,
             errors="surrogateescape",
-            env=environ_of(self.folder) | (environ or {}),
-            cwd=self.folder,
+            env=environ_of(self.directory) | (environ or {}),
+            cwd=self.directory,
             timeout=WAIT_S,
             check=False,
         )

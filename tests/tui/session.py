@@ -1,7 +1,5 @@
-"""An operator's hour in a minute, over real nodes: ``python -m tests.tui.session FOLDER`` keeps a picture
-of each step.
-
-Driven by `test_session`, which looks at what each step shows.
+"""An operator's session over real nodes: ``python -m tests.tui.session DIRECTORY`` saves a screenshot of
+each step. `test_session` runs it and checks each step.
 """
 
 from __future__ import annotations
@@ -64,22 +62,22 @@ async def seek(operator: Operator, table: Grid, key: str) -> None:
         await operator.pilot.press("j")
 
 
-async def play(folder: Path, bench: Bench) -> dict[str, str]:
+async def play(directory: Path, bench: Bench) -> dict[str, str]:
     """The whole session; a picture of each step by its name."""
-    ClusterKey.generate().save(folder / "cluster.key")
-    (folder / "node.toml").write_text(
-        f"# ours\nname = 'ams-1'\n{QUICK}key_files = ['{folder}/cluster.key']\n"
+    ClusterKey.generate().save(directory / "cluster.key")
+    (directory / "node.toml").write_text(
+        f"# ours\nname = 'ams-1'\n{QUICK}key_files = ['{directory}/cluster.key']\n"
     )
-    (folder / "other.toml").write_text(QUICK)
+    (directory / "other.toml").write_text(QUICK)
     common = ("-c", "other.toml", "-k", "cluster.key")
     bob, bob_at = bench.started(*common, "--name", "bob", "--zone", "eu-west")
     carol, _ = bench.started(*common, "--name", "carol", "--zone", "us-east", "--peer", bob_at)
     flags = {
-        "app.config": str(folder / "node.toml"),
+        "app.config": str(directory / "node.toml"),
         "port": "0",
-        "app.state_dir": str(folder / "us"),
+        "app.state_dir": str(directory / "us"),
     }
-    settings = load_settings(flags, {}, directory=folder).with_keys()
+    settings = load_settings(flags, {}, directory=directory).with_keys()
     host = Host(settings.node, settings.state_dir, settings=settings)
     app = GrapevineApp(host, settings)
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
@@ -121,7 +119,7 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
         await sees("11 changed", "1 changed, ctrl+s saves")
         await press("ctrl+s")
         await sees("12 saved", "saved in", no=("1 changed",))
-        kept = (folder / "node.toml").read_text()
+        kept = (directory / "node.toml").read_text()
         assert tomllib.loads(kept)["fanout"] == host.config.fanout == 5
         assert kept.startswith("# ours\n")
         # Leave.
@@ -133,17 +131,17 @@ async def play(folder: Path, bench: Bench) -> dict[str, str]:
 
 
 def main() -> int:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "session")
+    directory = Path(sys.argv[1] if len(sys.argv) > 1 else "session")
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(Path(scratch))
         try:
             frames = asyncio.run(play(Path(scratch), bench))
         finally:
             bench.close()
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for step, picture in frames.items():
-        (folder / f"{step.replace(' ', '-')}.svg").write_text(picture)
-    sys.stdout.write(f"{len(frames)} pictures in {folder}\n")
+        (directory / f"{step.replace(' ', '-')}.svg").write_text(picture)
+    sys.stdout.write(f"{len(frames)} pictures in {directory}\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A running app over a fake host, and what can be read off its screen."""
+"""A running app over a fake host, with the keys of an operator and the text of its screen."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from grapevine_tui.app.app import FRAMES_PER_REFRESH, GrapevineApp
 from grapevine_tui.app.screens.detail import DetailScreen
 from tests.tui.fake_host import FakeHost, FakeSettings
 
-# The pilot waits until the process has been idle for so long; its own 20 ms, three times a key,
-# would make these tests take minutes.
+# The pilot waits until the process is idle this long. Its default of 20 ms, three times per key, would
+# make these tests take minutes.
 _wait.SLEEP_GRANULARITY = 1 / 200
 _wait.SLEEP_IDLE = _wait.SLEEP_GRANULARITY / 10
-# A toast stays as long as a test may take on a machine that has other things to do.
+# Toasts stay longer than any test takes on a busy machine.
 GrapevineApp.NOTIFICATION_TIMEOUT = 600.0
 
 
 def lines_of(app: App[None]) -> list[str]:
-    """What stands on the screen, line by line."""
-    # Textual has no public way to the plain text of a screen.
+    """Return the lines of the screen as plain text."""
+    # Textual has no public API for the plain text of a screen.
     strips = app.screen._compositor.render_strips()
     return ["".join(segment.text for segment in strip) for strip in strips]
 
@@ -51,7 +51,7 @@ class Stage:
 
     @property
     def has_sheet(self) -> bool:
-        """Whether a detail screen stands in front."""
+        """Whether a detail screen is in front."""
         return isinstance(self.app.screen, DetailScreen)
 
     @property
@@ -62,11 +62,9 @@ class Stage:
         return self.main.panel(name).display
 
     async def paint(self) -> None:
-        """Let half a second's worth of timer go by, without waiting for it."""
+        """Run half a second of the app's timer without waiting for it."""
         await self.pilot.pause()
-        while (
-            self.app.is_running and self.app._key_sequencer.is_busy
-        ):  # on a machine with other work to do
+        while self.app.is_running and self.app._key_sequencer.is_busy:  # on a busy machine
             await self.pilot.pause(0.01)
         for _ in range(FRAMES_PER_REFRESH):
             self.app.tick()
@@ -76,8 +74,8 @@ class Stage:
         await self.pilot.press(*keys)
         await self.paint()
 
-    async def say(self, line: str) -> None:
-        """Type a line and send it."""
+    async def submit(self, line: str) -> None:
+        """Type a line into the compose box and press Enter."""
         self.main.compose_box.draft.focus()
         self.main.compose_box.draft.replace_text(line)
         await self.press("enter")

@@ -1,4 +1,4 @@
-"""A signal that comes before there is a node ends the process at once and in silence."""
+"""A signal before the node starts ends the process at once, without output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop that the application runs on: whatever it is, Textual's tasks can be made on it."""
+"""Textual's tasks run on every event loop that the application may choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log line is one line, whatever a stranger put into it."""
+"""A log record is one line, even with untrusted text in it."""
 
 from __future__ import annotations
 
@@ -179,9 +179,9 @@ def test_a_node_whose_stderr_is_not_read_answers_and_leaves(bench: Bench) -> Non
 
 
 def test_a_hangup_reopens_the_log_file_of_a_node(bench: Bench) -> None:
-    path = bench.folder / "log"
+    path = bench.directory / "log"
     run, _ = bench.started("--log-file", str(path))
-    path.rename(bench.folder / "log.1")
+    path.rename(bench.directory / "log.1")
     run.process.send_signal(signal.SIGHUP)
     while not path.exists():
         assert run.ask(cmd="status")["ok"]

@@ -1,10 +1,10 @@
-"""The main states of the app, each beside a picture of it that somebody has looked at.
+"""The main states of the app, compared with reviewed screenshots.
 
-What must stay true: clock, ids and tables are made up, so a picture is the same at every run; letters
-and what their colours mean are compared, nothing else.
+Invariants: clock, IDs and tables are made up, so a screenshot is the same in every run. Characters and the
+meaning of their colors are compared, nothing else.
 
-``GRAPEVINE_PICTURES=rewrite python -m pytest tests/tui/test_pictures.py`` keeps what is shown now as
-what is wanted: look at the changed files in tests/tui/snapshots before you commit them.
+``GRAPEVINE_PICTURES=rewrite python -m pytest tests/tui/test_pictures.py`` replaces the screenshots in
+tests/tui/snapshots. Look at the changed files before you commit them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.tui.pictures import BLANK, Cell, Palette, Picture, difference, read, 
 from tests.tui.stage import Stage
 from tests.tui.values import a_member, a_trace
 
-FOLDER: Final = Path(__file__).with_name("snapshots")
+DIRECTORY: Final = Path(__file__).with_name("snapshots")
 REWRITE: Final = "GRAPEVINE_PICTURES"
 NOON: Final = 1_763_726_400.0  # 2025-11-21 12:00:00 UTC
 WIDE, NARROW, TINY = (120, 36), (80, 24), (40, 12)
@@ -42,7 +42,7 @@ DARK, LIGHT = "grapevine", "grapevine-light"
 
 
 class Stopped:
-    """Stands in for the module `time`, at noon in Greenwich for ever."""
+    """Replaces the module `time` with a clock that stands at noon UTC."""
 
     monotonic = staticmethod(time.monotonic)
 
@@ -67,7 +67,7 @@ def noon(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "time", Stopped)
 
 
-# What is done before the picture is taken
+# Steps before the screenshot
 
 
 Act = Callable[[Stage], Awaitable[None]]
@@ -91,11 +91,11 @@ async def command(stage: Stage) -> None:
 
 
 async def refused(stage: Stage) -> None:
-    await stage.say("/send nobody hello")
+    await stage.submit("/send nobody hello")
 
 
 async def traced(stage: Stage) -> None:
-    await stage.say("/trace who has the new build?")
+    await stage.submit("/trace who has the new build?")
     stage.host.happen(TraceUpdated(a_trace(1, 5, 2)))
     await stage.paint()
     assert isinstance(stage.app.screen, TraceScreen)
@@ -156,7 +156,7 @@ OURS: Final = FakeSettings(
 
 
 def made_up() -> FakeHost:
-    """A lively cluster whose first minutes lie just before noon."""
+    """Return a host of the made-up cluster, started just before noon."""
     host = FakeHost()
     started = host.node.time
     host.model = Model(wall_clock=lambda: NOON - 120 + host.node.time - started)
@@ -166,11 +166,11 @@ def made_up() -> FakeHost:
     return host
 
 
-def settings_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsView:
-    (folder / "g.toml").write_text("fanout = 4\n\n[app]\nmessages = 50\n")
-    monkeypatch.chdir(folder)  # so that no path of this machine stands in a picture
+def settings_of(directory: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsView:
+    (directory / "g.toml").write_text("fanout = 4\n\n[app]\nmessages = 50\n")
+    monkeypatch.chdir(directory)  # so that no path of this machine stands in a picture
     flags = {"app.config": "g.toml", "zone": "eu-west", "name": "ams-1"}
-    return load_settings(flags, {"MAX_PEERS": "7"}, directory=folder).with_keys()
+    return load_settings(flags, {"MAX_PEERS": "7"}, directory=directory).with_keys()
 
 
 @pytest.fixture
@@ -180,15 +180,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def check(picture: Picture, palette: Palette, name: str, folder: Path) -> None:
-    """Compare with the picture kept under that name, or keep this one. Fails with words."""
-    kept = FOLDER / f"{name}.svg"
+def check(picture: Picture, palette: Palette, name: str, directory: Path) -> None:
+    """Compare with the screenshot of that name, or replace it. Fails with a description."""
+    kept = DIRECTORY / f"{name}.svg"
     drawn = write(picture, palette, f"{name}, drawn with Textual {textual.__version__}")
     if os.environ.get(REWRITE) == "rewrite":
         if not kept.exists() or difference(read_kept(kept, picture), picture):  # else the same file
             kept.write_text(drawn, encoding="utf-8")
         return
-    actual = folder / f"{name}.svg"
+    actual = directory / f"{name}.svg"
     actual.write_text(drawn, encoding="utf-8")
     assert kept.exists(), f"there is no picture {kept} yet; {actual} is what is shown now"
     report = difference(read_kept(kept, picture), picture)
@@ -237,7 +237,7 @@ def a_picture(*lines: str, ink: str = "success", ground: str = "surface") -> Pic
 
 
 def test_every_snapshot_belongs_to_a_state() -> None:
-    assert {path.stem for path in FOLDER.iterdir()} == {shot.name for shot in SHOTS}
+    assert {path.stem for path in DIRECTORY.iterdir()} == {shot.name for shot in SHOTS}
 
 
 def test_what_is_written_is_read_back_the_same() -> None:
@@ -260,7 +260,7 @@ def test_a_colour_counts_by_what_it_means() -> None:
     assert difference(a_picture("stale"), a_picture("stale")) == ""
 
 
-def test_a_theme_may_change_its_colours() -> None:
+def test_a_theme_may_change_its_colors() -> None:
     for red in ("#ff0000", "#aa1122"):
         palette = Palette({"error": red, "surface": "#111111"})
         assert [palette.name(red), palette.name("#123456")] == ["error", "other"]

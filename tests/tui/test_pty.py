@@ -1,4 +1,4 @@
-"""On a real terminal: nothing of a stranger's is obeyed, and whatever happens it is left as found."""
+"""The app on a real terminal: untrusted text controls nothing, and the terminal is always restored."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ import pytest
 from tests.tui.hostile import HOSTILE_BYTES
 
 RESIZES = 300
-PATIENCE_S = 60.0  # far more than is needed; a hang must end some time
-# All that is said to a terminal: cursor, colors, modes, queries, the pointer's shape, the title.
+TIMEOUT_S = 60.0  # only reached by a hang
+# Every sequence that the app writes: cursor, colors, modes, queries, the pointer's shape, the title.
 OURS = re.compile(
     rb"\x1b\]22;[a-z]+\x07|\x1b\]2;[^\x00-\x1f\x7f]*\x07|\x1b\]11;\?\x07|\x1b\[[?<>=]?[0-9;:]*(?:\$p|[A-Za-z])|\x1b[=>78M]"
 )
@@ -33,7 +33,7 @@ UNFINISHED = re.compile(rb"\x1b[^A-Za-z\x07]*$")
 
 
 class Terminal:
-    """A pseudo terminal with a program on it, and all it has written so far."""
+    """A program on a pseudo terminal, and everything it has written so far."""
 
     def __init__(self, *arguments: str, **variables: str) -> None:
         self.master, self.slave = pty.openpty()
@@ -54,21 +54,21 @@ class Terminal:
         )
 
     def resize(self, width: int, height: int) -> None:
-        """What a terminal does when its window is pulled."""
+        """Resize the terminal, as when its window changes."""
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.process.send_signal(signal.SIGWINCH)
 
     def read_until(self, text: bytes) -> None:
         """Read on until `words` have been written, or the program has ended."""
-        give_up_at = time.monotonic() + PATIENCE_S
+        give_up_at = time.monotonic() + TIMEOUT_S
         while text not in self.written:
             assert time.monotonic() < give_up_at, "the words never came"
             if not self.read_some() and self.process.poll() is not None:
                 return
 
     def wait(self) -> int:
-        """Read to the end; the exit code."""
-        give_up_at = time.monotonic() + PATIENCE_S
+        """Read to the end and return the exit code."""
+        give_up_at = time.monotonic() + TIMEOUT_S
         while self.process.poll() is None:
             assert time.monotonic() < give_up_at, "it does not end"
             self.read_some()
@@ -88,7 +88,7 @@ class Terminal:
 
     @property
     def is_as_found(self) -> bool:
-        """The line settings are back, the cursor is seen, and what was on the screen before."""
+        """Whether line settings, cursor and main screen are restored."""
         last = {
             mode: max(self.written.rfind(mode + b"h"), -1) > self.written.rfind(mode + b"l")
             for mode in (b"\x1b[?1049", b"\x1b[?25", b"\x1b[?1000", b"\x1b[?2004")
@@ -161,7 +161,7 @@ def test_a_closed_terminal_ends_the_app(terminal: Terminal) -> None:
     os.close(terminal.master)
     os.close(terminal.slave)
     terminal.process.send_signal(signal.SIGHUP)
-    terminal.process.wait(timeout=PATIENCE_S)
+    terminal.process.wait(timeout=TIMEOUT_S)
 
 
 def test_a_bug_restores_the_terminal_before_it_is_reported() -> None:
@@ -217,14 +217,14 @@ def test_the_linux_console_which_prints_such_commands_gets_no_title() -> None:
         terminal.close()
 
 
-ASK_BACKGROUND = b"\x1b]11;?\x07"
-LIGHT, DARK = b"48;2;253;252;255", b"48;2;25;21;34"  # the grounds of our two themes
+BACKGROUND_REQUEST = b"\x1b]11;?\x07"
+LIGHT, DARK = b"48;2;253;252;255", b"48;2;25;21;34"  # the backgrounds of our two themes
 
 
 def test_a_terminal_that_reports_a_light_background_gets_the_light_theme() -> None:
-    terminal = Terminal("still", COLORFGBG="15;0")  # which says the contrary: it may be inherited
+    terminal = Terminal("still", COLORFGBG="15;0")  # contradicts the answer: it may be inherited
     try:
-        terminal.read_until(ASK_BACKGROUND)
+        terminal.read_until(BACKGROUND_REQUEST)
         terminal.read_until(DARK)
         assert LIGHT not in terminal.written
         os.write(terminal.master, b"\x1b]11;rgb:fdfd/f6f6/e3e3\x1b\\")
@@ -244,7 +244,7 @@ def test_a_late_answer_in_pieces_neither_changes_the_theme_nor_reaches_the_compo
     try:
         terminal.read_until(b"to everyone")
         os.write(terminal.master, b"i")  # into the compose box
-        time.sleep(1.2)  # longer than an answer is waited for
+        time.sleep(1.2)  # longer than the answer's timeout
         for piece in (b"\x1b]1", b"1;rgb:ff", b"ff/ffff/ffff", b"\x07"):
             os.write(terminal.master, piece)
             time.sleep(0.2)  # longer than Textual waits for the rest of a sequence
@@ -272,7 +272,7 @@ def test_a_terminal_is_not_asked_for_its_background_in_vain(
         terminal.read_until(b"to everyone")
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.wait() == 0
-        assert ASK_BACKGROUND not in terminal.written
+        assert BACKGROUND_REQUEST not in terminal.written
     finally:
         terminal.close()
 
@@ -305,7 +305,7 @@ def test_q_typed_in_the_panels_ends_it() -> None:
     try:
         terminal.read_until(b"to everyone")
         os.write(terminal.master, b"quiet q\x1b")
-        # A lone escape is told from a sequence by the silence after it: until the panels have the keys.
+        # Textual recognizes a lone escape by the silence after it; wait until the panels have the focus.
         terminal.read_until(b"Filter")
         os.write(terminal.master, b"q")
         assert terminal.wait() == 0
@@ -345,7 +345,7 @@ def test_three_hundred_random_sizes_leave_it_as_it_was(terminal: Terminal) -> No
     terminal.resize(121, 37)
     terminal.read_until(b"to everyone")
     assert terminal.process.poll() is None
-    whole = UNFINISHED.sub(b"", bytes(terminal.written))  # what was read ends anywhere
+    whole = UNFINISHED.sub(b"", bytes(terminal.written))  # the last read may end inside a sequence
     left = OURS.sub(b"", whole).decode(errors="ignore")
     assert {each for each in left if category(each) == "Cc"} <= {"\r", "\n"}
     terminal.process.send_signal(signal.SIGTERM)

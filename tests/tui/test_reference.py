@@ -1,4 +1,4 @@
-"""The tables of docs/reference/ are those of the code; `python -m tests.tui.make_reference` writes them."""
+"""The tables in docs/reference/ match the code; `python -m tests.tui.make_reference` writes them."""
 
 from __future__ import annotations
 

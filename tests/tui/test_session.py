@@ -1,5 +1,5 @@
-"""A session of an operator over three real nodes: join, a peer that goes stale and comes back, filter,
-details, one addressee, a trace to all, a setting changed and saved, leave."""
+"""An operator's session over three real nodes: join, a stale peer that recovers, filter, details, direct
+message, trace, a setting changed and saved, leave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service manager is told what it wants to know, and hands over keys."""
+"""The node notifies systemd of its state and loads keys from its credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers write is shown, never obeyed."""
+"""Untrusted text is shown and never controls the terminal."""
 
 from __future__ import annotations
 

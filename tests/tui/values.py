@@ -1,4 +1,4 @@
-"""Values that a node would hand to the app, for tests: ids, peers, messages, rounds."""
+"""Builders of values that a node returns: IDs, peers, members, messages, rounds and traces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EPOCH = 1_700_000_000
 
 
 def an_id(number: int) -> PeerId:
-    """A peer id that starts with `number`, so that short forms differ."""
+    """Return a peer ID that starts with `number`, so that short forms differ."""
     return PeerId((number.to_bytes(4, "big") * 8)[:31] + bytes([number % 251]))
 
 
@@ -72,7 +72,7 @@ def a_round(number: int, peer: int, **changes: Any) -> Round:
 
 
 def a_trace(sequence: int, answered: int, unanswered: int = 0, **changes: Any) -> Trace:
-    """A trace of our own message: node 1 answered after 10 ms and a hop, node 2 after 20 ms, ..."""
+    """Return a trace of our own message: node 1 answered after 10 ms and one hop, node 2 after 20 ms, ..."""
     answers = tuple(TraceAnswer(an_id(n), 1 + n // 3, 10 * n) for n in range(1, answered + 1))
     missing = tuple(an_id(answered + n) for n in range(1, unanswered + 1))
     message_id = MessageId(an_id(0xA3F91C02), EPOCH, sequence)

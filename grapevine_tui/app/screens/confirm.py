@@ -1,7 +1,6 @@
-"""A question before something that is hard to take back, in front of the others.
+"""A modal confirmation before an action that is hard to undo.
 
-What must stay true: nothing is done unless enter (or y) is pressed; every other way out is a no. The key
-line names what either does.
+Invariants: only Enter or y confirms; every other way out cancels. The footer says what both do.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from grapevine_tui.app.widgets.key_footer import KeyFooter
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """`title` and `facts` are printable. Dismissed with the answer."""
+    """Asks for a confirmation; the result is the answer. `title` and `facts` are printable."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,y", "answer(True)", "Yes"),
@@ -43,7 +42,7 @@ class ConfirmScreen(ModalScreen[bool]):
         yield KeyFooter()
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """Return the label of a key: the given `yes` or `no`."""
         return self._action_labels.get(action, "")
 
     def action_answer(self, is_confirmed: bool) -> None:

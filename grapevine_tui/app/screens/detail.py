@@ -1,7 +1,6 @@
-"""A screen in front of the others that shows one thing whole: a peer, a message, the counters.
+"""The base of detail screens: a fact sheet about one peer, member or message, the status or the help.
 
-What must stay true: facts are asked for anew while it stands open, so it never shows the past;
-all values are printable.
+Invariants: the facts are fetched again while the screen is open; all values are printable.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ REFRESH_INTERVAL_S = 0.5
 
 
 class DetailScreen(Screen[None]):
-    """`get_facts` is asked twice a second; None: the thing is gone, and the last facts stay with their time.
+    """Shows the facts from `get_facts`, called twice a second.
 
-    `title` is the title; `kind`, one word, tells screens that stand behind each other apart.
+    If it returns None the subject no longer exists; the last facts stay, with their time. `kind`, one word,
+    identifies the screen on the stack. `copy_texts` are the texts that the keys y and Y copy.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -41,7 +41,7 @@ class DetailScreen(Screen[None]):
     ]
 
     class CopyRequested(Message):
-        """`text` was asked for."""
+        """Copy `text` to the clipboard."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -57,12 +57,12 @@ class DetailScreen(Screen[None]):
         kind: str = "",
     ) -> None:
         super().__init__(name=kind or title.lower())
-        self._copy_texts = copy_texts  # what y copies, and what Y
+        self._copy_texts = copy_texts
         self.sheet = FactSheet(has_columns=has_columns)
         self._title = title
         self._get_facts = get_facts
         self._shown_facts: Sequence[Fact] = ()
-        self._gone_since = ""  # since when the thing is gone
+        self._gone_since = ""  # the time when `get_facts` first returned None
 
     def compose(self) -> ComposeResult:
         self.sheet.border_title = Content(self._title)
@@ -74,7 +74,7 @@ class DetailScreen(Screen[None]):
         self.set_interval(REFRESH_INTERVAL_S, self.show)
 
     def show(self) -> None:
-        """Ask for the facts and show them, if they are new."""
+        """Fetch the facts and show them if they changed."""
         facts = self._get_facts()
         if facts is None and not self._gone_since:
             self._gone_since = time.strftime("%H:%M:%S")

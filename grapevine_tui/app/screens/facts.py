@@ -1,6 +1,6 @@
-"""What the detail screen says of a peer, a member, the node and its counters.
+"""Facts for the detail screens: about a peer, a member, this node, its counters, and confirmations.
 
-What must stay true: pure functions from the model to printable facts.
+Invariants: pure functions of the model; all facts are printable.
 """
 
 from __future__ import annotations
@@ -13,30 +13,24 @@ from typing import Final
 
 from grapevine_proto.events import PeerInfo, PeerState
 from grapevine_proto.ids import PeerId
+from grapevine_tui.app.widgets.charts import braille_graph
 from grapevine_tui.app.widgets.fact_sheet import Fact
-from grapevine_tui.app.widgets.format import (
-    braille_graph,
-    format_bytes,
-    format_duration,
-    format_latency,
-    health_tone,
-    member_status,
-    peer_status,
-)
-from grapevine_tui.app.widgets.tables import format_round
+from grapevine_tui.app.widgets.format import format_bytes, format_duration, format_latency
+from grapevine_tui.app.widgets.round_table import format_round
+from grapevine_tui.app.widgets.status_glyphs import health_tone, member_status, peer_status
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import format_payload, printable, truncate
 
-MIN_ID_PREFIX: Final = 4  # digits of an id that stand for it, as the node has it
+MIN_ID_PREFIX: Final = 4  # hex digits that may stand for a peer ID, as in the node's own look-up
 MAX_ROUNDS: Final = 5
 MAX_MESSAGES: Final = 5
-PREVIEW_BYTES: Final = 60  # of each of them
+PREVIEW_BYTES: Final = 60  # of each message
 CURVE_CELLS: Final = 45
 PASTE_PREVIEW_CELLS: Final = 60
-LOSS_WARNING_RATIO: Final = 0.01  # from here on a path is felt
+LOSS_WARNING_RATIO: Final = 0.01  # about where loss becomes noticeable
 HEALTHY_MIN: Final = 0.95
 
-# What the status screen calls each counter and gauge of `Stats`, by group; zeros are not shown.
+# Labels of the counters and gauges of `Stats` on the status screen, by group. Zeros are not shown.
 STATS_LABELS: Final[dict[str, dict[str, str]]] = {
     "traffic": {
         "datagrams_in": "datagrams received",
@@ -89,7 +83,7 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
 
 
 def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
-    """All that is known of one peer; None where it is no longer one."""
+    """Return the facts about a peer, or None if there is no such peer."""
     peer = model.peers.get(peer_id)
     if peer is None:
         return None
@@ -118,7 +112,7 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
 
 
 def _format_health(peer: PeerInfo, now: float) -> tuple[str, str]:
-    """The figure with what keeps it down, and its tone."""
+    """Return the health with what reduces it, and a tone."""
     unheard_s = now - peer.last_seen_at
     if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
         return "-  not connected", "dim"
@@ -133,7 +127,8 @@ def _format_health(peer: PeerInfo, now: float) -> tuple[str, str]:
 
 
 def _format_start(epoch: int) -> str:
-    """An epoch is the Unix time of the node's start, or a little more after two starts in one second."""
+    """Return when the node started. Its epoch is that Unix time, or a little more after two starts within
+    one second."""
     if not epoch:
         return "unknown"
     try:
@@ -164,7 +159,7 @@ def _link_facts(model: Model, peer: PeerInfo) -> list[Fact]:
 
 
 def _format_rtt(model: Model, peer: PeerInfo) -> tuple[str, str]:
-    """As it is now; of a silent peer the last that was measured, with its age; of others none."""
+    """Return the RTT of a connected peer, or the last one of a silent peer with its age."""
     if peer.state is PeerState.CONNECTED:
         return format_latency(peer.rtt_s), "text"
     if peer.state is PeerState.STALE and peer.rtt_s is not None:
@@ -181,7 +176,7 @@ def _format_loss(peer: PeerInfo) -> tuple[str, str]:
 
 
 def _format_send_rate(peer: PeerInfo) -> str:
-    """What congestion control lets go, and in datagrams of which size."""
+    """Return the send rate that congestion control allows, and the datagram size."""
     rate = f"{format_bytes(peer.send_rate)}/s" if math.isfinite(peer.send_rate) else "unlimited"
     return f"{rate}, MTU {peer.datagram_bytes:,} bytes"
 
@@ -198,7 +193,7 @@ def _round_facts(model: Model, peer_id: PeerId) -> list[Fact]:
 
 
 def status_facts(model: Model) -> list[Fact]:
-    """Who we are and how we do, with every counter."""
+    """Return this node's identity, connections, counters, latest commands and notices."""
     local_node = model.local_node
     facts = [Fact("this node", "")]
     if local_node is not None:
@@ -239,7 +234,7 @@ def status_facts(model: Model) -> list[Fact]:
 
 
 def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
-    """What is known of one member that is no peer of ours; None where nothing is."""
+    """Return the facts about a member without a link, or None if it is unknown."""
     member = model.members.get(peer_id)
     if member is None:
         return None
@@ -257,7 +252,7 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
 
 
 def node_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
-    """What is known of one node, linked or not."""
+    """Return the facts about a node, connected or not, or None if it is unknown."""
     return peer_facts(model, peer_id) or member_facts(model, peer_id)
 
 
@@ -279,7 +274,7 @@ def _rtt_facts(model: Model, peer_id: PeerId) -> list[Fact]:
 
 
 def _author_facts(model: Model, peer_id: PeerId) -> list[Fact]:
-    """What one author said: how much, and the latest of it that is kept."""
+    """Return the message counts of one author and its latest messages."""
     author = model.authors.get(peer_id)
     if author is None:
         return [Fact("messages from it", ""), Fact("messages", "none yet")]
@@ -297,8 +292,7 @@ def _author_facts(model: Model, peer_id: PeerId) -> list[Fact]:
 
 
 def addressable_name(model: Model, peer_id: PeerId) -> str:
-    """What `/send` understands as this node: its name, if nobody else bears it and it can be typed;
-    else its id."""
+    """Return how ``/send`` can name the node: its name if that is unique and can be typed, else its ID."""
     node = model.peers.get(peer_id) or model.members.get(peer_id)
     name = node.name if node is not None else ""
     is_plain = bool(name) and printable(name) == name and '"' not in name
@@ -307,9 +301,8 @@ def addressable_name(model: Model, peer_id: PeerId) -> str:
 
 
 def resolve_node(model: Model, identity: str) -> PeerId | None:
-    """The one node that `identity` means: a name, an id or at least four digits of one, an address. None
-    where
-    that is none or several: then the node says so."""
+    """Return the one node that `identity` names: by name, ID, at least `MIN_ID_PREFIX` digits of one, or
+    address. None if it names none or several; the node then raises with the reason."""
     identity = identity.strip()
     nodes = model.members | model.peers
     matches = {
@@ -325,7 +318,7 @@ def resolve_node(model: Model, identity: str) -> PeerId | None:
 
 
 def deny_facts(model: Model, peer_id: PeerId) -> list[Fact]:
-    """Who would be denied, and what that does."""
+    """Return the facts of the confirmation to deny a node."""
     return [
         *_identity_facts(model, peer_id),
         Fact("effect", "disconnected at once, and refused here"),
@@ -334,7 +327,7 @@ def deny_facts(model: Model, peer_id: PeerId) -> list[Fact]:
 
 
 def forget_facts(model: Model, peer_id: PeerId) -> list[Fact]:
-    """Who would be forgotten, and what that does."""
+    """Return the facts of the confirmation to forget a node."""
     return [
         *_identity_facts(model, peer_id),
         Fact("effect", "removed from the peers and members of this node"),
@@ -355,7 +348,7 @@ def _identity_facts(model: Model, peer_id: PeerId) -> list[Fact]:
 
 
 def paste_facts(text: str) -> list[Fact]:
-    """What somebody is about to paste."""
+    """Return the facts of the confirmation of a large paste."""
     size = len(text.encode(errors="replace"))
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     facts = [

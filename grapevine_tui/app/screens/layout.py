@@ -1,7 +1,7 @@
-"""Which panels are on the screen at which size: one function, so that every size can be tested.
+"""The layout of the main screen: which panels are visible at which size.
 
-What must stay true: there is an answer for every size, 1x1 included, and the focused panel is
-always among those shown.
+Invariants: there is a layout for every size, 1x1 included. It shows the active panel; the smallest one
+shows only the message log, which then gets the focus.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import Final, NamedTuple
 
 WIDE_CELLS: Final = 120
 NARROW_CELLS: Final = 40
-SHORT_LINES: Final = 20  # below this one panel at a time
+SHORT_LINES: Final = 20  # a lower screen shows one panel at a time
 LOW_LINES: Final = 12
 PANELS: Final = ("peers", "log", "rates", "rounds")  # keys 1 to 4
 
 
 class Layout(NamedTuple):
-    """`css_class` is a class of the screen; `visible_ids` holds the ids of what is on it."""
+    """The CSS class of the screen and the IDs of the visible widgets."""
 
     css_class: str
     visible_ids: frozenset[str]
 
 
 def choose_layout(width: int, height: int, active_panel: str, zoomed_panel: str) -> Layout:
-    """What to show at this size. `active_panel` is the panel last gone to; `zoomed_panel` one that has the
-    screen to itself, or empty."""
+    """Return the layout for a screen of `width` by `height` cells. `active_panel` is the panel focused last;
+    `zoomed_panel` is the panel that fills the screen, or ""."""
     if width < NARROW_CELLS or height < LOW_LINES:
         return Layout("-tiny", frozenset({"status", "log"}))
     frame = {"status", "compose", "keys"}

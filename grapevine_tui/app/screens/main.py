@@ -1,11 +1,11 @@
-"""The screen one keeps open: panels over the model, and the box to type in.
+"""The main screen: panels over the model, and the compose box.
 
-What must stay true:
+Invariants:
 
-- It paints only what `update_panels` is told has changed, and of that only what is on the screen.
-- Letters typed in the compose box never move it; everything else can be done by one key.
+- It repaints only the changes given to `update_panels`, and only in visible panels.
+- Characters typed in the compose box never act on the panels; every other action is one key away.
 
-Driven by the app: `update_panels` at most ten times a second, `tick` twice a second.
+The app calls `update_panels` at most ten times a second and `tick` twice a second.
 """
 
 from __future__ import annotations
@@ -31,40 +31,29 @@ from grapevine_tui.app.screens.layout import PANELS, choose_layout
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.compose import ComposeBox
 from grapevine_tui.app.widgets.draft import Draft, escape_controls
-from grapevine_tui.app.widgets.filter_bar import FilterBar
 from grapevine_tui.app.widgets.grid import Grid
+from grapevine_tui.app.widgets.input_bars import FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
-from grapevine_tui.app.widgets.log import EMPTY_TEXT, EMPTY_TEXT_TINY, MessageLog
-from grapevine_tui.app.widgets.peer_table import PeerGrid
+from grapevine_tui.app.widgets.log import EMPTY_TEXT, EMPTY_TEXT_TINY, MessageLog, log_title
+from grapevine_tui.app.widgets.peer_table import PEER_COLUMNS, PeerGrid, peer_rows, peer_title
 from grapevine_tui.app.widgets.rate_table import RateGrid
+from grapevine_tui.app.widgets.round_table import ROUND_COLUMNS, round_rows, round_title
 from grapevine_tui.app.widgets.status import StatusLine, Summary
-from grapevine_tui.app.widgets.tables import (
-    FRAME_CELLS,
-    PEER_COLUMNS,
-    ROUND_COLUMNS,
-    filter_status,
-    format_as_of,
-    log_title,
-    peer_rows,
-    peer_title,
-    round_rows,
-    round_title,
-    shorten_title,
-)
+from grapevine_tui.app.widgets.titles import FRAME_CELLS, filter_status, format_as_of, shorten_title
 from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
 from grapevine_tui.host.model import ALL_CHANGES, Changes
 from grapevine_tui.host.protocol import HostView, SettingsView
 from grapevine_tui.host.query import MATCH_ALL, parse_query
 
-COMPACT_CELLS: Final = 60  # below this the prompt is its sign alone
+COMPACT_CELLS: Final = 60  # a narrower screen shows only the prompt's glyph
 FILTER_LABELS: Final = {
     "peers": "peers", "log": "messages", "rates": "rate limits", "rounds": "rounds"
 }  # fmt: skip
-MAX_PASTE_CHARACTERS: Final = 1_000_000  # characters; an editor is for more
+MAX_PASTE_CHARACTERS: Final = 1_000_000  # larger payloads can be sent from a file
 CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 MIN_TABLE_ROWS: Final = 5
-TABLE_FRAME_LINES: Final = 3  # the border's two and the heading
+TABLE_FRAME_LINES: Final = 3  # two of the border and the header
 LAYOUT_CLASSES: Final = ("-wide", "-column", "-tiny")
 
 
@@ -72,7 +61,7 @@ class MainScreen(Screen[None]):
     """Peers, messages, traffic, rate limits and anti-entropy of one node."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(PANEL_KEYS)
-    AUTO_FOCUS = "#log"  # so that the first key does what the key line says
+    AUTO_FOCUS = "#log"  # so that the first key does what the footer says
 
     def __init__(self, host: HostView, settings: SettingsView, max_payload_bytes: int) -> None:
         super().__init__()
@@ -82,7 +71,7 @@ class MainScreen(Screen[None]):
         self._max_peers = settings.node.max_peers
         self._active_panel = "log"
         self._zoomed_panel = ""
-        self._was_composing = False  # when the room for the compose box went
+        self._was_composing = False  # when the compose box was hidden for lack of room
         self._shown_titles: dict[Widget, str] = {}
         self._max_rows: dict[Grid, int] = {}
         self.is_paused = False
@@ -131,15 +120,15 @@ class MainScreen(Screen[None]):
         self._apply_layout()
 
     def apply_config(self, config: NodeConfig, *, is_restarted: bool = False) -> None:
-        """The node goes by this now."""
+        """Show a new configuration of the node."""
         self._max_peers = config.max_peers
         self.status.apply_config(config, is_restarted=is_restarted)
         self.update_panels(ALL_CHANGES)
 
-    # Painting
+    # Rendering
 
     def update_panels(self, changes: Changes) -> None:
-        """Show what changed, as far as it is on the screen."""
+        """Update the visible panels that `changes` affect; while paused, only remember them."""
         if self.is_paused:
             self._missed_changes |= changes
             return
@@ -174,8 +163,8 @@ class MainScreen(Screen[None]):
             self._set_panel_title(self.traffic, self.traffic.panel_title())
 
     def _limit_height(self, grid: Grid) -> None:
-        """Let a table be no higher than its rows where others can use the lines; so as not to jump about
-        it never gets lower, until the screen itself changes."""
+        """Limit a table to its rows where other panels can use the lines. It does not shrink until the layout
+        changes, so that panels do not jump."""
         row_count: int | None = None
         if self.has_class("-wide") and not self.has_class("-single"):
             row_count = max(self._max_rows.get(grid, MIN_TABLE_ROWS), grid.count)
@@ -185,7 +174,7 @@ class MainScreen(Screen[None]):
             grid.styles.max_height = height
 
     def tick(self) -> None:
-        """Twice a second: clocks, countdowns and flashes move on though nothing happened."""
+        """Advance clocks, countdowns and highlights; the app calls it twice a second."""
         self.status.refresh()
         self.key_footer.update_hints()
         if self.summary.display:
@@ -198,7 +187,7 @@ class MainScreen(Screen[None]):
         if self._model.outdated_since:
             title = Content.assemble(title, (f" · {format_as_of(self._model)}", "$warning"))
         title = shorten_title(title, widget.outer_size.width)
-        if self._shown_titles.get(widget) != title.markup:  # setting one repaints the whole panel
+        if self._shown_titles.get(widget) != title.markup:  # setting a title repaints the panel
             self._shown_titles[widget] = title.markup
             widget.border_title = title
 
@@ -232,7 +221,7 @@ class MainScreen(Screen[None]):
     # Panels
 
     def _apply_layout(self) -> None:
-        """Show what there is room for."""
+        """Show the panels that fit the screen."""
         css_class, visible_ids = choose_layout(
             self.size.width, self.size.height, self._active_panel, self._zoomed_panel
         )
@@ -252,7 +241,7 @@ class MainScreen(Screen[None]):
             panel.display = panel.id in visible_ids
         self._left.display = self.peers.display or self.log_view.display
         self._right.display = self.traffic.display or self.rates.display or self.rounds.display
-        # The peers alone are as high as five of them, unless nothing else wants the room.
+        # Peers without the log get a low panel, unless nothing else needs the room.
         self._left.set_class(self._right.display and not self.log_view.display, "-low")
         self.set_class(bool(self._zoomed_panel) or len(visible_ids & set(PANELS)) == 1, "-single")
         self.status.is_tiny = css_class == "-tiny"
@@ -280,13 +269,13 @@ class MainScreen(Screen[None]):
         self.set_focus(self.log_view if self.log_view.display else self.panel(self._active_panel))
 
     def panel(self, name: str) -> Grid | MessageLog:
-        """The panel of that id, one of `PANEL_KEYS`."""
+        """Return the panel with the ID `name`, one of `PANELS`."""
         if name == "log":
             return self.log_view
         return {"peers": self.peers, "rates": self.rates, "rounds": self.rounds}[name]
 
     def action_panel(self, name: str) -> None:
-        """Go to a panel; where there is room for one alone it takes the place of the other."""
+        """Focus a panel; if only one fits, it replaces the visible one."""
         self._active_panel = name
         if self._zoomed_panel:
             self._zoomed_panel = name
@@ -294,18 +283,18 @@ class MainScreen(Screen[None]):
         self.set_focus(self.panel(name))
 
     def action_next_panel(self, by: int) -> None:
-        if self.compose_box.display:  # else there is room for one alone
+        if self.compose_box.display:  # else only the log fits
             current = self.current_panel().id or self._active_panel
             self.action_panel(PANELS[(PANELS.index(current) + by) % len(PANELS)])
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """Return the label of the zoom and pause keys: the state they lead to."""
         if action == "zoom" and self._zoomed_panel:
             return "All panels"
         return "Resume" if action == "pause" and self.is_paused else ""
 
     def action_zoom(self) -> None:
-        """Give the focused panel the whole screen, or take it back."""
+        """Let the focused panel fill the screen, or show all panels again."""
         current = self.current_panel().id or self._active_panel
         if self._zoomed_panel:
             self._zoomed_panel = ""
@@ -316,7 +305,7 @@ class MainScreen(Screen[None]):
         self.refresh_bindings()
 
     def action_back(self) -> None:
-        """Undo one thing: the focused panel's filter, else the zoom."""
+        """Clear the focused panel's filter; without one, leave the zoom."""
         panel = self.current_panel()
         if panel.filter_query:
             self._set_filter(panel, "")
@@ -326,14 +315,14 @@ class MainScreen(Screen[None]):
     # Filters
 
     def current_panel(self) -> Grid | MessageLog:
-        """The panel that has the focus, or had it last."""
+        """Return the panel that has the focus, or had it last."""
         focused = self.focused
         return (
             focused if isinstance(focused, (Grid, MessageLog)) else self.panel(self._active_panel)
         )
 
     def action_filter(self) -> None:
-        """Ask what to look for in the focused panel."""
+        """Open the filter bar for the focused panel."""
         panel = self.current_panel()
         self._filtered_panel = panel.id or "log"
         is_log = panel is self.log_view
@@ -344,7 +333,7 @@ class MainScreen(Screen[None]):
             self.filter_bar.open(FILTER_LABELS[self._filtered_panel], panel.filter_query.text, hint)
 
     def filter_current_panel(self, text: str) -> None:
-        """Show only what matches in the panel that has, or had last, the focus."""
+        """Filter the panel that has the focus, or had it last."""
         self._set_filter(self.current_panel(), text)
 
     def _set_filter(self, panel: Grid | MessageLog, text: str) -> None:
@@ -364,7 +353,7 @@ class MainScreen(Screen[None]):
         self.action_panel(self._filtered_panel)
 
     def action_write(self) -> None:
-        """Go to the compose box."""
+        """Focus the compose box."""
         if self.compose_box.display:
             self.set_focus(self.compose_box.draft)
 
@@ -377,20 +366,20 @@ class MainScreen(Screen[None]):
             self._active_panel = event.widget.id
 
     def _addressable_names(self) -> tuple[str, ...]:
-        """Those who can be written to, as they are called in a command."""
+        """Return the connected peers as slash commands name them."""
         model = self._model
         connected = [peer for peer in model.peers.values() if peer.state in CONNECTED_STATES]
         return tuple(sorted(addressable_name(model, peer.peer_id) for peer in connected))
 
     def on_paste(self, event: events.Paste) -> None:
-        """What is pasted over the panels goes into the compose box, where it waits for enter."""
+        """Insert text pasted over the panels into the compose box."""
         if self.compose_box.display:
             event.stop()
             self.set_focus(self.compose_box.draft)
             self.compose_box.draft.insert_paste(event.text)
 
     def on_draft_large_paste(self, message: Draft.LargePaste) -> None:
-        """Ask before much is pasted; far too much is refused."""
+        """Confirm a large paste; reject one above `MAX_PASTE_CHARACTERS`."""
         text = message.text
         if len(text) > MAX_PASTE_CHARACTERS:
             error = (
@@ -408,7 +397,7 @@ class MainScreen(Screen[None]):
         )
 
     def action_pause(self) -> None:
-        """Let the screen stand still while the node goes on; once more and it catches up."""
+        """Freeze or resume the screen; the node keeps running."""
         self.is_paused = not self.is_paused
         self.status.is_paused = self.is_paused
         self.status.paused_at = time.time()
@@ -420,7 +409,7 @@ class MainScreen(Screen[None]):
         self.refresh_bindings()
 
     def action_dial(self) -> None:
-        """Ask for an address to dial."""
+        """Begin a ``/connect`` line."""
         if self.compose_box.display:
             self.compose_box.begin_dial()
 

@@ -1,7 +1,7 @@
-"""Everyone in the cluster, linked or not, as a table in front of the others.
+"""The table of all members of the cluster, connected or not.
 
-What must stay true: a row is made anew only when what it shows has changed, and only so many in one
-go, so that thousands of members stall nothing: not when the table opens, nor while nothing happens.
+Invariants: a row is built only when its facts changed, and at most `ROWS_PER_PASS` per pass, so that
+thousands of members stall neither the opening of the screen nor its refresh.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from textual.screen import Screen
 from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.bindings import bindings
-from grapevine_tui.app.widgets.filter_bar import FilterBar
-from grapevine_tui.app.widgets.format import STATE_GLYPHS, STATUS_ORDER, StatusGlyph, member_status
 from grapevine_tui.app.widgets.grid import Cell, Column, Row
+from grapevine_tui.app.widgets.input_bars import FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
-from grapevine_tui.app.widgets.peer_table import PeerGrid
-from grapevine_tui.app.widgets.tables import (
-    TONE_COLORS,
-    address_sort_key,
-    filter_status,
-    format_title,
+from grapevine_tui.app.widgets.peer_table import PeerGrid, address_sort_key
+from grapevine_tui.app.widgets.status_glyphs import (
+    STATE_GLYPHS,
+    STATUS_ORDER,
+    StatusGlyph,
+    member_status,
 )
+from grapevine_tui.app.widgets.titles import TONE_COLORS, filter_status, format_title
 from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import MATCH_ALL, parse_query
 from grapevine_tui.text import printable
 
 REFRESH_INTERVAL_S: Final = 0.5
-ROWS_PER_PASS: Final = 500  # rows made in one go: some 7 ms
+ROWS_PER_PASS: Final = 500  # about 7 ms
 NEXT_PASS_DELAY_S: Final = 0.01
 COLUMNS: Final = (
     Column("status", 9),
@@ -47,7 +47,7 @@ COLUMNS: Final = (
 
 
 class MemberRowCache:
-    """Makes the rows, and keeps those that still say the truth."""
+    """Builds the rows and caches those whose facts have not changed."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -55,10 +55,10 @@ class MemberRowCache:
             PeerId, tuple[tuple[MemberInfo, str, PeerState | None, StatusGlyph], Row]
         ] = {}
         self.is_behind = False
-        """Whether there is more to make."""
+        """Whether rows are missing or outdated after the last `build`."""
 
     def build(self, limit: int = ROWS_PER_PASS) -> list[Row]:
-        """Everyone whose row there is, those that are up first, by name; `limit` of them made anew."""
+        """Return the rows by status and name; build at most `limit` new ones."""
         model, cached = self._model, self._cached
         updated = {}
         built = 0
@@ -107,7 +107,7 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
 
 
 class MembersScreen(Screen[None]):
-    """The table, its filter and its keys."""
+    """All members in a table, with a filter."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(FRONT_SCREEN_KEYS)
 
@@ -130,7 +130,7 @@ class MembersScreen(Screen[None]):
         self.set_interval(REFRESH_INTERVAL_S, self.show)
 
     def show(self) -> None:
-        """Show everyone as they are now."""
+        """Show the current members."""
         self.table.set_rows(self._row_cache.build())
         self._set_table_title()
         if self._row_cache.is_behind:
@@ -165,7 +165,7 @@ class MembersScreen(Screen[None]):
         self.table.focus()
 
     def action_back(self) -> None:
-        """Clear the filter; where there is none, go back."""
+        """Clear the filter; without one, go back."""
         if self.table.filter_query:
             self.table.set_filter(MATCH_ALL)
             self._set_table_title()

@@ -1,7 +1,6 @@
-"""One message whole, as text, as bytes or as JSON laid out.
+"""The details of one message, with its payload as text, hex or formatted JSON.
 
-What must stay true: as much of a payload is laid out as one may want to read, never all of a giant;
-every line is printable.
+Invariants: at most `MAX_SHOWN_BYTES` of a payload are shown; every line is printable.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import printable, printable_lines
 
-MAX_SHOWN_BYTES: Final = 64 * 1024  # laid out of one message: more is for a file, not a screen
-HEX_BYTES_PER_LINE: Final = 16  # a line
+MAX_SHOWN_BYTES: Final = 64 * 1024  # export a message to see more
+HEX_BYTES_PER_LINE: Final = 16
 
 
 def format_as_text(payload: bytes) -> list[str] | None:
-    """Lines of text; None where it is none."""
+    """Return the payload as lines of text, or None if it is not UTF-8."""
     head = payload[:MAX_SHOWN_BYTES]
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
         if len(head) == len(payload) or error.start < len(head) - 3:
             return None
-        text = head[: error.start].decode()  # cut through the middle of a character
+        text = head[: error.start].decode()  # the limit split a character
     return printable_lines(text)
 
 
 def format_as_json(payload: bytes) -> list[str] | None:
-    """An object or a list laid out; None where it is neither."""
+    """Return the payload as indented JSON, or None if it is not an object or array."""
     if len(payload) <= MAX_SHOWN_BYTES and payload.lstrip()[:1] in (b"{", b"["):
         with suppress(ValueError, RecursionError):
             return printable_lines(json.dumps(json.loads(payload), indent=2, ensure_ascii=False))
@@ -47,7 +46,7 @@ def format_as_json(payload: bytes) -> list[str] | None:
 
 
 def format_as_hex(payload: bytes) -> list[str]:
-    """Offsets, bytes, and the letters among them."""
+    """Return a hex dump: offset, bytes and ASCII characters."""
     lines = []
     for start in range(0, min(len(payload), MAX_SHOWN_BYTES), HEX_BYTES_PER_LINE):
         part = payload[start : start + HEX_BYTES_PER_LINE]
@@ -64,12 +63,12 @@ PAYLOAD_FORMATS: Final[dict[str, Callable[[bytes], list[str] | None]]] = {
 
 
 def available_formats(payload: bytes) -> list[str]:
-    """The forms that this payload has, the most telling first."""
+    """Return the formats that apply to this payload, most specific first."""
     return [name for name in ("json", "text", "hex") if PAYLOAD_FORMATS[name](payload) is not None]
 
 
 def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]:
-    """Where it is from, how it came, what it says."""
+    """Return origin, route, verification, size and payload of a message."""
     message = entry.message
     timestamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_unix))
     size = len(message.payload)
@@ -79,7 +78,7 @@ def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]
         if is_own
         else f"{message.via.value}, {message.hops} hop{'s' * (message.hops != 1)}"
     )
-    # The node shows nothing that was not proved; the proof itself it does not keep for us.
+    # The node delivers only verified messages; which kind of proof follows from the kind of message.
     proof = "by its session" if message.is_direct else "by its author's signature"
     facts = [
         Fact("from", printable(model.name_of(message.origin))),
@@ -98,7 +97,7 @@ def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]
 
 
 def _format_recipient(model: Model, message: Message) -> str:
-    """For whom it is, by name and id where that is not everyone."""
+    """Return the recipient: everyone, or the name and ID of one node."""
     if message.to is not None:
         failure = "; not delivered: no answer" if message.id in model.undelivered else ""
         return f"{printable(model.name_of(message.to))} only ({message.to}){failure}"
@@ -108,7 +107,7 @@ def _format_recipient(model: Model, message: Message) -> str:
 
 
 class MessageScreen(DetailScreen):
-    """`v` shows the payload in its next form."""
+    """The detail screen of one message; `v` switches the format of the payload."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "next_format", "Text, hex or JSON"),
@@ -133,7 +132,7 @@ class MessageScreen(DetailScreen):
         ]
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """Return the label of the format key: the format it switches to."""
         return (
             f"As {self._next_format()}"
             if action == "next_format" and len(self._available_formats) > 1
@@ -141,7 +140,7 @@ class MessageScreen(DetailScreen):
         )
 
     def action_next_format(self) -> None:
-        """The next form that this payload has."""
+        """Show the payload in its next format."""
         self._format_name = self._next_format()
         self.show()
         self.refresh_bindings()

@@ -1,6 +1,6 @@
-"""One peer or member whole, and what can be done to it from there.
+"""The details of one peer or member, with the keys of the peer table.
 
-What must stay true: it asks as the tables do and does nothing itself; the app gives the orders.
+Invariants: it posts `PeerGrid.ActionRequested`, as the peer table does; only the app acts on the node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grapevine_tui.text import printable
 
 
 class NodeScreen(DetailScreen):
-    """The keys of the tables of peers are keys here, too."""
+    """The detail screen of one node, connected or not."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(PEER_KEYS)
 
@@ -33,7 +33,7 @@ class NodeScreen(DetailScreen):
         self._peer_id = peer_id
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """Return the label of the deny key: "allow" for a denied node."""
         return ALLOW_LABEL if action == DENY_ACTION and self._peer_id in self._model.denied else ""
 
     def action_request(self, action: str) -> None:

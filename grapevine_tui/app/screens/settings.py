@@ -1,7 +1,7 @@
-"""Every setting with its value and where that came from; changed in place, applied and saved by one key.
+"""The settings screen: every setting with its value and source, edited in place and saved together.
 
-What must stay true: what is shown is what was merged, never what somebody typed and nobody checked; no
-secret is among it; nothing is lost by leaving without being asked.
+Invariants: only merged and validated values are shown; no secret is shown; leaving with unsaved edits
+needs a confirmation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from grapevine_proto.errors import GrapevineError
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.draft import escape_controls
-from grapevine_tui.app.widgets.edit_bar import EditBar
 from grapevine_tui.app.widgets.fact_sheet import Fact
-from grapevine_tui.app.widgets.filter_bar import FilterBar
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
+from grapevine_tui.app.widgets.input_bars import EditBar, FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
-from grapevine_tui.app.widgets.tables import filter_status, format_title
+from grapevine_tui.app.widgets.titles import filter_status, format_title
 from grapevine_tui.config.edit import SaveResult, SettingsEditor, format_value, is_editable, is_live
 from grapevine_tui.config.keymap import SETTINGS_KEYS
 from grapevine_tui.config.settings import Settings
@@ -43,17 +42,17 @@ COLUMNS: Final = (
 )
 HOME_SYMBOL: Final = "~"
 MAX_REASON_LINES: Final = 4
-REASON_INDENT_CELLS: Final = 2  # cells, on either side
+REASON_INDENT_CELLS: Final = 2  # on either side
 
 
 def format_home_path(text: str) -> str:
-    """A path of this user's, shortened."""
+    """Return a path with the home directory shortened to ``~``."""
     home_path = str(home_directory() or "/")
     return text.replace(home_path, HOME_SYMBOL, 1) if home_path != "/" else text
 
 
 def setting_row(each: SettingValue) -> Row:
-    """`each` as a line of the table."""
+    """Return the table row of a setting."""
     is_default = each.origin == "default" or each.origin.startswith("profile ")
     is_changed = each.origin == EDITED_ORIGIN
     applies = "live" if is_live(each.name) else "restart"
@@ -73,7 +72,7 @@ def setting_row(each: SettingValue) -> Row:
 
 
 def format_save_result(result: SaveResult) -> str:
-    """What became of ctrl+s, in one or two sentences."""
+    """Return what saving did, as text for a toast."""
     path = format_home_path(str(result.path))
     sentences = [f"saved in {path}" if result.path else "applied (a demo saves nothing)"]
     if not result.comments_preserved:
@@ -87,19 +86,19 @@ def format_save_result(result: SaveResult) -> str:
 
 
 class SettingsScreen(Screen[None]):
-    """The table, a line to change a value in, and the reason for the setting under the cursor."""
+    """A table of settings, an edit bar, and the help of the setting under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(SETTINGS_KEYS)
 
     class Applied(Message):
-        """These are the settings now."""
+        """The settings were applied and saved."""
 
         def __init__(self, settings: Settings) -> None:
             super().__init__()
             self.settings = settings
 
     class EditsDiscarded(Message):
-        """These edits were dropped; `editor` can take them back."""
+        """Unsaved edits were discarded; `editor.restore` brings them back."""
 
         def __init__(self, editor: SettingsEditor, edits: Mapping[str, Any]) -> None:
             super().__init__()
@@ -110,7 +109,7 @@ class SettingsScreen(Screen[None]):
         super().__init__(name="settings")
         self._editor = editor
         self._reasons = setting_help()
-        self._edited_name = ""  # the setting that the line is open for
+        self._edited_name = ""  # the setting in the edit bar
         self.table = Grid(COLUMNS, id="settings", select_label="Change")
         self.filter_bar = FilterBar(id="settings-filter")
         self.edit_bar = EditBar()
@@ -129,7 +128,7 @@ class SettingsScreen(Screen[None]):
         self.watch(self.table, "cursor_row_key", self._show_reason)
 
     def show(self) -> None:
-        """Show all settings as they would be."""
+        """Show all settings with the unsaved edits applied."""
         self.table.set_rows([setting_row(each) for each in self._editor.values_with_restart_notes])
         count = len(self._editor.pending)
         unsaved = [(f"{count} changed, ctrl+s saves", "$warning")] if count else []
@@ -150,7 +149,7 @@ class SettingsScreen(Screen[None]):
     def on_resize(self) -> None:
         self._show_reason()
 
-    # Changing
+    # Editing
 
     def on_grid_row_selected(self, message: Grid.RowSelected) -> None:
         message.stop()
@@ -188,7 +187,7 @@ class SettingsScreen(Screen[None]):
         self.set_focus(self.table)
 
     def _change_setting(self, name: str, text: str) -> bool:
-        """Whether `text` was right."""
+        """Set an edited value; return whether it was valid."""
         try:
             self._editor.set_value(name, text)
         except (GrapevineError, OSError) as error:
@@ -201,7 +200,7 @@ class SettingsScreen(Screen[None]):
         return True
 
     async def action_save(self) -> None:
-        """Apply and save what was changed."""
+        """Apply and save the edits."""
         if not self._editor.pending:
             self.app.notify("no changes", markup=False)
             return
@@ -215,7 +214,7 @@ class SettingsScreen(Screen[None]):
             self.post_message(self.Applied(self._editor.settings))
         self.show()
 
-    # Looking
+    # Filter and navigation
 
     def action_filter(self) -> None:
         self.filter_bar.open(
@@ -233,7 +232,7 @@ class SettingsScreen(Screen[None]):
         self.set_focus(self.table)
 
     def action_back(self) -> None:
-        """Clear the filter; where there is none, go back, and ask before changes are dropped."""
+        """Clear the filter; without one, go back, with a confirmation if there are unsaved edits."""
         if self.table.filter_query:
             self.table.set_filter(MATCH_ALL)
             self.show()

@@ -1,7 +1,7 @@
-"""How far a traced message got: a bar that fills, how soon, over how many hops, who has not answered.
+"""The trace screen: coverage, latency and hops of a traced broadcast, and members without a receipt.
 
-What must stay true: it shows what the model holds of the node's own traces; every name in it is
-printable; at most ten times a second anything is laid out anew.
+Invariants: it shows the model's own traces; every name is printable; the layout is computed at most ten
+times a second.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from textual.screen import Screen
 from grapevine_proto.events import Trace, TraceAnswer
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.bindings import bindings
-from grapevine_tui.app.widgets.format import format_duration, format_latency, member_status
+from grapevine_tui.app.widgets.charts import eighths_bar
+from grapevine_tui.app.widgets.format import format_duration, format_latency
 from grapevine_tui.app.widgets.key_footer import KeyFooter
-from grapevine_tui.app.widgets.tables import format_title, shorten_title
+from grapevine_tui.app.widgets.status_glyphs import member_status
 from grapevine_tui.app.widgets.text_view import Line, StyledText, TextView
+from grapevine_tui.app.widgets.titles import format_title, shorten_title
 from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS, NEW_TRACE_KEYS, TRACE_KEYS
 from grapevine_tui.host.model import Model, TraceEntry
 from grapevine_tui.text import cells, format_payload, pad, printable, truncate, wrap
@@ -33,27 +35,26 @@ MAX_HOP_LINES: Final = (
     8  # numbers of hops that have a bar of their own; what is beyond shares the last
 )
 NAME_CELLS: Final = 16
-EIGHTH_BLOCKS: Final = " ▏▎▍▌▋▊▉█"  # a cell, by eighths
 EMPTY_TEXT: Final = "No traces yet. Press n and type a text to see who receives it."
 NO_MEMBERS_TEXT: Final = "No other members yet. Press c to connect to an address."
 
 
 def format_delay(delay_ms: int | None) -> str:
-    """A delay as answers tell it, in whole milliseconds."""
+    """Return a delay of whole milliseconds, as receipts report it."""
     if delay_ms is None:
         return "--"
     return format_latency(delay_ms / 1000).replace(".0ms", "ms") if delay_ms else "<1ms"
 
 
 def _format_answer_time(answer: TraceAnswer | None) -> str:
-    """When somebody had it; of a late answer only the latest time is known."""
+    """Return the delivery time of a receipt; a late one only bounds it (``≤``)."""
     if answer is None:
         return format_delay(None)
     return ("≤" if answer.is_late else "") + format_delay(answer.bound_ms)
 
 
 class TraceReport(TextView, inherit_bindings=False):
-    """Scrolls up and down alone: left and right are the screen's."""
+    """A report that scrolls vertically only: the screen binds left and right."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down,j", "scroll_down", show=False),
@@ -65,23 +66,15 @@ class TraceReport(TextView, inherit_bindings=False):
     ]
 
 
-def eighths_bar(ratio: float, width_cells: int) -> tuple[str, str]:
-    """What is filled of a bar, to an eighth of a cell, and the rest of it. Full only when it is."""
-    eighths = int(max(0.0, min(ratio, 1.0)) * width_cells * 8)
-    full, part = divmod(eighths, 8)
-    filled = "█" * full + (EIGHTH_BLOCKS[part] if part else "")
-    return filled, "─" * (width_cells - len(filled))
-
-
 def format_tally(trace: Trace) -> str:
-    """How many of whom have answered."""
+    """Return how many of the members asked have confirmed."""
     if not trace.known:
         return "no other members"
     return f"{trace.reached:,} of {trace.expected:,}"
 
 
 def trace_lines(model: Model, entry: TraceEntry, width: int) -> list[Line]:
-    """All there is to say of one trace, in lines of `width` cells."""
+    """Return the report of one trace, in lines of at most `width` cells."""
     trace = entry.trace
     lines = [
         (StyledText(truncate(format_payload(entry.payload, 4 * width), width), "text"),),
@@ -113,7 +106,7 @@ def _coverage_line(trace: Trace, width: int) -> Line:
 
 
 def _latency_lines(trace: Trace, width: int) -> list[Line]:
-    """How soon and how far, in one line or, where that is too long, two."""
+    """Return p50, p99 and last delivery time and the hop count, in one or two lines."""
     times = [
         (name, _format_answer_time(trace.percentile_answer(percent)))
         for name, percent in (("p50", 50), ("p99", 99), ("last", 100))
@@ -131,7 +124,7 @@ def _latency_lines(trace: Trace, width: int) -> list[Line]:
 
 
 def _hop_lines(trace: Trace, width: int) -> list[Line]:
-    """How many answers came over how many hops, and how soon at the latest."""
+    """Return a bar per hop count: the receipts and the slowest delivery time."""
     counts: Counter[int] = Counter()
     latest: dict[int, TraceAnswer] = {}
     for answer in trace.answers:
@@ -183,19 +176,19 @@ def _member_line(model: Model, peer_id: PeerId, width: int) -> Line:
 
 
 class TraceScreen(Screen[None]):
-    """The latest trace, as it goes; older ones a key away."""
+    """Shows the latest trace live; keys switch to older ones."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(
         NEW_TRACE_KEYS, TRACE_KEYS, FRONT_SCREEN_KEYS[:1]
     )
 
     class NewTraceRequested(Message):
-        """Another trace is wanted."""
+        """Begin a new trace."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(name="traces")
         self._model = model
-        self._traces_back = 0  # how many traces ago
+        self._traces_back = 0  # 0 is the latest trace
         self._shown_state: object = None
         self.report = TraceReport(id="trace")
 
@@ -212,7 +205,7 @@ class TraceScreen(Screen[None]):
         self.show()
 
     def show(self) -> None:
-        """Lay the trace out if anything about it is new."""
+        """Lay out the trace if anything changed."""
         traces = list(self._model.traces.values())
         entry = traces[-1 - self._traces_back] if traces else None
         ago = format_duration(time.time() - entry.at_unix) if entry is not None else ""
@@ -238,7 +231,7 @@ class TraceScreen(Screen[None]):
         self.report.border_subtitle = Content(position if len(traces) > 1 else "")
 
     def action_older(self, by: int) -> None:
-        """Go `by` traces back; negative: towards the latest."""
+        """Go `by` traces back; a negative number goes towards the latest."""
         self._traces_back = max(0, min(self._traces_back + by, len(self._model.traces) - 1))
         self.report.scroll_home(animate=False)
         self.show()

@@ -1,7 +1,6 @@
-"""Traffic over a minute, a quarter of an hour or three hours, as curves in front of the others.
+"""The traffic screen: graphs over 1 minute, 15 minutes or 3 hours.
 
-What must stay true: drawn from the model's samples alone; at most a few thousand numbers a second
-are looked at, whatever the load.
+Invariants: it draws only the model's samples, a few thousand numbers per second at any load.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from textual.content import Content
 from textual.screen import Screen
 
 from grapevine_tui.app.widgets.bindings import bindings
-from grapevine_tui.app.widgets.format import Span, braille_graph, format_count
+from grapevine_tui.app.widgets.charts import braille_graph
+from grapevine_tui.app.widgets.format import format_count
 from grapevine_tui.app.widgets.key_footer import KeyFooter
-from grapevine_tui.app.widgets.line_widget import LineWidget
-from grapevine_tui.app.widgets.tables import FRAME_CELLS, format_title
+from grapevine_tui.app.widgets.line_widget import LineWidget, Span
+from grapevine_tui.app.widgets.titles import FRAME_CELLS, format_title
 from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS, TIME_RANGE_KEYS
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.timeseries import FINE_PER_COARSE, TimeSeries
@@ -62,8 +62,9 @@ CURVES: Final = (
 
 
 def resample(values: Sequence[float], count: int, points: int) -> list[float]:
-    """The last `count` of `values`, nothing before they began, as `points` numbers. Of several that
-    fall into one point the highest stands: a burst must not be smoothed away."""
+    """Return the last `count` of `values`, preceded by zeros if there are fewer, as `points` numbers.
+
+    Where samples share a point, the maximum is plotted, so that bursts stay visible."""
     if points <= 0:
         return []
     shown = list(values)[-count:]
@@ -73,17 +74,19 @@ def resample(values: Sequence[float], count: int, points: int) -> list[float]:
 
 
 class TrafficPlot(LineWidget):
-    """All curves, one below the other, sharing the height."""
+    """All graphs, one below the other, sharing the height."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(id="plot")
         self._model = model
         self.time_range = TIME_RANGES[0]
         self._peaks = [0.0] * len(CURVES)
-        self._lines: list[tuple[int, int, str]] = []  # the curve, its line, what is drawn there
+        self._lines: list[
+            tuple[int, int, str]
+        ] = []  # index of the curve, its row, the graph's text
 
     def redraw(self) -> None:
-        """Take the samples as they are now."""
+        """Draw the current samples."""
         width = max(0, self.size.width - LABEL_CELLS - 2)
         sampled = [self._values(curve.get_series(self._model), width * 2) for curve in CURVES]
         self._peaks = [max(values, default=0.0) for values in sampled]
@@ -101,7 +104,7 @@ class TrafficPlot(LineWidget):
         return resample(list(source), self.time_range.samples, points)
 
     def _rows_per_curve(self) -> int:
-        """Lines of one curve beneath its heading. Where there was nothing the heading says so alone."""
+        """Return the lines of one graph below its heading. A curve without traffic has only a heading."""
         curves = sum(peak > 0 for peak in self._peaks)
         return max(1, (self.size.height - 1 - len(CURVES)) // max(1, curves))
 
@@ -144,7 +147,7 @@ class TrafficPlot(LineWidget):
 
 
 class TrafficScreen(Screen[None]):
-    """Curves that move on, over one of three spans."""
+    """Live graphs over one of `TIME_RANGES`."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(TIME_RANGE_KEYS, FRONT_SCREEN_KEYS[:1])
 
@@ -173,7 +176,7 @@ class TrafficScreen(Screen[None]):
         self.plot.border_subtitle = Content(PEAK_NOTE if has_room else "")
 
     def action_time_range(self, by: int) -> None:
-        """The next longer span, or the next shorter one; at either end it stays."""
+        """Switch to a longer or shorter time range."""
         at = TIME_RANGES.index(self.plot.time_range) + by
         self.plot.time_range = TIME_RANGES[max(0, min(at, len(TIME_RANGES) - 1))]
         self._set_plot_title()

@@ -1,10 +1,10 @@
-"""Where one types: a line that grows, its size beside the limit, and what went wrong with it.
+"""The compose box: the draft, its size beside the limit, completion hints and feedback.
 
-What must stay true:
+Invariants:
 
-- A line that was refused is not lost: it is in the history, and back in the box if that is empty.
-- What is said about a line stands at the line itself, and goes: what was wrong with it when it is
-  changed, everything else after `FEEDBACK_TIMEOUT_S`.
+- A rejected line is never lost: it is in the history, and back in the box if the box is empty.
+- Feedback appears below the line. An error disappears when the line is edited, other feedback after
+  `FEEDBACK_TIMEOUT_S`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from grapevine_tui.app.widgets.format import format_bytes
 from grapevine_tui.control.commands import CommandError, command_help, find_command, quote_peer
 from grapevine_tui.text import cells, printable, truncate
 
-FEEDBACK_TIMEOUT_S: Final = 10.0  # for which a word stays that asks for nothing
+FEEDBACK_TIMEOUT_S: Final = 10.0  # for feedback that is neither an error nor lasting
 DIAL_PREFIX: Final = "/dial "
 TRACE_PREFIX: Final = "/trace "
 
@@ -32,7 +32,7 @@ TRACE_PREFIX: Final = "/trace "
 def format_hint(
     line: str, completions: Sequence[str], width_cells: int, *, is_attached: bool = False
 ) -> str:
-    """One printable line on what `line` may become: what each completion adds, or how to go on."""
+    """Return one printable line: the completions of `line`, or the usage of its command."""
     if not line.startswith("/") or line.startswith("//"):
         return ""
     if len(completions) > 1:
@@ -49,7 +49,9 @@ def format_hint(
 
 
 class ComposeBox(Vertical):
-    """Prompt, draft, size; beneath them a line that speaks when there is something to say."""
+    """Prompt, draft and size on one line; a hint and feedback below it when there are any.
+
+    `get_names` returns the names to complete. `is_attached` tells that the node runs elsewhere."""
 
     def __init__(
         self,
@@ -63,14 +65,14 @@ class ComposeBox(Vertical):
         self._max_payload_bytes = max_payload_bytes
         self._is_compact = False
         self._stashed_draft = ""
-        self._refused_text = ""  # the draft as it was when a word on it was said
+        self._refused_text = ""  # the draft when the feedback was shown
         self._is_refused = False
         self._feedback_timer: Timer | None = None
         self.draft = Draft(get_names)
         self._prompt = Static(id="prompt", markup=False)
         self._size_label = Static(id="size", markup=False)
         self._hint_label = Static(id="hint", markup=False)
-        self._feedback_label = Static(id="word", markup=False)
+        self._feedback_label = Static(id="feedback", markup=False)
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -85,7 +87,7 @@ class ComposeBox(Vertical):
 
     def on_text_area_changed(self) -> None:
         if self._is_refused and self.draft.text != self._refused_text:
-            self.show_feedback("")  # it was about another line
+            self.show_feedback("")  # the error was about another line
         self._update_state()
 
     def on_draft_submitted(self) -> None:
@@ -96,8 +98,7 @@ class ComposeBox(Vertical):
         self.show_feedback(message.text)
 
     def show_feedback(self, text: str, *, is_error: bool = False, is_lasting: bool = False) -> None:
-        """Tell something about what was sent, at the line itself; empty: nothing more to tell.
-        `is_lasting`: it is so until something else is said."""
+        """Show feedback below the line; "" removes it. `is_lasting` keeps it until the next feedback."""
         if self._feedback_timer is not None:
             self._feedback_timer.stop()
             self._feedback_timer = None
@@ -108,18 +109,18 @@ class ComposeBox(Vertical):
                 FEEDBACK_TIMEOUT_S, lambda: self.show_feedback("")
             )
         self._feedback_label.update(Content(printable(text)))
-        self._feedback_label.set_class(bool(text), "-speaks")
+        self._feedback_label.set_class(bool(text), "-visible")
         self._feedback_label.set_class(is_error, "-error")
         self.set_class(is_error, "-refused")
 
     def restore(self, line: str) -> None:
-        """Give a refused line back, unless something else has been begun meanwhile."""
+        """Put a rejected line back, unless the user has begun another."""
         if not self.draft.text:
             self.draft.replace_text(line)
             self._refused_text = self.draft.text
 
     def begin_dial(self) -> None:
-        """Ask for an address to dial; the draft that was there comes back afterwards."""
+        """Begin a ``/connect`` line; `unstash` brings the current draft back afterwards."""
         if not self.draft.text.startswith(DIAL_PREFIX):
             self._stashed_draft = self.draft.text
             self.draft.replace_text(DIAL_PREFIX)
@@ -142,24 +143,24 @@ class ComposeBox(Vertical):
         self.screen.set_focus(self.draft)
 
     def unstash(self) -> None:
-        """Put the draft back that `begin_dial` laid aside."""
+        """Restore the draft that `begin_dial` replaced."""
         if self._stashed_draft and not self.draft.text.removeprefix(DIAL_PREFIX).strip():
             self.draft.replace_text(self._stashed_draft)
         else:
-            if self._stashed_draft:  # something else has been begun: it waits in the history
+            if self._stashed_draft:  # the user has begun another line
                 self.draft.add_to_history(self._stashed_draft)
             if self.draft.text == DIAL_PREFIX:
                 self.draft.replace_text("")
         self._stashed_draft = ""
 
     def set_compact(self, is_compact: bool) -> None:
-        """Whether there is room for words."""
+        """Shorten the prompt and the placeholder on a narrow screen."""
         self._is_compact = is_compact
         self.draft.placeholder = "/ for commands" if is_compact else PLACEHOLDER
         self._update_state()
 
     def _update_hint(self) -> None:
-        """What a line that begins with a slash may become."""
+        """Show the completions of a line that begins with a slash."""
         completions = () if self._is_compact else self.draft.completions
         width_cells = max(0, self.size.width - 4)
         text = format_hint(self.draft.text, completions, width_cells, is_attached=self._is_attached)

@@ -1,10 +1,10 @@
-"""The text being written: its history, its completions, what may be pasted into it.
+"""The text area of the compose box, with its history, completion and paste handling.
 
-What must stay true:
+Invariants:
 
-- Letters typed here are letters, never keys of the app; tab and enter never leave the box, escape does.
-- Nothing pasted can drive the terminal: controls are taken out, line ends kept; what is long is asked
-  about first.
+- Characters typed here are text, never keys of the app. Tab and Enter stay in the box; Escape leaves it.
+- A paste cannot control the terminal: control characters are escaped and line breaks kept. A large paste
+  needs a confirmation.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from grapevine_tui.text import escape
 
 MAX_HISTORY_LINES: Final = 200
 PLACEHOLDER: Final = "message to everyone · / command · esc keys · ? help"
-CONFIRM_PASTE_CHARACTERS: Final = 2_000  # more, or more lines, may not be what one meant
+CONFIRM_PASTE_CHARACTERS: Final = 2_000  # a larger paste, in either unit, may be a mistake
 CONFIRM_PASTE_LINES: Final = 20
 
-# What a terminal would obey; what is merely unseen (joiners in emoji) stays as it was typed.
+# Characters that a terminal obeys. Invisible ones that it does not (joiners in emoji) stay as typed.
 _CONTROL_CHARACTERS: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def escape_controls(text: str) -> str:
-    """`text` as it may stand in the box: line ends as they are, controls spelled out."""
+    """Return `text` with ``\\n`` line breaks and control characters escaped."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROL_CHARACTERS.sub(lambda match: escape(ord(match[0])), text)
 
 
 class Draft(TextArea):
-    """The text being written. Enter sends, alt+enter or ctrl+j begins a new line."""
+    """The draft. Enter submits it; alt+enter or ctrl+j inserts a line break."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Send"),
@@ -48,7 +48,7 @@ class Draft(TextArea):
         Binding("up", "earlier", "Earlier line", show=False),
         Binding("down", "later", "Later line", show=False),
         Binding("tab,shift+tab", "complete", "Complete a command or a name", show=False),
-        Binding("ctrl+c", "interrupt", "Copy what is selected, else clear the line", show=False),
+        Binding("ctrl+c", "interrupt", "Copy the selection, else clear the line", show=False),
     ]
 
     class Submitted(Message):
@@ -59,17 +59,17 @@ class Draft(TextArea):
             self.line = line
 
     class Feedback(Message):
-        """A key had nothing to do here; `text` say why."""
+        """A key did nothing, or something that is not visible; `text` says what."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
             self.text = text
 
     class Released(Message):
-        """Escape: the keys belong to the panels again."""
+        """Escape was pressed: the focus goes to the panels."""
 
     class LargePaste(Message):
-        """So much that one may not have meant it; `insert` it if one did."""
+        """A large paste; the screen asks and then inserts `text`."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -84,28 +84,28 @@ class Draft(TextArea):
         )
         self._get_names = get_names
         self._history: list[str] = []
-        self._history_index = 0  # in the history; its length: the line being written
-        self._current_text = ""
+        self._history_index = 0  # len(_history): the line being written
+        self._current_text = ""  # the line being written, while an older one is shown
 
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
-        # Textual does not know that this one writes a character, and would offer it on the key line.
+        # Textual does not count "slash" as a character and would offer its binding in the footer.
         return key == "slash" or super().check_consume_key(key, character)
 
     def add_to_history(self, line: str) -> None:
-        """Put a line into the history."""
+        """Add a line to the history."""
         if not self._history or self._history[-1] != line:
             self._history.append(line)
             del self._history[:-MAX_HISTORY_LINES]
         self._history_index = len(self._history)
 
     def replace_text(self, text: str) -> None:
-        """Have `text` in the box with the cursor behind it."""
+        """Replace the draft by `text` and move the cursor to its end."""
         self.load_text(escape_controls(text))
         self.move_cursor(self.document.end)
 
     async def _on_key(self, event: events.Key) -> None:
-        """Take our keys in their turn. As priority bindings they would overtake the letters typed
-        just before them, and a quick hand's Enter would send an empty line."""
+        """Handle our keys in order. As priority bindings they would overtake the characters typed before
+        them: Enter would send an incomplete line."""
         action = {
             "enter": self.action_submit,
             "escape": self.action_release,
@@ -126,7 +126,7 @@ class Draft(TextArea):
         self.insert_paste(event.text)
 
     def insert_paste(self, text: str) -> None:
-        """Insert what was pasted; where it is long, ask first. Its line ends stay: nothing is sent."""
+        """Insert pasted text, or post `LargePaste`. Line breaks are kept and send nothing."""
         if (
             len(text) > CONFIRM_PASTE_CHARACTERS
             or text.count("\n") + text.count("\r") > CONFIRM_PASTE_LINES
@@ -139,23 +139,23 @@ class Draft(TextArea):
 
     @property
     def completions(self) -> tuple[str, ...]:
-        """Whole lines that this may be the beginning of, while the cursor stands at its end."""
+        """Whole lines that complete the draft, while the cursor is at its end."""
         text = self.text
         if not text.startswith("/") or self.cursor_location != self.document.end:
             return ()
         return tuple(each for each in complete_command(text, self._get_names()) if each != text)
 
     def update_suggestion(self) -> None:
-        """Show what the first completion would add."""
+        """Suggest the first completion."""
         first = next(iter(self.completions), "")
         text = self.text
         self.suggestion = first[len(text) :].rstrip() if first.startswith(text) else ""
 
     def action_complete(self) -> None:
-        """As far as all completions agree; where they part, as far as one goes: the next at each tab."""
+        """Insert the common prefix of all completions, else the next completion at each Tab."""
         completions = self.completions
         if not completions:
-            self.post_message(self.Feedback("nothing to complete; esc goes to the panels"))
+            self.post_message(self.Feedback("nothing to complete; esc leaves the compose box"))
             return
         lower = [each.lower() for each in completions]
         common = 0
@@ -167,20 +167,20 @@ class Draft(TextArea):
         line = self.text
         if line.strip():
             self.add_to_history(line)
-        self.replace_text("")  # at once: the next letters may be typed already
+        self.replace_text("")  # at once: the next characters may already be queued
         self.post_message(self.Submitted(line))
 
     def action_interrupt(self) -> None:
-        """Copy what is selected; else clear the line, which stays in the history."""
+        """Copy the selection; else clear the line and keep it in the history."""
         if self.selected_text:
             self.action_copy()
         elif self.text.strip():
             self.add_to_history(self.text)
             self.replace_text("")
-            self.post_message(self.Feedback("cleared; up brings the line back"))
+            self.post_message(self.Feedback("cleared; up restores the line"))
         else:
             self.replace_text("")
-            self.post_message(self.Feedback("esc goes to the panels, and q there leaves"))
+            self.post_message(self.Feedback("to quit, press esc, then q"))
 
     def action_newline(self) -> None:
         self.insert("\n")

@@ -1,9 +1,9 @@
-"""A sheet of facts: names in a column of their own, values beside them, broken where they are too long.
+"""A scrolling list of facts: names in one column, wrapped values in the next.
 
-What must stay true:
+Invariants:
 
-- What is broken goes on beneath its own value, never beneath the name: it can be read at any width.
-- What is written is printable: `TextView` paints it as it is.
+- A wrapped value continues below itself, never below its name, at any width.
+- Names and values are printable: `TextView` renders them as they are.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ from grapevine_tui.text import cells, wrap
 
 NAME_GAP_CELLS: Final = 2  # between name and value
 COLUMN_GAP_CELLS: Final = 4  # between two columns
-TWO_COLUMN_MIN_CELLS: Final = 100  # cells; below it lines would be broken too often
-MAX_IMBALANCE: Final = (
-    0.15  # of all lines: so far from the middle the cut may be for the sake of a heading
-)
-MIN_VALUE_CELLS: Final = (
-    12  # cells; where there are fewer beside the names, values stand beneath them
-)
-MAX_NAME_FRACTION: Final = (
-    0.4  # of the width; a name that takes more has its value beneath it, and pushes no other
-)
+TWO_COLUMN_MIN_CELLS: Final = 100  # in a narrower sheet two columns would wrap too often
+# Share of the lines by which a split at a heading may miss the middle.
+MAX_IMBALANCE: Final = 0.15
+MIN_VALUE_CELLS: Final = 12  # beside the names; with less room, values go below their names
+# Share of the width. A longer name has its value below it and does not widen the column of names.
+MAX_NAME_FRACTION: Final = 0.4
 
 
 class Fact(NamedTuple):
-    """A name and what there is to say, in a tone. No name: a line across; no value: a heading."""
+    """A name and a value in a tone. Without a name the value spans the line; without a value the name is a
+    heading."""
 
     name: str
     value: str
@@ -42,7 +39,7 @@ class Fact(NamedTuple):
 
 
 def layout_facts(facts: Sequence[Fact], width_cells: int) -> list[Line]:
-    """The lines of `facts`, each at most `width_cells` where that is possible at all."""
+    """Return the lines of `facts`, each at most `width_cells` wide where possible."""
     return [line for fact in _layout_each(facts, width_cells) for line in fact]
 
 
@@ -56,7 +53,7 @@ def _layout_each(facts: Sequence[Fact], width_cells: int) -> list[list[Line]]:
 
 
 def _fact_lines(fact: Fact, name_column_cells: int, width_cells: int) -> list[Line]:
-    """`name_column_cells` is how wide the column of names is."""
+    """Return the lines of one fact; `name_column_cells` is the width of the column of names."""
     name, value, tone = fact
     if not name:
         return [(StyledText(each, tone),) for each in wrap(value, width_cells)]
@@ -84,7 +81,7 @@ def _fact_lines(fact: Fact, name_column_cells: int, width_cells: int) -> list[Li
 
 
 def layout_two_columns(facts: Sequence[Fact], width_cells: int) -> list[Line]:
-    """The lines of `facts` in two columns of about the same height; a heading stays with what it heads."""
+    """Return the lines of `facts` in two columns of similar height; headings stay with their facts."""
     column_cells = (width_cells - COLUMN_GAP_CELLS) // 2
     heights = list(accumulate(map(len, _layout_each(facts, column_cells)), initial=0))
 
@@ -116,17 +113,17 @@ def _join_columns(left: Line, right: Line, column_cells: int) -> Line:
 
 
 class FactSheet(TextView):
-    """Facts that scroll; its size is theirs where the style leaves that to it. With `has_columns` they stand
-    in two where one would be too high."""
+    """Scrolling facts, sized to its content if the style says so. With `has_columns` it uses two columns if
+    one does not fit the height."""
 
     def __init__(self, *, has_columns: bool = False, id: str = "sheet") -> None:
         super().__init__(id=id)
         self._has_columns = has_columns
         self._facts: Sequence[Fact] = ()
-        self._layout_cells = 0  # cells
+        self._layout_cells = 0  # the width that the lines were laid out for
 
     def set_facts(self, facts: Sequence[Fact]) -> None:
-        """Have these facts from now on; paints the lines that differ."""
+        """Replace the facts and repaint the lines that differ."""
         self._facts = facts
         self.set_lines(self._build_lines())
 
@@ -147,9 +144,7 @@ class FactSheet(TextView):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        if (
-            self._layout_cells != self._width
-        ):  # shown for the first time, or a scrollbar came: no word is cut
+        if self._layout_cells != self._width:  # first render, or a scrollbar appeared
             self._lines = self._build_lines()
         return super().render_line(y)
 

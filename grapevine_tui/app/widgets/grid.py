@@ -1,15 +1,15 @@
-"""A table that paints only the lines that changed.
+"""A table that repaints only the lines that changed.
 
-What must stay true:
+Invariants:
 
-- Rows are plain tuples of printable cells; a row keeps its key. The cursor stays on the first line until
-  somebody moves it, and from then on with the key when rows are sorted anew or come and go.
-- Rows come in an order of their own; `s` and `r` put them in that of any column instead, and a query
-  leaves out those that do not match it. Both are shown, one in the heading, one by who entitles.
-- Of a new set of rows only the lines that differ on the screen are painted again (Textual's
-  DataTable repaints whole and measured 158 ms stalls here with thousands of rows).
-- Columns that do not fit are left out by rank; what is left over goes to those that grow: first for
-  words that would be cut, then to each its share.
+- Rows are tuples of printable cells with a key. The cursor stays on the first line until the user moves
+  it; from then on it follows its row's key when rows are sorted, added or removed.
+- Rows have a default order; `s` and `r` sort by a column, and a filter hides rows that do not match. The
+  header shows the sort order, and the panel's title the filter.
+- `set_rows` repaints only lines that differ on the screen. Textual's DataTable repaints everything, which
+  stalled the app for 158 ms with thousands of rows.
+- Columns that do not fit are dropped by rank. Spare cells go to growing columns: first to content that
+  would be cut, then by share.
 """
 
 from __future__ import annotations
@@ -27,20 +27,25 @@ from textual.strip import Strip
 
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.bindings import bindings
-from grapevine_tui.app.widgets.format import Span, bar, render_spans
-from grapevine_tui.app.widgets.line_widget import CURSOR_MOVED_TEXT, LineScrollView
+from grapevine_tui.app.widgets.charts import bar
+from grapevine_tui.app.widgets.line_widget import (
+    CURSOR_MOVED_TEXT,
+    LineScrollView,
+    Span,
+    render_spans,
+)
 from grapevine_tui.config.keymap import TABLE_KEYS
 from grapevine_tui.host.query import MATCH_ALL, Query, matches_row
 from grapevine_tui.text import cells, pad, wrap
 
-MAX_MEASURED_ROWS: Final = 200  # whose words the columns are made to fit
+MAX_MEASURED_ROWS: Final = 200  # whose content the columns are fitted to
 NO_MATCH: Final = "Nothing matches. esc clears the filter."
-SORT_ARROWS: Final = {False: "▲", True: "▼"}  # rising, falling
+SORT_ARROWS: Final = {False: "▲", True: "▼"}  # by `is_descending`
 
 
 class Column(NamedTuple):
-    """`min_width` in cells is what it has at least; `grow`: its share of what is left over; `drop_rank`:
-    where there is no room the highest is left out first, 0 never."""
+    """A column of at least `min_width` cells. `grow` is its share of spare cells. Without room the column
+    with the highest `drop_rank` is dropped first; 0 is never dropped."""
 
     title: str
     min_width: int
@@ -50,7 +55,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Printable text in a tone; with a `fraction` a bar of it, in the column's whole width."""
+    """Printable text in a tone; with a `fraction`, a bar before the text."""
 
     text: str
     tone: str = "text"
@@ -58,8 +63,8 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """`is_alarm` paints the whole line so that it catches the eye. `sort_values` holds what each column is
-    sorted by; empty: the words themselves."""
+    """A row of cells. `is_alarm` highlights the line. `sort_values` holds a sort value per column; if empty,
+    rows are sorted by their text."""
 
     key: Hashable
     cells: tuple[Cell, ...]
@@ -70,19 +75,19 @@ class Row(NamedTuple):
         return self.cells == other.cells and self.is_alarm == other.is_alarm
 
     def sort_value(self, column: int) -> Any:
-        """What the row is sorted by in that column."""
+        """Return the value that `column` is sorted by."""
         return self.sort_values[column] if self.sort_values else self.cells[column].text.casefold()
 
 
 class SortOrder(NamedTuple):
-    """By which column, and whether the highest comes first."""
+    """The column that rows are sorted by, and the direction."""
 
     column: int
     is_descending: bool = False
 
 
 def _query_fields(names: Sequence[str], row: Row) -> dict[str, str]:
-    """What a query may look into: the row's words by column, and the id it is kept by."""
+    """Return the fields that a filter can match: the row's text by column, and the ID that is its key."""
     fields = {name: cell.text.lower() for name, cell in zip(names, row.cells, strict=True) if name}
     key = row.key[1] if isinstance(row.key, tuple) else row.key
     if isinstance(key, PeerId):
@@ -94,9 +99,9 @@ def _query_fields(names: Sequence[str], row: Row) -> dict[str, str]:
 def fit_columns(
     columns: Sequence[Column], width_cells: int, content_widths: Sequence[int] = ()
 ) -> list[int]:
-    """The width of each column, 0 for one that is left out; one cell stands between two.
-    `content_widths`: what
-    the words in each would take."""
+    """Return the width of each column, 0 for a dropped one, for a table of `width_cells`.
+
+    One cell separates columns. `content_widths` are the widths that the content would need."""
     shown = set(range(len(columns)))
 
     def min_total() -> int:
@@ -125,21 +130,22 @@ def fit_columns(
     for index in growing:
         if spare > 0:
             widths[index] += spare * columns[index].grow // total_grow
-    if spare > 0 and growing:  # what the division left over
+    if spare > 0 and growing:  # the remainder of the division
         used = sum(widths) + len(shown) - 1
         widths[growing[-1]] += width_cells - used
     return widths
 
 
 class Grid(LineScrollView):
-    """Rows under a heading that stays. Enter posts `RowSelected` with the key of the row; `select_label`
-    says on
-    the key line what that does."""
+    """Rows under a fixed header. Enter posts `RowSelected` with the row's key.
+
+    `empty` is the text of a table without rows. `newest_first` moves the cursor back to the first row when
+    the focus leaves. `select_label` is the footer's label of Enter."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(TABLE_KEYS)
 
     class RowSelected(Message):
-        """Enter, or a click on the line that has the cursor."""
+        """Enter was pressed, or the cursor's row double-clicked."""
 
         def __init__(self, grid: Grid, key: Hashable) -> None:
             super().__init__()
@@ -151,7 +157,7 @@ class Grid(LineScrollView):
             return self.grid
 
     cursor_row_key: var[Hashable | None] = var(None)
-    """The key of the row under the cursor, for those who watch."""
+    """The key of the row under the cursor, as a reactive attribute."""
 
     def __init__(
         self,
@@ -167,16 +173,14 @@ class Grid(LineScrollView):
         self._columns = tuple(columns)
         self._empty = empty
         self._all_rows: list[Row] = []
-        self._visible_rows: list[Row] = []  # those that are wanted, in the order that is
+        self._visible_rows: list[Row] = []  # filtered and sorted
         self.row_order: SortOrder | None = None
         self.filter_query = MATCH_ALL
-        self._newest_first = (
-            newest_first  # whoever looks away from such rows wants the latest again
-        )
+        self._newest_first = newest_first
         self._cursor = 0
-        self._is_cursor_placed = False  # by hand
+        self._is_cursor_placed = False  # by the user
         self._widths: list[int] = []
-        self._measured_width = 0  # the width they were shared out of
+        self._measured_width = 0  # the table width that `_widths` were fitted to
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -184,16 +188,16 @@ class Grid(LineScrollView):
 
     @property
     def count(self) -> int:
-        """How many rows there are, wanted or not."""
+        """The number of rows, without the filter."""
         return len(self._all_rows)
 
     @property
     def cursor_key(self) -> Hashable | None:
-        """The key of the row under the cursor, None where there are no rows."""
+        """The key of the row under the cursor, or None without rows."""
         return self._visible_rows[self._cursor].key if self._visible_rows else None
 
     def set_columns(self, columns: Sequence[Column], *, empty: str) -> None:
-        """Have other columns from now on; the next rows are for these."""
+        """Replace the columns, drop all rows and reset the sort order."""
         self._columns = tuple(columns)
         self._empty = empty
         self._measured_width = 0
@@ -203,12 +207,12 @@ class Grid(LineScrollView):
         self.refresh()
 
     def set_rows(self, rows: list[Row]) -> None:
-        """Have these rows from now on; paints the lines that differ."""
+        """Replace the rows and repaint the lines that differ."""
         self._all_rows = rows
         self._replace_rows(self._filter_and_sort(rows))
 
     def set_filter(self, query: Query) -> None:
-        """Show those rows alone that match."""
+        """Show only rows that match."""
         if query != self.filter_query:
             self.filter_query = query
             self._replace_rows(self._filter_and_sort(self._all_rows))
@@ -246,7 +250,7 @@ class Grid(LineScrollView):
         self.cursor_row_key = self.cursor_key
 
     def _content_widths(self) -> list[int]:
-        """The cells that the words of each column take."""
+        """Return the widest content of each column, in cells."""
         rows = self._visible_rows[:MAX_MEASURED_ROWS]
         return [
             max((cells(row.cells[index].text) for row in rows), default=0)
@@ -254,8 +258,8 @@ class Grid(LineScrollView):
         ]
 
     def _update_virtual_size(self) -> None:
-        self._measured_width = 0  # other rows, other words
-        # One line more for the heading, which takes the first line of the view.
+        self._measured_width = 0  # the content changed
+        # One more line for the header, which takes the first line of the view.
         self.virtual_size = Size(self.size.width, len(self._visible_rows) + 1)
 
     def on_blur(self) -> None:
@@ -267,11 +271,11 @@ class Grid(LineScrollView):
         self._scroll_to_cursor()
         self.refresh()
 
-    # Painting
+    # Rendering
 
     def render_line(self, y: int) -> Strip:
         width = self.line_cells
-        if width - 2 != self._measured_width:  # a scrollbar came or went
+        if width - 2 != self._measured_width:  # the content or the scrollbar changed
             self._measured_width = width - 2
             self._widths = fit_columns(
                 self._columns_with_arrow(), self._measured_width, self._content_widths()
@@ -290,7 +294,7 @@ class Grid(LineScrollView):
         return render_spans(self._row_spans(row), width, base)
 
     def _empty_line(self, line: int, width: int, base: Style) -> Strip:
-        """Where there are no rows, why."""
+        """Return a line that says why there are no rows."""
         if not self._visible_rows:
             lines = list(wrap(NO_MATCH if self._all_rows else self._empty, width - 2))
             if line < len(lines):
@@ -300,7 +304,7 @@ class Grid(LineScrollView):
         return Strip.blank(width, base)
 
     def _columns_with_arrow(self) -> list[Column]:
-        """The columns, the one that rows are sorted by with room for the sign behind its title."""
+        """Return the columns, with room for the arrow behind the title of the sorted one."""
         at = self.row_order.column if self.row_order is not None else -1
         return [
             each._replace(min_width=max(each.min_width, cells(each.title) + 1))
@@ -319,7 +323,7 @@ class Grid(LineScrollView):
             if not size:
                 continue
             is_sorted = self.row_order is not None and self.row_order.column == index
-            # The sign stands with its title, and a blank before the next.
+            # The arrow follows its title directly, with a blank before the next column.
             arrow = (
                 SORT_ARROWS[self.row_order.is_descending]
                 if self.row_order is not None and is_sorted
@@ -361,7 +365,7 @@ class Grid(LineScrollView):
         self.cursor_row_key = self.cursor_key
 
     def _scroll_to_cursor(self) -> None:
-        """Bring the cursor's line into view."""
+        """Scroll the cursor's line into view."""
         body = self.size.height - 1
         top = self.scroll_offset.y
         if self._cursor < top:
@@ -384,19 +388,19 @@ class Grid(LineScrollView):
                 self.action_select()
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """Return the label of Enter; "" for other keys."""
         return self._select_label if action == "select" else ""
 
     @property
     def is_cursor_visible(self) -> bool:
-        """Whether the line that keys act upon is lit and on the screen."""
+        """Whether the line that keys act on is highlighted and on the screen."""
         if not self._visible_rows:
             return False
         at = self._cursor - self.scroll_offset.y
         return self.screen.focused is self and 0 <= at < max(1, self.size.height - 1)
 
     def ensure_cursor_visible(self) -> bool:
-        """Whether a key may act. Where the cursor was not seen it is brought into view instead."""
+        """Return whether a key may act now; if the cursor was out of sight, bring it into view instead."""
         if self.is_cursor_visible:
             return True
         if self._visible_rows:
@@ -410,7 +414,7 @@ class Grid(LineScrollView):
             self.post_message(self.RowSelected(self, self._visible_rows[self._cursor].key))
 
     def _sortable_columns(self) -> list[int]:
-        """The columns that are on the screen and have a name."""
+        """Return the visible columns that have a title."""
         return [
             index
             for index, (column, size) in enumerate(zip(self._columns, self._widths, strict=False))
@@ -418,14 +422,14 @@ class Grid(LineScrollView):
         ]
 
     def sort_by(self, order: SortOrder | None) -> None:
-        """Have the rows in this order from now on; None: in their own."""
+        """Sort the rows, or restore their default order if None."""
         self.row_order = order
-        self._measured_width = 0  # the sign takes a cell
+        self._measured_width = 0  # the arrow takes a cell
         self._replace_rows(self._filter_and_sort(self._all_rows))
         self.refresh()
 
     def _sort_by_heading_at(self, x: int) -> None:
-        """A click on a heading: by that column, and once more the other way."""
+        """Sort by the column whose header is at cell `x`; a second time in descending order."""
         at = 1
         for index, size in enumerate(self._widths):
             if size and at <= x < at + size + 1 and self._columns[index].title:
@@ -435,14 +439,14 @@ class Grid(LineScrollView):
             at += size + 1 if size else 0
 
     def action_sort(self) -> None:
-        """By the next column; after the last one in the rows' own order again."""
+        """Sort by the next column; after the last one, restore the default order."""
         columns = self._sortable_columns()
         current = self.row_order.column if self.row_order is not None else -1
         following = [each for each in columns if each > current]
         self.sort_by(SortOrder(following[0]) if following else None)
 
     def action_reverse(self) -> None:
-        """The other way round; rows in their own order are sorted by the first column first."""
+        """Reverse the sort order; rows in default order are first sorted by the first column."""
         if self.row_order is None:
             self.action_sort()
         if self.row_order is not None:

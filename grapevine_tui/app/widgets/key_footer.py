@@ -1,10 +1,10 @@
-"""The line at the bottom that names the keys that are keys where one is.
+"""The footer: the keys that work where the focus is.
 
-What must stay true:
+Invariants:
 
-- What does not fit is left out whole, the least needed first; help and quit stay as long as there is
-  room for a word. Where there is room the line is filled, with every key that works here.
-- A key is named for what it does now: a switch by the state that it leads to.
+- Hints that do not fit are omitted whole, lowest priority first; quit and help go last. Spare room shows
+  further keys that work here.
+- A label says what the key does now: a toggle is named after the state it leads to.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from textual.binding import Binding
 from textual.dom import NoScreen
 
 from grapevine_tui.app.widgets.bindings import label_of
-from grapevine_tui.app.widgets.format import Span
-from grapevine_tui.app.widgets.line_widget import LineWidget
+from grapevine_tui.app.widgets.line_widget import LineWidget, Span
 from grapevine_tui.text import cells
 
 KEY_GAP_CELLS: Final = 2
 REFRESH_INTERVAL_S: Final = 0.5
-# Names of actions, the last to go first. What has no name (the compose box's own) goes after these two.
+# Names of actions by priority. "" stands for actions without a name: the compose box's own.
 KEY_PRIORITY: Final = (
     *(
         "quit",
@@ -67,7 +66,7 @@ KEY_PRIORITY: Final = (
 
 
 class KeyHint(NamedTuple):
-    """A key with what it does; `x` is where it begins."""
+    """A key and its label; `x` is its first cell in the line."""
 
     binding: Binding
     display: str
@@ -88,7 +87,7 @@ def _priority(hint: KeyHint) -> tuple[bool, int]:
 
 
 def fit_hints(hints: list[KeyHint], width_cells: int) -> list[KeyHint]:
-    """Those that fit, in their order and with their places: as many as there is room for."""
+    """Return the hints that fit, by priority, in their order and with `x` set."""
     kept: set[int] = set()
     used_cells = 1 - KEY_GAP_CELLS
     for index in sorted(range(len(hints)), key=lambda each: _priority(hints[each])):
@@ -105,7 +104,7 @@ def fit_hints(hints: list[KeyHint], width_cells: int) -> list[KeyHint]:
 
 
 class KeyFooter(LineWidget):
-    """Keys of whatever has the focus, of its screen and of the app; a click presses one."""
+    """Shows the keys of the focused widget, its screen and the app; a click presses one."""
 
     def __init__(self, *, id: str = "keys") -> None:
         super().__init__(id=id)
@@ -117,8 +116,8 @@ class KeyFooter(LineWidget):
         self.update_hints()
 
     def update_hints(self) -> None:
-        """Offer what is a key now, under the words for what it does now."""
-        with suppress(NoScreen, ScreenStackError):  # the app ends, and there is no screen any more
+        """Collect the active bindings with their current labels."""
+        with suppress(NoScreen, ScreenStackError):  # the app is ending and has no screen
             self._collect_hints()
 
     def _collect_hints(self) -> None:
@@ -129,7 +128,7 @@ class KeyFooter(LineWidget):
             label = label_of(node, binding)
             existing = hints_by_label.get(label)
             if existing is not None and existing.binding.action == binding.action:
-                continue  # another key for the same
+                continue  # another key for the same action action
             display = self.app.get_key_display(binding)
             if existing is not None and existing.is_shown == binding.show:
                 hints_by_label[label] = existing._replace(display=f"{existing.display} {display}")

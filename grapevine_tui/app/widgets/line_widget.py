@@ -1,28 +1,64 @@
-"""What all widgets share that paint themselves line by line: named tones, kept at hand.
+"""Base classes of widgets that render line by line, and the styles of their tones.
 
-What must stay true: a line is pieces of printable text in named tones; what a tone looks like is
-for grapevine.tcss and the theme to say.
+Invariants: a line is spans of printable text in named tones. grapevine.tcss and the theme say what a
+tone looks like.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Final, NamedTuple
 
+from rich.segment import Segment
 from rich.style import Style
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from grapevine_tui.app.widgets.format import TONES, Span, render_spans
+from grapevine_tui.text import cells, pad
 
-CURSOR_MOVED_TEXT = "The cursor is here now: press the key again."
+# A tone is the end of a component class (``tone--TONE``), which grapevine.tcss styles.
+AUTHOR_TONE_COUNT: Final = 6
+TONES: Final = (
+    *("text", "dim", "good", "warn", "bad", "accent", "key", "track", "bar"),
+    *(f"author-{number}" for number in range(AUTHOR_TONE_COUNT)),
+)
+
+
+class Span(NamedTuple):
+    """Printable text in one style."""
+
+    text: str
+    style: Style
+
+
+def render_spans(spans: Iterable[Span], width_cells: int, base: Style) -> Strip:
+    """Return a strip of exactly `width_cells`: `spans` over `base`, truncated or filled with blanks."""
+    segments: list[Segment] = []
+    remaining = width_cells
+    for text, style in spans:
+        size = cells(text)
+        if size > remaining:
+            text = pad(text.rstrip(), remaining)  # trailing blanks go without an ellipsis
+            size = remaining
+        if size:
+            segments.append(Segment(text, base + style))
+        remaining -= size
+        if not remaining:
+            break
+    if remaining > 0:
+        segments.append(Segment(" " * remaining, base))
+    return Strip(segments, max(0, width_cells))
+
+
+CURSOR_MOVED_TEXT = "Cursor moved into view; press the key again."
 
 
 class StyleCache:
-    """A widget's tones as Rich styles, worked out once for each theme.
+    """Rich styles of a widget's tones, computed once per theme.
 
-    A component's style is resolved against its background first (``auto`` colours, opacity), then
-    taken apart: `foreground` is what letters have, `background` what a whole line has.
+    A component style is resolved against its background first (``auto`` colors, opacity). `foreground`
+    styles text; `background` styles a whole line.
     """
 
     def __init__(self, widget: Widget) -> None:
@@ -32,7 +68,7 @@ class StyleCache:
         self._base: Style | None = None
 
     def clear(self) -> None:
-        """The styles have changed."""
+        """Drop all styles; call it when the theme changes."""
         self._foregrounds.clear()
         self._backgrounds.clear()
         self._base = None
@@ -47,7 +83,7 @@ class StyleCache:
     def foreground(self, tone: str) -> Style:
         found = self._foregrounds.get(tone)
         if found is None:
-            style = self._widget.get_component_rich_style(f"ink--{tone}")
+            style = self._widget.get_component_rich_style(f"tone--{tone}")
             found = Style(color=style.color, bold=style.bold, italic=style.italic)
             self._foregrounds[tone] = found
         return found
@@ -55,19 +91,19 @@ class StyleCache:
     def background(self, tone: str) -> Style:
         found = self._backgrounds.get(tone)
         if found is None:
-            style = self._widget.get_component_rich_style(f"ink--{tone}")
+            style = self._widget.get_component_rich_style(f"tone--{tone}")
             found = Style(bgcolor=style.bgcolor, bold=style.bold)
             self._backgrounds[tone] = found
         return found
 
 
 TONE_CLASSES = frozenset(
-    f"ink--{tone}" for tone in (*TONES, "section", "heading", "cursor", "alarm", "empty")
+    f"tone--{tone}" for tone in (*TONES, "section", "heading", "cursor", "alarm", "empty")
 )
 
 
 class LineWidget(Widget):
-    """A widget of a few fixed lines, painted one by one."""
+    """A widget of a few lines that do not scroll."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
     ALLOW_SELECT = False
@@ -81,7 +117,7 @@ class LineWidget(Widget):
         super().notify_style_update()
 
     def line_spans(self, y: int, width: int) -> list[Span]:
-        """The pieces of line `y`."""
+        """Return the spans of line `y` of a widget `width` cells wide."""
         raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
@@ -91,7 +127,7 @@ class LineWidget(Widget):
 
 
 class LineScrollView(ScrollView, can_focus=True):
-    """The same for lines that scroll. Painted anew when it gets or loses the focus."""
+    """A widget of lines that scroll. It repaints when it gets or loses the focus."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
     ALLOW_SELECT = False
@@ -102,7 +138,7 @@ class LineScrollView(ScrollView, can_focus=True):
 
     @property
     def line_cells(self) -> int:
-        """The cells that a line may take: beside the scrollbar, where there is one."""
+        """The width of a line in cells, without the scrollbar."""
         return self.scrollable_content_region.width
 
     def notify_style_update(self) -> None:

@@ -1,12 +1,11 @@
-"""The message log: a view upon the model's ring that formats only the lines on the screen.
+"""The message log: a view of the model's message buffer that formats only the lines on the screen.
 
-What must stay true:
+Invariants:
 
-- Ten thousand messages a second cost this widget nothing but one repaint of its visible lines
-  each time it is told to `sync`.
-- While following, the newest line is at the bottom. Once scrolled, the same messages stay under
-  the reader's eyes however many arrive or are let go; `below` tells how many wait.
-- The cursor names a message by its number, not by its line. No key acts on a message that is not lit
+- At 10,000 messages/s this widget costs one repaint of its visible lines per `sync`.
+- While following, the newest line is at the bottom. Once scrolled, the same messages stay in view
+  however many arrive or are evicted; `newer_count` is the number below.
+- The cursor refers to a message by number, not by line. No key acts on a message that is not highlighted
   on the screen; while following that is the newest one.
 """
 
@@ -19,6 +18,7 @@ from typing import ClassVar, Final
 from rich.style import Style
 from textual import events
 from textual.binding import BindingType
+from textual.content import Content
 from textual.geometry import Size
 from textual.message import Message as Posted
 from textual.strip import Strip
@@ -26,25 +26,53 @@ from textual.strip import Strip
 from grapevine_proto.events import Via
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.bindings import bindings
-from grapevine_tui.app.widgets.format import AUTHOR_TONE_COUNT, Span, render_spans
-from grapevine_tui.app.widgets.line_widget import CURSOR_MOVED_TEXT, LineScrollView
+from grapevine_tui.app.widgets.format import format_count
+from grapevine_tui.app.widgets.line_widget import (
+    AUTHOR_TONE_COUNT,
+    CURSOR_MOVED_TEXT,
+    LineScrollView,
+    Span,
+    render_spans,
+)
 from grapevine_tui.app.widgets.message_filter import FilteredView
+from grapevine_tui.app.widgets.titles import format_title
 from grapevine_tui.config.keymap import MESSAGE_KEYS
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import MATCH_ALL, Query, compile_filter
 from grapevine_tui.text import format_payload, pad, printable, wrap
 
+
+def log_title(
+    model: Model,
+    *,
+    is_following: bool,
+    newer_count: int,
+    is_paused: bool,
+    filtered: list[tuple[str, str]],
+) -> Content:
+    parts: list[tuple[str, str]] = [*filtered]
+    if model.messages.evicted:
+        parts.append((f"{format_count(model.messages.evicted)} evicted", "$text-muted"))
+    if is_paused:
+        parts.append(("paused", "$warning"))
+    elif is_following:
+        parts.append(("following", "$success"))
+    else:
+        parts.append((f"{newer_count:,} newer", "$warning"))
+    return format_title(f"Messages {model.messages.end:,}", *parts)
+
+
 EMPTY_TEXT: Final = "No messages yet. Press i to write one."
 EMPTY_TEXT_TINY: Final = "No messages yet."
-SYNC_INTERVAL_S: Final = 0.02  # between two goes at a search through a full ring
+SYNC_INTERVAL_S: Final = 0.02  # between two steps of filtering a full buffer
 AUTHOR_CELLS: Final = 9
-MAX_AUTHOR_TONES: Final = 4096  # authors whose colour is remembered
+MAX_AUTHOR_TONES: Final = 4096  # authors whose color is remembered
 VIA_CELLS: Final = 7
 HOPS_CELLS: Final = 6
-WITH_ROUTE_CELLS: Final = 60  # below this a line is the time, the author and the text
-WITH_SECONDS_CELLS: Final = 48  # below this the time is without its seconds
-WITH_TIME_CELLS: Final = 32  # and below this there is only author and text
+WITH_ROUTE_CELLS: Final = 60  # narrower lines show time, author and text
+WITH_SECONDS_CELLS: Final = 48  # narrower lines show the time without seconds
+WITH_TIME_CELLS: Final = 32  # narrower lines show author and text
 VIA_TONES: Final = {Via.EAGER: "dim", Via.LAZY: "dim", Via.REPAIR: "warn", Via.LOCAL: "good"}
 
 
@@ -56,12 +84,12 @@ class MessageAction(Enum):
 
 
 class MessageLog(LineScrollView):
-    """One line a message. Enter posts `MessageSelected` with the message under the cursor."""
+    """One line per message. Enter posts `MessageSelected` with the message under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(MESSAGE_KEYS)
 
     class MessageSelected(Posted):
-        """Enter, or a double click on a line."""
+        """Enter was pressed, or a line double-clicked."""
 
         def __init__(self, entry: LogEntry) -> None:
             super().__init__()
@@ -76,7 +104,7 @@ class MessageLog(LineScrollView):
             self.entry = entry
 
     class ExportRequested(Posted):
-        """All that is shown is wanted in a file."""
+        """Export the shown messages."""
 
     class Scrolled(Posted):
         """The view was scrolled, or follows again."""
@@ -84,21 +112,19 @@ class MessageLog(LineScrollView):
     def __init__(self, model: Model, *, id: str) -> None:
         super().__init__(id=id)
         self._model = model
-        self._filtered_view = FilteredView(
-            model.messages
-        )  # lines -> messages, as of the last catch_up
+        self._filtered_view = FilteredView(model.messages)
         self.filter_query = MATCH_ALL
-        self._unfiltered_cursor: int | None = None  # where the cursor was before there was a filter
-        self._filtered_cursor: int | None = None  # and where the filter put it
+        self._unfiltered_cursor: int | None = None  # the cursor before the filter
+        self._filtered_cursor: int | None = None  # where the filter moved it
         self._cursor: int | None = None
         self._is_internal_scroll = False
         self.is_following = True
         self.empty = EMPTY_TEXT
-        """What stands there while nothing was said."""
+        """The text shown while there are no messages."""
         self._tones: dict[PeerId, str] = {}
 
     def _author_tone(self, author: PeerId) -> str:
-        """Each author keeps a colour, given in turn, so that an eye can follow one in a crowd."""
+        """Return the author's tone: assigned in turn and kept, so that one author is easy to follow."""
         tone = self._tones.get(author)
         if tone is None:
             if len(self._tones) >= MAX_AUTHOR_TONES:
@@ -108,7 +134,7 @@ class MessageLog(LineScrollView):
 
     @property
     def newer_count(self) -> int:
-        """How many messages there are after the last one on the screen."""
+        """The number of messages below the last one on the screen."""
         if self.is_following:
             return 0
         unsynced = 0 if self.filter_query else self._model.messages.end - self._filtered_view.end
@@ -116,11 +142,11 @@ class MessageLog(LineScrollView):
 
     @property
     def line_count(self) -> int:
-        """How many messages there are to scroll through."""
+        """The number of lines, with the filter applied."""
         return len(self._filtered_view)
 
     def set_filter(self, query: Query) -> None:
-        """Show those messages alone that match; the cursor stays with its message, or the next."""
+        """Show only messages that match; the cursor stays on its message, or moves to the next one."""
         if query == self.filter_query:
             return
         self.filter_query = query
@@ -128,14 +154,14 @@ class MessageLog(LineScrollView):
         self._filtered_view.sync()
         self._update_virtual_size()
         if not self.is_following:
-            if self._cursor != self._filtered_cursor:  # moved by hand since the last change
+            if self._cursor != self._filtered_cursor:  # the user moved it since the last change
                 self._unfiltered_cursor = self._cursor
             self._restore_cursor()
         self.sync()
         self.refresh()
 
     def _restore_cursor(self) -> None:
-        """Put the cursor on the message it was on before anything was typed, or the one nearest."""
+        """Put the cursor on the message it was on before the filter, or the nearest one."""
         if self._unfiltered_cursor is None:
             self.action_follow()
         elif len(self._filtered_view) and not self._filtered_view.is_behind:
@@ -144,21 +170,21 @@ class MessageLog(LineScrollView):
         self._filtered_cursor = self._cursor
 
     def filtered_entries(self) -> list[LogEntry]:
-        """The messages that are shown, oldest first."""
+        """Return all messages that match, oldest first."""
         while self._filtered_view.is_behind:
             self._filtered_view.sync()
         return self._filtered_view.entries()
 
     @property
     def cursor_entry(self) -> LogEntry | None:
-        """The message under the cursor; while following the last one."""
+        """The message under the cursor; the newest one while following."""
         number = self._cursor
         if number is None:
             number = self._filtered_view.number_at(len(self._filtered_view) - 1)
         return None if number is None else self._model.messages.get(number)
 
     def sync(self) -> None:
-        """Take in what the ring has got since the last time, and repaint if that can be seen."""
+        """Apply changes of the buffer since the last call; repaint if they are visible."""
         old_count = len(self._filtered_view)
         evicted = self._filtered_view.sync()
         new_count = len(self._filtered_view)
@@ -180,7 +206,7 @@ class MessageLog(LineScrollView):
         self.post_message(self.Scrolled())
 
     def _update_virtual_size(self) -> None:
-        self._is_internal_scroll = True  # fewer lines may move the view: nobody has scrolled
+        self._is_internal_scroll = True  # fewer lines may move the view; the user did not scroll
         self.virtual_size = Size(self.size.width, len(self._filtered_view))
         self._is_internal_scroll = False
 
@@ -192,7 +218,7 @@ class MessageLog(LineScrollView):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         if self._is_internal_scroll or old_value > self.max_scroll_y:
-            return  # a view that had to give way to fewer lines was not scrolled by anybody
+            return  # the view moved because lines were removed; the user did not scroll
         self._set_following(round(new_value) >= self.max_scroll_y)
 
     def _set_following(self, is_following: bool) -> None:
@@ -203,14 +229,14 @@ class MessageLog(LineScrollView):
 
     def on_resize(self, event: events.Resize) -> None:
         self.sync()
-        if self._cursor is not None:  # toasts come and go, and must not hide what keys act upon
+        if self._cursor is not None:  # toasts resize the log; the cursor must stay visible
             line = self._filtered_view.line_of(self._cursor)
             hidden_lines = line - self.scroll_offset.y - max(1, self.size.height) + 1
             if 0 < hidden_lines < self.size.height:
                 self._scroll_internally(self.scroll_offset.y + hidden_lines)
         self.refresh()
 
-    # Painting
+    # Rendering
 
     def render_line(self, y: int) -> Strip:
         width = self.line_cells
@@ -226,13 +252,13 @@ class MessageLog(LineScrollView):
 
     @property
     def _highlighted_number(self) -> int | None:
-        """The message that keys act upon; None: none is shown as such."""
+        """The message that keys act on, or None if no line is highlighted."""
         if self._cursor is None and self.is_following:
             return self._filtered_view.number_at(len(self._filtered_view) - 1)
         return self._cursor
 
     def _ensure_cursor_visible(self) -> bool:
-        """Whether a key may act. Where the cursor was not seen it is brought into view instead."""
+        """Return whether a key may act now; if the cursor was out of sight, bring it into view instead."""
         number = self._highlighted_number
         if not len(self._filtered_view):
             return False
@@ -254,7 +280,7 @@ class MessageLog(LineScrollView):
 
     def _empty_line(self, y: int, *, is_evicted: bool, width: int, base: Style) -> Strip:
         text = ""
-        if is_evicted:  # a pause outlived it
+        if is_evicted:  # while the screen was paused
             text = "… evicted"
         elif not len(self._filtered_view):
             empty = "Nothing matches. esc clears the filter." if self.filter_query else self.empty
@@ -324,7 +350,7 @@ class MessageLog(LineScrollView):
         self.refresh()
 
     def _current_line(self) -> int:
-        """The line that a movement starts from: the cursor's, else one past the last on the screen."""
+        """Return the line that a movement starts from: the cursor's, else one past the last visible one."""
         if self._cursor is not None:
             return self._filtered_view.line_of(self._cursor)
         return min(len(self._filtered_view), self.scroll_offset.y + self.size.height)
@@ -361,6 +387,6 @@ class MessageLog(LineScrollView):
             self._move_cursor_to_line(0)
 
     def action_follow(self) -> None:
-        """Go to the end and stay there."""
+        """Scroll to the newest message and follow."""
         self._set_following(True)
         self.sync()

@@ -1,12 +1,12 @@
-"""Which messages of the ring are shown, line by line: all, or those that pass a test.
+"""The filtered view of the message buffer: which message is on which line.
 
-What must stay true:
+Invariants:
 
-- A message is tested once, when it comes or when the test changes; only so many in one go, so that
-  a full ring cannot hold up the screen.
-- Lines name messages by their numbers; what the ring let go is gone from here as well.
+- A message is tested once, when it arrives or when the filter changes, and at most `TESTS_PER_SYNC` per
+  call, so that a full buffer cannot stall the screen.
+- Lines refer to messages by number; messages evicted from the buffer leave the view as well.
 
-Driven by the message log: `sync` at most ten times a second, or again at once while it says so.
+The message log calls `sync` at most ten times a second, and again soon while `is_behind`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Final
 from grapevine_proto.events import Message
 from grapevine_tui.host.message_buffer import LogEntry, MessageBuffer
 
-TESTS_PER_SYNC: Final = 4_000  # tests in one go: about 5 ms
-COMPACT_AFTER: Final = 4_096  # numbers let go before the list is cut
+TESTS_PER_SYNC: Final = 4_000  # about 5 ms
+COMPACT_AFTER: Final = 4_096  # evicted numbers before the list is compacted
 
 
 class FilteredView:
-    """The shown part of `messages`. Lines count from 0, the oldest first."""
+    """The messages of a buffer that match the filter. Lines count from 0, oldest first."""
 
     def __init__(self, messages: MessageBuffer) -> None:
         self._messages = messages
         self._predicate: Callable[[Message], bool] | None = None
-        self._numbers: list[int] = []  # that passed; unused without a test
-        self._start = 0  # of `_numbers`: those before were let go by the ring
-        self._first = 0  # of the ring, at the last catch_up
-        self._end = 0  # how far the ring has been looked at
+        self._numbers: list[int] = []  # of matching messages; unused without a filter
+        self._start = 0  # index in `_numbers` of the first message not evicted
+        self._first = 0  # the buffer's first number at the last `sync`
+        self._end = 0  # one past the last number examined
 
     def __len__(self) -> int:
         if self._predicate is None:
@@ -40,22 +40,22 @@ class FilteredView:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are messages not yet looked at."""
+        """Whether the buffer has messages not yet examined."""
         return self._end < self._messages.end
 
     @property
     def end(self) -> int:
-        """One past the number of the last message looked at."""
+        """One past the number of the last message examined."""
         return self._end
 
     def set_filter(self, predicate: Callable[[Message], bool] | None) -> None:
-        """Show what passes `predicate` from now on; None: all. `sync` does the work."""
+        """Show messages that match `predicate`, or all if None. The next `sync` applies it."""
         self._predicate = predicate
         self._numbers, self._start = [], 0
         self._end = self._first = self._messages.first
 
     def sync(self) -> int:
-        """Look at what has come since; returns how many lines were let go at the top."""
+        """Examine new messages; return how many lines were evicted at the top."""
         messages = self._messages
         old_first = self._first
         self._first = messages.first
@@ -76,19 +76,19 @@ class FilteredView:
         return evicted
 
     def number_at(self, line: int) -> int | None:
-        """The number of the message on `line`, None beyond the last."""
+        """Return the number of the message on `line`, or None out of range."""
         if not 0 <= line < len(self):
             return None
         return self._first + line if self._predicate is None else self._numbers[self._start + line]
 
     def line_of(self, number: int) -> int:
-        """The line of that message, or of the next one shown; one past the last where none is."""
+        """Return the line of that message or of the next one shown; one past the last if there is none."""
         if self._predicate is None:
             return max(0, min(number, self._end) - self._first)
         return bisect_left(self._numbers, number, self._start) - self._start
 
     def entries(self) -> list[LogEntry]:
-        """All that is shown, oldest first."""
+        """Return all shown messages, oldest first."""
         numbers = (self.number_at(line) for line in range(len(self)))
         entries = (self._messages.get(number) for number in numbers if number is not None)
         return [entry for entry in entries if entry is not None]

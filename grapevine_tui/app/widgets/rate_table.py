@@ -1,7 +1,7 @@
-"""Who may say how much, and who says how much: the rate limits by peer, or all that is heard by author.
+"""The rate-limit table, by peer or by author.
 
-What must stay true: a peer is limited by what it sends us, whoever wrote it; an author is nobody's to
-limit but its own peers', so of authors there is only told how much they say.
+Invariants: a rate limit applies to the peer that sends a message, not to the message's author. Rows by
+author therefore show traffic and no limit.
 """
 
 from __future__ import annotations
@@ -13,20 +13,75 @@ from textual.binding import BindingType
 from textual.content import Content
 from textual.message import Message
 
+from grapevine_proto.events import (
+    PeerInfo,
+    PeerState,
+)
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.format import format_bytes, format_count
 from grapevine_tui.app.widgets.grid import Cell, Column, Row
 from grapevine_tui.app.widgets.peer_table import PeerGrid
-from grapevine_tui.app.widgets.tables import (
-    RATE_COLUMNS,
-    filter_status,
-    format_title,
-    rate_rows,
-    rate_title,
-)
+from grapevine_tui.app.widgets.titles import filter_status, format_title
 from grapevine_tui.config.keymap import RATE_KEYS
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import printable
+
+FLASH_S: Final = 1.5  # how long the row of a throttled peer is highlighted
+RATE_COLUMNS: Final = (
+    Column("peer", 9, grow=1),
+    Column("", 8, grow=3, drop_rank=2),
+    Column("tokens", 8, is_right_aligned=True),
+    Column("allowed", 8, is_right_aligned=True, drop_rank=1),
+    Column("throttled", 9, is_right_aligned=True),
+)
+
+
+def rate_rows(model: Model, wall_now: float) -> list[Row]:
+    """Return a row per connected peer with a rate limit, most throttled first."""
+    peers = sorted(
+        (peer for peer in model.peers.values() if peer.tokens_capacity > 0),
+        key=lambda peer: (-peer.throttled, model.name_of(peer.peer_id), peer.peer_id),
+    )
+    return [_rate_row(model, peer, wall_now) for peer in peers]
+
+
+def _rate_row(model: Model, peer: PeerInfo, wall_now: float) -> Row:
+    fraction = peer.tokens / peer.tokens_capacity
+    tone = "good" if fraction > 0.5 else "warn" if fraction > 0.2 else "bad"
+    throttled_at = model.throttled_at.get(peer.peer_id)
+    is_flashing = throttled_at is not None and wall_now - throttled_at < FLASH_S
+    usage = f"{format_count(int(peer.tokens))}/{format_count(peer.tokens_capacity)}"
+    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    tone = tone if is_connected else "dim"
+    return Row(
+        peer.peer_id,
+        (
+            Cell(printable(model.name_of(peer.peer_id)), "key" if is_connected else "dim"),
+            Cell("", tone, fraction=fraction),
+            Cell(usage, tone),
+            Cell(_format_grouped(peer.allowed), "dim"),
+            Cell(_format_grouped(peer.throttled), "bad" if peer.throttled else "dim"),
+        ),
+        is_alarm=is_flashing,
+        sort_values=(
+            model.name_of(peer.peer_id).casefold(),
+            fraction,
+            peer.tokens,
+            peer.allowed,
+            peer.throttled,
+        ),
+    )
+
+
+def _format_grouped(count: int) -> str:
+    return f"{count:,}" if count < 1_000_000 else format_count(count)
+
+
+def rate_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
+    throttled = sum(peer.throttled for peer in model.peers.values())
+    tone = "$error" if throttled else "$text-muted"
+    return format_title("Rate limits", (f"{throttled:,} throttled", tone), *filtered)
+
 
 NO_PEERS_TEXT: Final = "No peers yet."
 NO_MESSAGES_TEXT: Final = "No messages yet."
@@ -39,11 +94,11 @@ AUTHOR_COLUMNS: Final = (
     Column("repair", 6, is_right_aligned=True, drop_rank=4),
     Column("bytes", 7, is_right_aligned=True, drop_rank=1),
 )
-MAX_AUTHOR_ROWS: Final = 200  # of the authors, the busiest
+MAX_AUTHOR_ROWS: Final = 200  # the busiest authors
 
 
 def author_rows(model: Model) -> list[Row]:
-    """Those who say most now, then those who have said most."""
+    """Return a row per author, sorted by current rate, then by total."""
     authors = sorted(
         model.authors.all().items(), key=lambda each: (-each[1].per_s, -each[1].messages, each[0])
     )
@@ -80,12 +135,12 @@ def author_title(model: Model, filtered: list[tuple[str, str]]) -> Content:
 
 
 class RateGrid(PeerGrid):
-    """`a` turns it over."""
+    """The rate-limit table; the `authors` key switches between rows by peer and by author."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(RATE_KEYS)
 
     class ModeChanged(Message):
-        """It shows the other side now, and has no rows yet."""
+        """The columns changed; the grid is empty until `update_rows`."""
 
     def __init__(self, model: Model, *, id: str) -> None:
         super().__init__(RATE_COLUMNS, empty=NO_PEERS_TEXT, id=id)
@@ -93,7 +148,7 @@ class RateGrid(PeerGrid):
         self.is_by_author = False
 
     def update_rows(self) -> None:
-        """Show the model as it is now."""
+        """Show the current state of the model."""
         model = self._model
         self.set_rows(author_rows(model) if self.is_by_author else rate_rows(model, time.time()))
 
@@ -103,13 +158,13 @@ class RateGrid(PeerGrid):
         return build(self._model, filtered)
 
     def key_label(self, action: str) -> str:
-        """What a key does now."""
+        """Return the label of the `authors` key: the mode it switches to."""
         if action == "authors":
             return "By peer" if self.is_by_author else "By author"
         return super().key_label(action)
 
     def action_authors(self) -> None:
-        """By author, or by peer again."""
+        """Switch between rows by peer and by author."""
         self.is_by_author = not self.is_by_author
         if self.is_by_author:
             self.set_columns(AUTHOR_COLUMNS, empty=NO_MESSAGES_TEXT)

@@ -1,7 +1,6 @@
-"""The line at the top, and the two-line summary that stands in for panels where there is no room.
+"""The status line at the top, and a two-line summary that replaces panels on small screens.
 
-What must stay true: parts are left out by rank when the line is short, never cut in the middle;
-whether the node is well (its state, its lag) is the last to go.
+Invariants: items that do not fit are dropped whole, by rank. Errors and the paused state go last.
 """
 
 from __future__ import annotations
@@ -12,25 +11,22 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
 from grapevine_proto.events import PeerState
-from grapevine_tui.app.widgets.format import Span, braille_graph, format_count, format_duration
-from grapevine_tui.app.widgets.line_widget import LineWidget
-from grapevine_tui.app.widgets.tables import (
-    format_as_of,
-    format_round,
-    round_number,
-    seconds_to_round,
-)
+from grapevine_tui.app.widgets.charts import braille_graph
+from grapevine_tui.app.widgets.format import format_count, format_duration
+from grapevine_tui.app.widgets.line_widget import LineWidget, Span
+from grapevine_tui.app.widgets.round_table import format_round, round_number, seconds_to_round
+from grapevine_tui.app.widgets.titles import format_as_of
 from grapevine_tui.app.widgets.traffic import redundancy
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import cells, printable, truncate
 
-LAG_WARNING_S: Final = 0.05  # our own budget for a stall
+LAG_WARNING_S: Final = 0.05  # the loop lag that the app allows itself
 MAX_NAME_CELLS: Final = 20
 MAX_ERROR_CELLS: Final = 48
 
 
 class StatusItem(NamedTuple):
-    """A piece of a line; where there is no room the highest rank is left out first."""
+    """One item of a line; on a short line the highest `drop_rank` is dropped first."""
 
     text: str
     tone: str
@@ -38,7 +34,7 @@ class StatusItem(NamedTuple):
 
 
 def fit_items(items: list[StatusItem], width_cells: int) -> list[StatusItem]:
-    """Those parts that fit, two cells apart, in their order."""
+    """Return the items that fit, two cells apart, in their order."""
     kept = list(items)
     while kept and sum(cells(part.text) + 2 for part in kept) > width_cells:
         kept.remove(max(kept, key=lambda item: item.drop_rank))
@@ -46,7 +42,7 @@ def fit_items(items: list[StatusItem], width_cells: int) -> list[StatusItem]:
 
 
 class StatusLine(LineWidget):
-    """Who we are on the left; how long, how late and what time it is on the right."""
+    """Identity of the node on the left; errors, uptime, loop lag and time on the right."""
 
     def __init__(
         self, model: Model, config: NodeConfig, get_lag_s: Callable[[], float], *, id: str
@@ -141,7 +137,7 @@ class StatusLine(LineWidget):
             connected = sum(1 for peer in model.peers.values() if peer.state is PeerState.CONNECTED)
             items.append(StatusItem(f"● {connected}", "good" if connected else "warn", 0))
             return items
-        if model.outdated_since:  # what follows would go on counting
+        if model.outdated_since:  # uptime and lag would keep counting
             items.append(StatusItem(time.strftime("%H:%M:%S"), "text", 4))
             return items
         if model.local_node is not None:
@@ -156,7 +152,7 @@ class StatusLine(LineWidget):
 
 
 class Summary(LineWidget):
-    """Rates on one line and rounds on the next, for a screen of one column."""
+    """Rates on one line and anti-entropy rounds on the next, for screens of one column."""
 
     def __init__(self, model: Model, now: Callable[[], float], *, id: str) -> None:
         super().__init__(id=id)

@@ -1,10 +1,10 @@
-"""Lines of written parts that scroll: what sheets of facts and reports are made of.
+"""A scrolling view of styled lines, the base of fact sheets and trace reports.
 
-What must stay true:
+Invariants:
 
-- Only lines on the screen are painted, and of new lines only those that differ: a report of a
-  thousand lines opens as soon as one of ten.
-- All text is printable; what is selected with the mouse is copied as it stands there.
+- Only lines on the screen are rendered, and an update repaints only lines that differ: 1,000 lines open
+  as fast as ten.
+- All text is printable; a mouse selection copies it as shown.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from textual.geometry import Size
 from textual.selection import Selection
 from textual.strip import Strip
 
-from grapevine_tui.app.widgets.format import Span, render_spans
-from grapevine_tui.app.widgets.line_widget import LineScrollView
+from grapevine_tui.app.widgets.line_widget import LineScrollView, Span, render_spans
 from grapevine_tui.text import cells
 
 
 class StyledText(NamedTuple):
-    """Printable text in a tone, one of `look.TONES` or the few beside them."""
+    """Printable text in a tone of `line_widget.TONE_CLASSES`."""
 
     text: str
     tone: str
@@ -33,7 +32,7 @@ Line = tuple[StyledText, ...]
 
 
 class TextView(LineScrollView):
-    """Lines, in a view that scrolls over them."""
+    """Scrolls over lines of styled text."""
 
     ALLOW_SELECT = True
 
@@ -42,7 +41,7 @@ class TextView(LineScrollView):
         self._lines: Sequence[Line] = ()
 
     def set_lines(self, lines: Sequence[Line]) -> None:
-        """Have these lines from now on; paints those that differ."""
+        """Replace the lines and repaint those that differ."""
         old_lines, self._lines = self._lines, lines
         if len(old_lines) != len(lines):
             self.virtual_size = Size(self.size.width, len(lines))
@@ -65,7 +64,7 @@ class TextView(LineScrollView):
         return strip.apply_offsets(0, line_number)
 
     def _highlight(self, strip: Strip, text: str, start: int, end: int) -> Strip:
-        """`strip` with a span of its letters shown as selected; an `end` of -1 is the line's."""
+        """Return `strip` with characters `start` to `end` shown as selected; -1 is the end of the line."""
         first = cells(text[:start])
         last = cells(text) if end == -1 else cells(text[:end])
         style = self.screen.get_component_rich_style("screen--selection")

@@ -1,6 +1,6 @@
-"""Traffic: what comes in grows up from the middle, what goes out hangs down from it.
+"""The traffic panel: incoming datagrams above the middle, outgoing ones below, and counters.
 
-What must stay true: drawn from the model's samples alone, so a repaint costs the same at any load.
+Invariants: it draws only the model's samples, so a repaint costs the same at any load.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import Final
 from textual.content import Content
 
 from grapevine_proto.events import Stats
-from grapevine_tui.app.widgets.format import Span, braille_graph, format_bytes, format_count
-from grapevine_tui.app.widgets.line_widget import LineWidget
-from grapevine_tui.app.widgets.tables import format_title
+from grapevine_tui.app.widgets.charts import braille_graph
+from grapevine_tui.app.widgets.format import format_bytes, format_count
+from grapevine_tui.app.widgets.line_widget import LineWidget, Span
+from grapevine_tui.app.widgets.titles import format_title
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import cells, pad
 
@@ -21,12 +22,12 @@ GRAPH_ROWS: Final = 2
 
 
 def redundancy(stats: Stats) -> float:
-    """Copies of a payload received beyond the first, for each one delivered."""
+    """Return the duplicates received per delivered message."""
     return stats.duplicates / stats.delivered if stats.delivered else 0.0
 
 
 class TrafficPanel(LineWidget):
-    """Two curves and the counters that tell whether anything is being lost."""
+    """Two graphs and the counters that show losses."""
 
     def __init__(self, model: Model, *, id: str) -> None:
         super().__init__(id=id)

@@ -1,4 +1,4 @@
-"""The app does what its keys say, at every size, whatever strangers write."""
+"""The app does what its keys say, at every size, with untrusted text from the network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address
 from grapevine_tui.app import key_sequencer
-from grapevine_tui.app.widgets.tables import FLASH_S
+from grapevine_tui.app.widgets.rate_table import FLASH_S
 from grapevine_tui.config import keymap
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
@@ -99,7 +99,7 @@ async def test_a_quick_hand_is_kept_up_with() -> None:
 async def test_lines_arrive_in_their_order_and_come_back_from_the_history() -> None:
     async with staged() as stage:
         for line in ("one", "two", "three"):
-            await stage.say(line)
+            await stage.submit(line)
         assert stage.host.broadcasts == [b"one", b"two", b"three"]
         draft = stage.main.compose_box.draft
         draft.replace_text("half a th")
@@ -117,13 +117,13 @@ async def test_a_line_may_have_more_lines() -> None:
 
 async def test_a_rejected_line_is_explained_and_restored_in_the_compose_box() -> None:
     async with staged() as stage:
-        await stage.say("x" * 1101)
+        await stage.submit("x" * 1101)
         assert "the message has 1,101 bytes; at most 1,100 can be sent" in stage.text
         assert stage.main.compose_box.draft.text == "x" * 1101
         assert stage.main.compose_box.has_class("-refused")
-        await stage.say("/nonsense")
+        await stage.submit("/nonsense")
         assert "unknown command /nonsense" in stage.text
-        await stage.say("short")
+        await stage.submit("short")
         assert not stage.main.compose_box.has_class("-refused")
         assert stage.host.broadcasts == [b"short"]
 
@@ -158,16 +158,16 @@ async def test_a_paste_is_cleaned_of_what_would_drive_the_terminal() -> None:
 async def test_slash_commands_do_what_their_help_describes() -> None:
     host = lively()
     async with staged(host) as stage:
-        await stage.say("/send bob only for you")
+        await stage.submit("/send bob only for you")
         assert host.sends == [("bob", b"only for you")]
         assert "sent to bob" in stage.text
-        await stage.say("/s nobody hm")
+        await stage.submit("/s nobody hm")
         assert "nobody here is called nobody" in stage.text
-        await stage.say("/dial 10.0.0.1:8000")
+        await stage.submit("/dial 10.0.0.1:8000")
         assert host.dials == ["10.0.0.1:8000"]
-        await stage.say("/peers")
+        await stage.submit("/peers")
         assert stage.focused == "peers"
-        await stage.say("/rounds")
+        await stage.submit("/rounds")
         assert stage.focused == "rounds"
         for line, expected_text in (
             ("/status", "this node"),
@@ -175,7 +175,7 @@ async def test_slash_commands_do_what_their_help_describes() -> None:
             ("/members", "No other members yet"),
             ("/help", "Everywhere"),
         ):
-            await stage.say(line)
+            await stage.submit(line)
             assert stage.app.screen is not stage.main
             assert expected_text in stage.text
             await stage.press("escape")
@@ -190,7 +190,7 @@ async def test_the_outcome_of_a_dial_is_shown_where_it_was_typed() -> None:
             (DialFailed(there, "no answer"), "no answer from 10.0.0.1:8000"),
             (PeerStateChanged(a_peer(9, "eve", address=there), None, ""), "connected to eve"),
         ):
-            await stage.say("/dial 10.0.0.1:8000")
+            await stage.submit("/dial 10.0.0.1:8000")
             assert "dialing 10.0.0.1:8000" in stage.text
             host.happen(DialFailed(Address("10.0.0.2", 8000), "no answer"))
             assert "dialing 10.0.0.1:8000" in stage.text
@@ -205,7 +205,7 @@ async def test_dialing_a_connected_peer_is_answered_at_once() -> None:
     host = FakeHost()
     host.peers = [a_peer(1, "bob", address=Address("10.0.0.1", 8000))]
     async with staged(host) as stage:
-        await stage.say("/dial 10.0.0.1:8000")
+        await stage.submit("/dial 10.0.0.1:8000")
         assert "already connected to bob" in stage.text
         assert "dialing" not in stage.text
 
@@ -213,9 +213,9 @@ async def test_dialing_a_connected_peer_is_answered_at_once() -> None:
 async def test_an_error_of_the_node_is_shown_as_text() -> None:
     host = FakeHost(broadcast=NotRunning("the node is leaving"), dial=UnknownPeer("no such host"))
     async with staged(host) as stage:
-        await stage.say("hello")
+        await stage.submit("hello")
         assert "the node is leaving" in stage.text
-        await stage.say("/dial nowhere:1")
+        await stage.submit("/dial nowhere:1")
         assert "no such host" in stage.text
 
 
@@ -450,7 +450,7 @@ async def test_a_table_shows_its_first_lines_until_the_cursor_moves() -> None:
         await stage.press("escape", "4", *"jjjjjj")
         host.happen(AntiEntropyRound(a_round(30, 20)))
         await stage.paint()
-        assert rounds.cursor_key == (23, an_id(20))  # what one looks at stays
+        assert rounds.cursor_key == (23, an_id(20))  # the cursor stays on its row
         await stage.press("2")
         assert (rounds.cursor_key, rounds.scroll_offset.y) == ((30, an_id(20)), 0)
 
@@ -503,7 +503,7 @@ async def test_toasts_report_only_what_needs_attention() -> None:
         for port in range(20):
             stage.host.happen(DialFailed(Address("10.0.0.2", port), "no answer"))
         await stage.paint()
-        assert len(stage.app._notifications) == 7  # three, and how many more
+        assert len(stage.app._notifications) == 7  # at most three, and the number of others
 
 
 async def test_a_node_that_stops_of_itself_stays_on_the_screen_and_gives_its_exit_code() -> None:
@@ -517,7 +517,7 @@ async def test_a_node_that_stops_of_itself_stays_on_the_screen_and_gives_its_exi
 
 async def test_q_leaves_and_reports_unacknowledged_messages() -> None:
     host = FakeHost()
-    host.unsent = 3
+    host.unacknowledged = 3
     async with staged(host) as stage:
         await stage.press("escape", "q")
     assert host.left == 1
@@ -527,7 +527,7 @@ async def test_q_leaves_and_reports_unacknowledged_messages() -> None:
 @pytest.mark.parametrize("line", ["/quit", "/exit", "/q"])
 async def test_quit_can_be_typed(line: str) -> None:
     async with staged() as stage:
-        await stage.say(line)
+        await stage.submit(line)
     assert stage.host.left == 1
     assert stage.app.return_code == 0
 
@@ -570,9 +570,9 @@ async def test_hostile_text_is_shown_and_neither_obeyed_nor_fatal() -> None:
             await stage.paint()
             texts.append(stage.text)
             stage.app.clear_notifications()
-            await stage.say(f"/send {hostile} x")
+            await stage.submit(f"/send {hostile} x")
             texts.append(stage.text)
-            await stage.say(f"/{hostile}")
+            await stage.submit(f"/{hostile}")
             texts.append(stage.text)
             stage.main.compose_box.draft.replace_text("")
             if hostile.isascii() and hostile.isprintable():
@@ -621,7 +621,7 @@ async def test_one_column_switches_its_lower_panel() -> None:
         assert "Peers 5 up" in stage.text
         assert "round 381  next in 12 s" in stage.text
         assert len(stage.main.peers.rows) == 7
-        assert stage.main.peers.size.height == 6  # the heading and five
+        assert stage.main.peers.size.height == 6  # the header and five rows
         await stage.press("escape", "3")
         assert "Rate limits · 214 throttled" in stage.text
         assert "Messages" not in stage.text
@@ -748,7 +748,7 @@ async def test_the_key_line_cuts_no_word_and_keeps_help_and_quit(size: tuple[int
             assert "q Back" in last if keys[-1] in "mT" else "q Quit" in last
             assert "? Help" in last
             assert all(len(part.split()) > 1 for part in last.split("  "))
-            assert size[0] - len(last) < 30  # filled, as far as there is a key more
+            assert size[0] - len(last) < 30  # filled, as far as there are keys
 
 
 async def test_a_click_on_the_key_line_presses_the_key() -> None:
@@ -771,7 +771,7 @@ async def test_letters_typed_at_once_behind_a_key_go_where_it_leads() -> None:
         assert stage.app.is_running
 
 
-async def test_what_is_typed_behind_the_end_is_nobodys() -> None:
+async def test_keys_after_the_end_are_dropped() -> None:
     async with staged() as stage:
         turns_, screens = stage.app._key_sequencer, stage.app._screen_stack
         await stage.paint()
@@ -812,7 +812,7 @@ async def test_a_stalled_event_loop_does_not_reorder_typed_keys(
             stage.app.simulate_key(key)
         async with asyncio.timeout(20):
             await all_done.wait()
-        assert done == given == keys  # each had come back before the next was given
+        assert done == given == keys  # each took effect before the next was delivered
         assert stage.main.filter_bar.line_input.value == "q"
 
 
@@ -863,17 +863,17 @@ async def test_the_theme_for_a_background_is_not_remembered_and_gives_way_to_a_c
 ) -> None:
     settings = FakeSettings(preferences_file=tmp_path / "app.json")
     async with staged(settings=settings) as stage:
-        stage.app._theme_manager.take_background(True)
+        stage.app._theme_manager.on_background(True)
         assert stage.app.theme == "grapevine-light"
-        stage.app._theme_manager.take_background(False)
+        stage.app._theme_manager.on_background(False)
         assert stage.app.theme == "grapevine"
         await stage.paint()
         assert not (tmp_path / "app.json").exists()
         stage.app.theme = "nord"
-        stage.app._theme_manager.take_background(True)
+        stage.app._theme_manager.on_background(True)
         assert stage.app.theme == "nord"
     async with staged(settings=settings) as stage:
-        stage.app._theme_manager.take_background(True)
+        stage.app._theme_manager.on_background(True)
         assert stage.app.theme == "nord"
 
 
@@ -887,4 +887,4 @@ async def test_a_toast_covers_nothing() -> None:
         assert [line for line in after if "toast" in line]
         assert all("│" not in line and "─" not in line for line in after if "toast" in line)
         assert any("to everyone" in line for line in after)
-        assert after[-1] == before[-1]  # the key line
+        assert after[-1] == before[-1]  # the footer

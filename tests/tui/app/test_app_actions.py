@@ -1,4 +1,4 @@
-"""What can be done to a node or a message from where it stands: look, write, dial, copy, keep."""
+"""Actions on a node or a message from a table or a detail screen: open, send, dial, copy, export."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def peopled() -> FakeHost:
     return host
 
 
-def found(folder: Path, pattern: str) -> list[Path]:
-    return list(folder.glob(pattern))
+def found(directory: Path, pattern: str) -> list[Path]:
+    return list(directory.glob(pattern))
 
 
 def clipboard(stage: Stage) -> str:
@@ -178,7 +178,7 @@ async def test_y_copies_a_message_and_its_id_in_log_and_details() -> None:
         await stage.press("escape", "2", "y")
         assert clipboard(stage) == "ff00"
         await stage.press("k", "k", "y")
-        assert clipboard(stage) == "grüße␛[2J"  # as it is shown: it may be pasted into a shell
+        assert clipboard(stage) == "grüße␛[2J"  # printable: it may be pasted into a shell
         assert "copied grüße␛[2J" in stage.text
         await stage.press("Y")
         assert clipboard(stage) == f"{an_id(1)}:1700000000:1"

@@ -1,4 +1,4 @@
-"""Numbers in words, lines of exact width, and what is shown at which size."""
+"""Formatted numbers, spans of exact width, columns, titles and charts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from hypothesis import strategies as st
 from rich.style import Style
 
 from grapevine_tui.app.screens.layout import PANELS, choose_layout
+from grapevine_tui.app.widgets.charts import bar, braille_graph
 from grapevine_tui.app.widgets.format import (
-    Span,
-    bar,
-    braille_graph,
     format_bytes,
     format_count,
     format_duration,
     format_latency,
-    render_spans,
 )
 from grapevine_tui.app.widgets.grid import Column, fit_columns
+from grapevine_tui.app.widgets.line_widget import Span, render_spans
 from grapevine_tui.app.widgets.status import StatusItem, fit_items
-from grapevine_tui.app.widgets.tables import format_title, shorten_title
+from grapevine_tui.app.widgets.titles import format_title, shorten_title
 from grapevine_tui.text import cells
 
 
@@ -127,7 +125,7 @@ def test_spare_width_goes_first_to_columns_that_would_be_truncated() -> None:
     columns = [Column("peer", 5, grow=3), Column("zone", 5, grow=1), Column("rtt", 3)]
     assert fit_columns(columns, 25) == [12, 8, 3]
     assert fit_columns(columns, 25, (5, 10, 3)) == [8, 12, 3]
-    assert fit_columns(columns, 20, (9, 12, 3)) == [6, 9, 3]  # not enough: to each a part
+    assert fit_columns(columns, 20, (9, 12, 3)) == [6, 9, 3]  # shared, as there is not enough
 
 
 def test_a_title_loses_its_last_parts_before_a_word_is_cut() -> None:

@@ -23,7 +23,7 @@ from tests.tui.stage import text_of
 pytestmark = pytest.mark.asyncio
 
 KEY = ClusterKey.generate()
-PATIENCE_S = 20.0  # far more than is needed; a hang must end some time
+TIMEOUT_S = 20.0  # only reached by a hang
 
 
 def a_config(name: str, *peers: str) -> NodeConfig:
@@ -33,7 +33,7 @@ def a_config(name: str, *peers: str) -> NodeConfig:
 
 
 async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while not is_so():
             await pilot.pause(0.05)
 

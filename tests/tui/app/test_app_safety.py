@@ -1,4 +1,4 @@
-"""What a stray key may do: nothing that cuts somebody off or loses work, on any screen, unasked."""
+"""A stray key disconnects no peer and loses no work on any screen without a confirmation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def peopled() -> FakeHost:
 
 
 def of_a_demo() -> Any:
-    """Settings that can be changed and are saved nowhere."""
+    """Return settings that can be edited and are not saved to a file."""
     return load_settings({"app.demo": True}, {}).with_keys()
 
 
-def found(folder: Path, pattern: str) -> list[Path]:
-    return list(folder.glob(pattern))
+def found(directory: Path, pattern: str) -> list[Path]:
+    return list(directory.glob(pattern))
 
 
 def is_asked(stage: Stage) -> bool:
@@ -91,7 +91,7 @@ async def test_q_on_a_screen_in_front_goes_back_and_never_leaves_the_cluster(fro
         assert "Quit" not in last
         await stage.press("q")
         assert stage.app.screen is stage.main
-    assert host.left == 1  # by the end of the test alone
+    assert host.left == 1  # only because the test ends
 
 
 @pytest.mark.parametrize("front", list(FRONTS))
@@ -135,7 +135,7 @@ async def test_no_key_acts_on_a_cursor_that_is_not_seen() -> None:
     async with staged(host) as stage:
         log, table = stage.main.log_view, stage.main.peers
         await stage.press("2", "y")
-        assert stage.app.clipboard == "line 199."  # the newest, which is lit
+        assert stage.app.clipboard == "line 199."  # the newest, which is highlighted
         stage.app.copy_to_clipboard("")
         log.scroll_to(y=20, animate=False)
         await stage.paint()
@@ -144,7 +144,7 @@ async def test_no_key_acts_on_a_cursor_that_is_not_seen() -> None:
             await stage.press(key)
             assert stage.app.clipboard == ""
             assert stage.app.screen is stage.main
-            assert "The cursor is here now" in stage.text
+            assert "Cursor moved into view" in stage.text
         await stage.press("y")
         assert stage.app.clipboard.startswith("line ")
         stage.app.copy_to_clipboard("")
@@ -220,7 +220,7 @@ async def test_denying_is_asked_about_once_named_and_undone_within_ten_seconds()
 async def test_what_was_done_longer_ago_is_not_undone() -> None:
     host = peopled()
     async with staged(host, size=(200, 40)) as stage:
-        await stage.say("/deny bob")
+        await stage.submit("/deny bob")
         assert is_asked(stage)
         await stage.press("y")
         undo = stage.app._undo
@@ -238,7 +238,7 @@ async def test_what_was_done_longer_ago_is_not_undone() -> None:
 async def test_a_typed_deny_of_an_unknown_peer_is_rejected_before_confirmation() -> None:
     async with staged(peopled()) as stage:
         for line in ("/deny nobody", "/forget nobody", "/allow nobody"):
-            await stage.say(line)
+            await stage.submit(line)
             assert not is_asked(stage)
             assert "nobody" in stage.text
         assert stage.host.denied == []
@@ -267,28 +267,28 @@ async def test_every_word_does_in_the_app_what_its_key_does(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with staged(peopled()) as stage:
-        await stage.say("/pause")
+        await stage.submit("/pause")
         assert stage.main.is_paused
-        await stage.say("/pause")
+        await stage.submit("/pause")
         await stage.press("escape", "2")
-        await stage.say("/zoom")
+        await stage.submit("/zoom")
         assert not stage.shows("peers")
-        await stage.say("/zoom")
+        await stage.submit("/zoom")
         await stage.press("escape", "2")
-        await stage.say("/filter from:bob")
+        await stage.submit("/filter from:bob")
         assert stage.main.log_view.filter_query.text == "from:bob"
-        await stage.say("/filter")
+        await stage.submit("/filter")
         assert not stage.main.log_view.filter_query
-        await stage.say("/round")
+        await stage.submit("/round")
         assert stage.host.node.rounds_asked == 1
-        await stage.say("/traffic")
+        await stage.submit("/traffic")
         assert stage.app.screen.name == "traffic"
         await stage.press("escape")
-        await stage.say("/screenshot")
+        await stage.submit("/screenshot")
         assert found(tmp_path, "*.svg")
-        await stage.say("/undo")
+        await stage.submit("/undo")
         assert "nothing to undo" in stage.text
-        await stage.say("/forget bob")
+        await stage.submit("/forget bob")
         assert is_asked(stage)
 
 
@@ -297,17 +297,17 @@ async def test_what_the_cursor_is_on_is_copied_by_word() -> None:
         await stage.press("escape", "1", "g")
         peer = stage.main.peers.cursor_key
         assert isinstance(peer, PeerId)
-        await stage.say("/copy_id")
+        await stage.submit("/copy_id")
         assert stage.app.clipboard == str(peer)
-        await stage.say("/copy")
+        await stage.submit("/copy")
         assert stage.app.clipboard == str(stage.host.model.peers[peer].address)
         await stage.press("escape", "2", "g")
         entry = stage.main.log_view.cursor_entry
         assert entry is not None
-        await stage.say("/copy_id")
+        await stage.submit("/copy_id")
         assert stage.app.clipboard == str(entry.message.id)
         await stage.press("escape", "4")
-        await stage.say("/copy")
+        await stage.submit("/copy")
         assert "/copy works on peers and messages" in stage.text
         assert stage.app.clipboard == str(entry.message.id)
 
@@ -315,15 +315,15 @@ async def test_what_the_cursor_is_on_is_copied_by_word() -> None:
 async def test_a_table_is_sorted_by_word() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "1")
-        await stage.say("/sort")
+        await stage.submit("/sort")
         sorting = stage.main.peers.row_order
         assert sorting is not None
-        await stage.say("/reverse")
+        await stage.submit("/reverse")
         assert stage.main.peers.row_order == sorting._replace(
             is_descending=not sorting.is_descending
         )
         await stage.press("escape", "2")
-        await stage.say("/sort")
+        await stage.submit("/sort")
         assert "/sort works on tables" in stage.text
 
 
@@ -345,17 +345,17 @@ async def test_e_twice_writes_one_file_and_reports_it(
 
 async def test_settings_are_changed_and_reloaded_by_slash_command() -> None:
     async with staged(peopled(), settings=of_a_demo()) as stage:
-        await stage.say("/set_settings fanout=5")
+        await stage.submit("/set_settings fanout=5")
         assert "applied; a demonstration saves nothing" in stage.text
         assert [each.fanout for each in stage.host.configs] == [5]
-        await stage.say("/set_settings fanout=6 nonsense=1")
+        await stage.submit("/set_settings fanout=6 nonsense=1")
         assert "nonsense" in stage.text
-        await stage.say("/set_settings fanout=5")
+        await stage.submit("/set_settings fanout=5")
         assert "no changes" in stage.text
         assert len(stage.host.configs) == 1
-        await stage.say("/reload")
+        await stage.submit("/reload")
         assert "a demo has no settings or keys in files" in stage.text
-        await stage.say("/help deny")
+        await stage.submit("/help deny")
         assert "/deny PEER: Ban a peer" in stage.text
 
 

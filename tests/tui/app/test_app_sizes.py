@@ -1,4 +1,4 @@
-"""No word is cut that has room in another line, and no line stands empty that another panel needs."""
+"""At every size words are wrapped rather than cut, and panels share the spare lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALL = (40, 12)
 
 
 def whole(stage: Stage) -> str:
-    """All words on the screen, lines and frames taken away."""
+    """Return the words on the screen without line breaks and borders."""
     return " ".join(stage.text.replace("│", " ").split())
 
 
@@ -38,7 +38,7 @@ async def test_a_title_on_a_small_screen_keeps_what_fits() -> None:
     async with staged(size=SMALL) as stage:
         await stage.press("escape", "4")
         assert "next in" in stage.text
-        await stage.say("/trace hello")
+        await stage.submit("/trace hello")
         assert "…" not in stage.text.splitlines()[0]
 
 
@@ -54,7 +54,7 @@ async def test_tables_are_no_higher_than_their_rows_and_never_shrink_under_the_e
         await stage.paint()
         assert peers.outer_size.height == 10
         await stage.press("escape", "1", "z")
-        assert peers.outer_size.height > 20  # it has the screen to itself
+        assert peers.outer_size.height > 20  # it fills the screen
         await stage.press("z")
         assert peers.outer_size.height == 8
         host.peers = with_peers(50).peers

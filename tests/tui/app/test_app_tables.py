@@ -1,4 +1,4 @@
-"""Tables are sorted and filtered by what their keys say, and the cursor stays with its row."""
+"""Keys sort and filter tables, and the cursor stays on its row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from grapevine_proto.events import PeerState, Via
 from grapevine_proto.ids import Address
-from grapevine_tui.app.widgets.tables import address_sort_key
+from grapevine_tui.app.widgets.peer_table import address_sort_key
 from grapevine_tui.host.timeseries import AuthorTable
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged

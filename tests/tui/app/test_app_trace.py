@@ -1,4 +1,4 @@
-"""The trace screen: a bar that fills, figures, who has not answered; at every size."""
+"""The trace screen: coverage, latency, hops and members without a receipt, at every size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.events import MemberStatus, TraceUpdated
-from grapevine_tui.app.screens.trace import TraceScreen, eighths_bar, format_delay, trace_lines
+from grapevine_tui.app.screens.trace import TraceScreen, format_delay, trace_lines
+from grapevine_tui.app.widgets.charts import eighths_bar
 from grapevine_tui.app.widgets.text_view import Line
 from grapevine_tui.host.model import MAX_TRACES, Changes, Model, TraceEntry
 from grapevine_tui.text import cells
@@ -37,8 +38,8 @@ def is_front(stage: Stage) -> bool:
 
 
 async def traced(stage: Stage, text: str = "who is there") -> None:
-    """Say it, and let two of four answer."""
-    await stage.say(f"/trace {text}")
+    """Trace a message and let two of four members answer."""
+    await stage.submit(f"/trace {text}")
     stage.host.happen(TraceUpdated(a_trace(len(stage.host.broadcasts), 0, 4)))
     stage.host.happen(TraceUpdated(a_trace(len(stage.host.broadcasts), 2, 2)))
     await settle(stage)
@@ -97,7 +98,7 @@ async def test_older_traces_are_a_key_away() -> None:
         for text in ("first", "second", "third"):
             await traced(stage, text)
             await stage.press("escape")
-        await stage.say("/traces")
+        await stage.submit("/traces")
         assert "third" in stage.text
         assert "3 of 3" in stage.text
         assert "← Older" in stage.text
@@ -111,7 +112,7 @@ async def test_older_traces_are_a_key_away() -> None:
 @pytest.mark.asyncio
 async def test_without_a_trace_the_screen_explains_how_to_start_one() -> None:
     async with staged(peopled()) as stage:
-        await stage.say("/traces")
+        await stage.submit("/traces")
         assert "No traces yet" in stage.text
 
 

@@ -1,4 +1,4 @@
-"""The screen never says what is not so: every word is true of now, or carries its age."""
+"""The screen shows only current facts, or facts with their age."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_tui.app.screens.facts import peer_facts
-from grapevine_tui.app.widgets.format import STATUS_ORDER
 from grapevine_tui.app.widgets.grid import Grid, SortOrder
+from grapevine_tui.app.widgets.status_glyphs import STATUS_ORDER
 from grapevine_tui.control.jsonlines import message_to_json, peer_to_json
 from tests.tui.fake_host import ME, FakeHost
 from tests.tui.stage import staged
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio
 
 
 def of_each_kind() -> FakeHost:
-    """A peer that is not connected, for each thing that the cluster may hold of it, and others."""
+    """Return a host with a disconnected peer of each member status, and others."""
     host = FakeHost()
     lost_peer = {"state": PeerState.DISCONNECTED, "rtt_s": 0.081, "health": 0.4, "tokens": 7.0}
     host.peers = [
@@ -63,7 +63,7 @@ async def test_peers_and_members_stand_in_one_vocabulary() -> None:
             for row in stage.app.screen.query_one("#members", Grid).rows
         }
         for name in ("gone-5", "gone-6", "gone-7", "gone-8"):
-            assert members[name] == shown[name]  # the colour, too
+            assert members[name] == shown[name]  # including the color
 
 
 async def test_a_peer_without_a_link_has_no_figures_of_now() -> None:
@@ -184,7 +184,7 @@ async def test_attached_the_keys_and_texts_for_leaving_read_detach() -> None:
         await stage.press("ctrl+c", "escape", "question_mark", "G")
         assert "Detach; the node keeps running" in stage.text
         assert "Leave the cluster" not in stage.text
-        await stage.press("escape", "q")  # hangs up, and cuts nobody off
+        await stage.press("escape", "q")  # detaches without a confirmation
     assert stage.app.return_code == 0
     assert host.left == 1
 

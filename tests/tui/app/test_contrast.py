@@ -1,4 +1,4 @@
-"""Text can be read in every theme, on every ground it stands on."""
+"""Text is readable in every theme, on every background it is drawn on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grapevine_tui.app.contrast import (
     ensure_contrast,
     with_contrast,
 )
-from grapevine_tui.app.widgets.format import THEME_VARIABLES, THEMES
+from grapevine_tui.app.themes import THEME_VARIABLES, THEMES
 
 ALL = {**BUILTIN_THEMES, **{theme.name: theme for theme in THEMES}}
 PAINTED = {name: theme for name, theme in ALL.items() if not name.startswith("ansi-")}

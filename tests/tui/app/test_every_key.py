@@ -1,4 +1,4 @@
-"""Every key that the help names does what it says: none of them can be added without a line here."""
+"""Every key in the help does what it says; a key without a case here fails the test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINES = 60
 
 
 class Effect(NamedTuple):
-    """After `before` have been pressed, the key makes `shows` true, which it was not."""
+    """After the keys in `before`, the key makes `shows` true, which was false."""
 
     before: tuple[str, ...]
     shows: Check
@@ -50,7 +50,7 @@ def focused(name: str) -> Check:
 
 
 def line(number: int) -> Check:
-    """The cursor of the panel in front stands on its line of that number, from its end if negative."""
+    """Return whether the cursor of the panel in front is on that line; a negative one counts from the end."""
 
     def is_there(stage: Stage) -> bool:
         grid = stage.main.peers
@@ -189,7 +189,7 @@ def falling(grid: Grid) -> bool:
 
 
 async def begin_anew(stage: Stage) -> None:
-    """All as it was at the start, with the focus in the panels."""
+    """Restore the state of the start, with the focus in the panels."""
     app, main, host = stage.app, stage.main, stage.host
     while app.screen is not main:
         await app.pop_screen()
@@ -222,7 +222,7 @@ def a_host() -> FakeHost:
 
 
 def keys_of(section: str) -> list[tuple[str, str]]:
-    """(key, action) of everything that the help names in that section."""
+    """Return the (key, action) pairs of a section of the help."""
     part = dict(sections({}))[section]
     bindings = [each if isinstance(each, Binding) else Binding(*each) for each in part]
     return [(each.key, each.action) for each in Binding.make_bindings(bindings)]
@@ -248,9 +248,9 @@ async def test_every_key_of_the_help_does_what_it_describes(
         stage = Stage(app, host, pilot)
         for number, (key, action) in enumerate(keys_of(section)):
             effect = EFFECTS[section][action]
-            folder = tmp_path / f"{number}"
-            folder.mkdir()
-            monkeypatch.chdir(folder)
+            directory = tmp_path / f"{number}"
+            directory.mkdir()
+            monkeypatch.chdir(directory)
             await begin_anew(stage)
             for before in effect.before:
                 await pilot.press(before)

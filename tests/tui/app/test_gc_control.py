@@ -1,4 +1,4 @@
-"""The garbage collector in the app's hands: what it passes over, and what it still finds."""
+"""Garbage collection in the app: what is frozen, and what is still freed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def collector() -> Iterator[GcController]:
 
 
 def come(passes: int) -> list[list[object]]:
-    """As many new objects as take so many passes over the middle generation."""
+    """Create as many objects as cause that many middle collections."""
     wanted = gc.get_count()[2] + passes
     kept: list[list[object]] = []
     while gc.get_count()[2] < wanted:
@@ -52,7 +52,7 @@ def test_what_stays_is_passed_over_and_what_is_new_is_still_found(collector: GcC
     assert collector.collect_if_due(is_main_in_front=True)
     assert knot() is None
     assert gc.get_freeze_count() > frozen + len(kept) // 2
-    assert not collector.collect_if_due(is_main_in_front=True)  # not before as much has come again
+    assert not collector.collect_if_due(is_main_in_front=True)  # too few new objects
 
 
 def test_a_screen_in_front_is_never_frozen(collector: GcController) -> None:

@@ -1,4 +1,4 @@
-"""A terminal that vanishes or is not read takes nothing with it."""
+"""The app survives a terminal that hangs up, stalls, or sends arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from hypothesis import strategies as st
 
 from grapevine_tui.app.terminal import (
     MAX_QUEUED_BYTES,
-    NO_KEY,
     PASTE_BEGIN,
     PASTE_END,
     POP_TITLE,
     RESET_SEQUENCES,
+    UNUSED_KEY,
     BackgroundQuery,
     HangupSafeStream,
     PasteSafeDecoder,
     WindowTitle,
     _mode_sequences,
-    ascii_sign,
+    ascii_fallback,
     needs_ascii,
 )
-from grapevine_tui.app.widgets.format import BAR_EMPTY, BAR_FULL, STATUS_ORDER
+from grapevine_tui.app.widgets.charts import BAR_EMPTY, BAR_FULL
+from grapevine_tui.app.widgets.status_glyphs import STATUS_ORDER
 from grapevine_tui.control.client import send_command
 from grapevine_tui.text import cells, printable
 
 
 class Pipe(TextIOBase):
-    """A stream whose bytes wait in a pipe until somebody reads."""
+    """A stream that writes to a pipe."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -81,12 +82,12 @@ def test_a_terminal_that_is_not_read_holds_nothing_up_and_keeps_the_latest() -> 
     terminal = HangupSafeStream(pipe)
     terminal.write("\x1b[?1049h")
     frame = "\x1b[?2026h" + "x" * 100_000
-    for number in range(100):  # ten times what may wait
+    for number in range(100):  # ten times the queue's limit
         terminal.write(f"{frame}{number}.")
         terminal.write("\x1b[?2026l")
         terminal.write("\x1b[?7l")
         terminal.flush()
-        assert not terminal.consume_dropped_frames()  # it still does not read
+        assert not terminal.consume_dropped_frames()  # the terminal still does not read
     terminal.write("\x1b[?1049l")
     seen = pipe.read_until(b"\x1b[?1049l")
     assert len(seen) < 2 * MAX_QUEUED_BYTES
@@ -106,19 +107,19 @@ def test_modes_toggled_while_the_terminal_does_not_read_are_queued_once_each() -
 
 @contextlib.contextmanager
 def app_on_terminal(
-    folder: Path, *arguments: str, **variables: str
+    directory: Path, *arguments: str, **variables: str
 ) -> Iterator[tuple[Popen[bytes], int, int]]:
     """The real app with a real node on a pseudo terminal: its process and both ends."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (36, 120))
-    places = {f"XDG_{name}_HOME": str(folder / name) for name in ("CONFIG", "STATE", "DATA")}
+    places = {f"XDG_{name}_HOME": str(directory / name) for name in ("CONFIG", "STATE", "DATA")}
     process = Popen(
         [sys.executable, "-m", "grapevine_tui", "--port", "0", *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env={**os.environ, **places, "HOME": str(folder), "TERM": "xterm-256color", **variables},
-        cwd=folder,
+        env={**os.environ, **places, "HOME": str(directory), "TERM": "xterm-256color", **variables},
+        cwd=directory,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its window, so that it hangs up
     )
@@ -137,7 +138,7 @@ def test_a_window_that_is_closed_ends_the_app(tmp_path: Path) -> None:
     with app_on_terminal(tmp_path) as (process, master, slave):
         os.close(slave)
         shown = b""
-        while b"say something" not in shown:
+        while b"message to everyone" not in shown:
             shown += os.read(master, 65536)
         os.close(master)
         assert process.wait(timeout=30) == 0
@@ -149,7 +150,7 @@ def test_a_node_whose_terminal_is_not_read_answers_and_leaves(tmp_path: Path) ->
         found = termios.tcgetattr(slave)
         while not (state_dir / "control.sock").exists():
             assert process.poll() is None
-        for _ in range(40):  # asked until long after its frames have filled all queues
+        for _ in range(40):  # until long after its frames have filled all queues
             assert send_command(state_dir, {"cmd": "broadcast", "text": "x" * 1000})["ok"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
@@ -241,13 +242,13 @@ def test_an_answer_is_never_typed_however_it_is_cut(
 ) -> None:
     seen: list[bool] = []
     query = BackgroundQuery(lambda _: None, seen.append)
-    before = f"{before}a"  # so that no escape stands before it
+    before = f"{before}a"  # so that no escape precedes it
     try:
         pieces = cut_up(f"{before}\x1b]11;{color}{end}z".encode(), places)
         decoded = read_in(pieces)
     finally:
         query.drop()
-    assert decoded.replace("\x1b" + NO_KEY, "") == f"{before}z"
+    assert decoded.replace("\x1b" + UNUSED_KEY, "") == f"{before}z"
     assert seen == ([] if color == "what?" else [color != "rgb:0/0/0"])
 
 
@@ -275,7 +276,7 @@ def test_a_terminal_without_utf8_gets_ascii_alone(
         pytest.skip("the encoding is set from outside")
     with app_on_terminal(tmp_path, "--name", "zürich·1", **variables) as (process, master, _):
         shown = b""
-        while b"say something" not in shown or b"Peers" not in shown:
+        while b"message to everyone" not in shown or b"Peers" not in shown:
             shown += os.read(master, 65536)
         assert shown.isascii()
         assert b"----" in shown  # a border
@@ -287,14 +288,14 @@ def test_a_terminal_without_utf8_gets_ascii_alone(
 @given(st.characters(codec="utf-8"))
 def test_ascii_has_the_same_width_in_cells(character: str) -> None:
     character = printable(character)
-    assert sum(len(ascii_sign(each)) for each in character if not each.isascii()) == sum(
+    assert sum(len(ascii_fallback(each)) for each in character if not each.isascii()) == sum(
         cells(each) for each in character if not each.isascii()
     )
 
 
 def test_states_and_outcomes_have_signs_of_their_own_in_ascii() -> None:
     for signs in ({each.glyph for each in STATUS_ORDER}, {BAR_FULL, BAR_EMPTY}):
-        assert len({ascii_sign(each) for each in signs}) == len(signs)
+        assert len({ascii_fallback(each) for each in signs}) == len(signs)
 
 
 def test_a_locale_is_utf8_unless_it_names_another_encoding() -> None:

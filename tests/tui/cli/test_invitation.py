@@ -135,7 +135,7 @@ def test_a_damaged_line_is_one_line_and_exit_1_and_writes_nothing(bench: Bench) 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "damaged" in done.stderr
-    assert not (bench.folder / "config").exists()
+    assert not (bench.directory / "config").exists()
 
 
 def test_another_key_is_left_alone_and_the_new_one_lies_beside_it(tmp_path: Path) -> None:

@@ -432,7 +432,7 @@ def test_bytes_that_are_no_text_are_one_line_wherever_they_come_from(bench: Benc
 def test_a_file_whose_name_is_no_text_is_broadcast(bench: Bench) -> None:
     run, _ = bench.started()
     state_dir = run.ask(cmd="status")["state_dir"]
-    path = bench.folder / os.fsdecode(b"\xff\xe9")
+    path = bench.directory / os.fsdecode(b"\xff\xe9")
     path.write_bytes(b"hello")
     assert run.ask(cmd="broadcast", file=str(path))["ok"] is True
     done = bench.command("ctl", "--state-dir", state_dir, "broadcast", "--file", str(path))

@@ -71,7 +71,7 @@ def name_of(peer_id: PeerId) -> str:
     return "bob" if peer_id == ID else ""
 
 
-def told(event: Event) -> dict[str, Any]:
+def to_json(event: Event) -> dict[str, Any]:
     """What is printed for `event`, without the time."""
     described = event_to_json(event, name_of)
     assert described is not None
@@ -97,20 +97,20 @@ def test_a_message_has_text_and_base64() -> None:
         "text": "hi é",
         "base64": "aGkgw6k=",
     }
-    assert told(MessageReceived(MESSAGE)) == expected
-    assert told(MessageSent(MESSAGE, 2)) == expected | {"peers": 2}
+    assert to_json(MessageReceived(MESSAGE)) == expected
+    assert to_json(MessageSent(MESSAGE, 2)) == expected | {"peers": 2}
 
 
 def test_a_message_that_is_not_text_has_only_base64() -> None:
     private = Message(MessageId(PeerId(bytes(32)), 7, 1, True), b"\xff", 0, Via.EAGER, 1.0, True)
-    found = told(MessageReceived(private))
+    found = to_json(MessageReceived(private))
     assert found["id"].endswith(":7:p1")
     assert found["base64"] == "/w=="
     assert not found.keys() & {"text", "from_name"}
 
 
 def test_a_peer_event_has_the_previous_state() -> None:
-    assert told(PeerStateChanged(PEER, PeerState.CONNECTED, "silent")) == {
+    assert to_json(PeerStateChanged(PEER, PeerState.CONNECTED, "silent")) == {
         "event": "peer",
         "peer_id": HEX,
         "address": "[::1]:8000",
@@ -120,14 +120,14 @@ def test_a_peer_event_has_the_previous_state() -> None:
         "previous": "connected",
         "reason": "silent",
     }
-    assert told(PeerStateChanged(PEER, None, ""))["previous"] is None
+    assert to_json(PeerStateChanged(PEER, None, ""))["previous"] is None
 
 
 def test_members_rounds_and_errors_become_plain_objects() -> None:
     member = MemberInfo(ID, None, "", "bob", MemberStatus.SUSPECT, 7)
-    assert told(MemberChanged(member))["status"] == "suspect"
-    assert told(MemberChanged(member))["address"] is None
-    assert told(AntiEntropyRound(ROUND)) == {
+    assert to_json(MemberChanged(member))["status"] == "suspect"
+    assert to_json(MemberChanged(member))["address"] is None
+    assert to_json(AntiEntropyRound(ROUND)) == {
         "event": "round",
         "number": 4,
         "peer_id": HEX,
@@ -138,8 +138,8 @@ def test_members_rounds_and_errors_become_plain_objects() -> None:
         "duration_ms": 30.5,
         "outcome": "repaired",
     }
-    assert told(DialFailed(PLACE, "no answer"))["address"] == "[::1]:8000"
-    assert told(StateSaveFailed("disk full")) == {
+    assert to_json(DialFailed(PLACE, "no answer"))["address"] == "[::1]:8000"
+    assert to_json(StateSaveFailed("disk full")) == {
         "event": "state_save_failed",
         "problem": "disk full",
     }

@@ -41,7 +41,7 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
         "--name", "us", "--state-dir", "kept", "--peer", address, "--wait-peers", "1"
     )
     run.expect("ready")
-    path = bench.folder / "kept" / SOCKET_NAME
+    path = bench.directory / "kept" / SOCKET_NAME
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for word, shown in (
         ("peers", "bob"),
@@ -126,7 +126,7 @@ def test_without_a_state_directory_the_only_running_node_is_used(bench: Bench) -
 def test_a_socket_that_a_dead_node_left_is_replaced(bench: Bench) -> None:
     run, _ = bench.started("--state-dir", "kept")
     run.close()
-    assert (bench.folder / "kept" / SOCKET_NAME).exists()
+    assert (bench.directory / "kept" / SOCKET_NAME).exists()
     bench.started("--state-dir", "kept")
     assert bench.command("ctl", "--state-dir", "kept", "status").returncode == 0
 
@@ -341,7 +341,7 @@ def test_a_server_of_another_user_is_sent_nothing(
 
 
 def test_a_reload_reports_whether_it_succeeded(bench: Bench) -> None:
-    config = bench.folder / "c.toml"
+    config = bench.directory / "c.toml"
     config.write_text("fanout = 3\n")
     run, _ = bench.started("-c", str(config), "--state-dir", "kept")
     ctl = ("ctl", "--state-dir", "kept")
@@ -358,7 +358,7 @@ def test_a_reload_reports_whether_it_succeeded(bench: Bench) -> None:
 
 
 def test_ctl_set_settings_applies_all_changes_or_none(bench: Bench) -> None:
-    config = bench.folder / "c.toml"
+    config = bench.directory / "c.toml"
     config.write_text("# ours\nfanout = 3\n")
     run, _ = bench.started("-c", str(config), "--state-dir", "kept")
     ctl = ("ctl", "--state-dir", "kept", "set_settings")

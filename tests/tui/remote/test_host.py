@@ -66,7 +66,7 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
     us.expect("ready")
     bob.ask(cmd="broadcast", text="from before")
     us.expect("message", text="from before")
-    async with an_app(bench.folder / "kept") as (app, pilot, host):
+    async with an_app(bench.directory / "kept") as (app, pilot, host):
         await until(pilot, lambda: "● up      bob" in text_of(app))
         assert "attached:  us" in text_of(app)
         await until(pilot, lambda: "from before" in text_of(app))
@@ -109,7 +109,7 @@ async def test_a_lost_node_is_reported_at_once_and_found_again_when_it_is_back(
 ) -> None:
     us, _ = bench.started("--name", "us", "--state-dir", "kept")
     us.ask(cmd="broadcast", text="once")
-    async with an_app(bench.folder / "kept") as (app, pilot, host):
+    async with an_app(bench.directory / "kept") as (app, pilot, host):
         await until(pilot, lambda: "once" in text_of(app))
         us.process.kill()
         await until(pilot, lambda: ": it hung up" in text_of(app))
@@ -257,10 +257,10 @@ async def test_errors_of_the_node_arrive_unchanged(tmp_path: Path) -> None:
 
 
 async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench: Bench) -> None:
-    path = bench.folder / "node.toml"
+    path = bench.directory / "node.toml"
     path.write_text("# ours\nfanout = 3\n")
     us, _ = bench.started("--name", "us", "--state-dir", "kept", "-c", "node.toml")
-    async with an_app(bench.folder / "kept") as (app, pilot, host):
+    async with an_app(bench.directory / "kept") as (app, pilot, host):
         await pilot.press("escape", "C")
         await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
         assert isinstance(app.screen, SettingsScreen)

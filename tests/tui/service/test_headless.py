@@ -151,7 +151,7 @@ def test_the_commands_answer_with_what_there_is(bench: Bench) -> None:
     received = bob.expect("message")
     assert received["id"] == sent["id"]
     assert (received["direct"], received["base64"], "text" in received) == (True, "/wA=", False)
-    (bench.folder / "text").write_bytes(b"from a file")
+    (bench.directory / "text").write_bytes(b"from a file")
     assert run.ask(cmd="broadcast", file="text")["ok"] is True
     assert bob.expect("message")["text"] == "from a file"
     run.write("/send bob by slash\n")
@@ -197,7 +197,7 @@ def test_the_end_of_input_is_ignored_unless_configured(bench: Bench) -> None:
 
 
 def test_input_may_be_a_plain_file(bench: Bench) -> None:
-    path = bench.folder / "commands"
+    path = bench.directory / "commands"
     path.write_text("\n\r\n/status\r\n/peers\n")
     with path.open("rb") as file:
         run = bench.run("--on-eof", "exit", stdin=file)
@@ -213,7 +213,7 @@ def test_a_closed_stdin_is_an_end_of_input_and_no_socket_reuses_its_descriptor(
     done = subprocess.run(
         ["sh", "-c", command],
         capture_output=True,
-        env={"PATH": os.environ["PATH"], "HOME": str(bench.folder)},
+        env={"PATH": os.environ["PATH"], "HOME": str(bench.directory)},
         timeout=WAIT_S,
         check=False,
     )
@@ -246,7 +246,7 @@ def test_a_second_signal_ends_it_at_once(bench: Bench) -> None:
 
 
 def test_a_hangup_reloads_keys_and_a_mistake_changes_nothing(bench: Bench) -> None:
-    path = bench.folder / "c.key"
+    path = bench.directory / "c.key"
     ClusterKey.generate().save(path)
     run, address = bench.started("-k", str(path), "-l", "info")
     path.chmod(0o644)
@@ -266,7 +266,7 @@ def test_a_hangup_reloads_keys_and_a_mistake_changes_nothing(bench: Bench) -> No
 def test_changes_that_need_a_restart_are_reported_as_pending_and_not_as_in_effect(
     bench: Bench,
 ) -> None:
-    config = bench.folder / "c.toml"
+    config = bench.directory / "c.toml"
     config.write_text('name = "one"\ncluster = "red"\nzone = "z1"\nfanout = 3\n')
     run, _ = bench.started("-c", str(config), "--state-dir", "kept", "-l", "info")
     before = run.ask(cmd="status")
@@ -311,7 +311,7 @@ def test_two_nodes_on_any_port_each_find_a_place_and_two_on_one_place_do_not(ben
     for run in runs:
         run.expect("started")
     kept = {run.ask(cmd="status")["state_dir"] for run in runs}
-    root = bench.folder / "state" / "grapevine"
+    root = bench.directory / "state" / "grapevine"
     assert kept == {str(root / f"any-{number}") for number in (1, 2, 3)}
     second = bench.run("--state-dir", str(root / "any-1"))
     assert second.process.wait(timeout=WAIT_S) == 5
@@ -332,8 +332,8 @@ def test_an_identity_keeps_its_name_over_a_restart(bench: Bench) -> None:
 async def test_a_node_that_stops_by_itself_reports_the_error_as_reason(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(bench.folder))
-    flags = {"port": "0", "app.state_dir": str(bench.folder / "kept"), "app.headless": True}
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(bench.directory))
+    flags = {"port": "0", "app.state_dir": str(bench.directory / "kept"), "app.headless": True}
     out, write_end = os.pipe()
     headless = Headless(load_settings(flags, {}).with_keys(), stdin=None, stdout=write_end)
     running = asyncio.create_task(headless.run())

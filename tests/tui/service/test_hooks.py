@@ -54,7 +54,7 @@ def test_a_program_gets_the_event_on_its_stdin_and_no_shell_reads_it(bench: Benc
     other, _ = bench.started("--peer", address, "--wait-peers", "1")
     other.expect("ready")
     other.write("$(touch there) `touch there`; touch there\n")
-    (line,) = wait_for(bench.folder / "it is; $(touch here)", 1)
+    (line,) = wait_for(bench.directory / "it is; $(touch here)", 1)
     reported = json.loads(line)
     assert (reported["event"], reported["text"]) == (
         "message",
@@ -69,8 +69,8 @@ def test_a_program_gets_the_event_on_its_stdin_and_no_shell_reads_it(bench: Benc
         "no-such-program",
         "failed",
     )
-    assert not (bench.folder / "here").exists()
-    assert not (bench.folder / "there").exists()
+    assert not (bench.directory / "here").exists()
+    assert not (bench.directory / "there").exists()
 
 
 def test_ready_and_stopped_run_programs_too_and_the_last_outlives_the_node(bench: Bench) -> None:
@@ -78,10 +78,10 @@ def test_ready_and_stopped_run_programs_too_and_the_last_outlives_the_node(bench
     hooks = [word for event in ("ready", "stopped") for word in ("--on", event, f"{keep} {event}")]
     run, address = bench.started(*hooks)
     bench.started("--peer", address)
-    (ready,) = wait_for(bench.folder / "ready", 1)
+    (ready,) = wait_for(bench.directory / "ready", 1)
     assert (json.loads(ready)["event"], json.loads(ready)["peers"]) == ("ready", 1)
     assert run.end() == 0
-    (stopped,) = wait_for(bench.folder / "stopped", 1)
+    (stopped,) = wait_for(bench.directory / "stopped", 1)
     assert json.loads(stopped)["event"] == "stopped"
     assert json.loads(stopped)["reason"] == run.seen[-1]["reason"] == "sigterm"
 
@@ -93,7 +93,7 @@ def test_ready_waits_for_as_many_as_were_asked_for(bench: Bench) -> None:
     run.expect("peer", state="connected")
     bench.started("--peer", address)
     run.expect("ready")
-    (line,) = wait_for(bench.folder / "ready", 1)
+    (line,) = wait_for(bench.directory / "ready", 1)
     assert json.loads(line)["peers"] == 2
 
 
@@ -191,7 +191,7 @@ async def test_what_children_of_a_program_hold_open_is_not_waited_for(tmp_path: 
 def test_a_program_that_others_can_change_is_rejected_before_the_node_starts(
     bench: Bench,
 ) -> None:
-    program = bench.folder / "program"
+    program = bench.directory / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o777)
     run = bench.run("--on", "started", str(program))
@@ -201,10 +201,10 @@ def test_a_program_that_others_can_change_is_rejected_before_the_node_starts(
 
 
 def test_config_check_refuses_such_a_program_too(bench: Bench) -> None:
-    program = bench.folder / "program"
+    program = bench.directory / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o777)
-    (bench.folder / "c.toml").write_text(f'[app]\non = ["started {program}"]\n')
+    (bench.directory / "c.toml").write_text(f'[app]\non = ["started {program}"]\n')
     done = bench.command("config", "check", "c.toml")
     assert done.returncode == 2
     assert "writable by others (mode 0777)" in done.stderr

@@ -26,7 +26,7 @@ needs_extra = pytest.mark.skipif(not HAS_EXTRA, reason="the extra `web` is not i
 
 def test_without_the_extra_it_is_one_line_that_names_it(bench: Bench) -> None:
     package = (
-        bench.folder / "textual_serve"
+        bench.directory / "textual_serve"
     )  # found first, and with no server in it: as if not there
     package.mkdir()
     (package / "__init__.py").touch()
@@ -87,8 +87,8 @@ async def test_only_a_client_with_the_full_address_gets_the_app(bench: Bench) ->
 
     bob, address = bench.started("--name", "bob", "--profile", "local")
     options = ("--port", "0", "--name", "ams-1", "--peer", address, "--state-dir", "kept")
-    async with in_browser(bench.folder, *options) as (page, token):
-        kept = bench.folder / "kept" / "web.url"
+    async with in_browser(bench.directory, *options) as (page, token):
+        kept = bench.directory / "kept" / "web.url"
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         assert kept.read_text() == f"{page}?token={token}\n"
         async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as browser:

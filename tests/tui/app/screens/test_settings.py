@@ -1,4 +1,4 @@
-"""Every setting is seen with where it came from, changed in place, applied and saved."""
+"""Every setting is shown with its source, edited in place, applied and saved."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def line_of(stage: Stage, name: str) -> str:
 
 
 async def seek(stage: Stage, name: str) -> None:
-    """Have the cursor on that setting and no other on the screen."""
+    """Filter the table to one setting, with the cursor on it."""
     await stage.press("slash", *f"setting:{name}", "enter", "g")
 
 
@@ -147,7 +147,7 @@ async def test_changes_that_need_a_restart_or_are_overridden_are_reported(
         assert toast.message == (
             "saved in ~/g.toml; applies after a restart: zone; zone is overridden by --zone"
         )
-        assert stage.host.configs[-1].zone == "us"  # the node itself leaves it for the restart
+        assert stage.host.configs[-1].zone == "us"  # the node applies it at the restart
 
 
 async def test_leaving_with_changes_asks_first(settings: Settings) -> None:
@@ -224,7 +224,7 @@ async def test_hostile_values_are_shown_and_neither_obeyed_nor_fatal(
         async with opened(settings) as stage:
             await seek(stage, "name")
             await stage.press("enter")
-            if stage.app.focused is not None and "wish" in stage.app.focused.classes:
+            if stage.app.focused is not None and "line-input" in stage.app.focused.classes:
                 stage.app.focused.post_message(Paste(name))
                 await stage.paint()
             for line in stage.text.split("\n"):

@@ -1,4 +1,4 @@
-"""What is typed is helped along, and what is pasted is meant."""
+"""The compose box completes commands, escapes pastes and keeps rejected lines."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ async def test_ctrl_c_clears_the_line_which_waits_in_the_history_and_never_quits
     async with staged(peopled()) as stage:
         await stage.press("i", *"hello", "ctrl+c")
         assert draft_of(stage) == ""
-        assert "up brings the line back" in stage.text
+        assert "up restores the line" in stage.text
         await stage.press("up")
         assert draft_of(stage) == "hello"
         await stage.press("ctrl+c", "ctrl+c")
-        assert "esc goes to the panels, and q there leaves" in stage.text
+        assert "to quit, press esc, then q" in stage.text
         assert stage.host.left == 0
 
 
 @pytest.mark.parametrize("line", ["q", "?", ":q", "exit", " z "])
 async def test_a_line_that_resembles_a_key_is_sent_only_at_the_second_enter(line: str) -> None:
     async with staged(peopled()) as stage:
-        await stage.say(line)
+        await stage.submit(line)
         assert stage.host.broadcasts == []
         assert "was not sent" in stage.text
         assert draft_of(stage) == line
@@ -91,7 +91,7 @@ async def test_a_line_that_resembles_a_key_is_sent_only_at_the_second_enter(line
 
 async def test_an_error_about_a_line_is_cleared_when_the_line_changes() -> None:
     async with staged(peopled()) as stage:
-        await stage.say("/nonsense")
+        await stage.submit("/nonsense")
         assert "unknown command /nonsense" in stage.text
         await stage.press("x")
         assert "unknown command /nonsense" not in stage.text

@@ -1,4 +1,4 @@
-"""Sheets of facts: names beside values, broken at any width without losing a letter."""
+"""Fact sheets wrap at any width without losing a character."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from textual.selection import Selection
 
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.contrast import with_contrast
+from grapevine_tui.app.themes import THEME_VARIABLES
 from grapevine_tui.app.widgets.fact_sheet import Fact, FactSheet, layout_facts, layout_two_columns
-from grapevine_tui.app.widgets.format import THEME_VARIABLES
 from grapevine_tui.text import cells, wrap
 from tests.tui.stage import lines_of
 
@@ -33,7 +33,7 @@ def test_lines_are_wrapped_between_words_and_a_long_word_anywhere() -> None:
     assert list(wrap("answers what it is sent", 12)) == ["answers what", "it is sent"]
     assert list(wrap("abcdefgh", 3)) == ["abc", "def", "gh"]
     assert list(wrap("日本語", 5)) == ["日本", "語"]
-    assert list(wrap("日本", 1)) == ["日", "本"]  # a letter wider than the line still comes
+    assert list(wrap("日本", 1)) == ["日", "本"]  # a character wider than the line is kept
     assert list(wrap("", 5)) == [""]
 
 

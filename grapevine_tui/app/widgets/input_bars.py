@@ -1,0 +1,166 @@
+"""One-line inputs that open over a panel: the filter and the editor of a setting.
+
+Invariants:
+
+- Pasted text is reduced to its first line with control characters escaped.
+- `FilterBar` reports every change at once; `EditBar` validates while typing and changes nothing before
+  Enter.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from grapevine_tui.app.widgets.draft import escape_controls
+from grapevine_tui.text import printable
+
+
+class LineInput(Input):
+    """An input that Escape cancels and that takes one line of a paste."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Keep"),
+        Binding("escape", "cancel", "Drop"),
+    ]
+
+    class Canceled(Message):
+        """Escape."""
+
+    def start_editing(self, text: str) -> None:
+        """Put `text` in the input, without a `Changed`, and focus it. The focus must move at once: the next
+        keys may already be queued."""
+        with self.prevent(Input.Changed):
+            self.value = text
+        self.cursor_position = len(text)
+        self.screen.set_focus(self)
+
+    def _on_paste(self, event: events.Paste) -> None:
+        event.prevent_default()
+        event.stop()
+        lines = escape_controls(event.text).split("\n")
+        self.insert_text_at_cursor(lines[0][:1000])
+
+    def check_consume_key(self, key: str, character: str | None = None) -> bool:
+        # Textual does not count "slash" as a character and would offer its binding in the footer.
+        return key == "slash" or super().check_consume_key(key, character)
+
+    def action_cancel(self) -> None:
+        self.post_message(self.Canceled())
+
+
+class FilterBar(Horizontal):
+    """A prompt and an input. Posts `Changed` for each edit and `Closed` at Enter or Escape."""
+
+    class Changed(Message):
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Closed(Message):
+        """Typing ended. The filter stays unless `is_cleared`."""
+
+        def __init__(self, is_cleared: bool) -> None:
+            super().__init__()
+            self.is_cleared = is_cleared
+
+    def __init__(self, *, id: str = "filter") -> None:
+        super().__init__(id=id, classes="filterbar")
+        self._prompt = Static(Content("/"), classes="filterprompt", markup=False)
+        self.line_input = LineInput(compact=True, placeholder="words", classes="line-input")
+        self.display = False
+
+    def compose(self) -> ComposeResult:
+        yield self._prompt
+        yield self.line_input
+
+    def open(self, label: str, text: str, hint: str) -> None:
+        """Open the bar for the panel `label` with its current filter `text`."""
+        self._prompt.update(Content(f"/ {label}"))
+        self.line_input.placeholder = hint
+        self.display = True
+        self.line_input.start_editing(text)
+
+    def on_input_changed(self, message: Input.Changed) -> None:
+        message.stop()
+        self.post_message(self.Changed(message.value))
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        message.stop()
+        self._close(is_cleared=not message.value.strip())
+
+    def on_line_input_canceled(self, message: LineInput.Canceled) -> None:
+        message.stop()
+        self._close(is_cleared=True)
+
+    def _close(self, *, is_cleared: bool) -> None:
+        self.display = False
+        self.post_message(self.Closed(is_cleared))
+
+
+class EditBar(Vertical):
+    """A prompt, an input and an error line."""
+
+    class Changed(Message):
+        """The text was edited; the screen validates it."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Submitted(Message):
+        """Enter."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class Canceled(Message):
+        """Escape."""
+
+    def __init__(self) -> None:
+        super().__init__(id="edit")
+        self._prompt = Static(classes="filterprompt", markup=False)
+        self.line_input = LineInput(compact=True, classes="line-input")
+        self._error_label = Static(id="edit-error", markup=False)
+        self.display = False
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(classes="filterbar"):
+            yield self._prompt
+            yield self.line_input
+        yield self._error_label
+
+    def open(self, name: str, text: str) -> None:
+        """Open the bar for the setting `name` with its value `text`."""
+        self._prompt.update(Content(f"{name} ="))
+        self.show_error("")
+        self.display = True
+        self.line_input.start_editing(text)
+
+    def show_error(self, text: str) -> None:
+        """Show an error; "" hides the line."""
+        self._error_label.update(Content(printable(text)))
+        self._error_label.display = bool(text)
+
+    def close(self) -> None:
+        self.display = False
+
+    def on_input_changed(self, message: Input.Changed) -> None:
+        message.stop()
+        self.post_message(self.Changed(message.value))
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        message.stop()
+        self.post_message(self.Submitted(message.value))
+
+    def on_line_input_canceled(self, message: LineInput.Canceled) -> None:
+        message.stop()
+        self.post_message(self.Canceled())
