@@ -269,10 +269,10 @@ class Watch:
         self, engine: Engine, datagram: bytes, receive: Callable[[], None]
     ) -> None:
         """A datagram of an unauthenticated peer is answered with no more bytes than it has, or
-        dropped and counted once, and leaves no state. A replayed packet that was lost the first
-        time is valid from any address.
+        dropped and counted once, and leaves no state. A replayed packet of a session or a dial that was
+        lost the first time is valid from any address.
         """
-        if datagram[:1] == bytes((codec.DATA,)):
+        if datagram[:1] and datagram[0] in (codec.DATA, codec.CHALLENGE, codec.WELCOME):
             receive()
             return
         before, dropped_before = inside.protected_tables(engine), inside.drop_count(engine)
