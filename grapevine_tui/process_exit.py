@@ -35,7 +35,7 @@ EXIT_CODE_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
 )
 
 LEAVE_TIMEOUT_S: Final = 5.0  # unattended: a reconnect and a retransmission fit
-INTERACTIVE_LEAVE_TIMEOUT_S: Final = 2.0  # somebody waits for the prompt; several round trips fit
+INTERACTIVE_LEAVE_TIMEOUT_S: Final = 2.0  # a user waits for the shell; several round trips fit
 SIGNAL_LEAVE_TIMEOUT_S: Final = 0.3  # of the 500 ms within which a signal ends the process
 
 

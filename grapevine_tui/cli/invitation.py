@@ -65,7 +65,7 @@ class Invitation:
         """
         text = "".join(line.split())  # an email client may have wrapped it
         if not text.startswith(PREFIX):
-            raise InvalidInvitation(f"this is no invitation; one begins with {PREFIX}")
+            raise InvalidInvitation(f"not an invitation: expected a line starting with {PREFIX}")
         text = text.removeprefix(PREFIX)
         try:
             data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -130,7 +130,7 @@ def accept_invitation(
     new = edit_keeping_comments(text, changes)
     if new is None:
         raise ConfigError(
-            "config", f"{config_file}: not changed; write in it: {_format_settings(changes)}"
+            "config", f"{config_file}: not changed; add to it: {_format_settings(changes)}"
         )
     try:
         make_private_directory(config_file.parent)
@@ -155,7 +155,7 @@ def _choose_key_file(invitation: Invitation, directory: Path) -> tuple[Path, boo
             return path, True
         if ClusterKey.load(path) == key:
             return path, False
-    raise KeyFileError(f"key file {path}: holds another key; it is left alone")
+    raise KeyFileError(f"key file {path}: contains another key; not overwritten")
 
 
 def _required_changes(

@@ -47,19 +47,19 @@ def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> in
     key_file = settings.key_files[0] if settings.key_files else ensure_user_key()
     status = _running_status(flags)
     if status is None:
-        _print_note("no node runs here now; the address is the one it would have")
+        _print_note("no node is running; the invitation has the address it would use")
         invitation = invitation_of(key_file, settings.node.cluster, [_configured_address(settings)])
     else:
         invitation = invitation_of(key_file, status["cluster"], [status["advertised"]])
         if invitation.key.fingerprint not in status["keys"]:
             raise KeyFileError(
-                f"key file {key_file}: not a key of the running node; name its own by --key-file"
+                f"key file {key_file}: not a key of the running node; pass its key with --key-file"
             )
     if all(is_loopback(each) for each in invitation.addresses):
         _print_note(_loopback_hint(settings))
     addresses = ", ".join(invitation.addresses)
     _print_note(
-        f"whoever has this line can join {invitation.cluster!r} at {addresses}: keep it secret"
+        f"anyone with this line can join {invitation.cluster!r} at {addresses}; keep it secret"
     )
     click.echo(invitation.to_line())
     return 0
@@ -69,10 +69,13 @@ def _loopback_hint(settings: Settings) -> str:
     """Explain what to do if no address of an invitation can be reached from another machine."""
     if not settings.node.advertise and is_wildcard(split_host_port(settings.node.bind)[0]):
         return (
-            "only this machine can dial that: it has no address but loopback now; bring its network up,"
-            " or start the node with --advertise HOST:PORT, as others reach it"
+            "warning: only this machine can reach that address: it has loopback addresses only; connect it"
+            " to a network, or start the node with --advertise HOST:PORT"
         )
-    return "only this machine can dial that; for others, start the node with --host 0.0.0.0"
+    return (
+        "warning: only this machine can reach that address; start the node with --host 0.0.0.0"
+        " or set --advertise"
+    )
 
 
 def _running_status(flags: dict[str, Any]) -> Object | None:
@@ -100,7 +103,7 @@ def join(flags: dict[str, Any]) -> int:
     Writes the key and the settings that the invitation contains. A key is never overwritten.
     """
     if sys.stdin.isatty():
-        line = getpass.getpass("The invitation (it is not shown): ")
+        line = getpass.getpass("Invitation (hidden): ")
     else:
         line = sys.stdin.readline(MAX_LINE_CHARACTERS)
     invitation = Invitation.from_line(line)
@@ -109,12 +112,12 @@ def join(flags: dict[str, Any]) -> int:
     is_user_config = path == user_config_directory() / CONFIG_FILE
     result = accept_invitation(invitation, path, is_user_config=is_user_config)
     key = invitation.key.fingerprint
-    verb = "made" if result.is_new_key else "had already"
-    click.echo(printable(f"{verb} the cluster key {key} in {result.key_file}"))
-    changed = ", ".join(result.changed) or "nothing; all was there"
+    verb = "saved" if result.is_new_key else "already had"
+    click.echo(printable(f"{verb} cluster key {key} in {result.key_file}"))
+    changed = ", ".join(result.changed) or "nothing new"
     click.echo(printable(f"set in {result.config_file}: {changed}"))
     option = "" if is_user_config else f" --config {path}"
-    click.echo(printable(f"now start it: grapevine-tui{option}"))
+    click.echo(printable(f"start the node: grapevine-tui{option}"))
     return 0
 
 

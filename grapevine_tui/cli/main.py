@@ -130,8 +130,8 @@ def format_error(error: BaseException) -> str:
     elif isinstance(error, MemoryError):
         problem = "out of memory"
     else:
-        problem = f"a fault of this program: {type(error).__name__}: {error}"
-        logger.debug("a fault", exc_info=error)
+        problem = f"internal error: {type(error).__name__}: {error}"
+        logger.debug("internal error", exc_info=error)
     return " ".join(problem.split())
 
 
@@ -247,7 +247,7 @@ def keygen(file: Path | None) -> int:
         make_private_directory(path.parent)
     key = ClusterKey.generate()
     key.save(path)
-    click.echo(printable(f"made the cluster key {key.fingerprint} in {path}; keep it secret"))
+    click.echo(printable(f"saved cluster key {key.fingerprint} to {path}; keep it secret"))
     return EXIT_OK
 
 
@@ -280,7 +280,7 @@ def config_init(flags: dict[str, Any], file: Path | None, profile: str | None) -
         # A service reads it as another user.
         atomic_create(path, render(chosen).encode(), mode=SHARED_MODE)
     except FileExistsError:
-        raise ConfigError("config", f"{path}: there is a file already; it is left alone") from None
+        raise ConfigError("config", f"{path}: file exists; not overwritten") from None
     click.echo(printable(f"wrote {path}, profile {chosen}"))
     return EXIT_OK
 
@@ -308,5 +308,5 @@ def config_check(flags: dict[str, Any], file: str | None) -> int:
     for warning in settings.warnings:
         click.echo(printable(f"{PROGRAM}: {warning}"), err=True)
     config_file = next(each.value for each in settings.values if each.name == "app.config")
-    click.echo(printable(f"{config_file or 'the settings'}: right"))
+    click.echo(printable(f"{config_file or 'the settings'}: OK"))
     return EXIT_OK

@@ -104,7 +104,7 @@ class SimOptions:
 
 
 class SimRun:
-    """A simulation of `options` in progress. `tell` is called with the number of messages sent."""
+    """A simulation of `options` in progress. `on_progress` is called with the number of messages sent."""
 
     def __init__(self, options: SimOptions, on_progress: Callable[[int], None]) -> None:
         self._options = options
@@ -203,7 +203,7 @@ class SimRun:
 def run_simulation(
     options: SimOptions, on_progress: Callable[[int], None] = lambda _: None
 ) -> SimResult:
-    """Simulate `options`; `tell` is called with the number of messages sent so far."""
+    """Simulate `options`; `on_progress` is called with the number of messages sent so far."""
     with memoized():
         started_at = time.perf_counter()
         result = SimRun(options, on_progress).run()
@@ -236,7 +236,7 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
         return lambda _: None
 
     def print_progress(sent: int) -> None:
-        text = f"{options.nodes:,} nodes: {sent:,} of {options.messages:,} said"
+        text = f"{options.nodes:,} nodes: {sent:,} of {options.messages:,} sent"
         click.echo(f"\r{text}\x1b[K", err=True, nl=False)
 
     return print_progress

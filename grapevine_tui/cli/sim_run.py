@@ -187,7 +187,7 @@ def plot_coverage(latencies_s: Sequence[float], expected: int) -> list[str]:
     """Plot coverage over time: the share of all deliveries made by each moment."""
     width, height = PLOT_CELLS
     if not latencies_s or not expected:
-        return ["nobody was reached"]
+        return ["no node was reached"]
     last_s = percentile(
         latencies_s, 0.99
     )  # one late repair would compress everything else to the left

@@ -162,7 +162,7 @@ class SettingsEditor:
         pending_restart = set(self.pending_restart)
         return tuple(
             each._replace(
-                origin=f"until the restart: {running_values.get(each.name) or '-'}; {each.origin}"
+                origin=f"until restart: {running_values.get(each.name) or '-'}; {each.origin}"
             )
             if each.name in pending_restart and each.origin != EDITED_ORIGIN
             else each
@@ -181,7 +181,7 @@ class SettingsEditor:
         ConfigError, KeyFileError.
         """
         if not is_editable(name):
-            raise ConfigError(name, "chosen at the start only")
+            raise ConfigError(name, "can be set only at start")
         value = parse_value(name, text, self.value(name).value)
         return self._load(self._applied | self._pending | {name: value})
 

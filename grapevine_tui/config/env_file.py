@@ -120,7 +120,7 @@ def without_service_links(variables: Mapping[str, str], source: str) -> Variable
 def unknown_variable_warnings(variables: Mapping[str, str], source: str) -> tuple[str, ...]:
     """Return a warning for each variable with our prefix that is not a setting."""
     return tuple(
-        f"{name} in {source} is no setting{did_you_mean(name, KNOWN_VARIABLES)}"
+        f"{name} in {source} is not a setting{did_you_mean(name, KNOWN_VARIABLES)}"
         for name in variables
         if name.startswith(VARIABLE_PREFIX) and name not in KNOWN_VARIABLES
     )

@@ -75,7 +75,7 @@ def expand_user(name: str, path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise ConfigError(name, f"{path!r}: there is no such user or home directory") from None
+        raise ConfigError(name, f"{path!r}: no such user or home directory") from None
 
 
 def home_directory() -> Path | None:

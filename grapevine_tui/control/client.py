@@ -42,7 +42,7 @@ def send_command(state_dir: Path, command: Object) -> Object:
     CommandFailed.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise NodeUnreachable("this system has no Unix sockets, so there is nothing to ask")
+        raise NodeUnreachable("the control socket needs Unix sockets, which this system lacks")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(REPLY_TIMEOUT_S)
         try:
@@ -68,7 +68,9 @@ def send_command(state_dir: Path, command: Object) -> Object:
         reply: Object = json.loads(line)
         is_ok = reply["ok"]
     except (ValueError, KeyError, TypeError):
-        raise NodeUnreachable(f"what answers at {state_dir} is not a node") from None
+        raise NodeUnreachable(
+            f"the process that answers at {state_dir} is not a Grapevine node"
+        ) from None
     if not is_ok:
         raise CommandFailed(str(reply.get("error")))
     return reply
@@ -104,7 +106,7 @@ def find_state_dir(flags: dict[str, Any]) -> Path:
         return expand_user("app.state_dir", flags["app.state_dir"])
     settings = load_settings(flags, os.environ)
     if settings.state_dir is None:
-        raise NodeUnreachable("a demonstration keeps no state, so it has no control socket")
+        raise NodeUnreachable("a demo keeps no state and has no control socket")
     if not settings.spare_state_dirs:
         return settings.state_dir
     listening = [
@@ -113,7 +115,7 @@ def find_state_dir(flags: dict[str, Any]) -> Path:
     if len(listening) > 1:
         listed = ", ".join(each.name for each in listening)
         raise NodeUnreachable(
-            f"several nodes run in {user_state_directory()}: {listed}; say which by --state-dir"
+            f"several nodes run in {user_state_directory()}: {listed}; choose one with --state-dir"
         )
     return listening[0] if listening else settings.state_dir
 

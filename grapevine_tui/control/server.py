@@ -116,7 +116,7 @@ class ControlServer:
         """Remove a stale socket. The lock of the state directory excludes another running node."""
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise FileExistsError(errno.EEXIST, "is in the way", str(self._path))
+                raise FileExistsError(errno.EEXIST, "exists and is not a socket", str(self._path))
             self._path.unlink()
 
     def _unlink_socket(self) -> None:
@@ -134,7 +134,7 @@ class ControlServer:
                 self._clients.discard(oldest_idle)
                 oldest_idle.cancel()
             if len(self._clients) >= MAX_CLIENTS:
-                error = f"{MAX_CLIENTS} others are connected; one of them has to go first"
+                error = f"too many clients: {MAX_CLIENTS} are connected"
                 writer.write(encode_event("reply", {"request": None, "ok": False, "error": error}))
                 return
             self._clients.add(task)

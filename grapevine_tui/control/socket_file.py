@@ -22,7 +22,7 @@ PEER_CREDENTIALS: Final = struct.Struct(
 
 @contextlib.contextmanager
 def connectable_path(path: Path) -> Iterator[str]:
-    """A name for the socket at `path` that is short enough for the system, where there is one."""
+    """Yield a name of the socket at `path` that is short enough to bind and connect, if there is one."""
     text = str(path)
     if len(os.fsencode(text)) <= MAX_SOCKET_PATH_BYTES or not Path("/proc/self/fd").is_dir():
         yield text
@@ -35,11 +35,16 @@ def connectable_path(path: Path) -> Iterator[str]:
 
 
 def check_server_owner(sock: Any, path: Path) -> None:
-    """Raises UntrustedFile where what answers at `path`, to which `sock` is connected, runs as another
-    user: it would be given what was meant for the node. Root may ask anyone's node."""
+    """Raise UntrustedFile if the process that serves `path` runs as another user.
+
+    `sock` is connected to it. Such a process would receive what is meant for the node. Root may query
+    the node of any user.
+    """
     if sys.platform != "linux" or os.geteuid() == 0:
         return
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
     _, uid, _ = PEER_CREDENTIALS.unpack(credentials)
     if uid not in (0, os.geteuid()):
-        raise UntrustedFile(path, f"what answers there belongs to uid {uid}, not to this user")
+        raise UntrustedFile(
+            path, f"the process that answers belongs to uid {uid}, not to this user"
+        )

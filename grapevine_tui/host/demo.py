@@ -65,7 +65,7 @@ MESSAGE_TEXTS: Final = (
     "thanks, looking",
     "looks good from here",
     '{"job":"reindex","done":0.62}',
-    "größer als gedacht: 3 GB log an einem Tag",
+    "log volume up 12 % since yesterday",
     "夜間バッチ完了",
 )
 

@@ -207,7 +207,7 @@ class Host:
         """Ban a peer until the node restarts. A full ID need not be known. Raises UnknownPeer."""
         peer_id = _parse_peer_id(peer_ref) or self.resolve(peer_ref)
         if peer_id == self.node.peer_id:
-            raise UnknownPeer("this node cannot shut itself out")
+            raise UnknownPeer("a node cannot deny itself")
         return self._set_denied(peer_id, is_denied=True)
 
     async def forget(self, peer_id: PeerId) -> None:
@@ -225,8 +225,8 @@ class Host:
         found = [each for each in denied if prefix and str(each).startswith(prefix)]
         found = found or [each for each in self._matches(peer_ref) if each in denied]
         if len(found) != 1:
-            count_text = "more than one" if found else "nobody"
-            raise UnknownPeer(f"{count_text} who is shut out is called {printable(peer_ref)!r}")
+            count_text = "several denied peers match" if found else "no denied peer matches"
+            raise UnknownPeer(f"{count_text} {printable(peer_ref)!r}")
         return self._set_denied(found[0], is_denied=False)
 
     def _set_denied(self, peer_id: PeerId, *, is_denied: bool) -> PeerId:
@@ -260,13 +260,11 @@ class Host:
             listed = ", ".join(ids[:MAX_IDS_IN_ERROR]) + (
                 ", ..." if len(ids) > MAX_IDS_IN_ERROR else ""
             )
-            raise UnknownPeer(
-                f"{printable(peer_ref)!r} may be any of {len(ids)}: {listed}; give more of the id"
-            )
+            raise UnknownPeer(f"{printable(peer_ref)!r} is ambiguous: {listed}; use a longer ID")
         if peer_ref and self._matches(peer_ref):
-            raise UnknownPeer(f"{printable(peer_ref)!r} is this node itself")
+            raise UnknownPeer(f"{printable(peer_ref)!r} is this node")
         raise UnknownPeer(
-            f"nobody here is called {printable(peer_ref)!r}{self._did_you_mean(peer_ref)}"
+            f"no peer or member named {printable(peer_ref)!r}{self._did_you_mean(peer_ref)}"
         )
 
     def name_of(self, peer_id: PeerId) -> str:

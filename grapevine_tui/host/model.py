@@ -404,7 +404,7 @@ class Model:
 
     def _on_internal_error(self, event: InternalErrorContained) -> Changes:
         consequence = (
-            "" if event.peer is None else f"; the link with {self.name_of(event.peer)} ended"
+            "" if event.peer is None else f"; the link to {self.name_of(event.peer)} was closed"
         )
         self._add_notice(
             NoticeLevel.ERROR, f"internal error, contained{consequence}: {event.problem}"

@@ -156,9 +156,9 @@ class RemoteHost:
         except (TimeoutError, OSError, *MALFORMED_REPLY_ERRORS) as error:
             writer.close()
             problem = (
-                "does not answer" if isinstance(error, TimeoutError) else "is no node of this kind"
+                "does not answer" if isinstance(error, TimeoutError) else "is not a Grapevine node"
             )
-            raise NodeUnreachable(f"what listens at {self._path} {problem}") from None
+            raise NodeUnreachable(f"the process at {self._path} {problem}") from None
         if not reply["ok"]:
             writer.close()
             raise NodeUnreachable(f"the node at {self._path} answers: {reply['error']}")
@@ -182,8 +182,10 @@ class RemoteHost:
         except OSError as error:
             return error.strerror or "the connection broke"
         except MALFORMED_REPLY_ERRORS:
-            return "what it says cannot be understood"
-        return f"it stopped: {self._stop_reason}" if self._stop_reason else "it hung up"
+            return "invalid reply"
+        return (
+            f"the node stopped: {self._stop_reason}" if self._stop_reason else "connection closed"
+        )
 
     def _on_disconnected(self, reason: str) -> None:
         if self._writer is not None:
@@ -308,7 +310,7 @@ class RemoteHost:
     async def _request(self, command: str, **fields: Any) -> Object:
         """Send a command and return the reply. Raises NodeUnreachable, CommandFailed."""
         if self._writer is None:
-            raise NodeUnreachable(f"lost the node: {self.model.disconnect_reason}")
+            raise NodeUnreachable(f"no connection to the node: {self.model.disconnect_reason}")
         request_id = next(self._request_ids)
         future = self._pending_replies[request_id] = asyncio.get_running_loop().create_future()
         try:
@@ -363,7 +365,7 @@ class RemoteHost:
         await self._request("round")
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
-        raise CommandFailed("the node runs elsewhere: its settings are changed by `edit`")
+        raise CommandFailed("the node runs in another process; change its settings with `edit`")
 
     async def reload(self) -> tuple[str, ...]:
         return tuple((await self._request("reload"))["restart"])

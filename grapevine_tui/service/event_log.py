@@ -75,7 +75,7 @@ def format_event(event: Event) -> LogLine | None:
         case DialFailed():
             return LogLine("dial", logging.WARNING, format_dial_failure(event))
         case RateLimited(peer_id, dropped, _):
-            text = f"peer {peer_id.short} is throttled: {dropped:,} messages beyond its allowance"
+            text = f"peer {peer_id.short} over its rate limit: {dropped:,} messages dropped"
             return LogLine("rate", logging.WARNING, text)
         case StateSaveFailed(problem):
             text = f"state not saved: {problem}" if problem else "state saved again"
@@ -87,7 +87,7 @@ def format_event(event: Event) -> LogLine | None:
         case NodeStarted(peer_id, address, epoch):
             return LogLine("node", logging.INFO, f"started: {peer_id} at {address}, epoch {epoch}")
         case NodeStopped(reason):
-            return LogLine("node", logging.INFO, f"stopped: {reason or 'asked to'}")
+            return LogLine("node", logging.INFO, f"stopped: {reason or 'on request'}")
         case _:
             return None
 

@@ -157,7 +157,7 @@ class Headless:
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a fault of this program", exc_info=error)
+            logger.error("internal error", exc_info=error)
             self._request_stop("failed", EXIT_FAILED)
 
     async def _leave(self, reason: str, code: int) -> int:
@@ -180,7 +180,7 @@ class Headless:
             fields["unacknowledged"] = unacknowledged
             if unacknowledged:
                 fields["reason"], code = "eof_timeout", EXIT_FAILED
-                logger.error("%d of our messages were taken by nobody", unacknowledged)
+                logger.error("%d of our messages are unacknowledged", unacknowledged)
         self._event_feed.flush(all_pending=True)
         self._run_stopped_hooks(fields)
         self._write_event("stopped", fields)

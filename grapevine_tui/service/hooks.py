@@ -143,7 +143,7 @@ class HookRunner:
                     self._queue.put_nowait((hook, encode_event(event_name, fields)))
                 except asyncio.QueueFull:
                     self._record_result(
-                        hook, HookResult("skipped", f"{MAX_QUEUED_RUNS} events wait already")
+                        hook, HookResult("skipped", f"{MAX_QUEUED_RUNS} events are queued")
                     )
 
     def _record_result(self, hook: Hook, result: HookResult) -> None:

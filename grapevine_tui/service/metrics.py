@@ -321,12 +321,12 @@ def _peer_metrics(connected: list[PeerInfo]) -> Iterator[Metric]:
     yield gauge("queued_messages", "Messages queued for the peer", lambda peer: peer.queued)
     yield gauge("health_ratio", "Peer health, from 0 (unreachable) to 1", lambda peer: peer.health)
     yield gauge("last_rtt_seconds", "Last measured round-trip time", lambda peer: peer.rtt_s)
-    words = "Send rate that congestion control allows to the peer"
-    yield gauge("send_rate_bytes_per_second", words, lambda peer: peer.send_rate)
+    help_text = "Send rate that congestion control allows to the peer"
+    yield gauge("send_rate_bytes_per_second", help_text, lambda peer: peer.send_rate)
     yield counter("sent_datagrams", "Datagrams sent to the peer", lambda p: p.sent)
     yield counter("received_datagrams", "Datagrams received from the peer", lambda p: p.received)
-    words = "Datagrams to the peer declared lost"
-    yield counter("lost_datagrams", words, lambda peer: peer.lost)
+    help_text = "Datagrams to the peer declared lost"
+    yield counter("lost_datagrams", help_text, lambda peer: peer.lost)
 
 
 # --- the server -----------------------------------------------------------------------------------

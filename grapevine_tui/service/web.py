@@ -37,7 +37,7 @@ try:
     from textual_serve.server import Server
 except ImportError:
     raise ConfigError(
-        "app.web", "the browser needs more packages: pip install 'grapevine-tui[web]'"
+        "app.web", "serving a browser needs more packages: pip install 'grapevine-tui[web]'"
     ) from None
 
 logger = logging.getLogger("grapevine.web")
@@ -112,7 +112,7 @@ class TokenAuth:
             response.set_cookie(self._cookie, self._token, httponly=True, samesite="Strict")
             return response
         if not self._is_valid_token(request.cookies.get(self._cookie, "")):
-            text = "This needs the whole address that the node printed, with its token.\n"
+            text = "Open the complete address that the node printed, including its token.\n"
             return web.Response(status=403, text=text)
         own_origin = f"{request.scheme}://{request.host}"
         if request.headers.get("Origin", own_origin) != own_origin:

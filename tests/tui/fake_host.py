@@ -143,7 +143,7 @@ class FakeHost:
 
     async def forget(self, peer_id: PeerId) -> None:
         if peer_id not in self.model.peers and peer_id not in self.model.members:
-            raise UnknownPeer("nobody by that id is known here")
+            raise UnknownPeer("no peer or member has this ID")
         self.peers = [peer for peer in self.peers if peer.peer_id != peer_id]
         self.members = [member for member in self.members if member.peer_id != peer_id]
 
@@ -170,7 +170,7 @@ class FakeHost:
         for peer in self.peers:
             if peer.name == identity:
                 return peer.peer_id
-        raise UnknownPeer(f"nobody here is called {identity}")
+        raise UnknownPeer(f"no peer or member named {identity}")
 
     def refresh(self) -> Changes:
         return self.model.refresh(self.peers, self.members, self.stats, self.node.now())

@@ -162,7 +162,7 @@ async def test_slash_commands_do_what_their_help_describes() -> None:
         assert host.sends == [("bob", b"only for you")]
         assert "sent to bob" in stage.text
         await stage.submit("/s nobody hm")
-        assert "nobody here is called nobody" in stage.text
+        assert "no peer or member named nobody" in stage.text
         await stage.submit("/dial 10.0.0.1:8000")
         assert host.dials == ["10.0.0.1:8000"]
         await stage.submit("/peers")

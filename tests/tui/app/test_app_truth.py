@@ -150,7 +150,7 @@ async def test_the_last_data_of_a_lost_node_is_dim_and_has_its_time() -> None:
     host.model.is_remote = True
     async with staged(host) as stage:
         bright = stage.main.peers.tone_styles.foreground("good").color
-        host.model.on_disconnected("it hung up")
+        host.model.on_disconnected("connection closed")
         await stage.paint()
         assert "NODE LOST " in stage.text
         for name in ("Peers", "Rate limits", "Anti-entropy"):

@@ -105,7 +105,7 @@ def test_on_a_terminal_the_line_is_not_shown(tmp_path: Path) -> None:
     assert process.wait(timeout=WAIT_S) == 0
     os.close(leader)
     assert AFAR.to_line().encode() not in shown
-    assert b"now start it" in shown
+    assert b"start the node" in shown
     assert (tmp_path / "config" / "grapevine" / "cluster.key").exists()
 
 

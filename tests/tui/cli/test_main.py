@@ -350,7 +350,7 @@ def test_config_init_writes_a_file_that_is_right_and_never_overwrites(
         name = f"{profile}.toml"
         assert run(capsys, "config", "init", name, "--profile", profile).code == 0
         assert (here / name).read_text(encoding="utf-8") == render(profile)
-        assert run(capsys, "config", "check", name) == Ended(0, f"{name}: right\n", "")
+        assert run(capsys, "config", "check", name) == Ended(0, f"{name}: OK\n", "")
         again = run(capsys, "config", "init", name)
         assert again.code == 2
         assert_one_line(again)

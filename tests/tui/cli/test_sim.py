@@ -156,7 +156,7 @@ def outcome(latencies_s: list[float], messages: int = 1) -> SimResult:
 
 def test_a_run_that_reached_no_node_is_reported_too() -> None:
     assert outcome([]).to_json()["latency_ms"] == dict.fromkeys(("p50", "p99", "last", "last_mean"))
-    assert plot_coverage([], 4) == ["nobody was reached"]
+    assert plot_coverage([], 4) == ["no node was reached"]
     assert "-" in format_result(outcome([]), plot=True)[1]
 
 

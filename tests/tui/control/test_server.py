@@ -107,7 +107,7 @@ def test_what_the_node_refuses_is_one_line_and_exit_1(bench: Bench) -> None:
     bench.started("--state-dir", "kept")
     done = bench.command("ctl", "--state-dir", "kept", "send", "nobody", "x")
     assert done.returncode == 1
-    assert done.stderr == "grapevine-tui: nobody here is called 'nobody'\n"
+    assert done.stderr == "grapevine-tui: no peer or member named 'nobody'\n"
     wrong = bench.command("ctl", "--state-dir", "kept", "broadcast")
     assert wrong.returncode == 2
 
@@ -198,7 +198,7 @@ async def test_one_client_too_many_gets_an_error(tmp_path: Path) -> None:
             assert json.loads(await reader.readline())["ok"] is True
         (refused,) = await talk(tmp_path / SOCKET_NAME)
         assert refused["ok"] is False
-        assert "others are connected" in refused["error"]
+        assert "too many clients" in refused["error"]
         for writer in writers:
             writer.close()
 

@@ -208,7 +208,7 @@ def test_a_contained_fault_is_an_error_that_names_the_peer_whose_link_ended(mode
     expected = "internal error, contained"
     assert [notice for notice in told(model) if expected in notice] == [
         f"{expected}: ValueError: x",
-        f"{expected}; the link with bob ended: KeyError: y",
+        f"{expected}; the link to bob was closed: KeyError: y",
     ]
     assert model.notices[-1].level is NoticeLevel.ERROR
 

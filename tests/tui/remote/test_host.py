@@ -78,7 +78,7 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
         await pilot.press(*"/send bob psst", "enter")
         assert (await _expect(bob.expect, "message", text="psst"))["direct"] is True
         await pilot.press(*"/send nobody x", "enter")
-        await until(pilot, lambda: "nobody here is called 'nobody'" in text_of(app))
+        await until(pilot, lambda: "no peer or member named 'nobody'" in text_of(app))
         app.main.compose_box.draft.clear()
         await pilot.press(*"/trace who has it", "enter")
         await until(pilot, lambda: "1 of 1" in text_of(app) and "who has it" in text_of(app))
@@ -112,12 +112,12 @@ async def test_a_lost_node_is_reported_at_once_and_found_again_when_it_is_back(
     async with an_app(bench.directory / "kept") as (app, pilot, host):
         await until(pilot, lambda: "once" in text_of(app))
         us.process.kill()
-        await until(pilot, lambda: ": it hung up" in text_of(app))
+        await until(pilot, lambda: ": connection closed" in text_of(app))
         assert "NODE LOST 0s ago" in text_of(app) or "NODE LOST 1s ago" in text_of(app)
         assert "once" in text_of(app)
         await pilot.press("i", *"hello", "enter")
         await until(pilot, lambda: app.main.compose_box.draft.text == "hello")
-        with pytest.raises(NodeUnreachable, match="lost the node"):
+        with pytest.raises(NodeUnreachable, match="no connection to the node"):
             await host.dial("127.0.0.1:9")
         app.main.compose_box.draft.clear()
         again, _ = bench.started("--name", "us", "--zone", "mars", "--state-dir", "kept")
@@ -127,7 +127,7 @@ async def test_a_lost_node_is_reported_at_once_and_found_again_when_it_is_back(
         assert (await _expect(again.expect, "message", text="hello"))["via"] == "local"
         await until(pilot, lambda: text_of(app).count("once") == 1)
         again.ask(cmd="quit")
-        await until(pilot, lambda: ": it stopped: " in text_of(app))
+        await until(pilot, lambda: ": the node stopped: " in text_of(app))
 
 
 async def test_attach_without_a_node_or_a_terminal_is_one_line(
@@ -233,7 +233,7 @@ async def test_a_server_that_is_not_a_node_is_reported(tmp_path: Path) -> None:
         writer.close()
 
     server = await asyncio.start_unix_server(answer, str(tmp_path / SOCKET_NAME))
-    with pytest.raises(NodeUnreachable, match="no node of this kind"):
+    with pytest.raises(NodeUnreachable, match="is not a Grapevine node"):
         await RemoteHost(tmp_path, Model()).start()
     server.close()
 
@@ -246,7 +246,7 @@ async def test_errors_of_the_node_arrive_unchanged(tmp_path: Path) -> None:
         stack.push_async_callback(host.leave, 0.0)
         assert host.model.local_node is not None
         assert host.model.local_node.peer_id == node.node.peer_id
-        with pytest.raises(CommandFailed, match="nobody here is called"):
+        with pytest.raises(CommandFailed, match="no peer or member named"):
             await host.send("nobody", b"x")
         with pytest.raises(CommandFailed):
             await host.forget(node.node.peer_id)
@@ -291,7 +291,7 @@ async def test_invalid_changes_are_rejected_as_a_whole(bench: Bench) -> None:
     for changes, expected in (
         ({"fanout": "many"}, "fanout"),
         ({"fanout": "4", "no_such": "1"}, "no_such"),
-        ({"app.demo": "true"}, "start only"),
+        ({"app.demo": "true"}, "only at start"),
         ({}, "changes"),
         ({"fanout": 4}, "strings"),
         ("fanout", "changes"),

@@ -38,7 +38,7 @@ DOWN = replace(a_member(1, "bob"), status=MemberStatus.DOWN)
         (PeerStateChanged(a_peer(1), None, ""), logging.INFO, "unnamed (00000001)"),
         (MemberChanged(DOWN), logging.WARNING, "member bob (00000001) at 10.0.0.7:8001: down"),
         (DialFailed(Address("10.0.0.1", 9), "no answer"), logging.WARNING, "no answer from 10.0.0.1:9"),
-        (RateLimited(an_id(1), 1200, 0.0), logging.WARNING, "1,200 messages beyond"),
+        (RateLimited(an_id(1), 1200, 0.0), logging.WARNING, "1,200 messages dropped"),
         (StateSaveFailed("disk full"), logging.ERROR, "state not saved: disk full"),
         (StateSaveFailed(""), logging.INFO, "state saved again"),
         (EventsLost(3), logging.WARNING, "3 events were dropped"),
