@@ -564,3 +564,20 @@ def test_work_and_version_grow_with_each_rumor() -> None:
     size_bytes = copy(1, 2, size=4096).rumor.size_bytes
     assert store.work - before == work.KIBIBYTE * (size_bytes >> 10)
     assert store.version == 2
+
+
+def test_the_current_run_of_a_member_does_not_close() -> None:
+    store = store_with_run(MemberRun(EPOCH, 0.0))
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 4), 0.0)
+    assert not store.is_duplicate(copy(1, 2).rumor, 1000.0)
+
+
+def test_an_evicted_origin_leaves_no_bodies_and_no_gaps() -> None:
+    store = store_with(LimitsConfig(origins=1, new_origins_per_link=1))
+    insert(store, copy(1, 1), 0.0)
+    insert(store, copy(1, 3), 0.0)
+    insert(store, copy(2, 1), 0.0)
+    assert len(store.cache) == 1
+    assert not store.has_gaps
+    assert store.abandoned == 1
