@@ -114,9 +114,7 @@ class SimulatedWorld(World):
     async def start(self, name: str, *bootstrap: str, **changes: Any) -> None:
         bootstrap_numbers = [self._numbers[other] for other in bootstrap]
         self.delivered[name] = []
-        self._numbers[name] = self.simulation.add(
-            bootstrap_numbers=bootstrap_numbers, name=name, **changes
-        )
+        self._numbers[name] = self.simulation.add(bootstrap=bootstrap_numbers, name=name, **changes)
         self.simulation.run(0.0)
 
     async def crash(self, name: str) -> None:

@@ -185,7 +185,7 @@ def _round_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     rounds = [entry for entry in model.rounds if entry.round.peer == peer_id][-MAX_ROUNDS:]
     if not rounds:
         return []
-    facts = [Fact("anti-entropy rounds", "")]
+    facts = [Fact("rounds", "")]
     for entry in reversed(rounds):
         clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))
         facts.append(Fact(f"round {entry.round.number}", f"{clock}  {format_round(entry.round)}"))
@@ -269,7 +269,7 @@ def _rtt_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     curve = braille_graph(history, min(CURVE_CELLS, (len(history) + 1) // 2), 1)[0]
     return [
         Fact(f"rtt over {format_duration(len(history))}", curve, "good"),
-        Fact("min / median / max", text, "dim"),
+        Fact("range", text, "dim"),
     ]
 
 

@@ -60,7 +60,12 @@ async def test_q_leaves_with_connected_peers_only_after_confirmation() -> None:
     async with staged(peopled()) as stage:
         await stage.press("q")
         assert is_asked(stage)
-        for expected in ("Leave the cluster?", "to 2 peers; this node stops", " Leave", " Stay"):
+        for expected in (
+            "Leave the cluster?",
+            "to 2 peers; this node leaves the cluster",
+            " Leave",
+            " Stay",
+        ):
             assert expected in stage.text
         for no in ("escape", "n", "q", "ctrl+c"):
             await stage.press(no, "q")
@@ -346,7 +351,7 @@ async def test_e_twice_writes_one_file_and_reports_it(
 async def test_settings_are_changed_and_reloaded_by_slash_command() -> None:
     async with staged(peopled(), settings=of_a_demo()) as stage:
         await stage.submit("/set_settings fanout=5")
-        assert "applied; a demonstration saves nothing" in stage.text
+        assert "applied (a demo saves nothing)" in stage.text
         assert [each.fanout for each in stage.host.configs] == [5]
         await stage.submit("/set_settings fanout=6 nonsense=1")
         assert "nonsense" in stage.text

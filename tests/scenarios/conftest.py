@@ -1,0 +1,5 @@
+"""Fixtures of the scenarios."""
+
+from tests.tui.conftest import bench
+
+__all__ = ["bench"]
