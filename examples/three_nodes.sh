@@ -10,7 +10,7 @@ use_keys() {  # key files, and the fingerprints each node reports once it has lo
   echo "key_files = [$1]" > node.toml; kill -HUP $pids
   for n in 0 1 2; do wait_until shows $n status "\"keys\": \[$2\]"; ctl $n broadcast "node $n has $2"; done; }
 
-old=$($gv keygen old.key | cut -d' ' -f5); new=$($gv keygen new.key | cut -d' ' -f5); pids=
+old=$($gv keygen old.key | cut -d' ' -f4); new=$($gv keygen new.key | cut -d' ' -f4); pids=
 echo 'key_files = ["old.key"]' > node.toml; trap 'kill $pids 2>/dev/null || :' EXIT
 for n in 0 1 2; do
   $gv --headless -c node.toml -p $((port + n)) -b 127.0.0.1:$port --state-dir n$n --name node-$n \
