@@ -280,7 +280,7 @@ def test_changes_that_need_a_restart_are_reported_as_pending_and_not_as_in_effec
     assert [status[each] for each in ("name", "cluster", "zone")] == ["one", "red", "z1"]
     assert status["restart"] == ["cluster", "name", "zone", "app.on_eof"]
     values = {each["name"]: each for each in run.ask(cmd="settings")["values"]}
-    assert values["cluster"]["origin"] == f"until the restart: red; {config}, line 2"
+    assert values["cluster"]["origin"] == f"until restart: red; {config}, line 2"
     assert values["fanout"]["origin"] == f"{config}, line 4"
     # An order that changes something else does not undo what waits.
     assert run.ask(cmd="deny", peer="ab" * 32)["ok"] is True

@@ -200,7 +200,7 @@ async def test_what_waits_for_a_restart_shows_what_is_in_effect_until_then(
         await stage.press("C")
         await seek(stage, "cluster")
         assert "blue" in line_of(stage, "cluster")
-        assert "until the restart: default" in line_of(stage, "cluster")
+        assert "until restart: default" in line_of(stage, "cluster")
         await stage.press("escape")
         await seek(stage, "fanout")
         assert "until" not in line_of(stage, "fanout")
