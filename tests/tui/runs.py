@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ class Run:
             cwd=directory,
         )
         self.seen: list[Object] = []
+        self._errors = b""
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -103,9 +106,20 @@ class Run:
             self.next()
         return code
 
-    def errors(self) -> str:
+    def expect_error(self, expected: str) -> None:
+        """Wait until its stderr has `expected`."""
         assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
+        give_up_at = time.monotonic() + WAIT_S
+        while expected.encode() not in self._errors:
+            left_s = max(0.0, give_up_at - time.monotonic())
+            readable, _, _ = select.select([self.process.stderr], [], [], left_s)
+            assert readable, f"no {expected!r} in {self._errors!r}"
+            self._errors += os.read(self.process.stderr.fileno(), 65536)
+
+    def errors(self) -> str:
+        """Its whole stderr, once it has ended."""
+        assert self.process.stderr is not None
+        return (self._errors + self.process.stderr.read()).decode()
 
     def close(self) -> None:
         self.process.kill()

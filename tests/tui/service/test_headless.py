@@ -251,6 +251,7 @@ def test_a_hangup_reloads_keys_and_a_mistake_changes_nothing(bench: Bench) -> No
     run, address = bench.started("-k", str(path), "-l", "info")
     path.chmod(0o644)
     run.process.send_signal(signal.SIGHUP)
+    run.expect_error("not reloaded")
     assert run.ask(cmd="status")["ok"] is True
     path.unlink()
     ClusterKey.generate().save(path)
