@@ -90,6 +90,7 @@ from grapevine_proto.transport.events import (
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.transport.transport import SendOutcome, Transport
+from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import (
     Announce,
     CloseReason,
@@ -181,13 +182,14 @@ class Engine:
         """Removes a disconnected peer from all tables. Raises UnknownPeer if it is not disconnected."""
         self._overlay.membership.remove_peer(peer_id)
 
-    def broadcast(self, payload: BytesLike, now: float) -> MessageId:
+    def broadcast(self, payload: BytesLike, now: float, *, attributes: bytes = b"") -> MessageId:
         """Accepts `payload` for all members; without peers it is kept for those that connect in time.
 
-        It shares a signature with other payloads of the same turn; `MessageSent` follows when it is signed.
+        It shares a signature with other payloads of the same turn and the same encoded `attributes` (see
+        `wire.attributes`); `MessageSent` follows when it is signed.
         Raises InvalidArgument, MessageTooLarge, NotRunning.
         """
-        accepted = self._publisher.broadcast(self._check_payload(payload), now)
+        accepted = self._publisher.broadcast(self._check_payload(payload), now, attributes)
         self._spread_all(accepted.due, now)
         return accepted.id
 
@@ -199,7 +201,8 @@ class Engine:
         self._spread_all(self._publisher.flush(now), now)
         message = self._publisher.next_message(payload, now)
         trace_share = self._overlay.start_trace(message.id, now)
-        self._spread(self._publisher.sign([message], trace_share, now), now)
+        attributes = rumor_attributes(trace_share=trace_share)
+        self._spread(self._publisher.sign([message], attributes, now), now)
         return message.id
 
     def send(self, peer: PeerId, payload: BytesLike, now: float) -> MessageId:

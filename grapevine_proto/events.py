@@ -286,6 +286,8 @@ class Stats:
     """Redundant copies received."""
     relayed: int = 0
     """Rumors relayed to other peers."""
+    unsupported: int = 0
+    """Messages relayed but not delivered: an attribute of theirs is not known to this version."""
     repaired: int = 0
     """Messages received through anti-entropy or requested by ID."""
     repair_requests: int = 0
@@ -368,6 +370,19 @@ class MessageSent:
 
     message: Message
     peers: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesUnsupported:
+    """Messages of `origin` with the sequences `first` to `last` of `epoch` arrived and are not delivered:
+    their `attribute` is not known to this version, or has no valid value. They are relayed like any other.
+    """
+
+    origin: PeerId
+    epoch: int
+    first: int
+    last: int
+    attribute: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,4 +515,5 @@ Event: TypeAlias = (
     | InternalErrorContained
     | IdentityInUse
     | NodeStopped
+    | MessagesUnsupported  # new kinds go last: trace hashes number them
 )

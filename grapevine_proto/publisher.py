@@ -66,12 +66,13 @@ class Accepted(NamedTuple):
 
 
 class Batch:
-    """Messages that will share the next signature. Open while it holds any: since `opened_at`. The
-    caller checks `fits` before `add`."""
+    """Messages that will share the next signature and the same attributes. Open while it holds any: since
+    `opened_at`. The caller checks `fits` before `add`."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.opened_at = math.inf
+        self.attributes = b""  # encoded, of the messages in it
         self._messages: list[Message] = []
         self._size_bytes = 0
 
@@ -83,19 +84,23 @@ class Batch:
         """What its payloads count in a rumor."""
         return self._size_bytes
 
-    def fits(self, payload: bytes) -> bool:
+    def fits(self, payload: bytes, attributes: bytes = b"") -> bool:
         """Whether `payload` may join; the first always may."""
         if not self._messages:
             return True
+        if attributes != self.attributes:
+            return False
         if is_pulled(len(payload)) or is_pulled(len(self._messages[0].payload)):
             return False
         size_bytes = self._size_bytes + counted_payload_bytes(len(payload))
-        return size_bytes <= self.limit_bytes and len(self._messages) < MAX_PAYLOADS_PER_MESSAGE
+        limit_bytes = self.limit_bytes - len(attributes)
+        return size_bytes <= limit_bytes and len(self._messages) < MAX_PAYLOADS_PER_MESSAGE
 
-    def add(self, message: Message, now: float) -> None:
+    def add(self, message: Message, now: float, attributes: bytes = b"") -> None:
         """Adds a message, which `fits`."""
         if not self._messages:
             self.opened_at = now
+            self.attributes = attributes
         self._messages.append(message)
         self._size_bytes += counted_payload_bytes(len(message.payload))
 
@@ -171,15 +176,15 @@ class Publisher:
 
     # --- messages -------------------------------------------------------------------------------
 
-    def broadcast(self, payload: bytes, now: float) -> Accepted:
-        """Accepts a payload for all members."""
+    def broadcast(self, payload: bytes, now: float, attributes: bytes = b"") -> Accepted:
+        """Accepts a payload for all members, in a rumor with these encoded attributes."""
         is_alone = is_pulled(len(payload))  # small ones in its batch would wait to be pulled
-        due = self.flush(now) if is_alone or not self._batch.fits(payload) else []
+        due = self.flush(now) if is_alone or not self._batch.fits(payload, attributes) else []
         message = self.next_message(payload, now)
         if is_alone:
-            due.append(self.sign([message], 0, now))
+            due.append(self.sign([message], attributes, now))
         else:
-            self._batch.add(message, now)
+            self._batch.add(message, now, attributes)
             self._flush_at = min(self._flush_at, now + self._config.batch_delay)
         return Accepted(message.id, due)
 
@@ -201,13 +206,13 @@ class Publisher:
         """Takes back the number of a direct message that could not be sent."""
         self._direct_sequence -= 1
 
-    def sign(self, messages: list[Message], trace_share: int, now: float) -> SignedBatch:
-        """Signs messages with consecutive sequences as one rumor, which is unacknowledged from now on.
-        `trace_share`: which share of the members confirms it."""
+    def sign(self, messages: list[Message], attributes: bytes, now: float) -> SignedBatch:
+        """Signs messages with consecutive sequences as one rumor with these encoded attributes, which is
+        unacknowledged from now on."""
         payloads = tuple(message.payload for message in messages)
         cluster, first = self._config.cluster, messages[0].id.sequence
         rumor = Rumor.signed(
-            self._identity, cluster, self.epoch, first, payloads, trace_share=trace_share
+            self._identity, cluster, self.epoch, first, payloads, attributes=attributes
         )
         self.unacked.track((rumor.epoch, rumor.first), len(messages), now)
         return SignedBatch(rumor, messages)
@@ -222,8 +227,8 @@ class Publisher:
     def flush(self, now: float) -> list[SignedBatch]:
         """Signs what is batched, due or not."""
         self._flush_at = math.inf
-        messages = self._batch.drain()
-        return [self.sign(messages, 0, now)] if messages else []
+        attributes, messages = self._batch.attributes, self._batch.drain()
+        return [self.sign(messages, attributes, now)] if messages else []
 
     def flush_due(self, now: float) -> list[SignedBatch]:
         """Signs what is batched if it is due."""

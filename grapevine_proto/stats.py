@@ -66,6 +66,7 @@ def stats(transport: Transport, overlay: Overlay, publisher: Publisher, *, deliv
         published=publisher.broadcasts,
         duplicates=dissemination.duplicates,
         relayed=dissemination.relayed,
+        unsupported=overlay.dissemination.unsupported,
         repaired=dissemination.repaired,
         repair_requests=dissemination.lazy_push.requests_sent + dissemination.puller.requests_sent,
         announcements_dropped=dissemination.lazy_push.announcements_dropped

@@ -1,6 +1,6 @@
 """What recorded runs and recorded bytes are: `python -m tests.record` prints them, `--write` keeps them.
 
-Twenty seeds over sizes, strategies, loss, churn, partitions and restarts, each with its trace hash, and a
+Seeds over sizes, strategies, loss, churn, partitions and restarts, each with its trace hash, and a
 digest of the golden bytes of every message and frame. A change that must not alter behavior, such as
 a renaming, leaves all lines as they are; one that does alter it writes new ones and says why.
 """
@@ -45,6 +45,7 @@ class Run:
 ROUGH: Final = Network(loss=0.1, duplication=0.02, reorder=0.05, corruption=0.01)
 FAR: Final = Network(latency=(0.02, 0.05), latency_between_zones=(0.1, 0.2), loss=0.02)
 TALK: Final = ("broadcast", "broadcast", "trace", "send")
+PLAIN: Final = ("broadcast", "broadcast", "send", "crash", "restart", "partition", "heal", "large")
 CHURN: Final = (*TALK, "crash", "restart", "leave")
 ALL: Final = (*CHURN, "suspend", "move", "partition", "heal", "large", "slow", "reconfigure", "add")
 
@@ -90,6 +91,8 @@ RUNS: Final = (
     Run("lan profile", 8, CHURN, 60.0, config={"profile": "lan"}),
     Run("linked", 60, TALK, 20.0, Network(loss=0.02), {"max_peers": 6}, linked=4),
     Run("half a hundred", 50, CHURN, 15.0, Network(loss=0.01), {"max_peers": 8}),
+    Run("plain messages", 10, PLAIN, 60.0, ROUGH),
+    Run("plain messages in a tree", 12, PLAIN, network=ROUGH, config={"max_peers": 4}),
 )
 
 

@@ -177,10 +177,13 @@ class Simulation:
         self._schedule(self.now + after, _StepKind.START, node)
         return number
 
-    def broadcast(self, number: int, payload: bytes) -> MessageId:
-        """Broadcasts `payload` from a node. Raises NotRunning or MessageTooLarge."""
+    def broadcast(self, number: int, payload: bytes, *, attributes: bytes = b"") -> MessageId:
+        """Broadcasts `payload` from a node; with encoded `attributes` (`wire.attributes`) also as a node of
+        another version would. Raises NotRunning or MessageTooLarge."""
         node, engine = self._running_engine(number)
-        return self._record_broadcast(node, engine.broadcast(payload, node.read_clock(self.now)))
+        now = node.read_clock(self.now)
+        message_id = engine.broadcast(payload, now, attributes=attributes)
+        return self._record_broadcast(node, message_id)
 
     def trace(self, number: int, payload: bytes) -> MessageId:
         """Broadcasts `payload` and asks members to confirm it. Raises NotRunning or MessageTooLarge."""

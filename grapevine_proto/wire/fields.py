@@ -5,8 +5,7 @@ Invariants:
 - Every number is checked against its limit here, so no other module needs to clamp it.
 - A decoded value encodes to the same bytes, except for msgpack's choice of integer widths, so a relayed
   record or rumor keeps its signature.
-- The cost of a datagram is bounded by its length. With msgpack's default limits, 1,200 bytes can cost 4.6
-  ms and 9.8 MB; with the limits below, 25 us.
+- The cost of a datagram is bounded by its length (see `bounded_msgpack`).
 """
 
 from __future__ import annotations
@@ -29,17 +28,20 @@ from grapevine_proto.ids import (
     StreamRange,
     canonical_host,
 )
+from grapevine_proto.wire.attributes import (
+    MAX_RECORD_ATTRIBUTES_BYTES,
+    MAX_RUMOR_ATTRIBUTES_BYTES,
+    decode_attributes,
+)
+from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS, Fields, unpack
 from grapevine_proto.wire.messages import MemberUpdate, RumorCopy
 from grapevine_proto.wire.signed import (
     MAX_PAYLOADS_PER_MESSAGE,
-    TRACE_ALL,
     Accusation,
     PeerRecord,
     Rumor,
     TraceReceipt,
 )
-
-Fields = tuple[Any, ...]
 
 MAX_HOPS: Final = 255
 MAX_AGE_MS: Final = (1 << 32) - 1
@@ -60,33 +62,6 @@ MAX_PAYLOAD_BYTES: Final = (1 << 32) - 1
 MAX_ID_PREFIXES: Final = 256  # per MemberDigest
 MAX_COUNT: Final = (1 << 32) - 1
 CHECKSUM_BYTES: Final = 16
-
-UNPACK_ERRORS = (
-    ValueError,  # msgpack's own errors and UnicodeDecodeError are ValueErrors
-    TypeError,
-    RecursionError,
-    OverflowError,
-    MemoryError,
-)
-
-
-def unpack(data: bytes) -> Fields:
-    """Returns the msgpack array in `data`. Raises one of `UNPACK_ERRORS`."""
-    size = len(data)
-    fields = msgpack.unpackb(
-        data,
-        raw=True,
-        use_list=False,
-        strict_map_key=True,
-        max_array_len=size,
-        max_bin_len=size,
-        max_str_len=0,
-        max_map_len=0,
-        max_ext_len=0,
-    )
-    if type(fields) is not tuple:
-        raise ValueError("not an array")
-    return fields
 
 
 def uint(value: Any, limit: int) -> int:
@@ -128,20 +103,19 @@ def items(value: Any, limit: int) -> Fields:
 
 
 def encode_record(record: PeerRecord) -> bytes:
-    return msgpack.packb(
-        (
-            bytes(record.peer_id),
-            record.epoch,
-            record.incarnation,
-            tuple((host.encode(), port) for host, port in record.addresses),
-            record.zone.encode(),
-            record.name.encode(),
-            record.rate_capacity,
-            record.rate_refill,
-            record.left,
-            record.signature,
-        )
+    fields = (
+        bytes(record.peer_id),
+        record.epoch,
+        record.incarnation,
+        tuple((host.encode(), port) for host, port in record.addresses),
+        record.zone.encode(),
+        record.name.encode(),
+        record.rate_capacity,
+        record.rate_refill,
+        record.left,
+        record.signature,
     )
+    return msgpack.packb((*fields, record.attributes) if record.attributes else fields)
 
 
 def _decode_record(value: Any) -> PeerRecord:
@@ -151,9 +125,12 @@ def _decode_record(value: Any) -> PeerRecord:
 @lru_cache(RECORD_CACHE_SIZE)
 def decode_record_bytes(data: bytes) -> PeerRecord:
     """Decodes a record. Cached: many peers send the same bytes. Raises one of `UNPACK_ERRORS`."""
-    (peer_id, epoch, incarnation, addresses, zone, name, capacity, refill, left, signature) = (
-        unpack(data)
-    )
+    fields = unpack(data)
+    attributes = b""
+    if len(fields) == 11:
+        fields, attributes = fields[:10], fields[10]
+        _check_attributes(attributes, MAX_RECORD_ATTRIBUTES_BYTES)
+    (peer_id, epoch, incarnation, addresses, zone, name, capacity, refill, left, signature) = fields
     return PeerRecord(
         PeerId(binary(peer_id, PEER_ID_BYTES)),
         uint(epoch, EPOCH_LIMIT - 1),
@@ -165,6 +142,7 @@ def decode_record_bytes(data: bytes) -> PeerRecord:
         uint(refill, MAX_COUNT),
         flag(left),
         binary(signature, SIGNATURE_BYTES),
+        attributes,
     )
 
 
@@ -192,7 +170,7 @@ def rumor_copy_fields(copy: RumorCopy) -> Fields:
         min(copy.hops, MAX_HOPS),
         min(copy.age_ms, MAX_AGE_MS),
     )
-    return (*fields, rumor.trace_share) if rumor.trace_share else fields
+    return (*fields, rumor.attributes) if rumor.attributes else fields
 
 
 @lru_cache(PEER_ID_CACHE_SIZE)
@@ -202,12 +180,12 @@ def _peer_id(data: bytes) -> PeerId:
 
 
 def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
-    trace_share = 0
-    if type(fields) is tuple and len(fields) == 8:  # not traced: the common case
+    attributes = b""
+    if type(fields) is tuple and len(fields) == 8:  # without attributes: the common case
         origin, epoch, first, lengths, body, signature, hops, age_ms = fields
     else:
-        origin, epoch, first, lengths, body, signature, hops, age_ms, share = items(fields, 9)
-        trace_share = uint(share, TRACE_ALL) or _reject_zero_share()
+        origin, epoch, first, lengths, body, signature, hops, age_ms, attributes = items(fields, 9)
+        _check_attributes(attributes, MAX_RUMOR_ATTRIBUTES_BYTES)
     for length in items(lengths, max_payloads):
         if type(length) is not int or not 0 <= length <= MAX_PAYLOAD_BYTES:
             raise ValueError("not an integer in range")
@@ -220,13 +198,15 @@ def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
         lengths,
         body,
         binary(signature, SIGNATURE_BYTES),
-        trace_share,
+        attributes,
     )
     return RumorCopy(rumor, uint(hops, MAX_HOPS), uint(age_ms, MAX_AGE_MS))
 
 
-def _reject_zero_share() -> int:
-    raise ValueError("trace share 0 must be omitted")
+def _check_attributes(value: Any, limit_bytes: int) -> None:
+    if len(binary(value)) > limit_bytes:
+        raise ValueError("attributes too large")
+    decode_attributes(value)
 
 
 def reject_zero() -> int:

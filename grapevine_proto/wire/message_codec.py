@@ -21,14 +21,13 @@ from grapevine_proto.ids import (
     MessageId,
     PeerId,
 )
+from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS, Fields, unpack
 from grapevine_proto.wire.fields import (
     CHECKSUM_BYTES,
     MAX_COUNT,
     MAX_ID_PREFIXES,
     MAX_PAGES,
     MAX_RECEIPTS,
-    UNPACK_ERRORS,
-    Fields,
     binary,
     decode_member_updates,
     decode_range,
@@ -48,7 +47,6 @@ from grapevine_proto.wire.fields import (
     rumor_copy_fields,
     stream_ids_fields,
     uint,
-    unpack,
 )
 from grapevine_proto.wire.messages import (
     ID_PREFIX_BYTES,

@@ -20,6 +20,7 @@ from grapevine_proto.ids import (
     SEQUENCE_LIMIT,
     PeerId,
 )
+from grapevine_proto.wire.attributes import ATTRIBUTES_HEADER_BYTES
 from grapevine_proto.wire.fields import (
     MAX_AGE_MS,
     MAX_COUNT,
@@ -30,7 +31,7 @@ from grapevine_proto.wire.fields import (
 from grapevine_proto.wire.message_codec import encode_message
 from grapevine_proto.wire.messages import Kind, Repair, RumorCopy
 from grapevine_proto.wire.packets import BASE_DATAGRAM_BYTES
-from grapevine_proto.wire.signed import TRACE_ALL, Rumor, counted_payload_bytes
+from grapevine_proto.wire.signed import Rumor, counted_payload_bytes
 
 _RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array with one field, the array of copies
 RUMORS_OVERHEAD_BYTES: Final = len(_RUMORS_HEADER) + 3
@@ -146,7 +147,6 @@ _LARGEST_RUMOR = Rumor(
     (BASE_DATAGRAM_BYTES,),
     bytes(BASE_DATAGRAM_BYTES),
     bytes(SIGNATURE_BYTES),
-    TRACE_ALL,
 )
 _RUMOR_OVERHEAD_BYTES: Final = len(
     encode_message(
@@ -155,7 +155,8 @@ _RUMOR_OVERHEAD_BYTES: Final = len(
 ) - counted_payload_bytes(BASE_DATAGRAM_BYTES)
 
 
-def max_payload_bytes(message_bytes: int) -> int:
-    """Returns the payload bytes, by `counted_payload_bytes`, that one rumor may hold so that it fits a
-    message of `message_bytes` both when pushed and when repaired."""
-    return message_bytes - _RUMOR_OVERHEAD_BYTES - 2  # more than 15 lengths need two bytes more
+def max_payload_bytes(message_bytes: int, attributes_bytes: int = 0) -> int:
+    """Returns the payload bytes, by `counted_payload_bytes`, that one rumor with attributes of this size may
+    hold so that it fits a message of `message_bytes` both when pushed and when repaired."""
+    overhead = _RUMOR_OVERHEAD_BYTES + ATTRIBUTES_HEADER_BYTES + attributes_bytes
+    return message_bytes - overhead - 2  # more than 15 lengths need two bytes more

@@ -13,16 +13,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from grapevine_proto.crypto.identity import DigestPart, Identity, verify
+from grapevine_proto.crypto.identity import DigestPart, Identity, digest, verify
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, Zone
+from grapevine_proto.wire.attributes import (
+    ATTRIBUTES_HEADER_BYTES,
+    PLAIN,
+    RumorAttributes,
+    parse_rumor_attributes,
+)
 
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
 ACCUSATION_DOMAIN: Final = b"grapevine accusation 1"
-TRACED_DOMAIN: Final = b"grapevine traced rumor 1"
+ATTRIBUTED_RECORD_DOMAIN: Final = b"grapevine record 2"
+ATTRIBUTED_RUMOR_DOMAIN: Final = b"grapevine rumor 2"
+BODY_DOMAIN: Final = b"grapevine rumor body 1"
 RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
 
-TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 RUMOR_COPY_OVERHEAD_BYTES: Final = 150  # of a rumor copy besides its payloads, rounded up
 MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # minimum that a payload counts in every size limit
 # In one message, which costs one token: each payload is a message to the application and an entry in
@@ -48,11 +55,17 @@ def counted_payload_bytes(length: int) -> int:
     return length + (3 if length < 1 << 16 else 5)
 
 
+def _field_bytes(attributes: bytes) -> int:
+    """Upper bound of the encoded size of the field that holds `attributes`, which is omitted if empty."""
+    return len(attributes) + ATTRIBUTES_HEADER_BYTES if attributes else 0
+
+
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
     """The signed record of a node. Ordered by (epoch, incarnation), which only its subject can raise.
 
-    `rate_capacity` and `rate_refill` advertise the rate limit for each peer, in messages.
+    `rate_capacity` and `rate_refill` advertise the rate limit for each peer, in messages. `attributes` are
+    encoded (see `wire.attributes`); those that this version does not know are relayed and ignored.
     """
 
     peer_id: PeerId
@@ -65,6 +78,7 @@ class PeerRecord:
     rate_refill: int
     left: bool
     signature: bytes = b""
+    attributes: bytes = b""
 
     @property
     def version(self) -> tuple[int, int]:
@@ -75,20 +89,25 @@ class PeerRecord:
     def size_bytes(self) -> int:
         """Upper bound of its encoded size, for filling a datagram without the codec."""
         text = len(self.zone.encode()) + len(self.name.encode())
-        return 134 + text + sum(6 + len(address.host) for address in self.addresses)
+        size = 134 + text + sum(6 + len(address.host) for address in self.addresses)
+        return size + _field_bytes(self.attributes)
 
     def signed(self, identity: Identity, cluster: str) -> PeerRecord:
         """Returns the record signed by `identity`, which must be its subject."""
-        signature = identity.sign(RECORD_DOMAIN, *self._signed_parts(cluster))
+        signature = identity.sign(self._domain, *self._signed_parts(cluster))
         return replace(self, signature=signature)
 
     def is_authentic(self, cluster: str) -> bool:
         """Returns whether its subject signed it for this cluster. Costs one signature check."""
-        return verify(self.peer_id, self.signature, RECORD_DOMAIN, *self._signed_parts(cluster))
+        return verify(self.peer_id, self.signature, self._domain, *self._signed_parts(cluster))
+
+    @property
+    def _domain(self) -> bytes:
+        return ATTRIBUTED_RECORD_DOMAIN if self.attributes else RECORD_DOMAIN
 
     def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
         addresses = ",".join(str(address) for address in self.addresses)
-        return (
+        parts = (
             cluster,
             self.peer_id,
             self.epoch,
@@ -100,6 +119,7 @@ class PeerRecord:
             self.rate_refill,
             self.left,
         )
+        return (*parts, self.attributes) if self.attributes else parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +153,7 @@ class Rumor:
     """The unit that an origin signs and that is relayed, cached and repaired as a whole.
 
     It holds one or more payloads with consecutive sequences from `first`, concatenated in `body`
-    with the sizes `lengths`. `trace_share` is the share of members, out of `TRACE_ALL`, that are
-    asked to confirm it (see `overlay.trace.sample`); 0: none.
+    with the sizes `lengths`. `attributes` are encoded (see `wire.attributes`) and apply to all of them.
     """
 
     origin: PeerId
@@ -143,7 +162,7 @@ class Rumor:
     lengths: tuple[int, ...]
     body: bytes
     signature: bytes = b""
-    trace_share: int = 0
+    attributes: bytes = b""
 
     @classmethod
     def signed(
@@ -154,28 +173,36 @@ class Rumor:
         first: int,
         payloads: tuple[bytes, ...],
         *,
-        trace_share: int = 0,
+        attributes: bytes = b"",
     ) -> Rumor:
         """Returns a rumor of `identity`, signed for `cluster`."""
         lengths = tuple(len(payload) for payload in payloads)
         body = b"".join(payloads)
-        unsigned = cls(identity.peer_id, epoch, first, lengths, body, trace_share=trace_share)
+        unsigned = cls(identity.peer_id, epoch, first, lengths, body, attributes=attributes)
         signature = identity.sign(unsigned._domain, *unsigned._signed_parts(cluster))
-        return cls(unsigned.origin, epoch, first, lengths, body, signature, trace_share)
+        return cls(unsigned.origin, epoch, first, lengths, body, signature, attributes)
 
     def is_authentic(self, cluster: str) -> bool:
-        """Returns whether its origin signed it for this cluster. Costs one hash and one signature
-        check."""
+        """Returns whether its origin signed it for this cluster. Costs one hash, with attributes two, and one
+        signature check."""
         return verify(self.origin, self.signature, self._domain, *self._signed_parts(cluster))
 
     @property
     def _domain(self) -> bytes:
-        return TRACED_DOMAIN if self.trace_share else RUMOR_DOMAIN
+        return ATTRIBUTED_RUMOR_DOMAIN if self.attributes else RUMOR_DOMAIN
 
     def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
         encoded_lengths = b"".join(length.to_bytes(4, "big") for length in self.lengths)
-        parts = (cluster, self.origin, self.epoch, self.first, encoded_lengths, self.body)
-        return (*parts, self.trace_share) if self.trace_share else parts
+        parts = (cluster, self.origin, self.epoch, self.first, encoded_lengths)
+        if not self.attributes:
+            return (*parts, self.body)
+        # The hash stands for the body, so that the header can prove itself without it.
+        return (*parts, digest(BODY_DOMAIN, self.body), self.attributes)
+
+    @property
+    def known_attributes(self) -> RumorAttributes:
+        """Its attributes as this version understands them."""
+        return parse_rumor_attributes(self.attributes) if self.attributes else PLAIN
 
     @property
     def stream(self) -> Stream:
@@ -195,7 +222,8 @@ class Rumor:
     @property
     def size_bytes(self) -> int:
         """Upper bound of the encoded size of a copy, for filling a message without the codec."""
-        return RUMOR_COPY_OVERHEAD_BYTES + sum(map(counted_payload_bytes, self.lengths))
+        payloads = sum(map(counted_payload_bytes, self.lengths))
+        return RUMOR_COPY_OVERHEAD_BYTES + payloads + _field_bytes(self.attributes)
 
     def payloads(self) -> list[tuple[MessageId, bytes]]:
         """Returns each payload with its message ID, in order."""

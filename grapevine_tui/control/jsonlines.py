@@ -36,6 +36,7 @@ from grapevine_proto.events import (
     Message,
     MessageReceived,
     MessageSent,
+    MessagesUnsupported,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -90,6 +91,9 @@ def event_to_json(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, 
             return "message", message_to_json(message, name_of)
         case MessageSent(message, peers):
             return "message", message_to_json(message, name_of) | {"peers": peers}
+        case MessagesUnsupported(origin, epoch, first, last, attribute):
+            fields = {"origin": str(origin), "epoch": epoch, "first": first, "last": last}
+            return "unsupported", fields | {"attribute": attribute}
         case PeerStateChanged(peer, previous, reason):
             peer_fields = ("peer_id", "address", "zone", "name", "state")
             all_fields = peer_to_json(peer, 0.0)

@@ -34,6 +34,7 @@ from grapevine_proto.events import (
     MemberInfo,
     MessageReceived,
     MessageSent,
+    MessagesUnsupported,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -73,6 +74,7 @@ DIAL_NOTICE_INTERVAL_S: Final = (
 NO_ANSWER_PREFIX: Final = "no answer"  # prefix of the node's reason for a dial without a reply
 GRACEFUL_STOP_REASONS: Final = frozenset({"stopped", "left", "leaving"})
 MAX_UNDELIVERED: Final = 256  # direct messages remembered as undelivered for the log
+UNSUPPORTED_NOTICE_INTERVAL_S: Final = 60.0
 MAX_DIAL_NOTICES: Final = 256  # addresses with a recent dial notice
 
 
@@ -180,11 +182,13 @@ class Model:
         )
         self.denied: frozenset[PeerId] = frozenset()
         self.undelivered: OrderedDict[MessageId, None] = OrderedDict()  # direct messages of ours
+        self._unsupported_notice_at = 0.0  # not before, in the seconds of the wall clock
         self._names: dict[PeerId, str] = {}
         self._ids_by_name: dict[str, set[PeerId]] = {}
         self._handlers: dict[type[Event], Callable[..., Changes]] = {
             MessageReceived: self._on_message,
             MessageSent: self._on_message,
+            MessagesUnsupported: self._on_unsupported,
             PeerStateChanged: self._on_peer_state_changed,
             MemberChanged: self._on_member_changed,
             RateLimited: self._on_rate_limited,
@@ -382,6 +386,18 @@ class Model:
             del self.dial_noticed_at[next(iter(self.dial_noticed_at))]
         self.dial_noticed_at[event.address] = now
         self._add_notice(NoticeLevel.WARNING, format_dial_failure(event))
+        return Changes.NOTICES
+
+    def _on_unsupported(self, event: MessagesUnsupported) -> Changes:
+        now = self._wall_clock()
+        if now < self._unsupported_notice_at:
+            return Changes.NONE
+        self._unsupported_notice_at = now + UNSUPPORTED_NOTICE_INTERVAL_S
+        self._add_notice(
+            NoticeLevel.WARNING,
+            f"messages from {self.name_of(event.origin)} are not shown: they need a newer version "
+            f"(attribute {event.attribute})",
+        )
         return Changes.NOTICES
 
     def _on_events_lost(self, event: EventsLost) -> Changes:

@@ -29,6 +29,7 @@ from grapevine_proto.events import (
     Message,
     MessageReceived,
     MessageSent,
+    MessagesUnsupported,
     NodeStopped,
     PeerInfo,
     PeerState,
@@ -172,6 +173,9 @@ def event_from_json(fields: Object, now: float) -> Event | None:
                 if "peers" in fields
                 else MessageReceived(message)
             )
+        case "unsupported":
+            numbers = (int(fields[name]) for name in ("epoch", "first", "last", "attribute"))
+            return MessagesUnsupported(PeerId.parse(fields["origin"]), *numbers)
         case "peer":
             previous = fields["previous"]
             return PeerStateChanged(
@@ -192,6 +196,17 @@ def event_from_json(fields: Object, now: float) -> Event | None:
             return AntiEntropyRound(round_from_json(fields, now))
         case "trace":
             return TraceUpdated(trace_from_json(fields, now))
+        case "stopped":
+            return NodeStopped(_text(fields["reason"]))
+        case "dropped":
+            return _dropped_from_json(fields)
+        case _:
+            return _problem_from_json(fields)
+
+
+def _problem_from_json(fields: Object) -> Event | None:
+    """Return an event that reports a problem of the node; None for any other."""
+    match fields["event"]:
         case "dial_failed":
             address_text = _text(fields["address"])
             return DialFailed(parse_literal(address_text) or address_text, _text(fields["reason"]))
@@ -205,10 +220,6 @@ def event_from_json(fields: Object, now: float) -> Event | None:
             return IdentityInUse(
                 None if address is None else Address.parse(address), _text(fields["problem"])
             )
-        case "stopped":
-            return NodeStopped(_text(fields["reason"]))
-        case "dropped":
-            return _dropped_from_json(fields)
         case _:
             return None
 

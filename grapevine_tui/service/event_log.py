@@ -23,6 +23,7 @@ from grapevine_proto.events import (
     MemberChanged,
     MemberInfo,
     MemberStatus,
+    MessagesUnsupported,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -80,6 +81,12 @@ def format_event(event: Event) -> LogLine | None:
         case StateSaveFailed(problem):
             text = f"state not saved: {problem}" if problem else "state saved again"
             return LogLine("state", logging.ERROR if problem else logging.INFO, text)
+        case MessagesUnsupported(origin, _, first, last, attribute):
+            text = (
+                f"messages {first} to {last} of {origin.short} are not delivered: attribute "
+                f"{attribute} is not known to this version"
+            )
+            return LogLine("unsupported", logging.WARNING, text)
         case EventsLost(count):
             return LogLine(
                 "events", logging.WARNING, f"{count:,} events were dropped: a slow reader"

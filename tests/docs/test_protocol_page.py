@@ -7,6 +7,7 @@ other end. `golden_handshake.txt` has every packet of one handshake, for the aut
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +24,7 @@ from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.overlay.store.stream_digest import StreamDigest
 from grapevine_proto.transport.handshake.responder import Responder
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.attributes import encode_attributes, rumor_attributes
 from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
@@ -35,6 +37,7 @@ from grapevine_proto.wire.messages import (
     Records,
     Repair,
     RumorCopy,
+    Rumors,
     SwapRequest,
     Vector,
 )
@@ -187,15 +190,25 @@ def test_signatures_cover_what_the_page_lists() -> None:
     cuts = (2).to_bytes(4, "big") + (1).to_bytes(4, "big")
     parts: tuple[bytes | str | int, ...] = (CLUSTER, them.public, 3, 5, cuts, b"abc")
     assert rumor.signature == them.sign("grapevine rumor 1", *parts)
-    traced = Rumor.signed(identity, CLUSTER, 3, 5, (b"abc",), trace_share=9)
-    parts = (CLUSTER, them.public, 3, 5, (3).to_bytes(4, "big"), b"abc")
-    assert traced.signature == them.sign("grapevine traced rumor 1", *parts, 9)
+    traced = Rumor.signed(
+        identity, CLUSTER, 3, 5, (b"abc",), attributes=rumor_attributes(trace_share=9)
+    )
+    assert traced.attributes == bytes.fromhex("920109")
+    cuts, body_hash = (3).to_bytes(4, "big"), h("grapevine rumor body 1", b"abc")
+    parts = (CLUSTER, them.public, 3, 5, cuts, body_hash, traced.attributes)
+    assert traced.signature == them.sign("grapevine rumor 2", *parts)
     subject = PeerId(bytes([9]) * 32)
     receipt = TraceReceipt(identity.peer_id, 2, 30).signed(
         identity, CLUSTER, MessageId(subject, 3, 5)
     )
     parts = (CLUSTER, subject, 3, 5, them.public, 2, 30)
     assert receipt.signature == them.sign("grapevine receipt 1", *parts)
+    attributes = encode_attributes({2: 7})
+    record = PeerRecord(identity.peer_id, 3, 1, (), "eu", "n", 90, 45, False, attributes=attributes)
+    parts = (CLUSTER, them.public, 3, 1, "", "eu", "n", 90, 45, 0)
+    assert record.signed(identity, CLUSTER).signature == them.sign(
+        "grapevine record 2", *parts, attributes
+    )
     accused = PeerRecord(subject, 3, 1, (), "", "", 90, 45, False)
     accusation = Accusation.signed(identity, CLUSTER, accused)
     parts = (CLUSTER, them.public, subject, 3, 1)
@@ -221,6 +234,10 @@ RANGE = StreamRange(Stream(ZEROS, 1), 3, 300)
 RANGE_BYTES = "94c420" + "00" * 32 + "0103cd012c"
 COPY = RumorCopy(Rumor(ZEROS, 1, 1, (1,), b"a", bytes(64)), 2, 1000)
 COPY_BYTES = "98c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8"
+ATTRIBUTED_COPY = replace(COPY, rumor=replace(COPY.rumor, attributes=bytes.fromhex("940109cc64c3")))
+ATTRIBUTED_COPY_BYTES = "99" + COPY_BYTES[2:] + "c406940109cc64c3"
+ATTRIBUTED_RECORD = replace(test_codec.GOLDEN_RECORD, attributes=bytes.fromhex("9264c40161"))
+ATTRIBUTED_RECORD_BYTES = "9b" + test_codec.GOLDEN_RECORD_BYTES[2:] + "c4059264c40161"
 RECORD_BYTES = "c472" + test_codec.GOLDEN_RECORD_BYTES
 
 MORE: dict[Any, str] = {
@@ -231,6 +248,8 @@ MORE: dict[Any, str] = {
     Records((test_codec.GOLDEN_RECORD,)): "039191" + RECORD_BYTES,
     Vector(7, True, 0, 1, (RANGE,)): "089507c3000191" + RANGE_BYTES,
     Repair(7, True, False, (COPY,)): "0a9407c3c291" + COPY_BYTES,
+    Rumors((ATTRIBUTED_COPY,)): "049191" + ATTRIBUTED_COPY_BYTES,
+    Records((ATTRIBUTED_RECORD,)): "039191c479" + ATTRIBUTED_RECORD_BYTES,
     OpenTransient(): "1390",
     NeighborRequest(): "1e90",
     SwapRequest(test_codec.GOLDEN_RECORD): "1f91" + RECORD_BYTES,

@@ -15,6 +15,7 @@ from grapevine_proto.ids import EPOCH_LIMIT, SEQUENCE_LIMIT, MessageId, Stream, 
 from grapevine_proto.transport.handshake.initiator import Initiator
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.codec import MAX_PACKETS_PER_SESSION
 from grapevine_proto.wire.fields import MAX_PAYLOADS
 from grapevine_proto.wire.messages import (
@@ -286,8 +287,8 @@ def copies(draw: st.DrawFn) -> RumorCopy:
     highest_first = SEQUENCE_LIMIT - MAX_PAYLOADS
     first = draw(st.sampled_from([1, 2, 1000, highest_first - 1, highest_first]))
     payloads = tuple(draw(st.lists(st.binary(max_size=3), min_size=1, max_size=4)))
-    share = draw(st.sampled_from([0, 1, 65535]))
-    rumor = Rumor.signed(OURS, "default", draw(epochs), first, payloads, trace_share=share)
+    attributes = rumor_attributes(trace_share=draw(st.sampled_from([0, 1, 65535])))
+    rumor = Rumor.signed(OURS, "default", draw(epochs), first, payloads, attributes=attributes)
     return RumorCopy(rumor, draw(small), draw(counters))
 
 

@@ -12,6 +12,7 @@ from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.sync.antientropy import GAP_REQUEST_ROUND
 from grapevine_proto.overlay.sync.repair_server import REPAIR_LIMIT_BYTES
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import REPAIR_DATAGRAMS_LIMIT, IWant, Repair, RumorCopy
 from tests.proto.overlay.builders import copy, identity, rumor
 from tests.proto.transport.test_transient_sessions import Members
@@ -97,7 +98,7 @@ def test_a_chunked_repair_has_the_same_bytes_as_an_assembled_one() -> None:
 
 
 def test_a_traced_rumor_is_chunked_like_any_other() -> None:
-    traced = replace(rumor(1, 5, bytes(100_000)), trace_share=9)
+    traced = replace(rumor(1, 5, bytes(100_000)), attributes=rumor_attributes(trace_share=9))
     repair = Repair(2**32 - 1, True, True, (RumorCopy(traced, 3, 250),))
     chunked = codec.encode_repair(repair)
     assert isinstance(chunked, codec.ChunkedMessage)

@@ -13,6 +13,8 @@ Invariants:
   signed, so a copy that claims less undoes the effect of one that claimed more: it is forwarded and
   cached again.
 - Only the origin can mark a rumor as mailed to all.
+- A rumor with an attribute that this version cannot read is relayed, cached and marked as seen like any
+  other, but not delivered.
 - Two contents under one ID are delivered once, the first one. The second counts as a conflict of
   the origin if both are here.
 """
@@ -27,8 +29,8 @@ from typing import Final, NamedTuple, assert_never
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import Message, Via
-from grapevine_proto.ids import PeerId
+from grapevine_proto.events import Message, MessagesUnsupported, Via
+from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.broadcast.auto import Auto
 from grapevine_proto.overlay.broadcast.direct_mail import DirectMail
 from grapevine_proto.overlay.broadcast.epidemic import Epidemic
@@ -42,7 +44,7 @@ from grapevine_proto.overlay.broadcast.large_messages import (
 from grapevine_proto.overlay.broadcast.near_peers import MIN_HOPS_LIMIT, NearPeers
 from grapevine_proto.overlay.broadcast.plumtree import Plumtree
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
-from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Send
+from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer, PeerTable
 from grapevine_proto.overlay.store.message_cache import RumorKey, rumor_key
@@ -121,6 +123,7 @@ class Broadcast:
         self.duplicates = 0
         self.relayed = 0
         self.repaired = 0
+        self.unsupported = 0  # messages that are relayed and not delivered
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
         """Apply `config`, possibly with another strategy."""
@@ -273,8 +276,7 @@ class Broadcast:
         )
         if via is Via.REPAIR:
             self.repaired += len(new_messages)
-        messages = tuple(Message(each, body, copy.hops, via, now) for each, body in new_messages)
-        effects: list[Effect] = [Deliver(messages)]
+        effects = self._deliver(copy, new_messages, via, now)
         early = self.lazy_push.on_rumor(rumor, now)
         holders = (sender, *early.sources)
         self._reverse_paths.on_rumor(copy, holders, now)
@@ -298,6 +300,21 @@ class Broadcast:
             )
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
         return effects + self._report_forgers()
+
+    def _deliver(
+        self, copy: RumorCopy, payloads: Sequence[tuple[MessageId, bytes]], via: Via, now: float
+    ) -> list[Effect]:
+        """Deliver new payloads of `copy`, unless an attribute keeps this version from reading them."""
+        attribute = copy.rumor.known_attributes.unsupported
+        if not attribute:
+            messages = tuple(Message(each, body, copy.hops, via, now) for each, body in payloads)
+            return [Deliver(messages)]
+        if not payloads:
+            return []
+        self.unsupported += len(payloads)
+        first, last = payloads[0][0].sequence, payloads[-1][0].sequence
+        origin, epoch = copy.rumor.stream
+        return [Emit(MessagesUnsupported(origin, epoch, first, last, attribute))]
 
     def _on_duplicate(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Nothing in the copy is new, but its sender is, and perhaps its hops and age."""

@@ -148,7 +148,8 @@ class ReversePaths:
         then peers that announced it before.
         """
         rumor = copy.rumor
-        if not rumor.trace_share or rumor.origin == self._our_id:
+        trace_share = rumor.known_attributes.trace_share
+        if not trace_share or rumor.origin == self._our_id:
             return
         message_id = _message_id(rumor)
         if message_id in self._routes:
@@ -156,7 +157,7 @@ class ReversePaths:
         if not self._make_room(rumor.origin, now):
             self.refused += 1
             return
-        sample = TraceSample(self._cluster, message_id, rumor.trace_share)
+        sample = TraceSample(self._cluster, message_id, trace_share)
         route = self._routes[message_id] = _Route(message_id, sample, holders, now)
         self._by_origin[rumor.origin] += 1
         if self._our_id in sample:
@@ -166,7 +167,7 @@ class ReversePaths:
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
         """`sender` has `rumor` too and thus a path to its origin."""
-        if rumor.trace_share:
+        if rumor.known_attributes.trace_share:
             self._add_source(_message_id(rumor), sender)
 
     def on_ids(self, ids: IHave | Offer, sender: PeerId) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from grapevine_proto.crypto.identity import digest
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.wire.signed import TRACE_ALL
+from grapevine_proto.wire.attributes import TRACE_ALL
 
 SAMPLE_TARGET: Final = 100  # enough for a 99th percentile, few enough for one link
 

@@ -47,6 +47,7 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "published": "own messages",
         "delivered": "messages delivered",
         "duplicates": "duplicates received",
+        "unsupported": "messages for newer versions",
         "relayed": "messages relayed",
         "unacked_untracked": "own messages no longer tracked",
         "events_lost": "events lost by slow readers",

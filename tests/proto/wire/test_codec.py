@@ -6,6 +6,7 @@ import contextlib
 import random
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -15,6 +16,12 @@ from hypothesis import strategies as st
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, canonical_host
 from grapevine_proto.wire import codec, frames, message_codec
+from grapevine_proto.wire.attributes import (
+    MAX_RECORD_ATTRIBUTES_BYTES,
+    MAX_RUMOR_ATTRIBUTES_BYTES,
+    encode_attributes,
+    rumor_attributes,
+)
 from grapevine_proto.wire.message_codec import MAX_RECORD_MESSAGE_BYTES, RECORD_KINDS
 from grapevine_proto.wire.messages import (
     Ack,
@@ -75,6 +82,14 @@ addresses = st.builds(
     st.ip_addresses(),
     st.integers(0, 65535),
 )
+attribute_values = st.recursive(
+    st.none() | st.booleans() | counts | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=4,
+)
+attributes = st.dictionaries(st.integers(1, 255), attribute_values, max_size=3).map(
+    encode_attributes
+)
 records = st.builds(
     PeerRecord,
     peer_ids,
@@ -87,14 +102,20 @@ records = st.builds(
     counts,
     st.booleans(),
     signatures,
+    attributes,
 )
 
 
 def joined(
-    origin: PeerId, epoch: int, first: int, payloads: list[bytes], signature: bytes, share: int
+    origin: PeerId,
+    epoch: int,
+    first: int,
+    payloads: list[bytes],
+    signature: bytes,
+    attributes: bytes,
 ) -> Rumor:
     lengths = tuple(map(len, payloads))
-    return Rumor(origin, epoch, first, lengths, b"".join(payloads), signature, share)
+    return Rumor(origin, epoch, first, lengths, b"".join(payloads), signature, attributes)
 
 
 rumors = st.builds(
@@ -104,7 +125,7 @@ rumors = st.builds(
     sequences,
     st.lists(st.binary(max_size=20), min_size=1, max_size=5),
     signatures,
-    st.integers(0, 65535),
+    attributes,
 )
 copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts)
 streams = st.builds(Stream, peer_ids, epochs)
@@ -248,7 +269,7 @@ def decode_rumor(fields: list[object]) -> object:
 
 def test_a_valid_rumor_is_decoded() -> None:
     decode_rumor(fields_of_rumor())
-    decode_rumor(fields_of_rumor(share=1))
+    decode_rumor(fields_of_rumor(attributes=encode_attributes({1: 1, 200: (b"x", -1)})))
 
 
 @pytest.mark.parametrize(
@@ -268,10 +289,20 @@ def test_a_valid_rumor_is_decoded() -> None:
         {"lengths": 5},
         {"body": "text!"},
         {"body": None},
-        {"share": 65536},
-        {"share": True},
-        {"share": 0},
-        {"share": 1, "more": 1},
+        {"attributes": 1},
+        {"attributes": b""},
+        {"attributes": msgpack.packb([])},
+        {"attributes": msgpack.packb([1])},
+        {"attributes": msgpack.packb([0, 1])},
+        {"attributes": msgpack.packb([256, 1])},
+        {"attributes": msgpack.packb([True, 1])},
+        {"attributes": msgpack.packb([2, 1, 1, 1])},
+        {"attributes": msgpack.packb([1, 1, 1, 1])},
+        {"attributes": msgpack.packb([1, "text"])},
+        {"attributes": msgpack.packb([1, {1: 1}])},
+        {"attributes": msgpack.packb([1, 1]) + b"\0"},
+        {"attributes": encode_attributes({1: bytes(508)})},
+        {"attributes": encode_attributes({1: 1}), "more": 1},
         {"signature": bytes(63)},
         {"hops": 256},
         {"age": 2**32},
@@ -283,6 +314,18 @@ def test_a_valid_rumor_is_decoded() -> None:
 def test_an_invalid_rumor_is_malformed(changes: dict[str, object]) -> None:
     with pytest.raises(Dropped, match="malformed"):
         decode_rumor(fields_of_rumor(**changes))
+
+
+def test_attributes_of_the_greatest_size_are_decoded() -> None:
+    largest = encode_attributes({200: bytes(MAX_RUMOR_ATTRIBUTES_BYTES - 6)})
+    assert len(largest) == MAX_RUMOR_ATTRIBUTES_BYTES
+    decode_rumor(fields_of_rumor(attributes=largest))
+    record = replace(GOLDEN_RECORD, attributes=encode_attributes({200: bytes(123)}))
+    assert len(record.attributes) == MAX_RECORD_ATTRIBUTES_BYTES
+    assert codec.decode_message(codec.encode_message(Records((record,)))) == Records((record,))
+    too_large = replace(GOLDEN_RECORD, attributes=encode_attributes({200: bytes(124)}))
+    with pytest.raises(Dropped, match="malformed"):
+        codec.decode_message(codec.encode_message(Records((too_large,))))
 
 
 RECORD = codec.encode_record(
@@ -311,6 +354,7 @@ def test_valid_member_updates_are_decoded() -> None:
         bytes((Kind.CLOSE,)) + msgpack.packb([99, []]),
         bytes((Kind.HEARTBEAT,)) + msgpack.packb([1, 1, 1, 1001, 1, bytes(16), []]),
         bytes((Kind.RECORDS,)) + msgpack.packb([[b""] * 17]),
+        bytes((Kind.RECORDS,)) + msgpack.packb([[b"\x9b" + RECORD[1:] + b"\xc4\0"]]),
         bytes((Kind.PING,)) + msgpack.packb([1]),
         bytes((Kind.PING,)) + msgpack.packb([-1, []]),
         bytes((Kind.PING,)) + msgpack.packb([2**32, []]),
@@ -469,6 +513,8 @@ def test_one_payload_more_than_a_message_may_hold_is_malformed(counts: tuple[int
 GOLDEN_RECORD = PeerRecord(PeerId(bytes(32)), 1, 2, (), "eu", "a", 90, 45, False, bytes(64))
 GOLDEN_RECORD_BYTES = "9ac420" + "00" * 32 + "010290c4026575c401615a2dc2c440" + "00" * 64
 
+TRACED = rumor_attributes(trace_share=300)
+
 GOLDEN = {
     Confirm(): "0090",
     Subscribe(True): "1491c3",
@@ -498,8 +544,8 @@ GOLDEN = {
     Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (2, 1), b"abc", bytes(64)), 2, 1000),)): (
         "04919198c420" + "00" * 32 + "0101920201c403616263c440" + "00" * 64 + "02cd03e8"
     ),
-    Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (1,), b"a", bytes(64), 300), 2, 1000),)): (
-        "04919199c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8cd012c"
+    Rumors((RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (1,), b"a", bytes(64), TRACED), 2, 1000),)): (
+        "04919199c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8c4059201cd012c"
     ),
     Receipts(5, MessageId(PeerId(bytes(32)), 1, 9), (TraceReceipt(PeerId(bytes(32)), 3, 300),)): (
         "239505c420" + "00" * 32 + "01099195c420" + "00" * 32 + "03cd012c00c400"

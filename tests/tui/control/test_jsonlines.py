@@ -25,6 +25,7 @@ from grapevine_proto.events import (
     Message,
     MessageReceived,
     MessageSent,
+    MessagesUnsupported,
     NodeStarted,
     PeerInfo,
     PeerState,
@@ -139,6 +140,14 @@ def test_members_rounds_and_errors_become_plain_objects() -> None:
         "outcome": "repaired",
     }
     assert to_json(DialFailed(PLACE, "no answer"))["address"] == "[::1]:8000"
+    assert to_json(MessagesUnsupported(ID, 7, 3, 4, 200)) == {
+        "event": "unsupported",
+        "origin": str(ID),
+        "epoch": 7,
+        "first": 3,
+        "last": 4,
+        "attribute": 200,
+    }
     assert to_json(StateSaveFailed("disk full")) == {
         "event": "state_save_failed",
         "problem": "disk full",

@@ -17,6 +17,7 @@ from grapevine_proto.events import (
     MemberChanged,
     MessageReceived,
     MessageSent,
+    MessagesUnsupported,
     NodeStarted,
     NodeStopped,
     PeerState,
@@ -229,6 +230,17 @@ def test_a_round_replaces_its_previous_entry(model: Model) -> None:
         (1, "in_sync"),
         (1, "running"),
     ]
+
+
+def test_messages_for_a_newer_version_are_reported_once_a_minute() -> None:
+    clock = 100.0
+    model = Model(wall_clock=lambda: clock)
+    event = MessagesUnsupported(an_id(1), 7, 3, 4, 200)
+    assert model.apply(event) == Changes.NOTICES
+    assert model.apply(event) == Changes.NONE
+    clock += 61.0
+    assert model.apply(event) == Changes.NOTICES
+    assert [each.text.count("newer version (attribute 200)") for each in model.notices] == [1, 1]
 
 
 def test_the_other_events_are_counted(model: Model) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.trace.sample import TraceSample, sample_share
-from grapevine_proto.wire.signed import TRACE_ALL, Rumor
+from grapevine_proto.wire.attributes import TRACE_ALL, rumor_attributes
+from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, identity, peer_id
 from tests.proto.overlay.trace.traces import message_id
 
@@ -49,7 +50,11 @@ def test_the_smallest_share_is_not_zero() -> None:
 
 
 def test_the_share_is_covered_by_the_signature() -> None:
-    signed = Rumor.signed(identity(1), "default", EPOCH, 1, (b"x",), trace_share=300)
+    signed = Rumor.signed(
+        identity(1), "default", EPOCH, 1, (b"x",), attributes=rumor_attributes(trace_share=300)
+    )
     assert signed.is_authentic("default")
     for share in (0, 299, TRACE_ALL):
-        assert not replace(signed, trace_share=share).is_authentic("default")
+        assert not replace(signed, attributes=rumor_attributes(trace_share=share)).is_authentic(
+            "default"
+        )

@@ -8,7 +8,8 @@ import pytest
 
 from grapevine_proto.overlay.trace.sample import TraceSample
 from grapevine_proto.overlay.trace.trace import TRACES_LIMIT, UNKNOWN_MEMBERS_LIMIT
-from grapevine_proto.wire.signed import TRACE_ALL, TraceReceipt
+from grapevine_proto.wire.attributes import TRACE_ALL
+from grapevine_proto.wire.signed import TraceReceipt
 from tests.proto.overlay.builders import identity, peer_id, record
 from tests.proto.overlay.trace.traces import (
     ACKED,

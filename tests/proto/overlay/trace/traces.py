@@ -15,8 +15,9 @@ from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
 from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
 from grapevine_proto.overlay.trace.trace import Tracing
+from grapevine_proto.wire.attributes import TRACE_ALL, rumor_attributes
 from grapevine_proto.wire.messages import ReceiptAck, Receipts, RumorCopy
-from grapevine_proto.wire.signed import TRACE_ALL, Rumor, TraceReceipt
+from grapevine_proto.wire.signed import Rumor, TraceReceipt
 from tests.proto.overlay.builders import EPOCH, config, identity, peer_id, record
 
 OUR_NUMBER = 500
@@ -29,7 +30,9 @@ def message_id(sequence: int = 1, origin: int = ORIGIN) -> MessageId:
 
 
 def traced(sequence: int = 1, origin: int = ORIGIN, share: int = TRACE_ALL) -> RumorCopy:
-    rumor = Rumor(peer_id(origin), EPOCH, sequence, (1,), b"x", bytes(64), share)
+    rumor = Rumor(
+        peer_id(origin), EPOCH, sequence, (1,), b"x", bytes(64), rumor_attributes(trace_share=share)
+    )
     return RumorCopy(rumor, 2, 70)
 
 

@@ -1,0 +1,63 @@
+"""Attributes: one order, bounded, and what a version does with those it does not know."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.wire.attributes import (
+    FIRST_CRITICAL,
+    PLAIN,
+    TRACE_ALL,
+    RumorAttributes,
+    decode_attributes,
+    encode_attributes,
+    parse_rumor_attributes,
+    rumor_attributes,
+)
+from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS
+
+
+def test_no_attributes_are_no_bytes() -> None:
+    assert encode_attributes({}) == rumor_attributes() == b""
+    assert parse_rumor_attributes(b"") is PLAIN
+
+
+def test_attributes_are_encoded_in_ascending_order() -> None:
+    assert encode_attributes({200: b"z", 3: 7}) == encode_attributes({3: 7, 200: b"z"})
+    assert encode_attributes({200: b"z", 3: 7}) == bytes.fromhex("940307ccc8c4017a")
+    assert list(decode_attributes(bytes.fromhex("940307ccc8c4017a"))) == [3, 200]
+
+
+@pytest.mark.parametrize("share", [1, 300, TRACE_ALL])
+def test_a_trace_share_is_an_attribute(share: int) -> None:
+    assert parse_rumor_attributes(rumor_attributes(trace_share=share)) == RumorAttributes(share)
+
+
+@pytest.mark.parametrize(
+    ("values", "unsupported"),
+    [
+        ({FIRST_CRITICAL - 1: 1}, 0),
+        ({FIRST_CRITICAL: 1}, FIRST_CRITICAL),
+        ({1: 5, 100: b"x", 200: None, 255: 1}, 200),
+        ({1: TRACE_ALL + 1}, 1),
+        ({1: -1}, 1),
+        ({1: True}, 1),
+        ({1: b"many"}, 1),
+    ],
+)
+def test_unknown_critical_attributes_and_senseless_values_prevent_delivery(
+    values: dict[int, object], unsupported: int
+) -> None:
+    assert parse_rumor_attributes(encode_attributes(values)).unsupported == unsupported
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_attributes_or_rejected(data: bytes) -> None:
+    try:
+        values = decode_attributes(data)
+    except UNPACK_ERRORS:
+        return
+    assert list(values) == sorted(values)
+    parse_rumor_attributes(data)
