@@ -59,7 +59,7 @@ CLOSE: Final = encode_message(Close(CloseReason.LEAVING))
 REPAIR: Final = encode_message(Repair(1, True, False, ()))
 
 
-def private(number: int, size_bytes: int = 1) -> bytes:
+def direct_message(number: int, size_bytes: int = 1) -> bytes:
     """Returns a direct message that `number` distinguishes."""
     return encode_message(DirectMessage(number, bytes(size_bytes)))
 

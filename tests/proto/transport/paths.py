@@ -27,7 +27,7 @@ UDP_BYTES = 28  # of IP and UDP headers
 _numbers = itertools.count(1)
 
 
-class Road:
+class OneWayPath:
     """One direction of a path. `rate` in bytes per second (0: unlimited), `delay_s` is its latency."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Road:
 class Side:
     """One end: its link, what it received and what it dropped."""
 
-    def __init__(self, link: Link, there: Road) -> None:
+    def __init__(self, link: Link, there: OneWayPath) -> None:
         self.link = link
         self.there = there
         self.other: Side = self
@@ -78,7 +78,7 @@ class Side:
         self.due_at = math.inf
 
 
-class Roads:
+class PathNetwork:
     """Pairs of links, each with a path in both directions, which several pairs may share."""
 
     def __init__(self) -> None:
@@ -89,8 +89,8 @@ class Roads:
 
     def join(
         self,
-        there: Road,
-        back: Road | None = None,
+        there: OneWayPath,
+        back: OneWayPath | None = None,
         *,
         rtt_s: float | None = None,
         limits: LimitsConfig | None = None,
@@ -115,7 +115,7 @@ class Roads:
                     max_message_bytes=max_message_bytes,
                 )
             )
-        here, over = Side(made[0], there), Side(made[1], back or Road())
+        here, over = Side(made[0], there), Side(made[1], back or OneWayPath())
         here.other, over.other = over, here
         self.sides += [here, over]
         return here, over

@@ -50,14 +50,14 @@ from tests.proto.transport.ends import (
     OTHER_KEY,
     End,
     World,
+    direct_message,
     linked_ends,
     name_of,
-    private,
     snapshot,
     two_ends,
 )
 
-STRANGER: Final = Address("203.0.113.9", 9)
+OUTSIDER: Final = Address("203.0.113.9", 9)
 
 P: Final = 2**255 - 19
 SMALL_ORDER: Final = [
@@ -77,7 +77,7 @@ SMALL_ORDER: Final = [
 
 @pytest.fixture(autouse=True)
 def no_nonce_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every test here: no nonce comes back under its key, whatever was sent again."""
+    """Asserts in every test of this module that no nonce is used twice under a key."""
     used: set[tuple[bytes, bytes]] = set()
     seal = bindings.crypto_secretbox
 
@@ -90,18 +90,18 @@ def no_nonce_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_seal", watched)
 
 
-# --- strangers: no key --------------------------------------------------------------------------
+# --- outsiders without the cluster key ------------------------------------------------------------
 
 
 @given(st.binary(max_size=400))
 @settings(max_examples=300, deadline=None)
-def test_an_unauthenticated_peer_gets_no_reply(said: bytes) -> None:
+def test_an_unauthenticated_peer_gets_no_reply(content: bytes) -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     before = snapshot(ada), snapshot(bob)
 
-    assert world.throw(said, STRANGER, bob.address) == []
-    assert world.throw(said, bob.address, ada.address) == []
+    assert world.throw(content, OUTSIDER, bob.address) == []
+    assert world.throw(content, bob.address, ada.address) == []
     assert (snapshot(ada), snapshot(bob)) == before
 
 
@@ -138,7 +138,7 @@ def test_a_reflected_packet_is_dropped(name: str) -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     datagram, source, to = world.hold(name)
-    if name in ("hello", "proof"):  # the sender answers strangers too, but learns who it is
+    if name in ("hello", "proof"):  # the sender answers any address, then sees its own identity
         answers = world.throw(datagram, to, source)
         assert all(len(answer) <= len(datagram) for answer in answers)
     else:
@@ -151,7 +151,7 @@ def test_a_reflected_packet_is_dropped(name: str) -> None:
 
 def test_a_reflected_data_packet_is_dropped_on_a_live_link() -> None:
     world, ada, bob = linked_ends()
-    ada.link.send(private(1), world.now)
+    ada.link.send(direct_message(1), world.now)
     datagram, source, to = world.hold("data")
     as_if_for_ada = datagram[:1] + ada.link.session.our_id + datagram[9:]
 
@@ -167,8 +167,8 @@ def test_an_answer_is_recognized_by_its_mac_not_by_its_source() -> None:
     for name in ("challenge", "welcome"):
         datagram, _, to = world.hold(name)
         forged = datagram[:-1] + bytes([datagram[-1] ^ 1])
-        assert world.refusal(forged, STRANGER, to) is DropReason.UNKNOWN_KEY
-        world.throw(datagram, STRANGER, to)
+        assert world.refusal(forged, OUTSIDER, to) is DropReason.UNKNOWN_KEY
+        world.throw(datagram, OUTSIDER, to)
     world.run(1.0)
 
     assert ada.link.address == bob.address  # what we send goes where we dialed
@@ -190,7 +190,7 @@ def test_a_proof_from_another_address_or_for_another_node_has_a_stale_cookie() -
     ada.dial(bob.address, 0.0)
     proof, source, to = world.hold("proof")
 
-    assert world.refusal(proof, STRANGER, to) is DropReason.STALE_COOKIE
+    assert world.refusal(proof, OUTSIDER, to) is DropReason.STALE_COOKIE
     assert world.refusal(proof, source._replace(port=1), to) is DropReason.STALE_COOKIE
     assert world.refusal(proof, source, carol.address) is DropReason.STALE_COOKIE
 
@@ -199,20 +199,20 @@ def test_data_from_another_address_opens_but_changes_no_address() -> None:
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     datagram, _, to = world.hold("data")
-    world.throw(datagram, STRANGER, to)
+    world.throw(datagram, OUTSIDER, to)
 
     assert bob.link.address == ada.address
 
 
-# --- eavesdroppers: everything again ------------------------------------------------------------
+# --- on-path attackers: replay --------------------------------------------------------------------
 
 
-def a_long_talk() -> tuple[World, End, End]:
+def long_exchange() -> tuple[World, End, End]:
     """A dial, messages both ways, a rekey, messages again."""
     world, ada, bob = linked_ends()
     for number in range(3):
-        ada.link.send(private(number), world.now)
-        bob.link.send(private(number), world.now)
+        ada.link.send(direct_message(number), world.now)
+        bob.link.send(direct_message(number), world.now)
         world.run(1.0)
         if number == 1:
             world.run(REKEY_AFTER_S)
@@ -222,40 +222,42 @@ def a_long_talk() -> tuple[World, End, End]:
     return world, ada, bob
 
 
-def let_live(world: World, ada: End, bob: End) -> None:
+def keep_links(world: World, ada: End, bob: End) -> None:
     return
 
 
-def let_close(world: World, ada: End, bob: End) -> None:
+def close_links(world: World, ada: End, bob: End) -> None:
     for end in (ada, bob):
         end.links.clear()
         end.index.clear()
 
 
-def let_forget(world: World, ada: End, bob: End) -> None:
-    let_close(world, ada, bob)
+def forget_links(world: World, ada: End, bob: End) -> None:
+    close_links(world, ada, bob)
     world.run(60.0)
 
 
-def let_rotate(world: World, ada: End, bob: End) -> None:
-    let_close(world, ada, bob)
+def rotate_cookies(world: World, ada: End, bob: End) -> None:
+    close_links(world, ada, bob)
     world.run(2 * COOKIE_ROTATION_S)
 
 
-def let_restart(world: World, ada: End, bob: End) -> None:
+def restart_both(world: World, ada: End, bob: End) -> None:
     ada.start(world.now)
     bob.start(world.now)
 
 
-@pytest.mark.parametrize("situation", [let_live, let_close, let_forget, let_rotate, let_restart])
+@pytest.mark.parametrize(
+    "situation", [keep_links, close_links, forget_links, rotate_cookies, restart_both]
+)
 def test_a_replay_of_everything_changes_nothing(
     situation: Callable[[World, End, End], None],
 ) -> None:
-    world, ada, bob = a_long_talk()
+    world, ada, bob = long_exchange()
     situation(world, ada, bob)
     before = snapshot(ada), snapshot(bob)
     recorded = list(world.log)
-    for source_of in (lambda source: source, lambda source: STRANGER):
+    for source_of in (lambda source: source, lambda source: OUTSIDER):
         for datagram, source, to in recorded:
             answers = world.throw(datagram, source_of(source), to)
             assert name_of(datagram) == "hello" or not answers
@@ -263,16 +265,16 @@ def test_a_replay_of_everything_changes_nothing(
             assert (snapshot(ada), snapshot(bob)) == before
 
     world.run(1.0)
-    if situation is let_live:
-        ada.link.send(private(9), world.now)
+    if situation is keep_links:
+        ada.link.send(direct_message(9), world.now)
         world.run(1.0)
-        assert bob.opened[-1] == private(9)
+        assert bob.opened[-1] == direct_message(9)
 
 
 def test_a_replay_of_everything_during_a_dial_changes_nothing() -> None:
-    world, ada, bob = a_long_talk()
+    world, ada, bob = long_exchange()
     recorded = list(world.log)
-    let_close(world, ada, bob)
+    close_links(world, ada, bob)
     opened = len(ada.opened), len(bob.opened)
     dial = ada.dial(bob.address, world.now)
     for name in NAMES.values():
@@ -299,7 +301,7 @@ def test_a_replayed_proof_gets_the_same_welcome_and_no_new_session() -> None:
     assert world.refusal(proof, source, to) is DropReason.REPLAYED_PROOF
 
 
-# --- members gone bad: they have the key --------------------------------------------------------
+# --- malicious members ----------------------------------------------------------------------------
 
 
 def made_again(packet: Hello | Challenge | Proof | Welcome, context: bytes = b"") -> bytes:
@@ -403,8 +405,8 @@ class Imposter:
             shared = bindings.crypto_scalarmult(self.our_secret, self.hello.ephemeral)
         self.answers += 1
         bare = Welcome(self.hello.session_id, ephemeral, self.answers.to_bytes(8, "big"), b"")
-        said = transcript(*self.bodies, encode_packet(bare))
-        box = Credentials(role, KEY, cluster, said, shared).seal(identity, record)
+        content = transcript(*self.bodies, encode_packet(bare))
+        box = Credentials(role, KEY, cluster, content, shared).seal(identity, record)
         datagram = made_again(bare._replace(box=box), self.bodies[-1])
         return self.world.refusal(datagram, self.bob.address, self.ada.address)
 
@@ -450,7 +452,7 @@ def test_a_member_cannot_answer_as_another() -> None:
             lambda record, end: replace(record, left=True).signed(end.identity, CLUSTER),
         ),
         (DropReason.BAD_RECORD, lambda record, end: record.signed(end.identity, "orchard")),
-        (DropReason.BAD_PROOF, lambda record, end: End("eve", STRANGER).record),
+        (DropReason.BAD_PROOF, lambda record, end: End("eve", OUTSIDER).record),
     ],
 )
 def test_a_member_cannot_dial_with_the_record_of_another(
@@ -509,26 +511,26 @@ def test_an_answer_to_another_hello_is_dropped() -> None:
     assert refused.value.reason is DropReason.UNEXPECTED
 
 
-# --- caps ---------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
-def crowd(count: int) -> list[End]:
-    return [End(f"guest {n}", Address(f"10.1.{n >> 8}.{n & 255}", 1)) for n in range(count)]
+def newcomer_ends(count: int) -> list[End]:
+    return [End(f"newcomer {n}", Address(f"10.1.{n >> 8}.{n & 255}", 1)) for n in range(count)]
 
 
 def test_beyond_the_limit_a_proof_is_accepted_and_the_oldest_evicted() -> None:
     bob = End("bob", Address("192.0.2.2", 2000), limits=LimitsConfig(accepted_proofs=3))
-    guests = crowd(4)
-    world = World(bob, *guests)
-    for guest in guests:
-        guest.dial(bob.address, world.now)
+    newcomers = newcomer_ends(4)
+    world = World(bob, *newcomers)
+    for newcomer in newcomers:
+        newcomer.dial(bob.address, world.now)
         world.run(5.0)
 
-    assert all(guest.links for guest in guests)
+    assert all(newcomer.links for newcomer in newcomers)
     assert bob.drops == []
     assert bob.responder.evicted == 1
     sessions = [link.session_ids() for link in bob.links.values()]
-    for proof, source, to in world.of("proof"):  # even the one forgotten takes nobody's link
+    for proof, source, to in world.of("proof"):  # even an evicted one replaces no link
         world.throw(proof, source, to)
     world.run(5.0)
     assert [link.session_ids() for link in bob.links.values()] == sessions
@@ -536,7 +538,7 @@ def test_beyond_the_limit_a_proof_is_accepted_and_the_oldest_evicted() -> None:
 
 def test_one_identity_has_a_share_of_accepted_proofs_and_others_have_theirs() -> None:
     world, ada, bob = two_ends()
-    eve = End("eve", STRANGER)
+    eve = End("eve", OUTSIDER)
     world.ends[eve.address] = eve
     for _ in range(PROOFS_PER_IDENTITY_LIMIT + 3):
         eve.links.clear()
@@ -563,11 +565,11 @@ def test_replays_of_a_proof_are_charged_to_no_budget_and_answered_a_few_times() 
     assert bob.drops.count(DropReason.REPLAYED_PROOF) == 1000 - answers
     world.run(3.0)
     assert ada.links
-    neighbor = End("neighbor", source._replace(port=9))
-    world.ends[neighbor.address] = neighbor
-    neighbor.dial(bob.address, world.now)
+    another = End("another", source._replace(port=9))
+    world.ends[another.address] = another
+    another.dial(bob.address, world.now)
     world.run(1.0)
-    assert neighbor.links, "its address has spent nothing"
+    assert another.links, "its address has used no budget"
 
 
 def test_unconfirmed_sessions_of_one_network_evict_each_other(
@@ -594,25 +596,25 @@ def test_unconfirmed_sessions_of_one_network_evict_each_other(
 
 def test_beyond_the_limit_the_oldest_unconfirmed_session_is_evicted() -> None:
     bob = End("bob", Address("192.0.2.2", 2000))
-    guests = crowd(UNCONFIRMED_SESSIONS_LIMIT + 1)
-    world = World(bob, *guests)
+    newcomers = newcomer_ends(UNCONFIRMED_SESSIONS_LIMIT + 1)
+    world = World(bob, *newcomers)
     world.drop = lambda datagram, *_: name_of(datagram) == "data"
-    for guest in guests[:-1]:
-        guest.dial(bob.address, world.now)
+    for newcomer in newcomers[:-1]:
+        newcomer.dial(bob.address, world.now)
     world.run(0.1)
     assert (bob.responder.pending, bob.responder.evicted) == (UNCONFIRMED_SESSIONS_LIMIT, 0)
-    guests[-1].dial(bob.address, world.now)
+    newcomers[-1].dial(bob.address, world.now)
     world.run(0.1)
 
     assert (bob.responder.pending, bob.responder.evicted) == (UNCONFIRMED_SESSIONS_LIMIT, 1)
     world.drop = lambda *_: False
     world.run(3.0)
     assert len(bob.links) == UNCONFIRMED_SESSIONS_LIMIT
-    assert sum(bool(guest.links) for guest in guests) == UNCONFIRMED_SESSIONS_LIMIT
+    assert sum(bool(newcomer.links) for newcomer in newcomers) == UNCONFIRMED_SESSIONS_LIMIT
 
 
-def hello_of(guest: End, bob: End) -> bytes:
-    dial: Initiator = guest.dial(bob.address, 0.0)
+def hello_of(newcomer: End, bob: End) -> bytes:
+    dial: Initiator = newcomer.dial(bob.address, 0.0)
     (datagram,) = dial.transmit(0.0)
     return datagram
 
@@ -634,9 +636,9 @@ def test_an_address_gets_half_of_all_challenges_and_loopback_its_own_budget(
 def test_a_hello_under_another_key_costs_no_budget() -> None:
     world, ada, bob = two_ends()
     ada.key = OTHER_KEY
-    stranger = hello_of(ada, bob)
+    hello = hello_of(ada, bob)
     for _ in range(500):
-        assert world.refusal(stranger, ada.address, bob.address) is DropReason.UNKNOWN_KEY
+        assert world.refusal(hello, ada.address, bob.address) is DropReason.UNKNOWN_KEY
     ada.key = KEY
 
     assert world.throw(hello_of(ada, bob), ada.address, bob.address)

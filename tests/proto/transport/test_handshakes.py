@@ -1,4 +1,4 @@
-"""Dials of ours: for whom, until when."""
+"""The table of pending dials: their peers and timeouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def begin(handshakes: Handshakes, port: int, expected: PeerId | None) -> bytes:
     return session_id
 
 
-def test_a_peer_is_being_dialled_until_the_last_dial_for_it_ends() -> None:
+def test_a_peer_is_being_dialed_until_the_last_dial_for_it_ends() -> None:
     rng = random.Random(1)
     handshakes = Handshakes(
         config(), identity(OURS), rng=rng, entropy=random.Random(2).randbytes, now=0.0

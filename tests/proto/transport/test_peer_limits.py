@@ -42,7 +42,7 @@ def points(table: PeerLimitTable, now: float) -> float:
     return peer_limits.score_at(now)
 
 
-# --- the score -----------------------------------------------------------------------------------
+# --- the score ------------------------------------------------------------------------------------
 
 
 def test_every_offense_has_a_weight() -> None:
@@ -91,7 +91,7 @@ def test_an_overloaded_node_that_keeps_a_fifth_of_its_promises_is_never_slowed()
     assert table.slowed == 0
 
 
-# --- consequences ----------------------------------------------------------------------------------
+# --- consequences ---------------------------------------------------------------------------------
 
 
 def test_a_slowed_peer_refills_more_slowly_until_its_score_recovers() -> None:
@@ -160,13 +160,13 @@ def test_an_evicted_identity_loses_its_standing() -> None:
     assert len(table.update_standings(1e6)) == TRACKED_PEERS_LIMIT
 
 
-# --- work ------------------------------------------------------------------------------------------
+# --- work -----------------------------------------------------------------------------------------
 
 
 def test_only_work_above_the_budget_is_an_offense() -> None:
     table = make_table()
-    paid = int(LIMIT.capacity * WORK_PER_TOKEN)
-    assert table.charge_work(PEER, paid, 0.0) is None
+    budgeted = int(LIMIT.capacity * WORK_PER_TOKEN)
+    assert table.charge_work(PEER, budgeted, 0.0) is None
     assert points(table, 0.0) == 0
     table.charge_work(PEER, int(7 * WORK_PER_TOKEN), 0.0)
     assert points(table, 0.0) == pytest.approx(7, abs=0.01)
@@ -182,7 +182,7 @@ def test_without_a_rate_limit_work_costs_nothing() -> None:
     assert points(table, 0.0) == 0
 
 
-# --- two engines -----------------------------------------------------------------------------------
+# --- two engines ----------------------------------------------------------------------------------
 
 
 def expelled() -> Pair:

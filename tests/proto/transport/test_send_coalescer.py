@@ -175,10 +175,10 @@ def test_waiting_bytes_are_limited_but_one_rumor_always_fits() -> None:
 
 
 def test_a_peer_without_room_delays_others_for_at_most_a_second() -> None:
-    coalescer, slow, quick = make_coalescer(queue_messages=1), FakeLink(1), FakeLink(2, free=99)
+    coalescer, slow, fast = make_coalescer(queue_messages=1), FakeLink(1), FakeLink(2, free=99)
     assert coalescer.has_room(2)
-    coalescer.enqueue(copy(9, 1), [slow, quick], 10.0)
-    coalescer.drain_into(quick, 10.0)
+    coalescer.enqueue(copy(9, 1), [slow, fast], 10.0)
+    coalescer.drain_into(fast, 10.0)
     coalescer.drain_into(slow, 10.0)
     assert not coalescer.has_room(2)
     assert coalescer.deadline == 10.0 + SLOW_PEER_AFTER_S

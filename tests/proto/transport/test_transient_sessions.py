@@ -1,4 +1,4 @@
-"""Short sessions: a few words with a member that is no neighbour."""
+"""Transient sessions carry direct messages and repair between members without a link."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.proto.test_engine import make
 
 
 class Members:
-    """Engines that know each other's records and do not link, on a wire without loss."""
+    """Engines that know each other's records and dial no links, on a network without loss."""
 
     def __init__(self, count: int, **changes: object) -> None:
         self.now = 0.0
@@ -40,7 +40,7 @@ class Members:
                     engine._overlay.membership.members.add(other.record, other.peer_id, 0.0)
 
     def exchange(self) -> None:
-        """Carry datagrams until nobody has more to say."""
+        """Carries datagrams until no engine has more to send."""
         ports = {Address(f"10.0.0.{n + 1}", 8000): n for n in range(len(self.engines))}
         is_busy = True
         while is_busy:
@@ -78,8 +78,8 @@ class Members:
     def count(self, of: int) -> int:
         return self.engines[of].stats().transient_sessions
 
-    def say(self, source: int, target: int, message: OverlayMessage | Close) -> None:
-        """Let one say anything at all on the short session that it has, as a member that lies could."""
+    def inject(self, source: int, target: int, message: OverlayMessage | Close) -> None:
+        """Sends any message on an open transient session, as a malicious member could."""
         link = self.engines[source]._transport.transients.get(self.engines[target].peer_id)
         assert link is not None
         self.engines[source]._transport.links.enqueue(link, codec.encode_message(message), self.now)
@@ -90,10 +90,10 @@ def drops(engine: Engine) -> dict[DropReason, int]:
     return dict(engine.stats().dropped)
 
 
-# --- private words ------------------------------------------------------------------------------
+# --- direct messages ------------------------------------------------------------------------------
 
 
-def test_a_member_that_is_not_linked_is_told_in_private_and_can_answer() -> None:
+def test_an_unlinked_member_receives_a_direct_message_and_can_answer() -> None:
     members = Members(3)
     members.send(0, 1, b"one")
     members.send(0, 1, b"two")
@@ -107,7 +107,7 @@ def test_a_member_that_is_not_linked_is_told_in_private_and_can_answer() -> None
     assert first.message.origin == members.engines[0].peer_id
 
 
-def test_a_large_private_message_goes_over_a_short_session_too() -> None:
+def test_a_large_direct_message_goes_over_a_transient_session_too() -> None:
     members = Members(2)
     payload = bytes(range(256)) * 1200
     members.send(0, 1, payload)
@@ -115,11 +115,11 @@ def test_a_large_private_message_goes_over_a_short_session_too() -> None:
     assert members.received(1) == [payload]
 
 
-def test_a_short_session_makes_no_neighbour_at_either_end() -> None:
+def test_a_transient_session_makes_no_peer_at_either_end() -> None:
     members = Members(2)
     members.send(0, 1, b"hello")
     members.run(5.0)
-    members.engines[0].broadcast(b"for neighbours", members.now)
+    members.engines[0].broadcast(b"for peers", members.now)
     members.run(1.0)
     for engine, events in zip(members.engines, members.events, strict=True):
         assert engine.peers(members.now) == []
@@ -129,7 +129,7 @@ def test_a_short_session_makes_no_neighbour_at_either_end() -> None:
     assert members.received(1) == [b"hello"]
 
 
-def test_it_closes_after_ten_seconds_idle_and_opens_again_for_the_next_word() -> None:
+def test_it_closes_after_ten_seconds_idle_and_opens_again_for_the_next_message() -> None:
     members = Members(2)
     members.send(0, 1, b"one")
     members.run(9.0)
@@ -141,7 +141,7 @@ def test_it_closes_after_ten_seconds_idle_and_opens_again_for_the_next_word() ->
     assert members.received(1) == [b"one", b"two"]
 
 
-def test_nothing_is_begun_on_one_that_the_other_end_may_be_closing() -> None:
+def test_a_session_that_the_other_end_may_be_closing_is_replaced_first() -> None:
     members = Members(2)
     members.send(0, 1, b"one")
     first = members.engines[0]._transport.transients.get(members.engines[1].peer_id)
@@ -150,22 +150,24 @@ def test_nothing_is_begun_on_one_that_the_other_end_may_be_closing() -> None:
     members.run(8.0)
     members.send(0, 1, b"two")
     assert members.received(1) == [b"one", b"two"]
-    assert first.session is not session  # a fresh one took over
+    assert first.session is not session  # a new one replaced it
     members.run(5.0)
-    assert members.count(0) == 1  # and counts from then
+    assert members.count(0) == 1  # its idle time starts then
 
 
-def test_one_that_is_used_all_the_time_is_rekeyed_and_loses_nothing() -> None:
+def test_a_session_in_constant_use_is_rekeyed_and_loses_nothing() -> None:
     members = Members(2)
-    said = [b"%d" % n for n in range(60)]
-    for payload in said:
+    payloads = [b"%d" % n for n in range(60)]
+    for payload in payloads:
         members.send(0, 1, payload)
         members.run(5.0)
-    assert members.received(1) == said
+    assert members.received(1) == payloads
     assert members.count(0) == 1
 
 
-def test_who_does_not_answer_is_told_of_and_what_waited_is_counted() -> None:
+def test_a_member_that_does_not_answer_is_reported_and_its_messages_are_counted_as_dropped() -> (
+    None
+):
     members = Members(2, connection_timeout=5.0)
     members.is_cut = lambda source, target: True
     members.send(0, 1, b"in vain")
@@ -174,10 +176,10 @@ def test_who_does_not_answer_is_told_of_and_what_waited_is_counted() -> None:
     assert members.sent(0) == [0]
     assert members.engines[0].stats().send_drops == 1
     assert members.count(0) == 0
-    assert members.engines[0].members()[0].status == "up"  # that is for the detector to say
+    assert members.engines[0].members()[0].status == "up"  # only the failure detector decides
 
 
-def test_who_is_not_known_cannot_be_told_and_no_number_is_used_up() -> None:
+def test_an_unknown_member_cannot_be_sent_to_and_uses_up_no_number() -> None:
     members = Members(1)
     other = make(7, Address("10.0.0.7", 8000))
     with pytest.raises(UnknownPeer, match=r"no member .* is known here"):
@@ -186,7 +188,7 @@ def test_who_is_not_known_cannot_be_told_and_no_number_is_used_up() -> None:
     assert members.engines[0].send(other.peer_id, b"?", 0.0).sequence == 1
 
 
-def test_what_waits_for_a_session_goes_over_the_link_if_that_comes_first() -> None:
+def test_a_message_that_waits_for_a_session_goes_over_the_link_if_that_comes_first() -> None:
     members = Members(2)
     ours, theirs = members.engines
     members.is_cut = lambda source, target: True
@@ -201,8 +203,8 @@ def test_what_waits_for_a_session_goes_over_the_link_if_that_comes_first() -> No
     assert len(ours._transport.links) == 1
 
 
-def test_a_word_said_while_a_link_is_dialled_waits_for_what_comes_of_that() -> None:
-    """The other end keeps one unconfirmed session of a peer: two dials at once would end one another."""
+def test_a_message_sent_while_a_link_is_dialed_waits_for_the_outcome() -> None:
+    """The responder keeps one unconfirmed session per peer: of two dials at once, one would fail."""
     members = Members(2)
     ours, theirs = members.engines
     ours._transport.handshakes.dial(
@@ -221,12 +223,12 @@ def test_a_word_said_while_a_link_is_dialled_waits_for_what_comes_of_that() -> N
     ours._transport.handshakes.dial(
         theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
     )
-    members.send(0, 1, b"over a short session")
-    assert members.received(1) == [b"over a short session"]
+    members.send(0, 1, b"over a transient session")
+    assert members.received(1) == [b"over a transient session"]
     assert (members.count(0), len(ours._transport.links)) == (1, 0)
 
 
-def test_a_link_and_a_short_session_with_one_peer_do_not_touch_each_other() -> None:
+def test_a_link_and_a_transient_session_with_one_peer_do_not_affect_each_other() -> None:
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"short")
@@ -244,10 +246,10 @@ def test_a_link_and_a_short_session_with_one_peer_do_not_touch_each_other() -> N
     assert ours._transport.links.find_by_address(theirs.record.addresses[0]) is not None
 
 
-# --- ceilings -----------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
-def test_one_more_than_the_cap_is_refused_counted_and_referred_while_all_are_in_use() -> None:
+def test_a_session_beyond_the_limit_is_refused_and_counted_while_all_are_in_use() -> None:
     limits = LimitsConfig(transient_sessions=2)
     members = Members(4, limits=limits)
     for number in (1, 2, 3):
@@ -259,7 +261,7 @@ def test_one_more_than_the_cap_is_refused_counted_and_referred_while_all_are_in_
     assert members.engines[3].stats().send_drops == 1
 
 
-def test_one_more_than_the_cap_that_we_want_ourselves_is_refused_by_name() -> None:
+def test_sending_beyond_the_limit_raises_an_error_that_names_it() -> None:
     members = Members(4, limits=LimitsConfig(transient_sessions=2))
     members.send(0, 1, b"one")
     members.send(0, 2, b"two")
@@ -268,7 +270,7 @@ def test_one_more_than_the_cap_that_we_want_ourselves_is_refused_by_name() -> No
     assert members.engines[0].stats().transient_refused == 1
 
 
-def test_links_and_short_sessions_together_stay_within_the_sessions_of_the_node() -> None:
+def test_links_and_transient_sessions_together_stay_within_the_session_limit() -> None:
     members = Members(4, max_peers=3, limits=LimitsConfig(sessions=4))
     members.send(0, 1, b"one")
     with pytest.raises(UnknownPeer, match="1 transient sessions are in use"):
@@ -278,7 +280,7 @@ def test_links_and_short_sessions_together_stay_within_the_sessions_of_the_node(
     assert members.engines[0].stats().transient_refused == 2
 
 
-def test_the_one_idle_for_longest_gives_way() -> None:
+def test_the_session_idle_for_longest_is_evicted() -> None:
     members = Members(4, limits=LimitsConfig(transient_sessions=2))
     members.send(0, 1, b"one")
     members.run(transient_sessions.TRANSIENT_EVICTABLE_IDLE_S + 0.5)
@@ -286,11 +288,11 @@ def test_the_one_idle_for_longest_gives_way() -> None:
     members.send(3, 0, b"three")
     assert members.received(0) == [b"three"]
     assert members.count(0) == 2
-    assert members.count(1) == 0  # it was told
+    assert members.count(1) == 0  # it received a Close
     assert members.engines[0].stats().transient_refused == 0
 
 
-def test_what_waits_for_a_session_is_bounded_by_number_and_by_bytes() -> None:
+def test_messages_that_wait_for_a_session_are_limited_by_number_and_bytes() -> None:
     members = Members(2, limits=LimitsConfig(queue_messages=3, queue_bytes=10_000))
     members.is_cut = lambda source, target: True
     for size in (10, 20, 30, 40):
@@ -301,18 +303,18 @@ def test_what_waits_for_a_session_is_bounded_by_number_and_by_bytes() -> None:
     assert [len(each) for each in members.received(1)] == [10, 20, 30]
     members = Members(2, limits=LimitsConfig(queue_messages=9, queue_bytes=10_000))
     members.is_cut = lambda source, target: True
-    members.send(0, 1, bytes(RUMORS_MESSAGE_BYTES))  # one always finds room
+    members.send(0, 1, bytes(RUMORS_MESSAGE_BYTES))  # the first is always accepted
     members.send(0, 1, bytes(1))
     assert members.sent(0) == [0]
 
 
-# --- who may come, and what may be said ---------------------------------------------------------
+# --- admission ------------------------------------------------------------------------------------
 
 
-def test_what_only_neighbours_say_is_refused_on_a_short_session() -> None:
+def test_messages_for_linked_peers_are_dropped_on_a_transient_session() -> None:
     members = Members(2)
     members.send(0, 1, b"hello")
-    members.say(0, 1, Heartbeat(1, 0, 0, 0, 0, bytes(16), ()))
+    members.inject(0, 1, Heartbeat(1, 0, 0, 0, 0, bytes(16), ()))
     assert drops(members.engines[1])[DropReason.UNEXPECTED] == 1
     assert members.engines[1].peers(members.now) == []
 
@@ -325,12 +327,12 @@ def test_a_close_ends_it_and_leaves_a_link_alone() -> None:
         theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
     )
     members.exchange()
-    members.say(0, 1, Close(CloseReason.REDUNDANT))
+    members.inject(0, 1, Close(CloseReason.REDUNDANT))
     assert members.count(1) == 0
     assert len(theirs._transport.links) == 1
 
 
-def test_a_run_that_is_over_gets_no_short_session() -> None:
+def test_an_outdated_epoch_gets_no_transient_session() -> None:
     members = Members(2)
     ours, theirs = members.engines
     known = theirs._overlay.membership.members.get(ours.peer_id)
@@ -356,7 +358,7 @@ def test_denied_members_and_removed_keys_close_it() -> None:
     assert (members.count(0), members.count(2)) == (0, 0)
 
 
-def test_who_leaves_hands_over_what_is_queued_on_short_sessions_and_says_so() -> None:
+def test_leaving_flushes_and_closes_transient_sessions() -> None:
     members = Members(2)
     members.send(0, 1, b"one")
     members.engines[0].send(members.engines[1].peer_id, b"two", members.now)
@@ -368,25 +370,25 @@ def test_who_leaves_hands_over_what_is_queued_on_short_sessions_and_says_so() ->
     assert members.engines[1].members()[0].status == "left"
 
 
-def test_who_misbehaves_pays_from_one_allowance_over_links_and_short_sessions() -> None:
+def test_links_and_transient_sessions_share_one_rate_limit() -> None:
     members = Members(2)
     ours, theirs = members.engines
     members.send(0, 1, b"hello")
-    account = theirs._transport.links.peer_limits.get_or_create(ours.peer_id, members.now)
-    before = account.bucket.available(members.now) if account.bucket else 0.0
+    limits = theirs._transport.links.peer_limits.get_or_create(ours.peer_id, members.now)
+    before = limits.bucket.available(members.now) if limits.bucket else 0.0
     ours._transport.handshakes.dial(
         theirs.record.addresses[0], theirs.peer_id, ours.record, members.now
     )
     members.exchange()
-    assert account.bucket is not None
-    assert theirs._transport.links[ours.peer_id].inbound_limit.bucket is account.bucket
-    assert account.bucket.available(members.now) < before
+    assert limits.bucket is not None
+    assert theirs._transport.links[ours.peer_id].inbound_limit.bucket is limits.bucket
+    assert limits.bucket.available(members.now) < before
 
 
-# --- repair -------------------------------------------------------------------------------------
+# --- repair ---------------------------------------------------------------------------------------
 
 
-def test_a_hole_that_no_neighbour_fills_is_filled_by_a_member_beyond() -> None:
+def test_a_gap_that_no_peer_can_fill_is_filled_by_an_unlinked_member() -> None:
     members = Members(3, anti_entropy=AntiEntropyConfig(interval=10.0))
     holder, ours, other = members.engines
     for payload in (b"one", b"two", b"three"):
@@ -402,18 +404,18 @@ def test_a_hole_that_no_neighbour_fills_is_filled_by_a_member_beyond() -> None:
         effects = ours._overlay.dissemination.accept(copy, other.peer_id, Via.EAGER, members.now)
         ours._apply_effects(effects, members.now)
     members.run(20.0)
-    came = {
+    received_via = {
         each.message.payload: each.message.via
         for each in members.events[1]
         if isinstance(each, MessageReceived)
     }
-    assert came == {b"one": Via.EAGER, b"three": Via.EAGER, b"two": Via.REPAIR}
+    assert received_via == {b"one": Via.EAGER, b"three": Via.EAGER, b"two": Via.REPAIR}
     assert list(ours._transport.links) == [other.peer_id]
     members.run(15.0)
     assert members.count(1) == 0
 
 
-def test_in_a_cluster_with_few_links_everybody_can_be_told_in_private() -> None:
+def test_every_member_of_a_sparse_cluster_can_receive_a_direct_message() -> None:
     sim = Simulation(nodes=24, seed=3, config=NodeConfig(max_peers=4), network=Network(loss=0.1))
     sim.run(150.0)
     got: list[tuple[int, bytes]] = []

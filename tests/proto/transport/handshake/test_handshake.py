@@ -34,9 +34,9 @@ from tests.proto.transport.ends import (
     Drop,
     End,
     World,
+    direct_message,
     linked_ends,
     name_of,
-    private,
     two_ends,
 )
 
@@ -50,7 +50,7 @@ def both_linked(ada: End, bob: End) -> bool:
 
 
 def lose_first(name: str, count: int = 1) -> Drop:
-    """A road that loses the first `count` datagrams of one kind."""
+    """A path that loses the first `count` datagrams of one kind."""
     left = count
 
     def drop(datagram: bytes, sender: End, receiver: End) -> bool:
@@ -97,11 +97,11 @@ def test_each_step_of_the_handshake_takes_one_rtt() -> None:
 
 def test_messages_pass_both_ways_over_a_new_link() -> None:
     world, ada, bob = linked_ends()
-    assert ada.link.send(private(1), world.now)
-    assert bob.link.send(private(2), world.now)
+    assert ada.link.send(direct_message(1), world.now)
+    assert bob.link.send(direct_message(2), world.now)
     world.run(0.1)
 
-    assert (ada.opened, bob.opened) == ([EMPTY, private(2)], [EMPTY, private(1)])
+    assert (ada.opened, bob.opened) == ([EMPTY, direct_message(2)], [EMPTY, direct_message(1)])
 
 
 def test_an_unvalidated_address_is_sent_no_more_than_it_sent() -> None:

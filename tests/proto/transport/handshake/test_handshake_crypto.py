@@ -17,10 +17,10 @@ from tests.proto.transport.ends import CLUSTER, KEY, OTHER_KEY
 
 def test_each_direction_has_its_own_key_derived_from_everything() -> None:
     pairs = [
-        data_keys(key, shared, said)
+        data_keys(key, shared, messages)
         for key in (KEY, OTHER_KEY)
         for shared in (b"a" * 32, b"b" * 32)
-        for said in (b"c" * 32, b"d" * 32)
+        for messages in (b"c" * 32, b"d" * 32)
     ]
     keys = [key for pair in pairs for key in pair]
 
@@ -43,6 +43,6 @@ def test_a_mac_is_bound_to_key_cluster_context_type_and_body() -> None:
 
 
 def test_transcripts_are_unambiguous_about_message_boundaries() -> None:
-    said = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""), (b"", b"abc")]
+    messages = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), (b"abc", b""), (b"", b"abc")]
 
-    assert all(transcript(*one) != transcript(*other) for one, other in combinations(said, 2))
+    assert all(transcript(*one) != transcript(*other) for one, other in combinations(messages, 2))

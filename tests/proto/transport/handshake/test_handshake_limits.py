@@ -147,7 +147,9 @@ def test_a_full_address_table_evicts_only_full_buckets() -> None:
 
     assert budgets.proven_addresses == PROVEN_ADDRESSES_LIMIT
     assert proof_refusal(budgets, late) is DropReason.TABLE_FULL
-    assert proof_refusal(budgets, Address(hosts[0], 1)) is None  # whoever is in it goes on
+    assert (
+        proof_refusal(budgets, Address(hosts[0], 1)) is None
+    )  # a host already in the table continues
     assert proof_refusal(budgets, late, 1 / ADDRESS_HANDSHAKES_PER_S) is None
     assert budgets.proven_addresses == PROVEN_ADDRESSES_LIMIT
 
@@ -167,16 +169,16 @@ def test_an_ipv6_site_counts_as_one_address(host: str, network: str) -> None:
     assert network_of(host) == network
 
 
-# --- cookies ------------------------------------------------------------------------------------
+# --- cookies --------------------------------------------------------------------------------------
 
 
 def new_cookies() -> Cookies:
     return Cookies(entropy=entropy_of("cookies"), now=0.0)
 
 
-def stale(cookies: Cookies, cookie: bytes, source: Address, *said: bytes) -> bool:
+def stale(cookies: Cookies, cookie: bytes, source: Address, *context: bytes) -> bool:
     try:
-        cookies.check(cookie, source, *said)
+        cookies.check(cookie, source, *context)
     except Dropped as refused:
         return refused.reason is DropReason.STALE_COOKIE
     return False

@@ -9,7 +9,7 @@ from grapevine_proto.transport.session.session import REJECT_AFTER_S, Session
 from grapevine_proto.transport.session.sessions import Sessions
 from grapevine_proto.wire.codec import Data, decode_frame, decode_packet, encode_frame
 from grapevine_proto.wire.messages import Ack, PathChallenge, PathResponse
-from tests.proto.transport.ends import EMPTY, KEY, private
+from tests.proto.transport.ends import EMPTY, KEY, direct_message
 
 
 class Ends:
@@ -20,9 +20,9 @@ class Ends:
         self.ours = Session(our_id, their_id, KEY, by_us, bytes(32), bytes(32), now)
         self.theirs = Session(their_id, our_id, KEY, not by_us, bytes(32), bytes(32), now)
 
-    def hear(self, replies: PendingReplies, now: float) -> None:
+    def deliver(self, replies: PendingReplies, now: float) -> None:
         """Receives an ack-eliciting packet."""
-        packet = packet_of(self.theirs.seal(private(1), now))
+        packet = packet_of(self.theirs.seal(direct_message(1), now))
         self.ours.open(packet, now)
         replies.schedule_ack(self.ours, packet.counter, now)
 
@@ -97,9 +97,9 @@ def test_a_packet_on_the_live_session_confirms_only_that_session() -> None:
     sessions.retire(other.ours, 0.0)
     replies.schedule_confirm(live.ours, 1.0)
     replies.schedule_confirm(other.ours, 1.0)
-    datagrams = send_all(replies, sessions, 1.0, payload=private(1))
+    datagrams = send_all(replies, sessions, 1.0, payload=direct_message(1))
 
-    assert live.read(datagrams, 1.0) == [private(1)]
+    assert live.read(datagrams, 1.0) == [direct_message(1)]
     assert other.read(datagrams, 1.0) == [EMPTY]
 
 
@@ -129,8 +129,8 @@ def test_acks_for_all_sessions_go_on_the_live_session_when_due() -> None:
     live, other = Ends(1), Ends(2)
     replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
     sessions.retire(other.ours, 0.0)
-    live.hear(replies, 1.0)
-    other.hear(replies, 1.0)
+    live.deliver(replies, 1.0)
+    other.deliver(replies, 1.0)
     due_at = replies.due_at
     assert 1.0 < due_at < math.inf
 
@@ -150,7 +150,7 @@ def test_acks_for_all_sessions_go_on_the_live_session_when_due() -> None:
 def test_cleared_replies_are_not_sent() -> None:
     live = Ends(1)
     replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
-    live.hear(replies, 1.0)
+    live.deliver(replies, 1.0)
     replies.schedule_confirm(live.ours, 1.0)
     replies.schedule_path_response(PathChallenge(bytes(8)), 1.0)
     replies.clear()

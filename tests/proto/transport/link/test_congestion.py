@@ -12,33 +12,33 @@ from grapevine_proto.transport.link.congestion import AckSummary, Aimd, Pacer
 from grapevine_proto.transport.link.rtt import RttEstimator
 from grapevine_proto.wire.codec import encode_message
 from grapevine_proto.wire.messages import DirectMessage
-from tests.proto.transport.paths import Road, Roads, Side
+from tests.proto.transport.paths import OneWayPath, PathNetwork, Side
 
 MEGABITS_10 = 1_250_000.0  # bytes a second
 LARGE = encode_message(DirectMessage(1, random.Random(5).randbytes(10 * 2**20)))
 
 
-def keep_busy(roads: Roads, *sides: Side, seconds: float) -> None:
+def keep_busy(network: PathNetwork, *sides: Side, seconds: float) -> None:
     """Keeps the send queues of `sides` filled for `seconds`."""
-    ends_at = roads.now + seconds
-    while roads.now < ends_at:
+    ends_at = network.now + seconds
+    while network.now < ends_at:
         for side in sides:
             if side.link.queued < 2:
-                side.link.send(LARGE, roads.now)
-        roads.run(min(0.5, ends_at - roads.now))
+                side.link.send(LARGE, network.now)
+        network.run(min(0.5, ends_at - network.now))
 
 
-def bottleneck(rate: float = MEGABITS_10) -> Road:
-    return Road(rate=rate, queue_bytes=64 * 1024, delay_s=0.025)
+def bottleneck(rate: float = MEGABITS_10) -> OneWayPath:
+    return OneWayPath(rate=rate, queue_bytes=64 * 1024, delay_s=0.025)
 
 
 def seconds_for_ten_mebibytes(loss: float) -> float:
-    roads = Roads()
-    there = Road(rate=MEGABITS_10, loss=loss, seed=3)
-    back = Road(rate=MEGABITS_10, loss=loss, seed=4)
-    ours, theirs = roads.join(there, back, rtt_s=0.05)
+    network = PathNetwork()
+    there = OneWayPath(rate=MEGABITS_10, loss=loss, seed=3)
+    back = OneWayPath(rate=MEGABITS_10, loss=loss, seed=4)
+    ours, theirs = network.join(there, back, rtt_s=0.05)
     ours.link.send(LARGE, 0.0)
-    duration_s = roads.run(60.0, until=lambda: bool(theirs.got))
+    duration_s = network.run(60.0, until=lambda: bool(theirs.got))
     assert theirs.got == [LARGE]
     return duration_s
 
@@ -52,15 +52,15 @@ def test_random_loss_costs_retransmissions_and_not_rate() -> None:
 
 
 def test_one_link_fills_a_bottleneck_and_overflows_it_rarely() -> None:
-    roads, road = Roads(), bottleneck()
-    ours, _ = roads.join(road, rtt_s=0.05)
-    keep_busy(roads, ours, seconds=3.0)
-    before = road.carried_bytes, road.overflowed, road.entered
-    keep_busy(roads, ours, seconds=12.0)
+    network, path = PathNetwork(), bottleneck()
+    ours, _ = network.join(path, rtt_s=0.05)
+    keep_busy(network, ours, seconds=3.0)
+    before = path.carried_bytes, path.overflowed, path.entered
+    keep_busy(network, ours, seconds=12.0)
     carried_bytes, overflowed, entered = (
         now - then
         for now, then in zip(
-            (road.carried_bytes, road.overflowed, road.entered), before, strict=True
+            (path.carried_bytes, path.overflowed, path.entered), before, strict=True
         )
     )
 
@@ -70,58 +70,58 @@ def test_one_link_fills_a_bottleneck_and_overflows_it_rarely() -> None:
 
 @pytest.mark.parametrize("later_s", [0.0, 4.0])
 def test_two_links_share_a_bottleneck(later_s: float) -> None:
-    roads, road = Roads(), bottleneck()
-    one, far_end_of_one = roads.join(road, rtt_s=0.05)
-    keep_busy(roads, one, seconds=later_s)
-    two, far_end_of_two = roads.join(road, rtt_s=0.05)
-    keep_busy(roads, one, two, seconds=8.0)
+    network, path = PathNetwork(), bottleneck()
+    one, far_end_of_one = network.join(path, rtt_s=0.05)
+    keep_busy(network, one, seconds=later_s)
+    two, far_end_of_two = network.join(path, rtt_s=0.05)
+    keep_busy(network, one, two, seconds=8.0)
     ends = (far_end_of_one, far_end_of_two)
     before = [end.link.received for end in ends]
-    keep_busy(roads, one, two, seconds=20.0)
+    keep_busy(network, one, two, seconds=20.0)
     shares = [end.link.received - then for end, then in zip(ends, before, strict=True)]
 
     assert max(shares) < 0.6 * sum(shares)
-    assert road.carried_bytes > 0.8 * roads.now * MEGABITS_10
+    assert path.carried_bytes > 0.8 * network.now * MEGABITS_10
 
 
 def test_the_rate_follows_a_slower_bottleneck_within_two_seconds() -> None:
     for warm_s in (6.0, 6.4, 6.8, 7.2):
-        roads, road = Roads(), bottleneck()
-        ours, _ = roads.join(road, rtt_s=0.05)
-        keep_busy(roads, ours, seconds=warm_s)
-        road.rate /= 4
-        keep_busy(roads, ours, seconds=2.0)
+        network, path = PathNetwork(), bottleneck()
+        ours, _ = network.join(path, rtt_s=0.05)
+        keep_busy(network, ours, seconds=warm_s)
+        path.rate /= 4
+        keep_busy(network, ours, seconds=2.0)
 
         assert ours.link.path.rate < 1.1 * MEGABITS_10 / 4
-        keep_busy(roads, ours, seconds=4.0)
-        carried_bytes = road.carried_bytes
-        keep_busy(roads, ours, seconds=5.0)
-        assert road.carried_bytes - carried_bytes > 0.75 * 5.0 * MEGABITS_10 / 4
+        keep_busy(network, ours, seconds=4.0)
+        carried_bytes = path.carried_bytes
+        keep_busy(network, ours, seconds=5.0)
+        assert path.carried_bytes - carried_bytes > 0.75 * 5.0 * MEGABITS_10 / 4
 
 
 def test_small_messages_overtake_a_large_one() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(bottleneck(), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(bottleneck(), rtt_s=0.05)
     ours.link.send(LARGE, 0.0)
-    roads.run(2.0)
+    network.run(2.0)
     small = encode_message(DirectMessage(2, b"quick"))
-    ours.link.send(small, roads.now)
+    ours.link.send(small, network.now)
 
-    assert roads.run(1.0, until=lambda: small in theirs.got) < 0.2
+    assert network.run(1.0, until=lambda: small in theirs.got) < 0.2
 
 
 def test_bytes_in_flight_stay_below_the_limit() -> None:
-    roads = Roads()
+    network = PathNetwork()
     congestion = CongestionConfig(in_flight_bytes=65_536)
-    ours, theirs = roads.join(Road(delay_s=1.0), rtt_s=0.05, congestion=congestion)
+    ours, theirs = network.join(OneWayPath(delay_s=1.0), rtt_s=0.05, congestion=congestion)
     ours.link.send(LARGE, 0.0)
-    roads.run(0.9)
+    network.run(0.9)
 
     assert ours.there.entered <= 65_536 // 1200 + 2
     assert theirs.got == []
 
 
-# --- the controller alone -----------------------------------------------------------------------
+# --- the controller alone -------------------------------------------------------------------------
 
 
 def controller(rtt_s: float = 0.05) -> tuple[Aimd, RttEstimator, Callable[..., float]]:

@@ -45,7 +45,7 @@ from grapevine_proto.wire.messages import (
     Retransmit,
 )
 from tests.proto.transport.link.test_link import Pair
-from tests.proto.transport.paths import Road, Roads
+from tests.proto.transport.paths import OneWayPath, PathNetwork
 
 MAX: int = 10 * 2**20
 
@@ -90,19 +90,19 @@ def test_fragments_arrive_in_any_order_repeatedly_and_cut_differently(
 
 
 @pytest.mark.parametrize(
-    "liar",
+    "contradiction",
     [
         Fragment(1, 101, 50, b"x"),  # another size
         Fragment(1, 100, 5, b"x"),  # other bytes
         Fragment(1, 100, 5, b"x", is_repair=True),
     ],
 )
-def test_contradicting_fragments_drop_the_whole_message(liar: Fragment) -> None:
+def test_contradicting_fragments_drop_the_whole_message(contradiction: Fragment) -> None:
     whole = message(100)
     first, second = cut(whole, [60])
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     reassembly.add_fragment(first, 0.0)
-    assert refusal(reassembly, liar) is DropReason.CONTENT_CONFLICT
+    assert refusal(reassembly, contradiction) is DropReason.CONTENT_CONFLICT
     assert refusal(reassembly, second) is DropReason.DUPLICATE
     assert reassembly.used_bytes == 0
 
@@ -156,16 +156,16 @@ def test_above_the_shared_limit_the_largest_consumer_loses_a_message() -> None:
 
 def test_a_message_stalled_for_ten_seconds_is_dropped() -> None:
     budget = ReassemblyBudget(MAX)
-    slow, quick = Reassembly(MAX, budget), Reassembly(MAX, budget)
+    slow, steady = Reassembly(MAX, budget), Reassembly(MAX, budget)
     slow.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
-    quick.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
+    steady.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
     slow.add_fragment(Fragment(1, 2000, 1, b"x"), 5.0)
-    quick.add_fragment(Fragment(1, 2000, 1, bytes(MIN_PROGRESS_BYTES)), 5.0)
+    steady.add_fragment(Fragment(1, 2000, 1, bytes(MIN_PROGRESS_BYTES)), 5.0)
     assert budget.deadline == REASSEMBLY_STALL_TIMEOUT_S
     budget.advance(REASSEMBLY_STALL_TIMEOUT_S - 0.001)
     assert slow.has_partials
     budget.advance(REASSEMBLY_STALL_TIMEOUT_S)
-    assert (slow.has_partials, quick.has_partials, budget.dropped) == (False, True, 1)
+    assert (slow.has_partials, steady.has_partials, budget.dropped) == (False, True, 1)
 
 
 def dribbled(
@@ -291,16 +291,18 @@ def test_a_large_message_is_stored_once_and_sliced_when_sent() -> None:
     assert part == Fragment(7, 100_000, 500, whole[500:1500])
 
 
-# --- over a link --------------------------------------------------------------------------------
+# --- over a link ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size_bytes", [1, 1150, 1151, 1168, 1200, 5000, 65_536, 300_000])
 def test_a_message_of_any_size_arrives_unchanged(size_bytes: int) -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(loss=0.2, seed=size_bytes), Road(loss=0.2), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(
+        OneWayPath(loss=0.2, seed=size_bytes), OneWayPath(loss=0.2), rtt_s=0.05
+    )
     whole = encode_message(DirectMessage(1, random.Random(1).randbytes(size_bytes)))
     assert ours.link.send(whole, 0.0)
-    roads.run(20.0)
+    network.run(20.0)
     assert theirs.got == [whole]
     assert ours.link.is_idle
     assert not theirs.link.is_receiving
@@ -310,21 +312,21 @@ def test_a_large_message_costs_a_token_for_each_64_kib() -> None:
     pair = Pair(bucket=TokenBucket(100, 0.1, 0.0))
     whole = message(3 * BYTES_PER_TOKEN + 1)
     for piece in cut(whole, list(range(0, len(whole), 1024))):
-        pair.hear(encode_frame(piece))
+        pair.deliver(encode_frame(piece))
     assert pair.link.inbound_limit.bucket is not None
     assert pair.link.inbound_limit.bucket.available(0.0) == pytest.approx(96.0)
 
 
 def test_a_sender_is_charged_for_a_large_message_as_it_is_sent() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(), rtt_s=0.05)
     ours.link.send_limit, theirs.link.inbound_limit.bucket = (
         TokenBucket(3, 1.0, 0.0),
         TokenBucket(3, 1.0, 0.0),
     )
     whole = message(6 * BYTES_PER_TOKEN)
     ours.link.send(whole, 0.0)
-    took_s = roads.run(20.0, until=lambda: bool(theirs.got))
+    took_s = network.run(20.0, until=lambda: bool(theirs.got))
     assert theirs.got == [whole]
     assert 3.0 <= took_s < 4.0
     assert theirs.link.inbound_limit.throttled == 0
@@ -339,9 +341,9 @@ def test_requested_repairs_are_free_in_fragments_too() -> None:
         for at in range(0, len(whole), 1000)
     ]
     for piece in pieces[:-1]:
-        pair.hear(encode_frame(piece))
+        pair.deliver(encode_frame(piece))
     session = pair.theirs
-    assert pair.hear(encode_frame(pieces[-1]), 0.0, session) == whole
+    assert pair.deliver(encode_frame(pieces[-1]), 0.0, session) == whole
     assert pair.link.inbound_limit.bucket is not None
     assert pair.link.inbound_limit.bucket.available(0.0) == 1.0
 
@@ -357,7 +359,7 @@ def test_large_messages_have_their_own_room_and_one_always_fits() -> None:
     assert pair.link.send_drops == 1
 
 
-# --- bytes --------------------------------------------------------------------------------------
+# --- bytes ----------------------------------------------------------------------------------------
 
 ids = st.binary(min_size=8, max_size=8)
 counts = st.integers(0, 2**32 - 1)

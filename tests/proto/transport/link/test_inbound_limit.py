@@ -12,61 +12,61 @@ from tests.proto.transport.ends import CLOSE, EMPTY, HEARTBEAT, REPAIR, RUMORS
 
 def test_a_message_above_the_limit_is_dropped_and_takes_no_token() -> None:
     bucket = TokenBucket(2, 1.0, 0.0)
-    allowance = InboundLimit(bucket)
-    allowance.charge(RUMORS, 0.0)
-    allowance.charge(HEARTBEAT, 0.0)
+    limit = InboundLimit(bucket)
+    limit.charge(RUMORS, 0.0)
+    limit.charge(HEARTBEAT, 0.0)
     with pytest.raises(Dropped) as refused:
-        allowance.charge(RUMORS, 0.5)
+        limit.charge(RUMORS, 0.5)
 
     assert refused.value.reason is DropReason.RATE_LIMITED
-    assert (allowance.allowed, allowance.throttled) == (2, 1)
+    assert (limit.allowed, limit.throttled) == (2, 1)
     assert bucket.available(0.5) == pytest.approx(0.5)
 
 
 def test_free_kinds_are_admitted_without_tokens() -> None:
-    allowance = InboundLimit(TokenBucket(1, 0.1, 0.0))
+    limit = InboundLimit(TokenBucket(1, 0.1, 0.0))
     for plaintext in (RUMORS, EMPTY, CLOSE):
-        allowance.charge(plaintext, 0.0)
+        limit.charge(plaintext, 0.0)
 
-    assert (allowance.allowed, allowance.throttled) == (3, 0)
+    assert (limit.allowed, limit.throttled) == (3, 0)
 
 
 def test_without_a_bucket_everything_is_admitted() -> None:
-    allowance = InboundLimit(None)
+    limit = InboundLimit(None)
     for _ in range(1000):
-        allowance.charge(RUMORS, 0.0)
-    allowance.charge_tokens(1000, 0.0)
+        limit.charge(RUMORS, 0.0)
+    limit.charge_tokens(1000, 0.0)
 
-    assert (allowance.allowed, allowance.throttled) == (1000, 0)
+    assert (limit.allowed, limit.throttled) == (1000, 0)
 
 
 def test_a_repair_is_free_once_per_request() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
-    allowance = InboundLimit(bucket)
-    allowance.grant_repair_credit(2)
+    limit = InboundLimit(bucket)
+    limit.grant_repair_credit(2)
     for _ in range(3):
-        allowance.charge(REPAIR, 0.0)
+        limit.charge(REPAIR, 0.0)
 
     assert bucket.available(0.0) == pytest.approx(9.0)
-    assert not allowance.consume_repair_credit()
+    assert not limit.consume_repair_credit()
 
 
 def test_repair_credit_pays_for_repairs_only() -> None:
     bucket = TokenBucket(10, 1.0, 0.0)
-    allowance = InboundLimit(bucket)
-    allowance.grant_repair_credit(1)
-    allowance.charge(RUMORS, 0.0)
+    limit = InboundLimit(bucket)
+    limit.grant_repair_credit(1)
+    limit.charge(RUMORS, 0.0)
 
     assert bucket.available(0.0) == pytest.approx(9.0)
-    assert allowance.consume_repair_credit()
+    assert limit.consume_repair_credit()
 
 
 def test_repair_credit_is_limited() -> None:
-    allowance = InboundLimit(None)
-    allowance.grant_repair_credit(REPAIR_CREDIT_LIMIT)
-    allowance.grant_repair_credit(1)
+    limit = InboundLimit(None)
+    limit.grant_repair_credit(REPAIR_CREDIT_LIMIT)
+    limit.grant_repair_credit(1)
 
-    assert [allowance.consume_repair_credit() for _ in range(REPAIR_CREDIT_LIMIT + 1)] == [
+    assert [limit.consume_repair_credit() for _ in range(REPAIR_CREDIT_LIMIT + 1)] == [
         *[True] * REPAIR_CREDIT_LIMIT,
         False,
     ]

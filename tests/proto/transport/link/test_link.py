@@ -49,9 +49,9 @@ from tests.proto.transport.ends import (
     RUMORS,
     End,
     World,
+    direct_message,
     linked_ends,
     name_of,
-    private,
     two_ends,
 )
 
@@ -60,7 +60,7 @@ BOB = End("bob", Address("192.0.2.2", 2000))
 
 
 class Pair:
-    """A link of Ada's to Bob, with Bob's sessions held by hand."""
+    """Ada's link to Bob; the test itself drives Bob's sessions."""
 
     def __init__(
         self,
@@ -92,20 +92,20 @@ class Pair:
         )
         return theirs
 
-    def hear(
+    def deliver(
         self, plaintext: bytes, now: float = 0.0, session: Session | None = None
     ) -> bytes | None:
-        """Bob says something, and it arrives."""
+        """Delivers a packet from Bob."""
         return self.link.receive(packet((session or self.theirs).seal(plaintext, now)), now)
 
     def sent(self, now: float = 0.0) -> list[bytes]:
-        """What Bob reads of all that may go now; he tells at once that it came."""
+        """Returns what Bob decrypts of all that may be sent now; it acknowledges at once."""
         plaintexts = []
         for datagram in self.link.transmit(now):
             plaintexts.append(self.theirs.open(packet(datagram), now))
         highest = self.theirs.ack_tracker.highest
-        told = encode_frame(Ack(self.theirs.our_id, 0, highest + 1, max(highest, 0), 0, ()))
-        self.link.handle_payload(told, self.link.session, 0, now)
+        ack = encode_frame(Ack(self.theirs.our_id, 0, highest + 1, max(highest, 0), 0, ()))
+        self.link.handle_payload(ack, self.link.session, 0, now)
         return plaintexts
 
 
@@ -115,13 +115,13 @@ def packet(datagram: bytes) -> Data:
     return decoded
 
 
-# --- in -----------------------------------------------------------------------------------------
+# --- receiving ------------------------------------------------------------------------------------
 
 
 def test_a_packet_of_the_peer_is_decrypted_and_counted() -> None:
     pair = Pair()
 
-    assert pair.hear(private(1), 3.0) == private(1)
+    assert pair.deliver(direct_message(1), 3.0) == direct_message(1)
     assert (
         pair.link.received,
         pair.link.inbound_limit.allowed,
@@ -137,40 +137,40 @@ def test_a_packet_of_the_peer_is_decrypted_and_counted() -> None:
 def test_without_a_bucket_every_message_is_admitted() -> None:
     pair = Pair()
     for _ in range(1000):
-        pair.hear(RUMORS)
+        pair.deliver(RUMORS)
 
     assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (1000, 0)
 
 
 def test_a_message_above_the_limit_is_dropped_before_it_is_decoded() -> None:
     pair = Pair(bucket=TokenBucket(2, 1.0, 0.0))
-    pair.hear(RUMORS)
-    pair.hear(HEARTBEAT)
+    pair.deliver(RUMORS)
+    pair.deliver(HEARTBEAT)
     with pytest.raises(Dropped) as refused:
-        pair.hear(b"\x04 not msgpack at all", 0.5)
+        pair.deliver(b"\x04 not msgpack at all", 0.5)
 
     assert refused.value.reason is DropReason.RATE_LIMITED
     assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (2, 1)
     assert pair.link.last_heard_at == 0.5  # it was the peer, all the same
-    assert pair.hear(RUMORS, 1.0) == RUMORS
+    assert pair.deliver(RUMORS, 1.0) == RUMORS
 
 
 def test_confirm_and_close_pass_an_empty_bucket() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
-    pair.hear(RUMORS)
+    pair.deliver(RUMORS)
 
-    assert pair.hear(EMPTY) == EMPTY
-    assert pair.hear(CLOSE) == CLOSE
+    assert pair.deliver(EMPTY) == EMPTY
+    assert pair.deliver(CLOSE) == CLOSE
 
 
 def test_requested_repairs_are_free_and_others_are_not() -> None:
     pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
     pair.link.inbound_limit.grant_repair_credit(2)
-    pair.hear(REPAIR)
-    pair.hear(REPAIR)
-    pair.hear(REPAIR)
+    pair.deliver(REPAIR)
+    pair.deliver(REPAIR)
+    pair.deliver(REPAIR)
     with pytest.raises(Dropped):
-        pair.hear(REPAIR)
+        pair.deliver(REPAIR)
 
     assert (pair.link.inbound_limit.allowed, pair.link.inbound_limit.throttled) == (3, 1)
 
@@ -180,9 +180,9 @@ def test_the_repair_credit_of_a_link_is_limited() -> None:
     pair.link.inbound_limit.grant_repair_credit(REPAIR_CREDIT_LIMIT)
     pair.link.inbound_limit.grant_repair_credit(1)
     for _ in range(REPAIR_CREDIT_LIMIT + 1):
-        pair.hear(REPAIR)
+        pair.deliver(REPAIR)
     with pytest.raises(Dropped):
-        pair.hear(REPAIR)
+        pair.deliver(REPAIR)
 
 
 def test_a_packet_that_is_not_decrypted_is_not_charged() -> None:
@@ -215,56 +215,56 @@ def test_a_packet_that_is_not_decrypted_is_not_charged() -> None:
 
 def test_only_the_initiator_of_a_session_is_answered_each_time() -> None:
     pair = Pair()
-    pair.hear(EMPTY)
+    pair.deliver(EMPTY)
     assert pair.sent() == []
 
     pair.theirs = pair.adopt(by_us=False)
     assert pair.link.deadline <= 0.0
     assert pair.sent() == [EMPTY]
     assert pair.sent() == []
-    pair.hear(EMPTY)
-    pair.hear(EMPTY)
+    pair.deliver(EMPTY)
+    pair.deliver(EMPTY)
     assert pair.sent() == [EMPTY]
-    pair.hear(EMPTY)
+    pair.deliver(EMPTY)
     pair.link.send(RECORDS, 0.0)
     assert pair.sent() == [RECORDS]  # which is answer enough
 
 
-# --- out: the queue -----------------------------------------------------------------------------
+# --- send queues ----------------------------------------------------------------------------------
 
 
 def test_control_goes_first_then_data_then_repair_each_in_order() -> None:
     pair = Pair()
-    said = [REPAIR, private(1), CLOSE, RUMORS, HEARTBEAT, private(2), RECORDS]
-    for plaintext in said:
+    plaintexts = [REPAIR, direct_message(1), CLOSE, RUMORS, HEARTBEAT, direct_message(2), RECORDS]
+    for plaintext in plaintexts:
         assert pair.link.send(plaintext, 0.0)
 
-    assert pair.link.queued == len(said)
-    expected = [HEARTBEAT, RECORDS, private(1), RUMORS, private(2), REPAIR, CLOSE]
+    assert pair.link.queued == len(plaintexts)
+    expected = [HEARTBEAT, RECORDS, direct_message(1), RUMORS, direct_message(2), REPAIR, CLOSE]
     assert pair.sent() == expected
-    assert (pair.link.queued, pair.link.sent) == (0, len(said))
+    assert (pair.link.queued, pair.link.sent) == (0, len(plaintexts))
 
 
 def test_a_message_above_the_queue_limit_counts_as_a_send_drop() -> None:
     pair = Pair()
     for number in range(256):
         assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
-        assert pair.link.send(private(number), 0.0)
+        assert pair.link.send(direct_message(number), 0.0)
 
     assert not pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
-    assert not pair.link.send(private(256), 0.0)
+    assert not pair.link.send(direct_message(256), 0.0)
     assert not pair.link.send(REPAIR, 0.0)
     assert (pair.link.queued, pair.link.send_drops) == (256, 2)
 
 
 def test_a_byte_above_the_queue_limit_counts_as_a_send_drop() -> None:
-    full, small = private(1, 1000), private(2, 1)
+    full, small = direct_message(1, 1000), direct_message(2, 1)
     limits = LimitsConfig(queue_bytes=2 * len(full) + len(small))
     pair = Pair(limits=limits)
     pair.link.send(full, 0.0)
     pair.link.send(full, 0.0)
 
-    assert not pair.link.send(private(3, 2), 0.0)
+    assert not pair.link.send(direct_message(3, 2), 0.0)
     assert pair.link.send(small, 0.0)
     assert (pair.link.queued, pair.link.send_drops) == (3, 1)
 
@@ -272,14 +272,14 @@ def test_a_byte_above_the_queue_limit_counts_as_a_send_drop() -> None:
 def test_a_queue_smaller_than_a_message_still_accepts_one() -> None:
     pair = Pair(limits=LimitsConfig(queue_bytes=10))
 
-    assert pair.link.send(private(1, 1000), 0.0)
+    assert pair.link.send(direct_message(1, 1000), 0.0)
     assert not pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
 
 
 def test_control_messages_have_their_own_queue_limit() -> None:
     pair = Pair()
     for number in range(256):
-        pair.link.send(private(number), 0.0)
+        pair.link.send(direct_message(number), 0.0)
     for _ in range(256):
         assert pair.link.send(HEARTBEAT, 0.0)
 
@@ -291,7 +291,7 @@ def test_control_messages_have_their_own_queue_limit() -> None:
 def test_sent_messages_free_room_in_the_queue() -> None:
     pair = Pair()
     for number in range(256):
-        pair.link.send(private(number, 100), 0.0)
+        pair.link.send(direct_message(number, 100), 0.0)
     pair.link.transmit(0.0)
 
     assert pair.link.has_room_for(BASE_PLAINTEXT_BYTES)
@@ -301,19 +301,19 @@ def test_sent_messages_free_room_in_the_queue() -> None:
 def test_after_clear_a_close_is_sent_at_once() -> None:
     pair = Pair(rate=(1, 1))
     for number in range(10):
-        pair.link.send(private(number), 0.0)
+        pair.link.send(direct_message(number), 0.0)
 
     assert pair.link.clear() == 10
     assert pair.link.send_drops == 10
     pair.link.send(CLOSE, 0.0)
     assert pair.sent() == [CLOSE]
-    assert pair.link.send(private(1), 0.0)
+    assert pair.link.send(direct_message(1), 0.0)
 
 
 def test_transmit_returns_a_limited_number_and_the_deadline_stays_due() -> None:
     pair = Pair()
     for number in range(DATAGRAMS_PER_TRANSMIT + 1):
-        pair.link.send(private(number), 5.0)
+        pair.link.send(direct_message(number), 5.0)
 
     assert pair.link.deadline == 5.0
     assert len(pair.link.transmit(5.0)) == DATAGRAMS_PER_TRANSMIT
@@ -322,18 +322,18 @@ def test_transmit_returns_a_limited_number_and_the_deadline_stays_due() -> None:
     assert pair.link.deadline > 5.0
 
 
-# --- out: what the peer allows ------------------------------------------------------------------
+# --- the rate limit of the peer -------------------------------------------------------------------
 
 
 def test_a_link_respects_the_rate_limit_of_the_peer() -> None:
     pair = Pair(rate=(3, 2))
     for number in range(10):
-        pair.link.send(private(number), 0.0)
+        pair.link.send(direct_message(number), 0.0)
 
     assert len(pair.sent(0.0)) == 3
     assert pair.link.deadline == pytest.approx(0.5)
     assert pair.sent(0.49) == []
-    assert pair.sent(0.5) == [private(3)]
+    assert pair.sent(0.5) == [direct_message(3)]
     assert len(pair.sent(1.5)) == 2
 
 
@@ -341,57 +341,57 @@ def test_a_sender_at_nine_tenths_of_the_limit_is_never_throttled() -> None:
     sender, receiver = Pair(rate=(90, 45)), Pair(bucket=TokenBucket(100, 50.0, 0.0))
     rng = random.Random(1)
     flying: list[tuple[float, bytes]] = []
-    now, said, heard = 0.0, 0, 0
+    now, sent, received = 0.0, 0, 0
     while now < 60.0:
         for _ in range(rng.randrange(8)):
-            said += 1
-            sender.link.send(private(said), now)
+            sent += 1
+            sender.link.send(direct_message(sent), now)
         flying += [(now + rng.random() * 0.2, plaintext) for plaintext in sender.sent(now)]
         flying.sort()
         while flying and flying[0][0] <= now:
             receiver.link.inbound_limit.charge(flying.pop(0)[1], now)
-            heard += 1
+            received += 1
         now += 0.02
 
-    assert said > 2 * heard > 2 * 45 * 59
+    assert sent > 2 * received > 2 * 45 * 59
     assert receiver.link.inbound_limit.throttled == 0
 
 
 def test_scarce_tokens_go_to_control_first() -> None:
     pair = Pair(rate=(1, 1))
     for number in range(20):
-        pair.link.send(private(number), 0.0)
+        pair.link.send(direct_message(number), 0.0)
     pair.sent(0.0)
     pair.link.send(HEARTBEAT, 0.0)
 
     assert pair.sent(1.0) == [HEARTBEAT]
-    assert pair.sent(2.0) == [private(1)]
+    assert pair.sent(2.0) == [direct_message(1)]
 
 
 def test_repairs_and_close_need_no_token() -> None:
     pair = Pair(rate=(1, 1))
-    pair.link.send(private(1), 0.0)
+    pair.link.send(direct_message(1), 0.0)
     pair.link.send(REPAIR, 0.0)
-    assert pair.sent(0.0) == [private(1), REPAIR]
+    assert pair.sent(0.0) == [direct_message(1), REPAIR]
     pair.link.send(CLOSE, 0.1)
     assert pair.sent(0.1) == [CLOSE]
 
 
 def test_a_close_is_sent_after_everything_queued_before_it() -> None:
     pair = Pair(rate=(1, 1))
-    pair.link.send(private(1), 0.0)
-    pair.link.send(private(2), 0.0)
+    pair.link.send(direct_message(1), 0.0)
+    pair.link.send(direct_message(2), 0.0)
     pair.link.send(CLOSE, 0.0)
 
-    assert pair.sent(0.0) == [private(1)]
+    assert pair.sent(0.0) == [direct_message(1)]
     assert pair.link.deadline == pytest.approx(1.0)
-    assert pair.sent(1.0) == [private(2), CLOSE]
+    assert pair.sent(1.0) == [direct_message(2), CLOSE]
 
 
 def test_a_new_record_changes_the_rate_limit() -> None:
     pair = Pair(rate=(2, 1))
     for number in range(100):
-        pair.link.send(private(number), 0.0)
+        pair.link.send(direct_message(number), 0.0)
     assert len(pair.sent(0.0)) == 2
 
     BOB.rate = (10, 10)
@@ -404,26 +404,26 @@ def test_a_new_record_changes_the_rate_limit() -> None:
 
 def test_a_rate_limit_below_one_per_second_stalls_nothing_forever() -> None:
     pair = Pair(rate=(1, 0))
-    pair.link.send(private(1), 0.0)
-    pair.link.send(private(2), 0.0)
+    pair.link.send(direct_message(1), 0.0)
+    pair.link.send(direct_message(2), 0.0)
     pair.sent(0.0)
 
     assert pair.link.deadline < 12.0
-    assert pair.sent(pair.link.deadline) == [private(2)]
+    assert pair.sent(pair.link.deadline) == [direct_message(2)]
 
 
 def test_a_later_link_continues_with_the_tokens_of_the_earlier_one() -> None:
     pair = Pair(rate=(2, 1))
     for number in range(2):
-        pair.link.send(private(number), 0.0)
+        pair.link.send(direct_message(number), 0.0)
     pair.sent(0.0)
     ours, pair.theirs = pair.new_session()
     established = EstablishedSession(ours, pair.record, BOB.address, None, EMPTY)
     pair.link = Link(established, None, LimitsConfig(), 0.0, send_limit=pair.link.send_limit)
-    pair.link.send(private(3), 0.0)
+    pair.link.send(direct_message(3), 0.0)
 
     assert pair.sent(0.0) == []
-    assert pair.sent(1.0) == [private(3)]
+    assert pair.sent(1.0) == [direct_message(3)]
 
 
 @given(
@@ -434,11 +434,11 @@ def test_a_later_link_continues_with_the_tokens_of_the_earlier_one() -> None:
 )
 @settings(deadline=None)
 def test_waking_at_each_deadline_sends_everything(
-    said: list[tuple[float, bytes]],
+    pauses_and_plaintexts: list[tuple[float, bytes]],
 ) -> None:
     pair = Pair(rate=(3, 10))
     now, sent = 0.0, 0
-    for pause_s, plaintext in said:
+    for pause_s, plaintext in pauses_and_plaintexts:
         now += pause_s
         assert pair.link.send(plaintext, now)
         sent += len(pair.sent(now))
@@ -448,12 +448,12 @@ def test_waking_at_each_deadline_sends_everything(
         now = pair.link.deadline
         sent += len(pair.sent(now))
         steps += 1
-        assert steps <= 2 * len(said)
+        assert steps <= 2 * len(pauses_and_plaintexts)
 
-    assert sent == len(said)
+    assert sent == len(pauses_and_plaintexts)
 
 
-# --- sessions -----------------------------------------------------------------------------------
+# --- sessions -------------------------------------------------------------------------------------
 
 
 def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -> None:
@@ -461,9 +461,9 @@ def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -
     old = pair.theirs
     pair.theirs = pair.adopt(100.0)
     for now in (100.0, 105.0, 114.0):
-        assert pair.hear(private(1), now) == private(1)
-        assert pair.hear(private(1), now, old) == private(1)
-        pair.link.transmit(now + 1.0)  # which tells the peer that they came
+        assert pair.deliver(direct_message(1), now) == direct_message(1)
+        assert pair.deliver(direct_message(1), now, old) == direct_message(1)
+        pair.link.transmit(now + 1.0)  # sends the ACK
         pair.link.advance(now)
     assert pair.link.deadline == 114.0 + RETIRING_TIMEOUT_S
     pair.link.advance(114.0 + RETIRING_TIMEOUT_S - 0.001)
@@ -472,7 +472,7 @@ def test_a_replaced_session_receives_until_ten_seconds_after_its_last_packet() -
 
     assert pair.link.session_ids() == [pair.link.session.our_id]
     with pytest.raises(Dropped) as refused:
-        pair.hear(private(1), 124.0, old)
+        pair.deliver(direct_message(1), 124.0, old)
     assert refused.value.reason is DropReason.UNKNOWN_SESSION
 
 
@@ -489,10 +489,10 @@ def test_at_most_two_sessions_retire() -> None:
 
 def test_a_link_keeps_its_queue_and_counters_across_sessions() -> None:
     pair = Pair()
-    pair.link.send(private(1), 0.0)
+    pair.link.send(direct_message(1), 0.0)
     pair.theirs = pair.adopt(1.0)
 
-    assert pair.sent(1.0) == [private(1)]
+    assert pair.sent(1.0) == [direct_message(1)]
     assert pair.link.connected_at == 0.0
     assert pair.link.received == 2
 
@@ -510,15 +510,15 @@ def test_a_rekey_under_load_loses_and_duplicates_nothing() -> None:
             if ada.link.needs_rekey(world.now) and not ada.dials:
                 ada.dial(bob.address, world.now, expected=bob.peer_id)
             for end in (ada, bob):
-                end.link.send(private(sent + 1), world.now)
+                end.link.send(direct_message(sent + 1), world.now)
             sent += 1
             world.run(0.05)
         world.run(1.0)
 
         assert len(ada.established) == len(bob.established) == 2
         for end in (ada, bob):
-            said = [decode_message(each) for each in end.opened if each != EMPTY]
-            numbers = [each.sequence for each in said if isinstance(each, DirectMessage)]
+            messages = [decode_message(each) for each in end.opened if each != EMPTY]
+            numbers = [each.sequence for each in messages if isinstance(each, DirectMessage)]
             assert sorted(numbers) == list(range(1, sent + 1))
 
 
@@ -535,7 +535,7 @@ def test_a_link_wakes_for_its_rekey_and_its_expiry_only() -> None:
 
 def test_an_expired_session_sends_nothing_and_has_no_deadline() -> None:
     pair = Pair()
-    pair.link.send(private(1), 0.0)
+    pair.link.send(direct_message(1), 0.0)
     pair.link.advance(REJECT_AFTER_S)
 
     assert pair.link.transmit(REJECT_AFTER_S) == []
@@ -560,12 +560,12 @@ def test_a_new_session_updates_the_address_and_ignores_an_older_record() -> None
 
 def test_a_link_prints_no_secret_and_no_payload() -> None:
     pair = Pair()
-    pair.link.send(private(1, 8), 0.0)
+    pair.link.send(direct_message(1, 8), 0.0)
 
     assert repr(pair.link) == f"Link({BOB.peer_id.short}… at {BOB.address}, 1 queued)"
 
 
-# --- of two -------------------------------------------------------------------------------------
+# --- two ends -------------------------------------------------------------------------------------
 
 
 def test_a_newer_record_from_another_member_does_not_block_its_session() -> None:
@@ -598,7 +598,7 @@ def test_simultaneous_dials_result_in_one_session(loss: float) -> None:
         ada.dial(bob.address, 0.0)
         world.run(rng.random() * 0.1)
         bob.dial(ada.address, world.now)
-        talk(world, ada, bob, seconds=40.0)
+        exchange_heartbeats(world, ada, bob, seconds=40.0)
 
         assert agree(ada, bob)
 
@@ -610,12 +610,12 @@ def test_two_simultaneous_dials_by_one_end_result_in_one_session() -> None:
         world.drop = lambda *_, rng=rng: rng.random() < 0.2
         ada.dial(bob.address, 0.0)
         ada.dial(bob.address, 0.0)
-        talk(world, ada, bob, seconds=60.0)
+        exchange_heartbeats(world, ada, bob, seconds=60.0)
 
         assert agree(ada, bob)
 
 
-def talk(world: World, ada: End, bob: End, seconds: float) -> None:
+def exchange_heartbeats(world: World, ada: End, bob: End, seconds: float) -> None:
     """A heartbeat a second each way, and a dial wherever there is no link."""
     ends_at = world.now + seconds
     while world.now < ends_at:
@@ -637,7 +637,7 @@ def test_after_a_half_failed_rekey_a_link_returns_to_the_session_of_the_peer() -
     assert not ada.dials
     assert bob.link.session.their_id == dial.session_id
     world.drop = lambda *_: False
-    talk(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
+    exchange_heartbeats(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
 
     assert ada.link.session is first
     assert bob.link.session.their_id == first.our_id
@@ -655,7 +655,7 @@ def test_a_superseded_session_still_receives_and_its_dial_completes() -> None:
 
     assert pair.link.session is live
     assert theirs.open(packet(datagram), 1.0) == EMPTY
-    assert pair.hear(private(1), 1.0, theirs) == private(1)
+    assert pair.deliver(direct_message(1), 1.0, theirs) == direct_message(1)
     assert set(pair.link.session_ids()) == {live.our_id, ours.our_id}
 
 
@@ -675,13 +675,13 @@ def test_ends_on_different_sessions_converge_and_do_not_keep_swapping() -> None:
             for session in sessions:
                 session.last_opened_at = world.now
         assert not agree(ada, bob)
-        talk(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
+        exchange_heartbeats(world, ada, bob, seconds=3 * FOLLOW_PEER_AFTER_S)
 
         assert agree(ada, bob)
         assert {DropReason.UNKNOWN_SESSION}.isdisjoint(ada.drops + bob.drops)
 
 
-# --- path checks --------------------------------------------------------------------------------
+# --- path responses -------------------------------------------------------------------------------
 
 
 def test_a_path_challenge_costs_a_token_and_pending_responses_are_limited() -> None:
@@ -689,10 +689,10 @@ def test_a_path_challenge_costs_a_token_and_pending_responses_are_limited() -> N
     pair.sent()
     tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
     for token in tokens:
-        pair.hear(encode_frame(PathChallenge(token)))
+        pair.deliver(encode_frame(PathChallenge(token)))
     assert pair.sent() == [encode_frame(PathResponse(token)) for token in tokens[1:]]
     with pytest.raises(Dropped) as refused:
-        pair.hear(encode_frame(PathChallenge(bytes(8))))
+        pair.deliver(encode_frame(PathChallenge(bytes(8))))
     assert refused.value.reason is DropReason.RATE_LIMITED
     assert pair.sent() == []
 

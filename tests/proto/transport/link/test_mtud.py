@@ -18,7 +18,7 @@ from grapevine_proto.transport.link.mtud import (
 )
 from grapevine_proto.wire.codec import encode_message
 from grapevine_proto.wire.messages import DirectMessage
-from tests.proto.transport.paths import Road, Roads
+from tests.proto.transport.paths import OneWayPath, PathNetwork
 
 LARGE = encode_message(DirectMessage(1, random.Random(5).randbytes(400_000)))
 
@@ -84,50 +84,50 @@ def test_losses_in_several_acks_are_a_black_hole_and_in_one_an_overflow() -> Non
     assert path.datagram_bytes == BASE_PLPMTU_BYTES
 
 
-# --- over a link --------------------------------------------------------------------------------
+# --- over a link ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("mtu_bytes", "found"), [(1300, 1200), (1472, 1452), (9000, 8952)])
 def test_a_link_discovers_the_path_mtu_and_never_exceeds_it(mtu_bytes: int, found: int) -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(mtu_bytes=mtu_bytes), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(mtu_bytes=mtu_bytes), rtt_s=0.05)
     ours.link.send(LARGE, 0.0)
-    roads.run(10.0)
+    network.run(10.0)
     assert theirs.got == [LARGE]
     assert ours.link.path.mtu.datagram_bytes == found
     assert ours.link.packets_lost == 0  # probes are no content
 
 
 def test_on_loopback_a_link_climbs_to_65_000() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(
-        Road(mtu_bytes=65_507, delay_s=0.0005), rtt_s=0.001, to=Address("127.0.0.1", 9)
+    network = PathNetwork()
+    ours, theirs = network.join(
+        OneWayPath(mtu_bytes=65_507, delay_s=0.0005), rtt_s=0.001, to=Address("127.0.0.1", 9)
     )
     ours.link.send(LARGE, 0.0)
-    roads.run(10.0)
+    network.run(10.0)
     assert theirs.got == [LARGE]
     assert ours.link.path.mtu.datagram_bytes == 65_000
 
 
 def test_a_smaller_path_mtu_is_detected_and_nothing_is_lost() -> None:
-    roads = Roads()
-    road = Road(mtu_bytes=9000, rate=1e6)
-    ours, theirs = roads.join(road, rtt_s=0.05)
+    network = PathNetwork()
+    path = OneWayPath(mtu_bytes=9000, rate=1e6)
+    ours, theirs = network.join(path, rtt_s=0.05)
     for number in range(6):
-        ours.link.send(encode_message(DirectMessage(number, LARGE)), roads.now)
-        roads.run(0.2)
+        ours.link.send(encode_message(DirectMessage(number, LARGE)), network.now)
+        network.run(0.2)
     assert ours.link.path.mtu.datagram_bytes == 8952
-    road.mtu_bytes = 1472
-    roads.run(20.0)
+    path.mtu_bytes = 1472
+    network.run(20.0)
     assert ours.link.path.mtu.datagram_bytes == 1452
     assert len(theirs.got) == 6 - ours.link.send_drops
 
 
 def test_a_link_with_small_messages_does_not_probe() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(mtu_bytes=9000), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(mtu_bytes=9000), rtt_s=0.05)
     for number in range(20):
-        ours.link.send(encode_message(DirectMessage(number, bytes(800))), roads.now)
-        roads.run(0.1)
+        ours.link.send(encode_message(DirectMessage(number, bytes(800))), network.now)
+        network.run(0.1)
     assert len(theirs.got) == 20
     assert ours.there.entered == 20

@@ -25,121 +25,121 @@ OLD = Address("192.0.2.1", 1000)
 NEW = Address("192.0.2.1", 1001)
 THIRD = Address("192.0.2.1", 1002)
 BOB = Address("192.0.2.2", 2000)
-EVIL = Address("203.0.113.6", 666)
+ATTACKER = Address("203.0.113.6", 666)
 
-# --- the check alone ----------------------------------------------------------------------------
+# --- the validator alone --------------------------------------------------------------------------
 
 
-class Doubted(PathValidator):
-    """A check at a round trip of 0.1 s, and what it asked: (token, whether of the new address)."""
+class RecordingValidator(PathValidator):
+    """A validator at an RTT of 0.1 s that records its challenges: (token, whether to the new address)."""
 
     def __init__(self) -> None:
         super().__init__(entropy_of("path"))
-        self.asked: list[tuple[bytes, bool]] = []
+        self.challenges: list[tuple[bytes, bool]] = []
 
-    def hear(self, source: Address, now: float, size_bytes: int = 1000) -> None:
+    def deliver(self, source: Address, now: float, size_bytes: int = 1000) -> None:
         self.on_new_source(source, size_bytes, is_newest=True, interval_s=0.1, now=now)
 
-    def ask(self, now: float) -> list[tuple[bytes, Address | None]]:
+    def pop_due(self, now: float) -> list[tuple[bytes, Address | None]]:
         due = self.pop_due_challenges(now)
-        self.asked += [(token, to is not None) for token, to in due]
+        self.challenges += [(token, to is not None) for token, to in due]
         return due
 
     def token(self, *, of_new: bool) -> bytes:
-        return next(token for token, is_new in self.asked if is_new is of_new)
+        return next(token for token, is_new in self.challenges if is_new is of_new)
 
 
-def doubted() -> Doubted:
-    check = Doubted()
-    check.hear(NEW, 0.0)
-    check.ask(0.0)
-    return check
+def validating() -> RecordingValidator:
+    validator = RecordingValidator()
+    validator.deliver(NEW, 0.0)
+    validator.pop_due(0.0)
+    return validator
 
 
 def test_the_two_addresses_get_different_tokens() -> None:
-    check = Doubted()
-    check.hear(NEW, 0.0)
-    [(old_token, old), (new_token, new)] = check.ask(0.0)
+    validator = RecordingValidator()
+    validator.deliver(NEW, 0.0)
+    [(old_token, old), (new_token, new)] = validator.pop_due(0.0)
     assert (old, new) == (None, NEW)
     assert len({old_token, new_token}) == 2
 
 
 def test_the_new_address_is_adopted_if_only_it_answers_in_time() -> None:
-    check = doubted()
-    check.on_response(check.token(of_new=True), 0.1)
-    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
-    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) == NEW
-    assert check.deadline == float("inf")
+    validator = validating()
+    validator.on_response(validator.token(of_new=True), 0.1)
+    assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
+    assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) == NEW
+    assert validator.deadline == float("inf")
 
 
 def test_the_current_address_wins_whenever_it_answers_in_time() -> None:
     for first in (True, False):
-        check = doubted()
-        check.on_response(check.token(of_new=first), 0.1)
-        check.on_response(check.token(of_new=not first), 0.2)
-        assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+        validator = validating()
+        validator.on_response(validator.token(of_new=first), 0.1)
+        validator.on_response(validator.token(of_new=not first), 0.2)
+        assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
 def test_without_a_timely_response_nothing_changes() -> None:
-    check = doubted()
-    assert check.take_validated_address(VALIDATION_TIMEOUT_S) is None
-    check.on_response(check.token(of_new=True), VALIDATION_TIMEOUT_S)
-    assert check.take_validated_address(2.0) is None
+    validator = validating()
+    assert validator.take_validated_address(VALIDATION_TIMEOUT_S) is None
+    validator.on_response(validator.token(of_new=True), VALIDATION_TIMEOUT_S)
+    assert validator.take_validated_address(2.0) is None
 
 
 def test_validation_waits_for_a_longer_path() -> None:
-    check = doubted()
-    check.on_response(check.token(of_new=True), 0.9)
-    assert check.deadline <= 0.9
-    assert check.take_validated_address(0.9) == NEW
+    validator = validating()
+    validator.on_response(validator.token(of_new=True), 0.9)
+    assert validator.deadline <= 0.9
+    assert validator.take_validated_address(0.9) == NEW
 
 
 def test_an_unsolicited_path_response_changes_nothing() -> None:
-    check = doubted()
-    check.on_response(bytes(8), 0.1)
-    check.on_response(b"", 0.1)
-    assert check.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+    validator = validating()
+    validator.on_response(bytes(8), 0.1)
+    validator.on_response(b"", 0.1)
+    assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
 def test_one_address_is_validated_at_a_time_and_one_per_second() -> None:
-    check = doubted()
-    check.hear(THIRD, 0.05)
-    assert all(to != THIRD for _, to in check.ask(0.2))
-    check.take_validated_address(VALIDATION_TIMEOUT_S)
-    check.hear(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S - 0.01)
-    assert check.deadline == float("inf")
-    check.hear(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S)
-    assert check.ask(5.0)[1][1] == THIRD
+    validator = validating()
+    validator.deliver(THIRD, 0.05)
+    assert all(to != THIRD for _, to in validator.pop_due(0.2))
+    validator.take_validated_address(VALIDATION_TIMEOUT_S)
+    validator.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S - 0.01)
+    assert validator.deadline == float("inf")
+    validator.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S)
+    assert validator.pop_due(5.0)[1][1] == THIRD
 
 
 def test_only_the_newest_packet_starts_validation() -> None:
-    check = Doubted()
-    check.on_new_source(NEW, 1000, is_newest=False, interval_s=0.1, now=0.0)
-    assert check.deadline == float("inf")
+    validator = RecordingValidator()
+    validator.on_new_source(NEW, 1000, is_newest=False, interval_s=0.1, now=0.0)
+    assert validator.deadline == float("inf")
 
 
 def test_the_new_address_is_sent_no_more_bytes_than_it_sent() -> None:
-    check = Doubted()
-    check.hear(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
-    assert len(check.ask(0.0)) == 1
-    check.hear(NEW, 0.05, 1)
-    assert len(check.ask(0.1)) == 2
-    assert len(check.ask(0.2)) == 1
-    assert check.ask(0.3) == []
+    validator = RecordingValidator()
+    validator.deliver(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
+    assert len(validator.pop_due(0.0)) == 1
+    validator.deliver(NEW, 0.05, 1)
+    assert len(validator.pop_due(0.1)) == 2
+    assert len(validator.pop_due(0.2)) == 1
+    assert validator.pop_due(0.3) == []
 
 
-# --- two nodes ----------------------------------------------------------------------------------
+# --- two nodes ------------------------------------------------------------------------------------
 
 
 class Wire:
-    """Ada, whose address changes, and Bob, at 20 ms. What goes to an address she had goes nowhere."""
+    """Ada, whose address changes, and Bob, 20 ms apart. Datagrams to a former address of Ada are lost."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.ada = make(1, OLD, bootstrap_peers=[str(BOB)], name="ada")
         self.bob = make(2, BOB, name="bob")
         self.where = OLD
-        self.heard: dict[Engine, list[bytes]] = {self.ada: [], self.bob: []}
+        self.received: dict[Engine, list[bytes]] = {self.ada: [], self.bob: []}
         self.sent: list[tuple[bytes, Address, Address]] = []
         self.loses: Callable[[], bool] = lambda: False
         self.copies: Callable[[bytes, Address, Address], None] = lambda *_: None
@@ -168,7 +168,7 @@ class Wire:
                     self.copies(datagram, address, to)
                     if not self.loses():
                         self.put(datagram, address, to, 0.02)
-                self.heard[engine] += [
+                self.received[engine] += [
                     each.message.payload
                     for each in engine.events()
                     if isinstance(each, MessageReceived)
@@ -187,34 +187,34 @@ def test_a_session_survives_a_new_port_every_five_seconds(loss: float) -> None:
     wire, rng = Wire(), random.Random(7)
     wire.loses = lambda: rng.random() < loss
     session_ids = wire.link.session_ids()
-    said: list[bytes] = []
+    payloads: list[bytes] = []
     for number in range(12):
         wire.where = Address("192.0.2.1", 3000 + number)
         for _ in range(10):
-            said.append(b"%d" % len(said))
-            wire.bob.broadcast(said[-1], wire.now)
-            wire.ada.broadcast(said[-1], wire.now)
+            payloads.append(b"%d" % len(payloads))
+            wire.bob.broadcast(payloads[-1], wire.now)
+            wire.ada.broadcast(payloads[-1], wire.now)
             wire.run(0.5)
         if not loss:
             assert wire.link.address == wire.where
     wire.run(5.0)
     assert wire.link.session_ids() == session_ids
-    assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
+    assert sorted(wire.received[wire.ada]) == sorted(wire.received[wire.bob]) == sorted(payloads)
 
 
 def test_an_outage_of_five_seconds_ends_no_session_and_loses_nothing() -> None:
     wire = Wire()
     session_ids = wire.link.session_ids()
     wire.loses = lambda: True
-    said = [b"%d" % n for n in range(50)]
-    for payload in said:
+    payloads = [b"%d" % n for n in range(50)]
+    for payload in payloads:
         wire.bob.broadcast(payload, wire.now)
         wire.ada.broadcast(payload, wire.now)
         wire.run(0.1)
     wire.loses = lambda: False
     wire.run(10.0)
     assert wire.link.session_ids() == session_ids
-    assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
+    assert sorted(wire.received[wire.ada]) == sorted(wire.received[wire.bob]) == sorted(payloads)
 
 
 def test_a_new_host_resets_the_path_and_a_new_port_does_not() -> None:
@@ -236,30 +236,30 @@ def test_a_new_host_resets_the_path_and_a_new_port_does_not() -> None:
 
 
 def test_an_attacker_that_replays_faster_gets_only_path_challenges() -> None:
-    """The attacker sees all that both say, has its copies arrive first, and hands on what it is sent."""
+    """The attacker sees all packets, delivers its copies first, and forwards what it receives."""
     wire = Wire()
-    from_evil = to_evil = 0
+    from_attacker = to_attacker = 0
 
     def copy(datagram: bytes, source: Address, to: Address) -> None:
-        nonlocal from_evil, to_evil
+        nonlocal from_attacker, to_attacker
         if to == BOB:
-            from_evil += len(datagram)
-            wire.put(datagram, EVIL, BOB, 0.001)
-        elif to == EVIL:
-            to_evil += len(datagram)
+            from_attacker += len(datagram)
+            wire.put(datagram, ATTACKER, BOB, 0.001)
+        elif to == ATTACKER:
+            to_attacker += len(datagram)
             assert len(datagram) == CHALLENGE_DATAGRAM_BYTES
             wire.put(datagram, BOB, wire.where, 0.001)
 
     wire.copies = copy
-    said = [b"%d" % n for n in range(50)]
-    for payload in said:
+    payloads = [b"%d" % n for n in range(50)]
+    for payload in payloads:
         wire.ada.broadcast(payload, wire.now)
         wire.bob.broadcast(payload, wire.now)
         wire.run(0.2)
         assert wire.link.address == OLD
-    assert 0 < to_evil <= from_evil
-    assert to_evil <= 2 * 11 * CURRENT_PATH_ROUNDS * CHALLENGE_DATAGRAM_BYTES
-    assert sorted(wire.heard[wire.ada]) == sorted(wire.heard[wire.bob]) == sorted(said)
+    assert 0 < to_attacker <= from_attacker
+    assert to_attacker <= 2 * 11 * CURRENT_PATH_ROUNDS * CHALLENGE_DATAGRAM_BYTES
+    assert sorted(wire.received[wire.ada]) == sorted(wire.received[wire.bob]) == sorted(payloads)
 
 
 def test_an_attacker_that_blocks_a_peer_briefly_loses_the_link_when_it_returns() -> None:
@@ -268,15 +268,15 @@ def test_an_attacker_that_blocks_a_peer_briefly_loses_the_link_when_it_returns()
 
     def copy(datagram: bytes, source: Address, to: Address) -> None:
         if to == BOB:
-            wire.put(datagram, EVIL, BOB, 0.001)
-        elif to == EVIL and is_cut:
+            wire.put(datagram, ATTACKER, BOB, 0.001)
+        elif to == ATTACKER and is_cut:
             wire.put(datagram, BOB, wire.where, 0.001)
 
     wire.copies, wire.loses = copy, lambda: True
     for _ in range(10):
         wire.ada.broadcast(b"cut", wire.now)
         wire.run(0.2)
-    assert wire.link.address == EVIL, "it is the way to her now"
+    assert wire.link.address == ATTACKER, "its address is the valid path to Ada now"
     wire.copies, wire.loses, is_cut = (lambda *_: None), (lambda: False), False
     wire.run(10.0)
     assert wire.link.address == OLD
@@ -287,6 +287,6 @@ def test_a_forged_packet_from_another_address_starts_no_validation() -> None:
     datagram = next(each for each, source, _ in reversed(wire.sent) if source == OLD)
     forged = datagram[:9] + (2**31).to_bytes(8, "big") + datagram[17:]
     for each in (datagram, forged):
-        wire.bob.receive(each, EVIL, wire.now)
+        wire.bob.receive(each, ATTACKER, wire.now)
     wire.run(1.0)
-    assert all(to != EVIL for _, _, to in wire.sent)
+    assert all(to != ATTACKER for _, _, to in wire.sent)

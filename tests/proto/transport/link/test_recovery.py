@@ -33,14 +33,14 @@ from grapevine_proto.transport.session.ack_tracker import (
 from grapevine_proto.wire.codec import TrackedBytes, encode_message
 from grapevine_proto.wire.messages import Ack, DirectMessage, Records
 from tests.proto.transport.ends import EMPTY, HEARTBEAT, RUMORS, linked_ends
-from tests.proto.transport.paths import Road, Roads
+from tests.proto.transport.paths import OneWayPath, PathNetwork
 
 
-def said(number: int, size_bytes: int = 100) -> bytes:
+def message_of(number: int, size_bytes: int = 100) -> bytes:
     return encode_message(DirectMessage(number, bytes(size_bytes)))
 
 
-# --- what a receiver tells ----------------------------------------------------------------------
+# --- ACKs of a receiver ---------------------------------------------------------------------------
 
 
 def arrivals_of(*counters: int, every_s: float = 0.001) -> tuple[AckTracker, float]:
@@ -87,16 +87,16 @@ def test_a_packet_that_may_be_reordered_is_not_reported_missing() -> None:
 
 def test_ranges_that_do_not_fit_go_in_the_next_ack_at_once() -> None:
     arrivals, now = arrivals_of(*range(1, 400, 2))
-    told: set[int] = set()
+    reported: set[int] = set()
     for _ in range(10):
         now += 0.02
         first, end, _, _, missing = arrivals.build_ack(now)
         assert len(missing) <= ACK_RANGES_LIMIT
         assert all(first <= low <= high < end for low, high in missing)
-        told.update(number for low, high in missing for number in range(low, high + 1))
+        reported.update(number for low, high in missing for number in range(low, high + 1))
         if arrivals.due_at == float("inf"):
             break
-    assert told == set(range(0, 400, 2))
+    assert reported == set(range(0, 400, 2))
 
 
 def test_the_number_of_tracked_gaps_is_limited() -> None:
@@ -143,125 +143,127 @@ def test_content_is_claimed_by_the_first_packet_that_carries_it() -> None:
     assert not arrivals.claim(7, now)
 
 
-# --- over a link --------------------------------------------------------------------------------
+# --- over a link ----------------------------------------------------------------------------------
 
 
 def test_every_small_message_arrives_once_over_thirty_percent_loss() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(loss=0.3, seed=1), Road(loss=0.3, seed=2), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(
+        OneWayPath(loss=0.3, seed=1), OneWayPath(loss=0.3, seed=2), rtt_s=0.05
+    )
     for number in range(300):
-        ours.link.send(said(number), roads.now)
-        roads.run(0.01)
-    roads.run(5.0)
+        ours.link.send(message_of(number), network.now)
+        network.run(0.01)
+    network.run(5.0)
 
-    assert sorted(theirs.got) == sorted(said(number) for number in range(300))
+    assert sorted(theirs.got) == sorted(message_of(number) for number in range(300))
     assert ours.link.send_drops == 0
     assert ours.link.is_idle
 
 
 def test_reordering_loses_and_duplicates_nothing() -> None:
-    roads = Roads()
-    road = Road(seed=3)
-    ours, theirs = roads.join(road, rtt_s=0.05)
+    network = PathNetwork()
+    path = OneWayPath(seed=3)
+    ours, theirs = network.join(path, rtt_s=0.05)
     for number in range(300):
-        road.delay_s = road.rng.uniform(0.01, 0.15)
-        ours.link.send(said(number), roads.now)
-        roads.run(0.01)
-    roads.run(5.0)
+        path.delay_s = path.rng.uniform(0.01, 0.15)
+        ours.link.send(message_of(number), network.now)
+        network.run(0.01)
+    network.run(5.0)
 
-    assert sorted(theirs.got) == sorted(said(number) for number in range(300))
+    assert sorted(theirs.got) == sorted(message_of(number) for number in range(300))
     late = {DropReason.DUPLICATE, DropReason.REPLAY}
     assert set(theirs.drops) <= late
 
 
 def test_the_loss_of_the_last_packet_is_detected_after_about_two_rtts() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(), rtt_s=0.05)
     for number in range(5):
-        ours.link.send(said(number), roads.now)
-        roads.run(0.1)
+        ours.link.send(message_of(number), network.now)
+        network.run(0.1)
     ours.there.drops = lambda datagram, now: True
-    ours.link.send(said(5), roads.now)
-    roads.run(0.01)
+    ours.link.send(message_of(5), network.now)
+    network.run(0.01)
     ours.there.drops = lambda datagram, now: False
-    took_s = roads.run(1.0, until=lambda: len(theirs.got) == 6)
+    took_s = network.run(1.0, until=lambda: len(theirs.got) == 6)
 
     assert 0.1 < took_s < 0.25
 
 
 def test_an_outage_of_five_seconds_loses_nothing() -> None:
     for rate in (0.0, 1_250_000.0):
-        roads = Roads()
-        ours, theirs = roads.join(Road(rate=rate), Road(), rtt_s=0.05)
+        network = PathNetwork()
+        ours, theirs = network.join(OneWayPath(rate=rate), OneWayPath(), rtt_s=0.05)
         whole = encode_message(DirectMessage(1, bytes(1_000_000)))
         ours.link.send(whole, 0.0)
-        roads.run(0.2)
-        for road in (ours.there, theirs.there):
-            road.drops = lambda datagram, now: True
+        network.run(0.2)
+        for path in (ours.there, theirs.there):
+            path.drops = lambda datagram, now: True
         for number in range(50):
-            ours.link.send(said(number), roads.now)
-            roads.run(0.1)
-        for road in (ours.there, theirs.there):
-            road.drops = lambda datagram, now: False
-        roads.run(10.0)
+            ours.link.send(message_of(number), network.now)
+            network.run(0.1)
+        for path in (ours.there, theirs.there):
+            path.drops = lambda datagram, now: False
+        network.run(10.0)
 
         assert len(theirs.got) == 51
         assert ours.link.send_drops == 0
 
 
 def test_acks_are_not_acknowledged_and_an_idle_link_is_quiet() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(), rtt_s=0.05)
     for side in (ours, theirs):
-        side.link.send(said(1), roads.now)
-    roads.run(1.0)
+        side.link.send(message_of(1), network.now)
+    network.run(1.0)
     sent = [side.there.entered for side in (ours, theirs)]
     assert sum(sent) == 4  # two messages, two reports
-    roads.run(60.0)
+    network.run(60.0)
     assert [side.there.entered for side in (ours, theirs)] == sent
     assert all(side.link.transmit_at == math.inf for side in (ours, theirs))
 
 
 def test_heartbeats_are_neither_acknowledged_nor_retransmitted() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(), rtt_s=0.05)
     ours.link.send(HEARTBEAT, 0.0)
-    roads.run(5.0)
+    network.run(5.0)
     assert (ours.there.entered, theirs.there.entered) == (1, 1)  # and the answer to our handshake
     assert ours.link.is_idle
 
 
 def test_control_messages_are_retransmitted_too() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(loss=0.5, seed=5), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(loss=0.5, seed=5), rtt_s=0.05)
     records = encode_message(Records(()))
     for _ in range(20):
-        ours.link.send(records, roads.now)
-        roads.run(0.2)
-    roads.run(3.0)
+        ours.link.send(records, network.now)
+        network.run(0.2)
+    network.run(3.0)
     assert theirs.got == [records] * 20
 
 
 def test_after_the_last_pto_everything_in_flight_is_abandoned_and_counted() -> None:
-    roads = Roads()
-    ours, _ = roads.join(Road(loss=1.0), rtt_s=0.05)
-    ours.link.send(said(1), 0.0)
+    network = PathNetwork()
+    ours, _ = network.join(OneWayPath(loss=1.0), rtt_s=0.05)
+    ours.link.send(message_of(1), 0.0)
     ours.link.send(encode_message(DirectMessage(2, bytes(5000))), 0.0)
-    roads.run(5.0)
+    network.run(5.0)
     assert ours.link.send_drops == 0
-    took_s = 5.0 + roads.run(60.0, until=lambda: ours.link.is_idle)
+    took_s = 5.0 + network.run(60.0, until=lambda: ours.link.is_idle)
 
     assert 8.0 < took_s < 30.0
     assert ours.link.send_drops == 2
     assert ours.there.entered < 6 + 3 * PTO_LIMIT
     entered = ours.there.entered
-    roads.run(60.0)
+    network.run(60.0)
     assert ours.there.entered == entered
 
 
 def test_content_that_is_always_lost_is_abandoned_while_other_messages_arrive() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(), rtt_s=0.05)
     tries = 0
 
     def drops(datagram: bytes, now: float) -> bool:
@@ -273,22 +275,22 @@ def test_content_that_is_always_lost_is_abandoned_while_other_messages_arrive() 
     ours.there.drops = drops
     ours.link.send(encode_message(DirectMessage(1, bytes(900))), 0.0)
     for number in range(2, 302):
-        ours.link.send(said(number), roads.now)
-        roads.run(0.02)
-    roads.run(5.0)
+        ours.link.send(message_of(number), network.now)
+        network.run(0.02)
+    network.run(5.0)
     assert len(theirs.got) == 300
     assert ours.link.send_drops == 1
     assert RETRANSMISSIONS_LIMIT < tries <= RETRANSMISSIONS_LIMIT + 2
 
 
 def test_a_lost_message_costs_its_token_once() -> None:
-    roads = Roads()
-    ours, theirs = roads.join(Road(loss=0.3, seed=9), rtt_s=0.05)
+    network = PathNetwork()
+    ours, theirs = network.join(OneWayPath(loss=0.3, seed=9), rtt_s=0.05)
     ours.link.send_limit = TokenBucket(90, 45, 0.0)
     theirs.link.inbound_limit.bucket = TokenBucket(100, 50, 0.0)
     for number in range(250):
-        ours.link.send(said(number), 0.0)
-    roads.run(10.0)
+        ours.link.send(message_of(number), 0.0)
+    network.run(10.0)
     assert len(theirs.got) == 250
     assert theirs.link.inbound_limit.throttled == 0
 
@@ -302,23 +304,23 @@ def test_packets_in_flight_during_a_rekey_arrive_once() -> None:
         while world.now < 6.0:
             if 3.0 < world.now < 3.05 and not ada.dials:
                 ada.dial(bob.address, world.now, expected=bob.peer_id)
-            ada.link.send(said(sent), world.now)
+            ada.link.send(message_of(sent), world.now)
             sent += 1
             world.run(0.02)
         world.run(10.0)
 
         assert len(ada.established) >= 2
         got = [each for each in bob.opened if each not in (EMPTY, RUMORS)]
-        assert sorted(got) == sorted(said(number) for number in range(sent))
+        assert sorted(got) == sorted(message_of(number) for number in range(sent))
 
 
-# --- one component alone ------------------------------------------------------------------------
+# --- one component alone --------------------------------------------------------------------------
 
 SESSION = b"session1"
 
 
 class Alone:
-    """Loss detection without a link: packets are put in flight and acknowledged by hand."""
+    """Loss detection without a link: the test sends and acknowledges packets itself."""
 
     def __init__(self, rtt_s: float = 0.1) -> None:
         self.path = Path(CongestionConfig(), "192.0.2.1", rtt_s, 0.0)
@@ -327,7 +329,7 @@ class Alone:
         self.pto_s = self.path.rtt.pto_s
 
     def send(self, number: int, now: float, content: PacketContent = b"", lost: int = 0) -> None:
-        plaintext = said(number) if content == b"" else content
+        plaintext = message_of(number) if content == b"" else content
         self.recovery.on_sent((number, now, 150, plaintext, 0, 0, lost))
 
     def ack(self, first: int, end: int, now: float, *missing: tuple[int, int]) -> None:
@@ -478,7 +480,7 @@ def test_the_rtt_is_measured_on_the_latest_packet_without_the_peers_delay() -> N
 
 def test_tracked_rumors_are_listed_when_all_of_their_message_is_acknowledged() -> None:
     alone = Alone()
-    tracked = TrackedBytes(said(0))
+    tracked = TrackedBytes(message_of(0))
     tracked.rumor_keys = ((1, 5),)
     again = Retransmission(SESSION, 7, tracked, DATA, 1)
     whole = FragmentedMessage(TrackedBytes(bytes(300)), 1, DATA)
@@ -578,13 +580,13 @@ def test_an_ack_reports_how_much_arrived_and_was_lost_and_when_the_latest_was_se
     recovery = alone.recovery = Recovery(path, alone.queues)
     sizes = (100, BASE_PLPMTU_BYTES, BASE_PLPMTU_BYTES + 1, BASE_PLPMTU_BYTES + 1, 1400, 1400)
     for number, size_bytes in enumerate(sizes):
-        recovery.on_sent((number, 1.0 + number / 100, size_bytes, said(number), 0, 0, 0))
+        recovery.on_sent((number, 1.0 + number / 100, size_bytes, message_of(number), 0, 0, 0))
     alone.ack(1, 6, 1.2, (3, 3), (5, 5))
     acked_bytes = 2 * BASE_PLPMTU_BYTES + 1 + 1400
     assert list(path.reported) == [3, acked_bytes, 2, 1.04]  # 0 is below the range
     assert list(mtu.reported) == [2, 2]
-    recovery.on_sent((6, 2.0, BASE_PLPMTU_BYTES, said(6), 0, 0, 0))
-    recovery.on_sent((7, 2.0, BASE_PLPMTU_BYTES, said(7), 0, 0, 0))
+    recovery.on_sent((6, 2.0, BASE_PLPMTU_BYTES, message_of(6), 0, 0, 0))
+    recovery.on_sent((7, 2.0, BASE_PLPMTU_BYTES, message_of(7), 0, 0, 0))
     alone.ack(6, 8, 2.1, (6, 7))
     assert list(path.reported) == [0, 0, 2, -math.inf]
     assert list(mtu.reported) == [0, 0]

@@ -15,7 +15,7 @@ SESSION = bytes(8)
 
 
 def packet(number: int) -> SentPacket:
-    """Sent at `number` seconds, `number` + 100 bytes long."""
+    """Returns a packet of `number` + 100 bytes, sent at `number` seconds."""
     return (number, float(number), 100 + number, b"content", 0, 0, 0)
 
 

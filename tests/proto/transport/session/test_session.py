@@ -92,7 +92,7 @@ def test_every_flipped_bit_is_dropped_and_changes_nothing() -> None:
         flipped = bytearray(datagram)
         flipped[bit // 8] ^= 1 << bit % 8
         changed = packet(bytes(flipped))
-        # the id is compared by whoever looks the session up, and the nonce has the right one
+        # the ID selects the session, and the nonce contains the right one
         if changed.session_id == ID_B:
             assert refusal(bob, changed, 9.0) in (
                 DropReason.DECRYPT_FAILED,

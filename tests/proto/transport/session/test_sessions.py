@@ -34,16 +34,16 @@ def session(mark: int, now: float = 0.0) -> Session:
     return Session(our_id, their_id, KEY, True, bytes(32), bytes(32), now)
 
 
-def hear(heard: Session, now: float) -> None:
-    """The peer says something on this session."""
-    ids = heard.their_id, heard.our_id
-    theirs = Session(*ids, KEY, not heard.is_initiator, bytes(32), bytes(32), now)
+def receive_packet(other: Session, now: float) -> None:
+    """Receives a packet that the peer sent on this session."""
+    ids = other.their_id, other.our_id
+    theirs = Session(*ids, KEY, not other.is_initiator, bytes(32), bytes(32), now)
     packet = decode_packet(theirs.seal(EMPTY, now))
     assert isinstance(packet, Data)
-    heard.open(packet, now)
+    other.open(packet, now)
 
 
-# --- which there are ----------------------------------------------------------------------------
+# --- live and retiring ----------------------------------------------------------------------------
 
 
 def test_iteration_yields_the_live_session_then_retiring_ones_oldest_first() -> None:
@@ -79,7 +79,7 @@ def test_a_session_that_is_live_again_no_longer_retires() -> None:
     assert list(sessions) == [first, second]
 
 
-# --- when each ends -----------------------------------------------------------------------------
+# --- expiry ---------------------------------------------------------------------------------------
 
 
 def test_a_silent_session_ends_ten_seconds_after_it_was_replaced() -> None:
@@ -99,7 +99,7 @@ def test_a_retiring_session_ends_ten_seconds_after_its_last_packet() -> None:
     first, second = session(1), session(2, 5.0)
     sessions = Sessions(first, 0.0)
     sessions.replace(second, 5.0)
-    hear(first, 12.0)
+    receive_packet(first, 12.0)
 
     assert sessions.deadline == 12.0 + RETIRING_TIMEOUT_S
     sessions.advance(12.0 + RETIRING_TIMEOUT_S)
@@ -129,28 +129,28 @@ def test_the_deadlines_of_the_live_session_are_rekey_and_expiry() -> None:
     assert sessions.deadline == 200.0 + REKEY_AFTER_S
 
 
-# --- following the peer -------------------------------------------------------------------------
+# --- following the peer ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("live_mark", "heard_mark", "patience_s"),
+    ("current_mark", "other_mark", "patience_s"),
     [(2, 1, FOLLOW_PEER_AFTER_S), (1, 2, 2 * FOLLOW_PEER_AFTER_S)],
 )
 def test_the_peer_is_followed_after_silence_on_the_live_session_by_tiebreaker(
-    live_mark: int, heard_mark: int, patience_s: float
+    current_mark: int, other_mark: int, patience_s: float
 ) -> None:
-    live, heard = session(live_mark), session(heard_mark)
+    live, other = session(current_mark), session(other_mark)
     sessions = Sessions(live, 0.0)
-    sessions.retire(heard, 0.0)
-    hear(live, 3.0)
+    sessions.retire(other, 0.0)
+    receive_packet(live, 3.0)
 
-    assert not sessions.follow_peer(heard, 3.0 + patience_s - 0.001)
-    assert list(sessions) == [live, heard]
-    assert sessions.follow_peer(heard, 3.0 + patience_s)
-    assert list(sessions) == [heard, live]
+    assert not sessions.follow_peer(other, 3.0 + patience_s - 0.001)
+    assert list(sessions) == [live, other]
+    assert sessions.follow_peer(other, 3.0 + patience_s)
+    assert list(sessions) == [other, live]
 
 
-# --- of two -------------------------------------------------------------------------------------
+# --- two ends -------------------------------------------------------------------------------------
 
 
 def both_sides(began_at: float, by_ada: bool, epoch: int = 1) -> list[EstablishedSession]:
