@@ -348,21 +348,22 @@ class Engine:
 
     def _on_event(self, event: TransportEvent, now: float) -> None:  # noqa: C901, PLR0912  one case each
         overlay, transport = self._overlay, self._transport
+        if isinstance(event, PACKET_EVENTS) and event.is_linked:
+            link = event.link
+            effects = overlay.membership.on_packet(link.peer_id, link.address, now)
+            if effects:
+                self._apply_effects(effects, now)
         match event:
-            case MessageIn(link, is_linked, message):
+            case MessageIn(link, _, message):
                 peer_id = link.peer_id
-                if is_linked and (effects := overlay.on_packet(peer_id, link.address, now)):
-                    self._apply_effects(effects, now)
                 work_before = overlay.work_units
                 self._apply_effects(overlay.handle(message, peer_id, now), now)
                 cost = overlay.work_units - work_before
                 if cost and not isinstance(message, Repair):  # which this node requested
                     self._on_events(transport.charge_work(peer_id, cost, now), now)
-            case DirectMessageIn(link, is_linked, message):
-                self._on_packet(link, now, is_linked=is_linked)
+            case DirectMessageIn(link, _, message):
                 self._on_direct_message(message, link, now)
             case PacketIn(link, is_linked, has_progressed):
-                self._on_packet(link, now, is_linked=is_linked)
                 if has_progressed:
                     overlay.on_fragment(link.peer_id, now, is_linked=is_linked)
             case RumorsAcked(keys):
@@ -395,10 +396,6 @@ class Engine:
                 self._events.append(notification)
             case _:
                 assert_never(event)
-
-    def _on_packet(self, link: Link, now: float, *, is_linked: bool) -> None:
-        if is_linked:
-            self._apply_effects(self._overlay.on_packet(link.peer_id, link.address, now), now)
 
     def _on_direct_message(self, direct: DirectMessage, link: Link, now: float) -> None:
         message_id = MessageId(link.peer_id, link.epoch, direct.sequence, is_direct=True)
@@ -440,7 +437,10 @@ class Engine:
         transport = self._transport
         match effect:
             case Deliver(messages):
-                self._deliver(messages)
+                if messages and messages[0].id.origin != self._identity.peer_id:
+                    self._delivered += len(messages)
+                    self._events += map(MessageReceived, messages)
+                # else published in a second that a crash forgot: nothing new to us
             case Emit(event):
                 self._events.append(event)
                 if isinstance(event, AntiEntropyRound) and event.round.outcome in SYNCED_OUTCOMES:
@@ -495,13 +495,6 @@ class Engine:
                 return self._transport.links.get(record.peer_id)
             case _:
                 return None
-
-    def _deliver(self, messages: tuple[Message, ...]) -> None:
-        """Reports messages of one rumor to the application."""
-        if messages and messages[0].origin != self._identity.peer_id:
-            self._delivered += len(messages)
-            self._events += map(MessageReceived, messages)
-        # else published in a second that a crash forgot: nothing new to us
 
     def _send(self, send: Send, now: float) -> int:
         """Queues a message; returns how many peers had room."""

@@ -16,7 +16,7 @@ from typing import Final
 from grapevine_proto.wire.messages import Kind
 
 _SLACK_TOKENS: Final = 1e-3
-_FREE_KINDS: Final = frozenset(
+FREE_KINDS: Final = frozenset(
     # they cost little more than decryption and cause no expensive reply
     {
         Kind.CONFIRM,
@@ -34,7 +34,7 @@ _FREE_KINDS: Final = frozenset(
 def token_cost(kind: int) -> int:
     """Returns the tokens that a packet of this kind costs. Requested repairs are free besides, which the link
     decides."""
-    return 0 if kind in _FREE_KINDS else 1
+    return 0 if kind in FREE_KINDS else 1
 
 
 class TokenBucket:
@@ -54,7 +54,8 @@ class TokenBucket:
 
     def try_take(self, now: float, tokens: float = 1.0) -> bool:
         """Takes `tokens` if available. Returns False, and takes nothing, otherwise."""
-        if self.ready_at(now, tokens) > now + _SLACK_TOKENS / self.refill_rate:
+        ready_at = self._full_at + (tokens - self.capacity) / self.refill_rate  # see `ready_at`
+        if tokens > self.capacity or ready_at > now + _SLACK_TOKENS / self.refill_rate:
             return False
         self._full_at = max(self._full_at, now) + tokens / self.refill_rate
         return True

@@ -160,10 +160,6 @@ class Overlay:
         yield from self.membership.handle(message, sender, now)
         yield from self.antientropy.handle(message, sender, now)
 
-    def on_packet(self, peer_id: PeerId, address: Address, now: float) -> list[Effect]:
-        """A packet of a linked peer has opened, whatever it carried. `address`: where its link sends."""
-        return self.membership.on_packet(peer_id, now, address)
-
     def on_fragment(self, peer_id: PeerId, now: float, *, is_linked: bool) -> None:
         """A large message of a peer has come closer to completion."""
         self.antientropy.on_fragment(peer_id, now)

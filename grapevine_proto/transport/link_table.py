@@ -133,7 +133,16 @@ class LinkTable(Mapping[PeerId, Link]):
         return self._reassembly_budget.dropped
 
     def find_by_session(self, session_id: bytes) -> Link | None:
+        """The link that has this session."""
         return self._by_session.get(session_id)
+
+    def take_receiver(self, session_id: bytes) -> Link | None:
+        """The link that has this session and receives a packet on it. It may have something to send then: a
+        reply or an ACK."""
+        link = self._by_session.get(session_id)
+        if link is not None:
+            self._dirty[link] = None
+        return link
 
     def find_by_address(self, address: Address) -> Link | None:
         """The link whose peer is there."""

@@ -22,7 +22,6 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from itertools import chain
 from typing import Final, Protocol, assert_never
 
 from grapevine_proto.config.node import NodeConfig
@@ -217,7 +216,7 @@ class Transport:
         try:
             packet = codec.decode_packet(datagram)
             if isinstance(packet, codec.Data):
-                link = self.links.find_by_session(packet.session_id)
+                link = self.links.take_receiver(packet.session_id)
                 if link is not None:
                     return self._on_link_packet(link, packet, source, now)
             events = self._on_other_packet(packet, datagram, source, now)
@@ -257,25 +256,22 @@ class Transport:
     def _on_link_packet(
         self, link: Link, packet: codec.Data, source: Address, now: float
     ) -> Iterable[TransportEvent]:
-        links = self.links
-        links.mark_dirty(link)
         try:
             plaintext = link.receive(packet, now, source)
         except Dropped as dropped:
             return self._on_dropped_packet(link, dropped.reason, source, now)
-        is_linked = links.is_link(link)
-        acked = link.take_acked()
+        is_linked = self.links.is_link(link)
         if plaintext is None:
-            event: TransportEvent = PacketIn(link, is_linked, link.has_progressed)
+            event = PacketIn(link, is_linked, link.has_progressed)
+            acked = link.take_acked()
             return (RumorsAcked(acked), event) if acked else (event,)
         try:
-            events = self._on_message(link, is_linked, codec.decode_message(plaintext), now)
+            return self._on_message(link, is_linked, codec.decode_message(plaintext), now)
         except Dropped as dropped:
-            events = (
+            return (
                 PacketIn(link, is_linked, False),
                 *self._on_dropped_packet(link, dropped.reason, source, now),
             )
-        return chain((RumorsAcked(acked),), events) if acked else events
 
     def _on_message(
         self,
@@ -489,6 +485,8 @@ class Transport:
             )
             is_linked = self.links.is_link(link)
             if plaintext is None:
+                if acked := link.take_acked():
+                    yield RumorsAcked(acked)
                 yield PacketIn(link, is_linked, link.has_progressed)
             else:
                 yield from self._on_message(link, is_linked, codec.decode_message(plaintext), now)

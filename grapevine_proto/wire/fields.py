@@ -186,21 +186,24 @@ def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
     else:
         origin, epoch, first, lengths, body, signature, hops, age_ms, attributes = items(fields, 9)
         _check_attributes(attributes, MAX_RUMOR_ATTRIBUTES_BYTES)
-    for length in items(lengths, max_payloads):
-        if type(length) is not int or not 0 <= length <= MAX_PAYLOAD_BYTES:
+    # The most frequent value of all: what follows is `binary`, `items` and `uint`, without their calls.
+    if not type(origin) is type(body) is type(signature) is bytes:
+        raise ValueError("not bytes")
+    if len(origin) != PEER_ID_BYTES or len(signature) != SIGNATURE_BYTES:
+        raise ValueError("not bytes of the right length")
+    if type(lengths) is not tuple or not 1 <= len(lengths) <= max_payloads:
+        raise ValueError("not a list of the right length")
+    for number in (epoch, first, hops, age_ms, *lengths):
+        if type(number) is not int or number < 0:
             raise ValueError("not an integer in range")
-    if not lengths or sum(lengths) != len(binary(body)):
+    if epoch >= EPOCH_LIMIT or not 1 <= first <= SEQUENCE_LIMIT - MAX_PAYLOADS:
+        raise ValueError("not an integer in range")
+    if hops > MAX_HOPS or age_ms > MAX_AGE_MS:
+        raise ValueError("not an integer in range")
+    if sum(lengths) != len(body):
         raise ValueError("lengths do not add up to the body")
-    rumor = Rumor(
-        _peer_id(binary(origin, PEER_ID_BYTES)),
-        uint(epoch, EPOCH_LIMIT - 1),
-        uint(first, SEQUENCE_LIMIT - MAX_PAYLOADS) or reject_zero(),
-        lengths,
-        body,
-        binary(signature, SIGNATURE_BYTES),
-        attributes,
-    )
-    return RumorCopy(rumor, uint(hops, MAX_HOPS), uint(age_ms, MAX_AGE_MS))
+    rumor = Rumor(_peer_id(origin), epoch, first, lengths, body, signature, attributes)
+    return RumorCopy(rumor, hops, age_ms)
 
 
 def _check_attributes(value: Any, limit_bytes: int) -> None:
@@ -214,6 +217,7 @@ def reject_zero() -> int:
 
 
 def decode_rumor_copies(value: Any) -> tuple[RumorCopy, ...]:
+    """Decodes the rumor copies of one message. Raises ValueError."""
     remaining, copies = MAX_PAYLOADS, []
     for fields in items(value, MAX_RUMOR_COPIES):
         copies.append(_decode_rumor_copy(fields, remaining))

@@ -223,7 +223,8 @@ class Rumor:
     def size_bytes(self) -> int:
         """Upper bound of the encoded size of a copy, for filling a message without the codec."""
         payloads = sum(map(counted_payload_bytes, self.lengths))
-        return RUMOR_COPY_OVERHEAD_BYTES + payloads + _field_bytes(self.attributes)
+        attributes = _field_bytes(self.attributes) if self.attributes else 0
+        return RUMOR_COPY_OVERHEAD_BYTES + payloads + attributes
 
     def payloads(self) -> list[tuple[MessageId, bytes]]:
         """Returns each payload with its message ID, in order."""

@@ -112,12 +112,11 @@ def nothing_ages(patch: Patch) -> None:
 def forged_copy_marks_an_id(patch: Patch) -> None:
     rejection = Broadcast._rejection
 
-    def reject(self: Broadcast, copy: Any, sender: Any, is_firsthand: bool, now: float) -> Any:
-        report_of = rejection(self, copy, sender, is_firsthand, now)
+    def reject(self: Broadcast, copy: Any, *args: Any) -> Any:
+        report_of, now = rejection(self, copy, *args), args[-1]
         if report_of is DropReason.BAD_SIGNATURE:
-            state = self._store._find(*copy.rumor.stream) or self._store._open(
-                copy.rumor.stream, now
-            )
+            stream = copy.rumor.stream
+            state = self._store._states.get(stream) or self._store._open(stream, now)
             state.tracker.add(copy.rumor.first, copy.rumor.last, now)
         return report_of
 

@@ -21,8 +21,9 @@ class Auto(Plumtree):
     """Plumtree that mails small rumors directly."""
 
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
-        linked = self._near_peers.linked
-        is_small = rumor.size_bytes * len(linked) <= DIRECT_MAIL_LIMIT_BYTES
-        if rumor.sender is None and is_small and self._near_peers.is_fully_linked():
-            return PushPlan(linked, is_mail=True)
+        if rumor.sender is None:
+            linked = self._near_peers.linked
+            is_small = rumor.own_size_bytes * len(linked) <= DIRECT_MAIL_LIMIT_BYTES
+            if is_small and self._near_peers.is_fully_linked():
+                return PushPlan(linked, is_mail=True)
         return super().on_new_rumor(rumor, now)

@@ -268,20 +268,24 @@ class Broadcast:
         is_firsthand = (
             rumor.origin == sender and peer is not None and peer.session_epoch == rumor.epoch
         )
-        rejection = self._rejection(copy, sender, is_firsthand, now)
+        origin_is_linked = self._peers.is_linked(rumor.origin)
+        rejection = self._rejection(copy, sender, origin_is_linked, is_firsthand, now)
         if rejection is not None:
             return [CountDrop(sender, rejection)]
         new_messages = self._store.insert(
-            copy, sender, self._peers.is_linked(rumor.origin), now, is_verified=not is_firsthand
+            copy, sender, origin_is_linked, now, is_verified=not is_firsthand
         )
         if via is Via.REPAIR:
             self.repaired += len(new_messages)
-        effects = self._deliver(copy, new_messages, via, now)
+        attributes = rumor.known_attributes
+        effects = self._deliver(copy, attributes.unsupported, new_messages, via, now)
         early = self.lazy_push.on_rumor(rumor, now)
         holders = (sender, *early.sources)
-        self._reverse_paths.on_rumor(copy, holders, now)
+        if attributes.trace_share:
+            self._reverse_paths.on_rumor(copy, holders, now)
         is_old = via is Via.REPAIR and copy.age_ms >= NO_FORWARD_AGE_MS
-        self._note_doubtful(copy, now)
+        if copy.hops >= DOUBTFUL_HOPS or copy.age_ms >= NO_FORWARD_AGE_MS:
+            self._note_doubtful(copy, now)
         if is_large(rumor):
             announced_by, requests = self.puller.on_rumor(rumor, now)
             effects += requests
@@ -290,7 +294,7 @@ class Broadcast:
         elif not is_old:
             new_rumor = NewRumor(
                 rumor_key(rumor),
-                rumor.size_bytes,
+                0,
                 copy.hops,
                 sender,
                 is_mailed,
@@ -299,22 +303,27 @@ class Broadcast:
                 early.lead_s,
             )
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
-        return effects + self._report_forgers()
+        return effects + self._report_forgers() if self._store.cache.forgers else effects
 
     def _deliver(
-        self, copy: RumorCopy, payloads: Sequence[tuple[MessageId, bytes]], via: Via, now: float
+        self,
+        copy: RumorCopy,
+        unsupported: int,
+        payloads: Sequence[tuple[MessageId, bytes]],
+        via: Via,
+        now: float,
     ) -> list[Effect]:
-        """Deliver new payloads of `copy`, unless an attribute keeps this version from reading them."""
-        attribute = copy.rumor.known_attributes.unsupported
-        if not attribute:
-            messages = tuple(Message(each, body, copy.hops, via, now) for each, body in payloads)
-            return [Deliver(messages)]
+        """Deliver new payloads of `copy`, unless the attribute `unsupported` keeps this version from reading
+        them."""
+        if not unsupported:
+            messages = [Message(each, body, copy.hops, via, now) for each, body in payloads]
+            return [Deliver(tuple(messages))]
         if not payloads:
             return []
         self.unsupported += len(payloads)
         first, last = payloads[0][0].sequence, payloads[-1][0].sequence
         origin, epoch = copy.rumor.stream
-        return [Emit(MessagesUnsupported(origin, epoch, first, last, attribute))]
+        return [Emit(MessagesUnsupported(origin, epoch, first, last, unsupported))]
 
     def _on_duplicate(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Nothing in the copy is new, but its sender is, and perhaps its hops and age."""
@@ -353,8 +362,6 @@ class Broadcast:
 
     def _note_doubtful(self, copy: RumorCopy, now: float) -> None:
         """Remember a first copy whose unsigned hops or age may prevent forwarding."""
-        if copy.hops < DOUBTFUL_HOPS and copy.age_ms < NO_FORWARD_AGE_MS:
-            return
         self._doubtful[rumor_key(copy.rumor)] = _Claim(copy.hops, now - copy.age_ms / 1000)
         if len(self._doubtful) > DOUBTFUL_LIMIT:
             self._doubtful.popitem(last=False)
@@ -385,7 +392,7 @@ class Broadcast:
             return self._report_forgers()
         if is_large(rumor):
             return self.puller.announce(rumor, {sender})
-        new_rumor = NewRumor(key, rumor.size_bytes, best.hops, sender)
+        new_rumor = NewRumor(key, 0, best.hops, sender)
         return self._forward(new_rumor, best, (sender,), now, is_firsthand=False)
 
     def _forward(
@@ -431,14 +438,18 @@ class Broadcast:
         return effects
 
     def _rejection(
-        self, copy: RumorCopy, sender: PeerId, is_firsthand: bool, now: float
+        self,
+        copy: RumorCopy,
+        sender: PeerId,
+        origin_is_linked: bool,
+        is_firsthand: bool,
+        now: float,
     ) -> DropReason | None:
         """Why `copy` is rejected; None to accept it. Cheapest checks first."""
         rumor = copy.rumor
         if copy.age_ms >= self._config.message_dedup_ttl * 1000:
             return DropReason.MESSAGE_EXPIRED
-        linked = self._peers.is_linked(rumor.origin)
-        rejection = self._store.admission_error(rumor.stream, sender, linked, now)
+        rejection = self._store.admission_error(rumor.stream, sender, origin_is_linked, now)
         if rejection is None and not is_firsthand:
             rejection = self._verifier.check(rumor, sender, now)
         if rejection is None and not self._verifier.allow_origin(rumor.origin, now):

@@ -55,7 +55,7 @@ def is_large(rumor: Rumor) -> bool:
     """Whether `rumor` is pulled. A rumor of many small payloads is not: they would each wait for a
     round trip.
     """
-    return is_pulled(len(rumor.body)) and is_pulled(max(rumor.lengths))
+    return len(rumor.body) > PUSH_LIMIT_BYTES and is_pulled(max(rumor.lengths))
 
 
 class _Pull:

@@ -182,9 +182,9 @@ class Plumtree(Strategy):
     # --- rumors ---------------------------------------------------------------------------------
 
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
-        origin, sender = rumor.origin, rumor.sender
         if rumor.is_mailed:
             return PushPlan(())
+        origin, sender = rumor.origin, rumor.sender
         self._count_rumor(origin, now)
         tree, tree_name = self._tree_for(origin)
         self._remove_unresponsive(tree)

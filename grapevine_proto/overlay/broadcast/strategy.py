@@ -26,7 +26,8 @@ class NewRumor(NamedTuple):
     """A rumor that arrived for the first time, or is published here."""
 
     key: RumorKey
-    size_bytes: int
+    own_size_bytes: int
+    """Its size if it is our own, which decides whether it is mailed; 0 otherwise."""
     hops: int
     """Number of nodes it passed through."""
     sender: PeerId | None

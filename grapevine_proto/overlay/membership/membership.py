@@ -307,16 +307,12 @@ class Membership:
             self.dialer.redial(member, now)
         return effects if self.record.left else effects + self.dialer.dial_due(now)
 
-    def on_packet(
-        self, peer_id: PeerId, now: float, address: Address | None = None
-    ) -> list[Effect]:
-        """A packet of `peer_id` was authenticated; `address` is the current path of its link, if
-        given.
-        """
+    def on_packet(self, peer_id: PeerId, address: Address, now: float) -> list[Effect]:
+        """A packet of a linked peer was authenticated; `address` is the current path of its link."""
         peer = self._peers.get(peer_id)
         if peer is None:
             return []
-        if address is not None and address != peer.address:
+        if address != peer.address:
             self._on_address_changed(peer, address)
         peer.last_heard_at = self.detector.prober.last_heard_at = now
         effects: list[Effect] = []

@@ -128,9 +128,9 @@ class MessageCache:
         if key in self._entries or copy.age_ms >= self._ttl_ms:
             return
         entry = self._entries[key] = _CachedRumor(copy, now, is_verified)
-        firsts = self._find(rumor.origin, rumor.epoch)
+        epochs = self._firsts.setdefault(rumor.origin, {})
+        firsts = epochs.get(rumor.epoch)
         if firsts is None:
-            epochs = self._firsts.setdefault(rumor.origin, {})
             firsts = epochs[rumor.epoch] = _FirstSequences()
             if len(epochs) > 1:
                 self._firsts[rumor.origin] = dict(sorted(epochs.items()))
@@ -139,15 +139,15 @@ class MessageCache:
         self._bytes_by_origin[rumor.origin] = (
             self._bytes_by_origin.get(rumor.origin, 0) + entry.cost_bytes
         )
-        while self._exceeds_share(rumor.origin):
+        share_bytes = self._limit_bytes // 4
+        while self._bytes_by_origin[rumor.origin] > share_bytes and self._has_several(rumor.origin):
             epoch, firsts = next(iter(self._firsts[rumor.origin].items()))
             self._evict((rumor.origin, epoch, firsts.lowest))
         while self.size_bytes > self._limit_bytes:
             self._evict(next(iter(self._entries)))
 
-    def _exceeds_share(self, origin: PeerId) -> bool:
-        if self._bytes_by_origin[origin] <= self._limit_bytes // 4:
-            return False
+    def _has_several(self, origin: PeerId) -> bool:
+        """Whether more than one rumor of `origin` is cached."""
         epochs = self._firsts[origin]
         return len(epochs) > 1 or len(next(iter(epochs.values()))) > 1
 

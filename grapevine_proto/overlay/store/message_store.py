@@ -115,6 +115,7 @@ class MessageStore:
         self._started_at = now
         self.cache = MessageCache(config, verifier)
         self._stream_digest = StreamDigest(config.cluster, config.message_dedup_ttl)
+        self._states: dict[tuple[PeerId, int], _StreamState] = {}  # by stream
         self._streams_by_origin: dict[PeerId, list[_StreamState]] = {}  # one or two, by epoch
         self._streams_with_gaps: dict[Stream, _StreamState] = {}
         self.newest_gap_at = -math.inf  # when it opened
@@ -152,7 +153,7 @@ class MessageStore:
 
     def is_duplicate(self, rumor: Rumor, now: float) -> bool:
         """Whether nothing in `rumor` is new here."""
-        state = self._find(rumor.origin, rumor.epoch)
+        state = self._states.get((rumor.origin, rumor.epoch))
         if state is None:
             evicted = self._evicted.get(rumor.origin) if self._evicted else None
             return (
@@ -164,6 +165,8 @@ class MessageStore:
         self, stream: Stream, source: PeerId, origin_is_linked: bool, now: float
     ) -> DropReason | None:
         """Why nothing of `stream` may be accepted from `source`; None if it may."""
+        if stream in self._states:
+            return None
         if self._is_stale(stream, now):
             return DropReason.STALE_EPOCH
         if stream.origin in self._streams_by_origin or origin_is_linked:
@@ -172,10 +175,8 @@ class MessageStore:
         return DropReason.TABLE_FULL if is_full and not self._origin_table.can_evict() else None
 
     def _is_stale(self, stream: Stream, now: float) -> bool:
-        """Whether `stream` has no tracker here and was superseded too long ago."""
+        """Whether `stream`, which has no tracker here, was superseded too long ago."""
         streams = self._streams_by_origin.get(stream.origin, ())
-        if any(each.stream == stream for each in streams):
-            return False
         run = self._run_of(stream.origin)
         if run is not None and stream.epoch < run.epoch:
             is_recent = now - run.known_since < self._ttl_s
@@ -253,7 +254,7 @@ class MessageStore:
         `is_verified` means that its signature was checked.
         """
         rumor = copy.rumor
-        state = self._find(rumor.origin, rumor.epoch)
+        state = self._states.get((rumor.origin, rumor.epoch))
         if state is None:
             if rumor.origin not in self._streams_by_origin and not self._make_room(
                 rumor.origin, source, origin_is_linked
@@ -288,7 +289,7 @@ class MessageStore:
         """Lower the age of a stream after another copy of `rumor` claims that it is younger, but
         not below the age at which it arrived.
         """
-        state = self._find(rumor.origin, rumor.epoch)
+        state = self._states.get((rumor.origin, rumor.epoch))
         if (
             state is not None
             and min(published_at, state.last_inserted_at) > state.last_published_at
@@ -296,14 +297,8 @@ class MessageStore:
             state.last_published_at = min(published_at, state.last_inserted_at)
             self._record_change(state, now)
 
-    def _find(self, origin: PeerId, epoch: int) -> _StreamState | None:
-        for state in self._streams_by_origin.get(origin, ()):
-            if state.stream.epoch == epoch:
-                return state
-        return None
-
     def _open(self, stream: Stream, now: float) -> _StreamState:
-        state = _StreamState(stream, self._limits.gaps, now)
+        state = self._states[stream] = _StreamState(stream, self._limits.gaps, now)
         evicted = self._evicted.pop(stream.origin, None)
         if evicted is not None and evicted.epoch == stream.epoch:
             state.tracker.restore(evicted.high, (), now)
@@ -328,6 +323,7 @@ class MessageStore:
         )
 
     def _remove_stream(self, state: _StreamState) -> None:
+        del self._states[state.stream]
         self.cache.remove_stream(state.stream)
         self._stream_digest.remove(state.stream)
         self._streams_with_gaps.pop(state.stream, None)
@@ -350,7 +346,7 @@ class MessageStore:
         """
         found: list[StreamRange] = []
         for stream in self._stream_digest.next_streams(limit):
-            state = self._find(*stream)
+            state = self._states.get(stream)
             if (
                 state is None
                 or state.last_published_at + self._ttl_s <= now
@@ -371,7 +367,7 @@ class MessageStore:
         first, last = max(theirs.first, 1), theirs.last
         if first > last:
             return []
-        state = self._find(*theirs.stream)
+        state = self._states.get(theirs.stream)
         if state is None:
             if self._is_stale(theirs.stream, now):
                 return []

@@ -43,7 +43,8 @@ class StreamDigest:
         """`stream` was seen up to `high`; its latest message was published at `published_at`."""
         self._rotation.setdefault(stream)
         self._settling.pop(stream, None)  # re-inserted at the end: the latest change settles last
-        self._subtract_term(stream)
+        if stream in self._terms:
+            self._subtract_term(stream)
         self._settling[stream] = (now + DIGEST_SETTLE_S, high, published_at + self._ttl_s)
 
     def remove(self, stream: Stream) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from grapevine_proto.errors import Dropped, DropReason
-from grapevine_proto.token_bucket import TokenBucket, token_cost
+from grapevine_proto.token_bucket import FREE_KINDS, TokenBucket
 from grapevine_proto.wire.messages import Kind
 
 REPAIR_CREDIT_LIMIT: Final = 64  # Repair messages: twice the largest reply
@@ -39,12 +39,15 @@ class InboundLimit:
     def charge(self, plaintext: bytes, now: float) -> None:
         """Charges the peer for the message `plaintext`. Raises Dropped(RATE_LIMITED)."""
         kind = plaintext[0]
-        if kind != Kind.REPAIR or not self.consume_repair_credit():
-            self.charge_tokens(token_cost(kind), now)
+        if kind in FREE_KINDS or (kind == Kind.REPAIR and self.consume_repair_credit()):
+            pass
+        elif self.bucket is not None and not self.bucket.try_take(now):
+            self.throttled += 1
+            raise Dropped(DropReason.RATE_LIMITED)
         self.allowed += 1
 
     def charge_tokens(self, tokens: int, now: float) -> None:
-        """Charges `tokens` tokens. Raises Dropped(RATE_LIMITED)."""
+        """Charges `tokens` tokens for a part of a message. Raises Dropped(RATE_LIMITED)."""
         if tokens and self.bucket is not None and not self.bucket.try_take(now, tokens):
             self.throttled += 1
             raise Dropped(DropReason.RATE_LIMITED)

@@ -124,7 +124,7 @@ def test_no_copy_makes_a_stream_younger_than_its_last_arrival() -> None:
     rumor_ = rumor(ORIGIN, 1)
     node.receive(rumor_, 1, 0.0, age_ms=NO_FORWARD_AGE_MS, via=Via.REPAIR)
     node.receive(rumor_, 2, 100.0)
-    state = node.store._find(rumor_.origin, rumor_.epoch)
+    state = node.store._states.get(rumor_.stream)
     assert state is not None
     assert state.last_published_at == 0.0
 

@@ -132,7 +132,7 @@ def insert_from(store: MessageStore, number: int, source_number: int, now: float
 
 
 def has_origin(store: MessageStore, number: int) -> bool:
-    return store._find(peer_id(number), EPOCH) is not None
+    return (peer_id(number), EPOCH) in store._states
 
 
 def test_in_a_crowded_table_a_source_above_its_share_evicts_its_own_origins() -> None:
