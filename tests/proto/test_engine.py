@@ -40,7 +40,7 @@ from grapevine_proto.overlay.broadcast.large_messages import PULL_WINDOW_BYTES
 from grapevine_proto.overlay.membership.local_record import EPOCH_BUMPS_LIMIT
 from grapevine_proto.sim import Simulation
 from grapevine_proto.transport import link_table as links_module
-from grapevine_proto.transport import peer_limits as accounts_module
+from grapevine_proto.transport import peer_limits as peer_limits_module
 from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES
 from grapevine_proto.transport.session.session import EstablishedSession, Session
 from grapevine_proto.wire import codec
@@ -77,7 +77,7 @@ def make(number: int, address: Address, **changes: object) -> Engine:
 
 
 class Pair:
-    """Two engines and a wire without loss, all at one instant unless told otherwise."""
+    """Two engines and a network without loss or delay; time passes only in `run`."""
 
     def __init__(self, *, linked: bool = True, **changes: object) -> None:
         self.now = 0.0
@@ -85,11 +85,11 @@ class Pair:
         self.one = make(1, HERE, bootstrap_peers=known, **changes)
         self.other = make(2, THERE, **changes)
         self.events: dict[Engine, list[Event]] = {self.one: [], self.other: []}
-        self.taken: list[bytes] = []
+        self.carried: list[bytes] = []
         self.run(0.1)
 
     def exchange(self) -> None:
-        """Carry datagrams until nobody has more to say."""
+        """Carries datagrams until neither engine has more to send."""
         while True:
             out = [
                 (datagram, source, target)
@@ -105,7 +105,7 @@ class Pair:
             if not out:
                 return
             for datagram, source, target in out:
-                self.taken.append(datagram)
+                self.carried.append(datagram)
                 target.receive(datagram, source, self.now)
 
     def run(self, seconds: float, step: float = 0.05) -> None:
@@ -117,8 +117,8 @@ class Pair:
                     engine.advance(self.now)
             self.exchange()
 
-    def speak(self, message: OverlayMessage | Close | bytes) -> None:
-        """Let `one` say anything at all to `other`, as a member that lies could."""
+    def inject(self, message: OverlayMessage | Close | bytes) -> None:
+        """Sends any message from `one` to `other`, as a malicious member could."""
         plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
         self.one._transport.links.enqueue(
             self.one._transport.links[self.other.peer_id], plaintext, self.now
@@ -142,7 +142,7 @@ def test_without_a_cluster_key_no_engine_starts() -> None:
         make(1, HERE, keys=())
 
 
-def test_two_engines_link_and_hear_each_other() -> None:
+def test_two_engines_link_and_receive_broadcasts() -> None:
     pair = Pair()
     message_id = pair.one.broadcast(b"hello", pair.now)
     pair.exchange()
@@ -151,7 +151,7 @@ def test_two_engines_link_and_hear_each_other() -> None:
     assert [(event.message.id, event.peers) for event in sent] == [(message_id, 1)]
 
 
-def test_a_private_message_reaches_one_peer_under_a_number_of_its_own() -> None:
+def test_a_direct_message_reaches_one_peer_under_a_number_of_its_own() -> None:
     pair = Pair()
     message_id = pair.one.send(pair.other.peer_id, b"psst", pair.now)
     pair.exchange()
@@ -161,7 +161,7 @@ def test_a_private_message_reaches_one_peer_under_a_number_of_its_own() -> None:
     assert event.message.is_direct
 
 
-def test_what_cannot_be_sent_is_refused_whole_with_both_sizes() -> None:
+def test_a_message_that_is_too_large_is_refused_with_both_sizes() -> None:
     limit = 100_000
     pair = Pair(max_message_size=limit)
     pair.one.broadcast(bytes(limit), pair.now)
@@ -173,7 +173,7 @@ def test_what_cannot_be_sent_is_refused_whole_with_both_sizes() -> None:
     assert pair.received(pair.other) == [bytes(limit)]
 
 
-def test_a_broadcast_with_nobody_there_is_held_for_whoever_comes_in_time() -> None:
+def test_a_broadcast_without_peers_is_cached_for_peers_that_connect_in_time() -> None:
     pair = Pair(linked=False)
     assert pair.one.can_broadcast
     pair.one.broadcast(b"anyone?", pair.now)
@@ -183,7 +183,7 @@ def test_a_broadcast_with_nobody_there_is_held_for_whoever_comes_in_time() -> No
     assert pair.received(pair.other) == [b"anyone?"]
 
 
-def test_after_leave_nothing_more_is_accepted_and_peers_are_told() -> None:
+def test_after_leave_no_broadcast_is_accepted_and_peers_see_the_member_as_left() -> None:
     pair = Pair()
     pair.one.leave(pair.now)
     with pytest.raises(NotRunning):
@@ -195,7 +195,7 @@ def test_after_leave_nothing_more_is_accepted_and_peers_are_told() -> None:
     assert member.status is MemberStatus.LEFT
 
 
-def test_nobody_comes_in_while_a_node_leaves() -> None:
+def test_a_leaving_node_accepts_no_link() -> None:
     pair = Pair(linked=False)
     pair.other.leave(pair.now)
     pair.one.dial(THERE, pair.now)
@@ -203,40 +203,40 @@ def test_nobody_comes_in_while_a_node_leaves() -> None:
     assert pair.other._transport.links == {} == pair.one._transport.links
 
 
-def test_a_full_queue_is_seen_before_a_broadcast_is_lost_to_it() -> None:
+def test_can_broadcast_is_false_before_a_full_queue_drops_a_broadcast() -> None:
     pair = Pair(limits=LimitsConfig(queue_messages=4))
-    payload, to_a_bundle = bytes(8000), RUMORS_MESSAGE_BYTES // 8000
+    payload, per_batch = bytes(8000), RUMORS_MESSAGE_BYTES // 8000
     accepted = 0
     while pair.one.can_broadcast:
         pair.one.broadcast(payload, pair.now)
         accepted += 1
-    assert accepted == 4 * to_a_bundle + 1, "four that wait, and the first of one not signed yet"
+    assert accepted == 4 * per_batch + 1, (
+        "four batches that wait, and the first payload of an unsigned one"
+    )
     assert pair.one.stats().send_drops == 0
-    for _ in range(to_a_bundle):
+    for _ in range(per_batch):
         pair.one.broadcast(payload, pair.now)
-    assert pair.one.stats().send_drops == to_a_bundle
+    assert pair.one.stats().send_drops == per_batch
     pair.run(10.0)
-    assert len(pair.received(pair.other)) == 5 * to_a_bundle + 1, "what found no room is repaired"
+    assert len(pair.received(pair.other)) == 5 * per_batch + 1, "dropped payloads are repaired"
 
 
-def test_a_large_payload_has_room_once_the_one_before_was_asked_for() -> None:
+def test_a_large_payload_has_room_once_the_previous_one_was_requested() -> None:
     pair = Pair()
-    large = bytes(
-        PULL_WINDOW_BYTES // 2 + 1
-    )  # what is smaller has room as far as peers ask at a time
+    large = bytes(PULL_WINDOW_BYTES // 2 + 1)  # two smaller ones fit in the pull window
     assert pair.one.can_broadcast_bytes(len(large))
     pair.one.broadcast(large, pair.now)
-    assert not pair.one.can_broadcast_bytes(len(large)), "not even before it is told of"
-    pair.one.datagrams_to_send(pair.now)  # and they are lost
+    assert not pair.one.can_broadcast_bytes(len(large)), "not even before it is announced"
+    pair.one.datagrams_to_send(pair.now)  # these are lost
     assert not pair.one.can_broadcast_bytes(len(large))
     assert pair.one.can_broadcast_bytes(PUSH_LIMIT_BYTES + 1)
-    assert pair.one.can_broadcast, "what is small does not wait for it"
+    assert pair.one.can_broadcast, "small payloads do not wait for it"
     pair.run(2.0)
     assert pair.one.can_broadcast_bytes(len(large))
     assert pair.received(pair.other) == [large]
 
 
-def test_who_leaves_waits_until_a_large_payload_is_taken() -> None:
+def test_a_leaving_node_waits_until_a_large_payload_was_pulled() -> None:
     pair = Pair()
     pair.one.broadcast(bytes(PUSH_LIMIT_BYTES + 1), pair.now)
     pair.one.leave(pair.now)
@@ -245,18 +245,18 @@ def test_who_leaves_waits_until_a_large_payload_is_taken() -> None:
     assert pair.one.is_drained
 
 
-def test_settings_that_can_change_do_and_the_others_are_named() -> None:
+def test_reconfigure_applies_what_can_change_and_returns_the_rest() -> None:
     pair = Pair()
     config = pair.one.config.replace(fanout=5, bind="127.0.0.1:9999", zone="elsewhere")
     assert set(pair.one.reconfigure(config, pair.now)) == {"bind", "zone"}
     assert (pair.one.config.fanout, pair.one.config.zone) == (5, "")
 
 
-def test_peers_hear_where_a_node_may_be_dialed_from_now_on() -> None:
+def test_peers_receive_new_addresses_of_a_node() -> None:
     pair = Pair()
     found = (Address("10.8.0.1", 8000), Address("172.17.0.1", 8000))
     assert pair.one.on_addresses_changed(found, pair.now)
-    assert not pair.one.on_addresses_changed(found, pair.now)  # nothing new, so nothing is said
+    assert not pair.one.on_addresses_changed(found, pair.now)  # unchanged
     pair.exchange()
     (member,) = pair.other._overlay.membership.members
     assert member.record.addresses == found
@@ -272,11 +272,11 @@ def test_a_dial_that_cannot_be_sent_fails_at_once_with_the_reason() -> None:
     assert [e for e in engine.events() if isinstance(e, DialFailed)] == [
         DialFailed(there, "no IPv6 socket")
     ]
-    engine.on_unsendable(there, "no IPv6 socket", 0.0)  # of a dial that is over
+    engine.on_unsendable(there, "no IPv6 socket", 0.0)  # the dial has ended
     assert engine.events() == []
 
 
-def test_an_address_that_settings_name_stays() -> None:
+def test_a_configured_address_is_kept() -> None:
     engine = make(1, HERE, advertise="198.51.100.7:8000")
     assert not engine.on_addresses_changed((Address("10.8.0.1", 8000),), 0.0)
     assert engine.record.addresses == (Address("198.51.100.7", 8000),)
@@ -285,13 +285,13 @@ def test_an_address_that_settings_name_stays() -> None:
 def test_a_removed_key_closes_its_sessions_and_a_new_one_rotates_in_without_loss() -> None:
     pair = Pair()
     new = ClusterKey(bytes(32))
-    for engine in (pair.one, pair.other):  # first everybody accepts both ...
+    for engine in (pair.one, pair.other):  # first all accept both ...
         engine.reconfigure(engine.config.replace(keys=(KEY, new)), pair.now)
-    for engine in (pair.one, pair.other):  # ... then begins with the new one
+    for engine in (pair.one, pair.other):  # ... then initiate with the new one
         engine.reconfigure(engine.config.replace(keys=(new, KEY)), pair.now)
     pair.run(150.0)
     assert [link.session.key for link in pair.one._transport.links.values()] == [new]
-    for engine in (pair.one, pair.other):  # ... then drops the old one
+    for engine in (pair.one, pair.other):  # ... then drop the old one
         engine.reconfigure(engine.config.replace(keys=(new,)), pair.now)
     assert len(pair.one._transport.links) == 1
     pair.one.reconfigure(pair.one.config.replace(keys=(ClusterKey(b"k" * 32),)), pair.now)
@@ -312,11 +312,13 @@ def test_a_denied_identity_is_dropped_and_stays_out() -> None:
     assert len(pair.other._transport.links) == 1
 
 
-# --- whatever the bytes -------------------------------------------------------------------------
+# --- any bytes ----------------------------------------------------------------------------------
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20))
-def test_no_bytes_make_it_raise_and_each_refusal_is_counted_once(datagrams: list[bytes]) -> None:
+def test_no_datagram_makes_receive_raise_and_each_drop_is_counted_once(
+    datagrams: list[bytes],
+) -> None:
     engine = make(1, HERE)
     for datagram in datagrams:
         engine.receive(datagram, THERE, 0.0)
@@ -328,12 +330,12 @@ def test_no_bytes_make_it_raise_and_each_refusal_is_counted_once(datagrams: list
 
 @settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False))
-def test_no_change_to_real_traffic_makes_it_raise(rng: random.Random) -> None:
+def test_no_change_to_real_traffic_makes_receive_raise(rng: random.Random) -> None:
     pair = Pair()
     pair.one.broadcast(b"something", pair.now)
     pair.run(1.0)
     before = pair.received(pair.other), [p.state for p in pair.other.peers(pair.now)]
-    for datagram in rng.sample(pair.taken, min(len(pair.taken), 12)):
+    for datagram in rng.sample(pair.carried, min(len(pair.carried), 12)):
         mangled = bytearray(datagram)
         for _ in range(rng.randint(0, 3)):
             mangled[rng.randrange(len(mangled))] ^= 1 << rng.randrange(8)
@@ -348,9 +350,9 @@ kinds = st.sampled_from([bytes((kind,)) for kind in Kind if kind is not Kind.CLO
 
 @settings(max_examples=100, deadline=None)
 @given(kinds, st.binary(max_size=100))
-def test_nothing_that_a_member_seals_makes_it_raise(kind: bytes, body: bytes) -> None:
+def test_no_message_of_a_member_makes_receive_raise(kind: bytes, body: bytes) -> None:
     pair = Pair()
-    pair.speak(kind + body)
+    pair.inject(kind + body)
     pair.run(1.0)
     pair.other.broadcast(b"still here", pair.now)
     pair.exchange()
@@ -361,7 +363,7 @@ def test_a_replay_of_all_traffic_at_any_time_changes_nothing() -> None:
     pair = Pair()
     pair.one.broadcast(b"once", pair.now)
     pair.run(3.0)
-    recorded = list(pair.taken)
+    recorded = list(pair.carried)
     for pause_s in (0.0, 30.0, 130.0, 200.0, 300.0):
         pair.run(pause_s)
         sessions = set(pair.other._transport.links._by_session)
@@ -374,7 +376,7 @@ def test_a_replay_of_all_traffic_at_any_time_changes_nothing() -> None:
         assert [peer.state for peer in pair.one.peers(pair.now)] == [PeerState.CONNECTED]
 
 
-# --- no member speaks for another, silences or expels anybody -----------------------------------
+# --- malicious members --------------------------------------------------------------------------
 
 VICTIM = 3
 
@@ -397,19 +399,19 @@ def forged(first: int, payload: bytes = b"forged") -> Rumor:
 
 def test_a_forged_rumor_is_not_delivered_and_does_not_keep_the_true_one_out() -> None:
     pair = Pair()
-    pair.speak(Rumors((RumorCopy(forged(1), 1, 0),)))
+    pair.inject(Rumors((RumorCopy(forged(1), 1, 0),)))
     assert pair.received(pair.other) == []
     assert pair.drops(pair.other)[DropReason.BAD_SIGNATURE] == 1
-    pair.speak(Rumors((RumorCopy(rumor_of(VICTIM, 1), 1, 0),)))
+    pair.inject(Rumors((RumorCopy(rumor_of(VICTIM, 1), 1, 0),)))
     assert pair.received(pair.other) == [b"true"]
 
 
 def test_three_forged_rumors_close_the_link() -> None:
     pair = Pair()
     for first in (1, 2):
-        pair.speak(Rumors((RumorCopy(forged(first), 1, 0),)))
+        pair.inject(Rumors((RumorCopy(forged(first), 1, 0),)))
     assert pair.other._transport.links
-    pair.speak(Repair(1, True, False, (RumorCopy(forged(3), 1, 0),)))
+    pair.inject(Repair(1, True, False, (RumorCopy(forged(3), 1, 0),)))
     assert not pair.other._transport.links
     assert not pair.one._transport.links
 
@@ -417,21 +419,21 @@ def test_three_forged_rumors_close_the_link() -> None:
 def test_a_rumor_signed_for_another_cluster_is_forged_here() -> None:
     pair = Pair()
     other = Rumor.signed(identity(VICTIM), "another", EPOCH, 1, (b"x",))
-    pair.speak(Rumors((RumorCopy(other, 1, 0),)))
+    pair.inject(Rumors((RumorCopy(other, 1, 0),)))
     assert pair.received(pair.other) == []
 
 
-def test_a_payload_cut_elsewhere_is_forged() -> None:
+def test_a_batch_split_at_other_lengths_is_forged() -> None:
     pair = Pair()
     true = Rumor.signed(identity(VICTIM), "default", EPOCH, 1, (b"ab", b"cd"))
-    pair.speak(Rumors((RumorCopy(replace(true, lengths=(1, 3)), 1, 0),)))
+    pair.inject(Rumors((RumorCopy(replace(true, lengths=(1, 3)), 1, 0),)))
     assert pair.received(pair.other) == []
 
 
-def test_nobody_is_expelled_by_a_record_that_another_signed() -> None:
+def test_a_record_signed_by_another_identity_expels_no_member() -> None:
     pair = Pair()
-    pair.speak(Records((record_of(VICTIM),)))
-    pair.speak(Records((record_of(VICTIM, left=True, incarnation=2, signer=1),)))
+    pair.inject(Records((record_of(VICTIM),)))
+    pair.inject(Records((record_of(VICTIM, left=True, incarnation=2, signer=1),)))
     [victim] = [m for m in pair.other.members() if m.peer_id == identity(VICTIM).peer_id]
     assert victim.status is MemberStatus.UP
     assert pair.drops(pair.other)[DropReason.BAD_SIGNATURE] == 1
@@ -439,51 +441,51 @@ def test_nobody_is_expelled_by_a_record_that_another_signed() -> None:
 
 def test_an_older_record_changes_nothing() -> None:
     pair = Pair()
-    pair.speak(Records((record_of(VICTIM, incarnation=5),)))
-    pair.speak(Records((record_of(VICTIM, incarnation=4, left=True),)))
+    pair.inject(Records((record_of(VICTIM, incarnation=5),)))
+    pair.inject(Records((record_of(VICTIM, incarnation=4, left=True),)))
     [victim] = [m for m in pair.other.members() if m.peer_id == identity(VICTIM).peer_id]
     assert victim.status is MemberStatus.UP
 
 
-def test_nobody_is_silenced_by_marks_that_another_claims() -> None:
+def test_ranges_that_another_peer_claims_suppress_no_message() -> None:
     pair = Pair()
     stream = Stream(identity(VICTIM).peer_id, EPOCH)
     ahead = StreamRange(Stream(stream.origin, EPOCH + 10**6), 1, 2**53)
     claims = (StreamRange(stream, 2**52, 2**53), ahead)
-    pair.speak(Digest(1, 5, bytes(16)))
+    pair.inject(Digest(1, 5, bytes(16)))
     for answering in (False, True):
-        pair.speak(Vector(1, answering, 0, 1, claims))
-    pair.speak(Rumors((RumorCopy(rumor_of(VICTIM, 1), 1, 0),)))
+        pair.inject(Vector(1, answering, 0, 1, claims))
+    pair.inject(Rumors((RumorCopy(rumor_of(VICTIM, 1), 1, 0),)))
     assert pair.received(pair.other) == [b"true"]
 
 
-def test_nobody_stops_a_rumor_by_claiming_it_old_or_far_travelled() -> None:
+def test_a_copy_with_false_age_and_hops_suppresses_no_rumor() -> None:
     pair = Pair()
     true = rumor_of(VICTIM, 1)
-    pair.speak(Rumors((RumorCopy(true, 255, 2**32 - 1),)))
+    pair.inject(Rumors((RumorCopy(true, 255, 2**32 - 1),)))
     assert pair.received(pair.other) == []
-    pair.speak(Rumors((RumorCopy(true, 255, 299_000),)))
+    pair.inject(Rumors((RumorCopy(true, 255, 299_000),)))
     assert pair.received(pair.other) == [b"true"]
-    pair.speak(Rumors((RumorCopy(true, 1, 10),)))
-    held = pair.other._overlay.store.cache.copy((true.origin, true.epoch, 1), pair.now)
-    assert held is not None
-    assert (held.hops, held.age_ms) == (1, 10)
+    pair.inject(Rumors((RumorCopy(true, 1, 10),)))
+    cached = pair.other._overlay.store.cache.copy((true.origin, true.epoch, 1), pair.now)
+    assert cached is not None
+    assert (cached.hops, cached.age_ms) == (1, 10)
 
 
 def test_forged_copies_do_not_use_up_what_an_honest_origin_needs() -> None:
-    """The budget of one sender for one origin runs out; another sender's does not."""
+    """The verification budget of one source for an origin runs out; that of another does not."""
     sim = Simulation(nodes=3, seed=4, config=NodeConfig().replace(rate_limit=RateLimitConfig()))
     sim.run(10.0)
-    liar, honest, heard = (sim.nodes[number].engine for number in range(3))
-    assert liar is not None
+    malicious, honest, target = (sim.nodes[number].engine for number in range(3))
+    assert malicious is not None
     assert honest is not None
-    assert heard is not None
+    assert target is not None
     false = replace(rumor_of(1, 1, b"x" * 50), origin=honest.peer_id, epoch=honest.epoch)
     for first in range(1, 60):
-        if heard.peer_id in liar._transport.links:
+        if target.peer_id in malicious._transport.links:
             copies = (RumorCopy(replace(false, first=first), 1, 0),)
-            link = liar._transport.links[heard.peer_id]
-            liar._transport.links.enqueue(
+            link = malicious._transport.links[target.peer_id]
+            malicious._transport.links.enqueue(
                 link, codec.encode_message(Rumors(copies)), sim.nodes[0].read_clock(sim.now)
             )
     sim._drive(sim.nodes[0])
@@ -492,10 +494,10 @@ def test_forged_copies_do_not_use_up_what_an_honest_origin_needs() -> None:
     assert sim.deliveries(message)[2] == 1
 
 
-def test_a_loud_peer_is_throttled_before_its_words_are_decoded_and_told_of() -> None:
+def test_messages_over_the_rate_limit_are_dropped_before_decoding_and_reported() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=20, refill_rate=1.0))
     link = pair.one._transport.links[pair.other.peer_id]
-    link.send_limit = None  # one that does not keep to what it was told
+    link.send_limit = None  # the sender ignores the limit of its peer
     for first in range(1, 41):
         copy = RumorCopy(rumor_of(1, first), 1, 0)
         pair.one._transport.links.enqueue(link, codec.encode_message(Rumors((copy,))), pair.now)
@@ -504,25 +506,25 @@ def test_a_loud_peer_is_throttled_before_its_words_are_decoded_and_told_of() -> 
     throttled = pair.drops(pair.other)[DropReason.RATE_LIMITED]
     assert throttled == 40 - len(pair.received(pair.other))
     pair.run(1.5)
-    told = [event for event in pair.events[pair.other] if isinstance(event, RateLimited)]
-    assert sum(event.dropped for event in told) >= throttled
+    events = [event for event in pair.events[pair.other] if isinstance(event, RateLimited)]
+    assert sum(event.dropped for event in events) >= throttled
 
 
-def test_what_a_crash_made_a_node_forget_it_said_is_not_told_to_it_as_new() -> None:
+def test_an_own_message_of_an_earlier_epoch_is_a_duplicate() -> None:
     pair = Pair()
-    said_before = rumor_of(2, 1, b"my own", epoch=EPOCH - 1)
-    pair.speak(Rumors((RumorCopy(said_before, 1, 0),)))
+    earlier = rumor_of(2, 1, b"my own", epoch=EPOCH - 1)
+    pair.inject(Rumors((RumorCopy(earlier, 1, 0),)))
     assert pair.received(pair.other) == []
-    assert pair.other._overlay.store.is_duplicate(said_before, pair.now)
+    assert pair.other._overlay.store.is_duplicate(earlier, pair.now)
 
 
 # --- one identity, two nodes --------------------------------------------------------------------
 
 
-def test_a_node_told_of_a_higher_record_of_its_own_outranks_it_once() -> None:
+def test_a_node_bumps_its_epoch_above_a_higher_record_of_its_own_once() -> None:
     pair = Pair()
     higher = replace(pair.other.record, epoch=EPOCH + 100).signed(identity(2), "default")
-    pair.speak(Records((higher,)))
+    pair.inject(Records((higher,)))
     assert pair.other.epoch == EPOCH + 101
     pair.run(10.0)
     assert [peer.state for peer in pair.one.peers(pair.now)] == [PeerState.CONNECTED]
@@ -532,40 +534,40 @@ def test_a_node_told_of_a_higher_record_of_its_own_outranks_it_once() -> None:
     assert pair.received(pair.one) == [b"in the new epoch"]
 
 
-def test_told_a_second_time_it_goes_on_and_says_where_the_later_node_is() -> None:
+def test_at_the_second_higher_record_the_node_runs_on_and_reports_the_address() -> None:
     pair = Pair()
     for epoch in (EPOCH + 100, EPOCH + 200):
         higher = replace(pair.other.record, epoch=epoch).signed(identity(2), "default")
-        pair.speak(Records((higher,)))
+        pair.inject(Records((higher,)))
         pair.run(5.0)
     assert pair.other.stop_reason is None
-    told = [each for each in pair.events[pair.other] if isinstance(each, IdentityInUse)]
-    assert [str(each.address) for each in told] == ["10.0.0.2:8000"]
+    events = [each for each in pair.events[pair.other] if isinstance(each, IdentityInUse)]
+    assert [str(each.address) for each in events] == ["10.0.0.2:8000"]
 
 
-def test_told_so_again_and_again_it_stops_and_says_where_the_other_is() -> None:
+def test_after_repeated_higher_records_the_node_stops_with_the_address() -> None:
     pair = Pair()
     for time in range(1, EPOCH_BUMPS_LIMIT + 2):
         epoch = EPOCH + 100 * time
         higher = replace(pair.other.record, epoch=epoch).signed(identity(2), "default")
-        pair.speak(Records((higher,)))
+        pair.inject(Records((higher,)))
         pair.run(5.0)
     assert pair.other.stop_reason is not None
     assert "in use by another node at 10.0.0.2:8000" in pair.other.stop_reason
 
 
-def test_nobody_else_can_make_a_node_doubt_itself() -> None:
+def test_a_record_that_another_identity_signed_bumps_no_epoch() -> None:
     pair = Pair()
     higher = replace(pair.other.record, epoch=EPOCH + 100).signed(identity(1), "default")
-    pair.speak(Records((higher,)))
+    pair.inject(Records((higher,)))
     assert pair.other.epoch == EPOCH
 
 
-# --- ceilings -----------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------------
 
 
-def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounts_module, "TRACKED_PEERS_LIMIT", 3)
+def test_peer_limits_stay_within_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_limits_module, "TRACKED_PEERS_LIMIT", 3)
     engine = make(1, HERE)
     for number in range(4):
         engine._transport.links.peer_limits.get_or_create(identity(number).peer_id, 0.0)
@@ -573,14 +575,14 @@ def test_accounts_stay_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None
     assert engine.stats().evictions == 1
 
 
-def test_dials_stay_within_their_cap() -> None:
+def test_dials_stay_within_their_limit() -> None:
     engine = make(1, HERE, limits=LimitsConfig(dials=2))
     for port in range(3):
         engine.dial(Address("10.0.0.9", port + 1), 0.0)
     assert len(engine._transport.handshakes) == 2
 
 
-def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_links_are_remembered_up_to_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 1)
     pair = Pair()
     for _ in range(2):
@@ -593,7 +595,7 @@ def test_closed_links_are_remembered_within_their_cap(monkeypatch: pytest.Monkey
     assert pair.other.stats().evictions >= 1  # sessions: a link may have had two
 
 
-def test_those_turned_away_push_no_closed_link_out_of_what_is_remembered(
+def test_rejected_peers_evict_no_remembered_closed_link(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 3)
@@ -611,7 +613,7 @@ def test_those_turned_away_push_no_closed_link_out_of_what_is_remembered(
     assert len(links._closed) == 3
 
 
-def test_no_secret_is_in_anything_that_is_printed() -> None:
+def test_no_secret_is_printed() -> None:
     engine = make(1, HERE)
     saved = engine.snapshot(0.0)
     secrets: list[str] = [identity(1).seed.hex(), KEY._secret.hex(), repr(identity(1).seed)]
@@ -625,7 +627,7 @@ def test_no_secret_is_in_anything_that_is_printed() -> None:
         assert not any(secret in show() for secret in secrets)
 
 
-def test_an_engine_whose_application_is_behind_is_sent_no_rumor_until_it_resumes() -> None:
+def test_a_paused_engine_receives_no_rumor_until_it_resumes() -> None:
     pair = Pair()
     pair.other.pause(pair.now)
     pair.run(0.2)
@@ -637,7 +639,7 @@ def test_an_engine_whose_application_is_behind_is_sent_no_rumor_until_it_resumes
     assert pair.received(pair.other) == [b"held back"]
 
 
-def test_an_engine_whose_application_is_behind_asks_for_no_repair() -> None:
+def test_a_paused_engine_requests_no_repair() -> None:
     pair = Pair()
     pair.other.pause(pair.now)
     pair.run(0.2)
@@ -659,19 +661,19 @@ def test_a_program_may_reuse_the_buffer_that_it_passed() -> None:
     assert pair.received(pair.other) == [b"first", b"first"]
 
 
-def test_who_lacks_the_key_is_named_by_its_address_once_a_second() -> None:
+def test_a_peer_without_the_key_is_reported_by_address_once_a_second() -> None:
     pair = Pair(linked=False)
-    stranger = make(3, Address("10.0.0.3", 9), keys=(ClusterKey(bytes(32)),))
-    stranger.dial(HERE, 0.0)
-    for datagram, _ in stranger.datagrams_to_send(pair.now):
+    outsider = make(3, Address("10.0.0.3", 9), keys=(ClusterKey(bytes(32)),))
+    outsider.dial(HERE, 0.0)
+    for datagram, _ in outsider.datagrams_to_send(pair.now):
         pair.one.receive(datagram, Address("10.0.0.3", 9), pair.now)
     pair.run(2.0)
-    told = [each for each in pair.events[pair.one] if isinstance(each, DatagramDropped)]
-    assert told == [DatagramDropped(DropReason.UNKNOWN_KEY, 1, Address("10.0.0.3", 9))]
+    events = [each for each in pair.events[pair.one] if isinstance(each, DatagramDropped)]
+    assert events == [DatagramDropped(DropReason.UNKNOWN_KEY, 1, Address("10.0.0.3", 9))]
 
 
 @pytest.mark.parametrize("payload", ["text", None, 5, [1, 2], {"a": 1}, object()])
-def test_what_is_no_payload_is_refused_and_costs_no_other_message(payload: Any) -> None:
+def test_an_invalid_payload_is_refused_and_affects_no_other_message(payload: Any) -> None:
     pair = Pair()
     pair.one.broadcast(b"before", pair.now)
     for verb in (pair.one.broadcast, pair.one.trace):
@@ -684,18 +686,18 @@ def test_what_is_no_payload_is_refused_and_costs_no_other_message(payload: Any) 
     assert pair.received(pair.other) == [b"before", b"after"]
 
 
-def test_private_messages_are_charged_like_all_others() -> None:
+def test_direct_messages_are_charged_like_all_others() -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=10, refill_rate=1.0))
     pair.one._transport.links[pair.other.peer_id].send_limit = None
     for n in range(1, 31):
-        pair.speak(DirectMessage(n, b"x"))
+        pair.inject(DirectMessage(n, b"x"))
     assert len(pair.received(pair.other)) <= 10
 
 
 # --- large messages -----------------------------------------------------------------------------
 
 
-def test_what_the_system_finds_too_large_is_not_sent_so_large_again() -> None:
+def test_the_mtu_falls_when_the_system_refuses_a_datagram_as_too_large() -> None:
     pair = Pair()
     pair.one.send(pair.other.peer_id, bytes(100_000), pair.now)
     pair.run(1.0)
@@ -706,7 +708,7 @@ def test_what_the_system_finds_too_large_is_not_sent_so_large_again() -> None:
     assert link.path.mtu.datagram_bytes == 1200
 
 
-def test_ten_mebibytes_are_broadcast_and_a_byte_more_is_refused() -> None:
+def test_ten_mebibytes_are_broadcast_and_one_more_byte_is_refused() -> None:
     pair = Pair(message_dedup_ttl=60.0)
     payload = random.Random(1).randbytes(10 * 2**20)
     pair.one.broadcast(payload, pair.now)
@@ -716,7 +718,7 @@ def test_ten_mebibytes_are_broadcast_and_a_byte_more_is_refused() -> None:
         pair.one.broadcast(payload + b"x", pair.now)
 
 
-def test_a_large_message_said_to_nobody_is_given_to_who_comes_in_time() -> None:
+def test_a_large_broadcast_without_peers_reaches_a_peer_that_connects_in_time() -> None:
     pair = Pair(linked=False)
     payload = random.Random(1).randbytes(2 * 2**20)
     pair.one.broadcast(payload, pair.now)

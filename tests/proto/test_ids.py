@@ -1,4 +1,4 @@
-"""Addresses: which spellings are accepted, and what the errors say."""
+"""Addresses: accepted spellings and error texts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import grapevine_proto.node as node_module
-import grapevine_proto.runtime.driver as pump_module
+import grapevine_proto.runtime.driver as driver_module
 from grapevine_proto import (
     Address,
     BindError,
@@ -53,7 +53,7 @@ KEY = ClusterKey(bytes(range(32)))
 
 
 def quick(*bootstrap: Node, **changes: Any) -> NodeConfig:
-    """A config for tests: everything is noticed soon."""
+    """Returns a configuration with short timeouts."""
     settings: dict[str, Any] = {
         "keys": [KEY],
         "gossip_interval": 0.2,
@@ -65,7 +65,7 @@ def quick(*bootstrap: Node, **changes: Any) -> NodeConfig:
 
 
 class Inbox:
-    """What one node is given; `of` waits until it is so many messages."""
+    """The messages that a node received; `of` waits until there are `count`."""
 
     def __init__(self, node: Node) -> None:
         self.messages: list[Message] = []
@@ -88,7 +88,7 @@ class Inbox:
 
 
 async def event_where(node: Node, condition: Callable[[Any], bool]) -> Any:
-    """The next event of `node` that meets `condition`."""
+    """Returns the next event of `node` for which `condition` holds."""
     async for event in node.events():
         if condition(event):
             return event
@@ -96,7 +96,7 @@ async def event_where(node: Node, condition: Callable[[Any], bool]) -> Any:
 
 
 async def state_of(node: Node, other: Node, state: PeerState) -> None:
-    """Wait until `node` sees `other` so."""
+    """Waits until `other` is in `state` on `node`."""
     events = node.events()
     while True:
         if any(p.peer_id == other.peer_id and p.state is state for p in node.peers()):
@@ -104,7 +104,7 @@ async def state_of(node: Node, other: Node, state: PeerState) -> None:
         await anext(events)
 
 
-# --- talking ------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------------------------
 
 
 def test_two_nodes_exchange_messages_and_a_handler_added_after_start_is_called(
@@ -204,10 +204,10 @@ def test_readers_of_a_message_run_before_anything_is_sent_about_it(
 
             engine.receive, engine.datagrams_to_send = note_receive, note_send  # type: ignore[method-assign]
             inbox = Inbox(ours)
-            ours.on_message(lambda _: happened.append("told"))
+            ours.on_message(lambda _: happened.append("delivered"))
             await theirs.broadcast(b"now")
             await inbox.of(1)
-            assert happened[happened.index("came") + 1] == "told"
+            assert happened[happened.index("came") + 1] == "delivered"
 
     run(main())
 
@@ -217,7 +217,7 @@ def test_a_batch_is_delivered_completely_and_in_order_before_later_messages(
 ) -> None:
     async def main() -> None:
         count = (
-            4 * pump_module.MAX_ITEMS_PER_TURN
+            4 * driver_module.MAX_ITEMS_PER_TURN
         )  # so that telling it takes several turns of the loop
         unlimited = RateLimitConfig(enabled=False)
         async with (
@@ -299,17 +299,17 @@ def test_each_reader_gets_all_events_from_started_to_stopped(run: Run[Any]) -> N
     async def main() -> None:
         ours = Node(quick())
         streams = [ours.events(), ours.events()]
-        heard: list[Event] = []
-        ours.on_event(heard.append)
+        received: list[Event] = []
+        ours.on_event(received.append)
         async with ours, Node(quick(ours)) as theirs:
             await ours.ready()
             await theirs.ready()
             await theirs.broadcast(b"x")
             await event_where(ours, lambda event: isinstance(event, MessageReceived))
         for stream in streams:
-            assert [event async for event in stream] == heard
-        assert isinstance(heard[0], NodeStarted)
-        assert isinstance(heard[-1], NodeStopped)
+            assert [event async for event in stream] == received
+        assert isinstance(received[0], NodeStarted)
+        assert isinstance(received[-1], NodeStopped)
         assert [event async for event in ours.events()] == []
 
     run(main())
@@ -334,7 +334,7 @@ def test_a_handler_may_call_leave(run: Run[Any]) -> None:
     run(main())
 
 
-# --- beginning and end --------------------------------------------------------------------------
+# --- start and stop -----------------------------------------------------------------------------
 
 
 def test_a_leaving_peer_is_reported_at_once(run: Run[Any]) -> None:
@@ -501,12 +501,12 @@ def test_a_restarted_node_keeps_its_identity_and_receives_only_missed_messages(
                 await asyncio.gather(ours.ready(), theirs.ready())
                 await ours.broadcast(b"before")
                 await inbox.of(1)
-                who, epoch = theirs.peer_id, theirs.epoch
+                peer_id, epoch = theirs.peer_id, theirs.epoch
             await ours.broadcast(b"meanwhile")
-            theirs = Node(quick(), state_dir=tmp_path)  # it remembers whom it knew
+            theirs = Node(quick(), state_dir=tmp_path)  # it dials the peers in its state
             inbox = Inbox(theirs)
             async with theirs:
-                assert (theirs.peer_id, theirs.epoch > epoch) == (who, True)
+                assert (theirs.peer_id, theirs.epoch > epoch) == (peer_id, True)
                 await inbox.of(1)
                 await ours.ready()
                 await ours.broadcast(b"after")
@@ -537,12 +537,12 @@ def test_of_two_nodes_with_one_identity_the_later_one_stops(run: Run[Any], tmp_p
             stopped = one if stops[0] in done else other
             assert "identity" in done.pop().result().reason
             with pytest.raises(StateLockedError):
-                await stopped.broadcast(b"as whom?")
+                await stopped.broadcast(b"too late")
             with pytest.raises(StateLockedError):
                 await stopped.wait_stopped()
             assert not stopped.is_running
             with pytest.raises(StateLockedError):
-                await stopped.__aexit__(None, None, None)  # whoever served in the body is told too
+                await stopped.__aexit__(None, None, None)  # raises the reason for the stop
             for task in stops:
                 task.cancel()
             for node in (one, other):
@@ -815,7 +815,7 @@ def test_nothing_is_sent_under_an_unsaved_epoch(
                 await ours.broadcast(b"held back")
                 await event_where(ours, lambda event: isinstance(event, StateSaveFailed))
                 assert ours.stats().datagrams_out == before
-                engine._publisher.epoch -= 1  # only the driver is asked here
+                engine._publisher.epoch -= 1  # only the driver matters here
             assert await inbox.of(1) == [b"held back"]
 
     run(main())
@@ -843,21 +843,21 @@ def test_after_a_kill_the_state_is_readable_and_unlocked(tmp_path: Path) -> None
                 *(sys.executable, "-c", program, str(tmp_path)), stdout=asyncio.subprocess.PIPE
             )
             assert process.stdout is not None
-            who, epoch = (await process.stdout.readline()).split()
-            lives.append((who.decode(), int(epoch)))
+            peer_id, epoch = (await process.stdout.readline()).split()
+            lives.append((peer_id.decode(), int(epoch)))
             process.send_signal(signal.SIGKILL)
             await process.wait()
         directory = StateDirectory(tmp_path)
         directory.load(0.0)
         directory.close()
         assert directory.load_warning == ""
-        assert len({who for who, _ in lives}) == 1
+        assert len({peer_id for peer_id, _ in lives}) == 1
         assert [epoch for _, epoch in lives] == sorted({epoch for _, epoch in lives})
 
     asyncio.run(main())
 
 
-# --- the world outside --------------------------------------------------------------------------
+# --- operating system and peers -----------------------------------------------------------------
 
 
 def test_a_dead_peer_costs_other_peers_no_datagram(run: Run[Any]) -> None:
@@ -900,16 +900,16 @@ def test_a_suspended_machine_declares_no_member_dead(
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs:
             await asyncio.gather(ours.ready(), theirs.ready())
-            heard: list[Event] = []
-            ours.on_event(heard.append)
-            theirs.on_event(heard.append)
+            received: list[Event] = []
+            ours.on_event(received.append)
+            theirs.on_event(received.append)
             monkeypatch.setattr(node_module, "clock", lambda: clock() + 60.0)
             inbox = Inbox(theirs)
             await ours.broadcast(b"good morning")
             await inbox.of(1)
             assert ours.lag_s > 59
-            told = [e.peer.state for e in heard if isinstance(e, PeerStateChanged)]
-            assert PeerState.DISCONNECTED not in told
+            states = [e.peer.state for e in received if isinstance(e, PeerStateChanged)]
+            assert PeerState.DISCONNECTED not in states
 
     run(main())
 
@@ -917,7 +917,7 @@ def test_a_suspended_machine_declares_no_member_dead(
 def test_an_internal_error_in_one_turn_does_not_stop_the_node(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pump_module, "ERROR_PAUSE_S", 0.0)
+    monkeypatch.setattr(driver_module, "ERROR_PAUSE_S", 0.0)
 
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick(ours)) as theirs:

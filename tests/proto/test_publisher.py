@@ -81,7 +81,7 @@ def test_a_broadcast_is_unacknowledged_until_a_peer_acknowledges_it() -> None:
     assert pair.one.unacknowledged == 1  # in the bundle
     pair.exchange()
     assert pair.received(pair.other) == [b"hello"]
-    assert pair.one.unacknowledged == 1  # there, but nobody has told so
+    assert pair.one.unacknowledged == 1  # delivered, but not yet acknowledged
     pair.run(REPORTED_S)
     assert pair.one.unacknowledged == 0
     assert pair.other.unacknowledged == 0
@@ -197,10 +197,10 @@ def test_a_round_whose_digests_omit_our_stream_acknowledges_nothing() -> None:
 
 def test_rounds_acknowledge_nothing_of_a_node_that_broadcasts_continuously() -> None:
     pair = Pair()
-    said = 0
-    while said < 20:
-        pair.one.broadcast(b"%d" % said, pair.now)
-        said += 1
+    published = 0
+    while published < 20:
+        pair.one.broadcast(b"%d" % published, pair.now)
+        published += 1
         for _ in range(10):
             pair.now += 0.1
             for engine, to in ((pair.one, pair.other), (pair.other, pair.one)):
@@ -209,12 +209,12 @@ def test_rounds_acknowledge_nothing_of_a_node_that_broadcasts_continuously() -> 
                 for datagram, _ in engine.datagrams_to_send(pair.now):
                     if len(datagram) < 150:  # heartbeats and rounds: what carries a rumor is lost
                         to.receive(datagram, THERE if to is pair.one else HERE, pair.now)
-        if said % 5 == 0:
+        if published % 5 == 0:
             pair.one.start_round(pair.now)
     rounds = [each for each in pair.one.rounds() if each.in_sync]
     assert pair.received(pair.other) == []
     assert rounds
-    assert pair.one.unacknowledged == said
+    assert pair.one.unacknowledged == published
 
 
 def test_acknowledgments_by_several_peers_count_once() -> None:

@@ -66,7 +66,7 @@ def test_a_relayed_rumor_is_checked_before_delivery(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair()
-    pair.speak(push(rumor_of(3, 1)))
+    pair.inject(push(rumor_of(3, 1)))
     assert pair.received(pair.other) == [b"true"]
     assert len(checked) == 1
 
@@ -75,11 +75,11 @@ def test_a_rumor_of_another_epoch_is_checked_before_delivery(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair()
-    pair.speak(push(rumor_of(1, 1, epoch=EPOCH + 1)))
+    pair.inject(push(rumor_of(1, 1, epoch=EPOCH + 1)))
     assert pair.received(pair.other) == [b"true"]
     assert len(checked) == 1
     forged = replace(rumor_of(1, 1, epoch=EPOCH + 2), signature=bytes(64))
-    pair.speak(push(forged))
+    pair.inject(push(forged))
     assert pair.received(pair.other) == [b"true"]
 
 
@@ -88,7 +88,7 @@ def test_a_cached_rumor_is_checked_once_when_first_requested(
 ) -> None:
     pair = Pair()
     authentic = rumor_of(1, 1)
-    pair.speak(push(authentic))
+    pair.inject(push(authentic))
     for _ in range(3):
         assert (
             pair.other._overlay.store.cache.copy(
@@ -102,11 +102,11 @@ def test_a_cached_rumor_is_checked_once_when_first_requested(
 def test_a_forged_rumor_is_removed_at_the_first_request_and_charged_to_its_origin() -> None:
     pair = Pair()
     forged = forged_rumor(1, 1)
-    pair.speak(push(forged))
+    pair.inject(push(forged))
     assert pair.received(pair.other) == [b"false"], "its origin did send it"
     assert pair.other.stats().cached == 1
     repairs = watch(pair.one, Repair)
-    pair.speak(request_for(forged))
+    pair.inject(request_for(forged))
     assert all(not repair.copies for repair in repairs())
     assert pair.other.stats().cached == 0
     pair.run(1.5)
@@ -115,18 +115,18 @@ def test_a_forged_rumor_is_removed_at_the_first_request_and_charged_to_its_origi
 
 def test_a_removed_forged_rumor_stays_seen_and_is_not_delivered_again() -> None:
     pair = Pair()
-    pair.speak(push(forged_rumor(1, 1)))
-    pair.speak(request_for(rumor_of(1, 1)))
-    pair.speak(push(rumor_of(1, 1, b"well signed")))
+    pair.inject(push(forged_rumor(1, 1)))
+    pair.inject(request_for(rumor_of(1, 1)))
+    pair.inject(push(rumor_of(1, 1, b"well signed")))
     assert pair.received(pair.other) == [b"false"]
 
 
 def test_the_third_forged_rumor_closes_the_link() -> None:
     pair = Pair()
-    pair.speak(push(*(forged_rumor(1, first) for first in (1, 2, 3))))
+    pair.inject(push(*(forged_rumor(1, first) for first in (1, 2, 3))))
     assert pair.other._transport.links
     full_range = IWant(0, (StreamRange(Stream(pair.one.peer_id, EPOCH), 1, 3),))
-    pair.speak(full_range)
+    pair.inject(full_range)
     pair.run(1.5)
     assert pair.drops(pair.other)[DropReason.BAD_SIGNATURE] == 3
     changes = [e for e in pair.events[pair.other] if isinstance(e, PeerStateChanged)]
@@ -139,7 +139,7 @@ def test_the_third_forged_rumor_closes_the_link() -> None:
 def test_without_check_budget_a_rumor_is_withheld_and_sent_later() -> None:
     pair = Pair()
     authentic = rumor_of(1, 1)
-    pair.speak(push(authentic))
+    pair.inject(push(authentic))
     verifier = pair.other._overlay.signatures
     unsigned = replace(authentic, signature=b"")
     while verifier.check(unsigned, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
@@ -156,7 +156,7 @@ def test_unverified_rumors_of_one_origin_are_limited_by_its_budget(
     pair = Pair(rate_limit=RateLimitConfig(capacity=10_000))
     while pair.other._overlay.signatures.allow_origin(pair.one.peer_id, pair.now):
         pass
-    pair.speak(push(rumor_of(1, 1)))
+    pair.inject(push(rumor_of(1, 1)))
     assert pair.received(pair.other) == []
     assert pair.drops(pair.other)[DropReason.SIGNATURE_BUDGET] == 1
     assert checked == []

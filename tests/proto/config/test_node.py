@@ -21,9 +21,9 @@ from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_proto.ids import PeerId
 
 
-def problem_of(text: str, folder: Path) -> str:
-    """The one line that a settings file with `text` in it is refused with."""
-    path = folder / "gv.toml"
+def problem_of(text: str, directory: Path) -> str:
+    """Returns the one-line error for a config file that contains `text`."""
+    path = directory / "gv.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         NodeConfig.from_toml(path)
@@ -213,13 +213,13 @@ def test_every_setting_has_a_dotted_name_and_keys_have_none() -> None:
     assert len(names) == len(set(names))
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
 PEERS = st.lists(st.sampled_from(["127.0.0.1:8000", "[::1]:9", "node.example:80"]), max_size=3)
 CONFIGS = st.builds(
     NodeConfig,
-    name=WORDS,
-    zone=WORDS,
-    cluster=WORDS,
+    name=TEXTS,
+    zone=TEXTS,
+    cluster=TEXTS,
     bootstrap_peers=PEERS.map(tuple),
     denied=st.lists(st.binary(min_size=32, max_size=32).map(PeerId), max_size=2).map(tuple),
     gossip_interval=st.floats(0.05, 15),
@@ -243,10 +243,10 @@ def test_a_configuration_survives_to_toml_and_from_toml(tmp_path: Path, config: 
 
 
 def test_profiles_differ_only_in_timeouts_and_wan_also_in_optimize_links() -> None:
-    quick = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy", "detection"}
+    timing = {"gossip_interval", "peer_timeout", "connection_timeout", "anti_entropy", "detection"}
     for profile, others in (
-        (NodeConfig.local(), quick),
-        (NodeConfig.wan(), {*quick, "optimize_links"}),
+        (NodeConfig.local(), timing),
+        (NodeConfig.wan(), {*timing, "optimize_links"}),
     ):
         for each in dataclasses.fields(NodeConfig):
             same = getattr(profile, each.name) == getattr(NodeConfig.lan(), each.name)

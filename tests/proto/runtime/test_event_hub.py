@@ -99,14 +99,14 @@ def test_a_reader_that_never_waits_loses_no_event_of_two_tasks(run: Run[Any]) ->
     async def main() -> None:
         stream = EventStream(1000, 10**9)
 
-        async def tell() -> None:
+        async def put_events() -> None:
             for _ in range(100):
                 for number in range(MAX_ITEMS_PER_TURN):
                     stream.put(received(number))
                 await asyncio.sleep(0)
 
         reading = asyncio.create_task(all_of(stream))
-        await asyncio.gather(tell(), tell())
+        await asyncio.gather(put_events(), put_events())
         stream.end()
         got = await reading
         assert len(got) == 2 * 100 * MAX_ITEMS_PER_TURN
@@ -169,19 +169,19 @@ def test_a_slow_handler_loses_the_oldest_messages_and_all_readers_are_informed(
     async def main() -> None:
         hub = EventHub(5, 10**6)
         seen: list[int] = []
-        told: list[Event] = []
+        events: list[Event] = []
 
         async def slow(message: Message) -> None:
             await asyncio.sleep(0)
             seen.append(message.id.sequence)
 
         hub.add_handler(slow, "drop_oldest")
-        hub.add_listener(told.append)
+        hub.add_listener(events.append)
         for number in range(20):
             hub.publish(received(number))
         await hub.close(5.0)
         assert seen == [0, 15, 16, 17, 18, 19]
-        assert EventsLost(14) in told
+        assert EventsLost(14) in events
         assert hub.lost == 14
 
     run(main())
@@ -216,7 +216,7 @@ def test_a_slow_pausing_handler_requests_a_pause_and_ends_it(run: Run[Any]) -> N
         for number in range(6):
             hub.publish(received(number))
         assert pauses == []
-        for number in range(6, 40):  # what is in flight when peers are asked is not lost
+        for number in range(6, 40):  # messages in flight when peers learn of it are not lost
             hub.publish(received(number))
         assert pauses == [True]
         await hub.close(5.0)

@@ -27,7 +27,7 @@ class Child:
     """Runs `work` in a child of this process, and waits there for `end`."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
-        reading, told = os.pipe()
+        reading, writing = os.pipe()
         ended, self._end = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads
@@ -35,13 +35,13 @@ class Child:
         if self._pid == 0:
             try:
                 found = json.dumps(work())
-            except BaseException as error:  # noqa: BLE001  the parent is told
+            except BaseException as error:  # noqa: BLE001  the parent reads it
                 found = json.dumps(repr(error))
-            os.write(told, found.encode())
+            os.write(writing, found.encode())
             os.close(self._end)
             os.read(ended, 1)
             os._exit(0)
-        os.close(told)
+        os.close(writing)
         os.close(ended)
         self.found = json.loads(os.read(reading, 1 << 16))
         os.close(reading)
@@ -52,7 +52,7 @@ class Child:
 
 
 def raised_by(call: Callable[[], Any]) -> str:
-    """The kind and the words of what `call` raises, to the first wait."""
+    """Returns type and text of the exception that `call` raises before it first waits."""
     try:
         made = call()
         if isinstance(made, Awaitable):
@@ -67,7 +67,7 @@ def config(**changes: Any) -> NodeConfig:
 
 
 def calls_of(node: Node) -> dict[str, Callable[[], Any]]:
-    """All that can be asked of a node."""
+    """Returns every public call of a node by name."""
     to = node.peer_id
     return {
         "start": node.start,
@@ -104,9 +104,9 @@ def test_in_a_child_every_call_raises_one_clear_error(run: Run[Any]) -> None:
             child.end()
             assert not node.stats().send_drops  # the parent's node goes on
         assert isinstance(child.found, dict), child.found
-        for name, told in child.found.items():
-            assert told.startswith("NotRunning: "), name
-            assert "forked" in told or name == "start", name
+        for name, writing in child.found.items():
+            assert writing.startswith("NotRunning: "), name
+            assert "forked" in writing or name == "start", name
 
     run(main())
 
@@ -134,11 +134,11 @@ def test_the_parent_sends_and_receives_while_a_child_runs(run: Run[Any]) -> None
             child = Child(lambda: None)
             peers = (str(one.address),)
             async with Node(config(bootstrap_peers=peers)) as other, asyncio.timeout(20):
-                heard = other.events()
+                events = other.events()
                 await other.ready()
                 await one.ready()
                 message_id = await one.broadcast(b"here")
-                async for event in heard:
+                async for event in events:
                     if getattr(getattr(event, "message", None), "id", None) == message_id:
                         break
             child.end()
@@ -177,7 +177,7 @@ def test_a_copy_of_a_socket_is_closed_without_closing_another(run: Run[Any]) -> 
 
         def work() -> bool:
             endpoint.on_forked()
-            spare = os.open(os.devnull, os.O_RDONLY)  # gets no number that is somebody else's
+            spare = os.open(os.devnull, os.O_RDONLY)  # so that no descriptor number is reused
             return spare != endpoint._fd
 
         child = Child(work)

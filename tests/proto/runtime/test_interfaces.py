@@ -12,17 +12,17 @@ import pytest
 
 from grapevine_proto.runtime.interfaces import dialable_hosts
 
-ASK = (
+SCRIPT = (
     "import json, socket; from grapevine_proto.runtime.interfaces import dialable_hosts as hosts;"
     "print(json.dumps([hosts('0.0.0.0', socket.AF_INET), hosts('::', socket.AF_INET6)]))"
 )
 
 
-def on_a_machine_with(*commands: str) -> list[list[str]]:
-    """What a wildcard of IPv4 and one of IPv6 may be dialed at, in a network namespace where only these
-    commands of `ip` were run."""
+def dialable_hosts_after(*commands: str) -> list[list[str]]:
+    """Returns the dialable hosts of the IPv4 and the IPv6 wildcard address in a network namespace in
+    which only these commands of `ip` were run."""
     script = "ip link set lo up; " + "; ".join(f"ip {each}" for each in commands)
-    whole = f'set -e; {script}; exec {sys.executable} -c "{ASK}"'
+    whole = f'set -e; {script}; exec {sys.executable} -c "{SCRIPT}"'
     if not (shutil.which("unshare") and shutil.which("ip")):
         pytest.skip("needs unshare and ip")
     can = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True)
@@ -38,13 +38,13 @@ WIRE = ("link add v0 type veth peer name v1", "link set v0 up", "link set v1 up"
 
 
 def test_without_a_default_route_the_addresses_of_interfaces_are_dialed() -> None:
-    ipv4, ipv6 = on_a_machine_with(*WIRE, "addr add 10.8.0.1/24 dev v0")
+    ipv4, ipv6 = dialable_hosts_after(*WIRE, "addr add 10.8.0.1/24 dev v0")
     assert ipv4 == ["10.8.0.1"]
     assert ipv6[0] == "10.8.0.1"
 
 
 def test_a_link_local_address_comes_last() -> None:
-    ipv4, ipv6 = on_a_machine_with(
+    ipv4, ipv6 = dialable_hosts_after(
         *WIRE,
         "addr add 169.254.7.7/16 dev v0",
         "addr add 10.8.0.1/24 dev v1",
@@ -55,7 +55,7 @@ def test_a_link_local_address_comes_last() -> None:
 
 
 def test_with_a_default_route_its_source_address_is_dialed() -> None:
-    ipv4, _ = on_a_machine_with(
+    ipv4, _ = dialable_hosts_after(
         *WIRE,
         "addr add 10.8.0.1/24 dev v0",
         "addr add 10.9.0.1/24 dev v1",
@@ -65,12 +65,14 @@ def test_with_a_default_route_its_source_address_is_dialed() -> None:
 
 
 def test_an_interface_that_is_down_is_not_dialed() -> None:
-    ipv4, _ = on_a_machine_with("link add v0 type veth peer name v1", "addr add 10.8.0.1/24 dev v0")
+    ipv4, _ = dialable_hosts_after(
+        "link add v0 type veth peer name v1", "addr add 10.8.0.1/24 dev v0"
+    )
     assert ipv4 == ["127.0.0.1"]
 
 
 def test_a_machine_with_only_loopback_is_dialed_there() -> None:
-    assert on_a_machine_with("link set lo up") == [["127.0.0.1"], ["::1"]]
+    assert dialable_hosts_after("link set lo up") == [["127.0.0.1"], ["::1"]]
 
 
 def test_a_bound_address_is_dialed_without_its_scope() -> None:

@@ -125,7 +125,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="no such modes and li
 
 
 def refusal(path: Path) -> str:
-    """What a node is told that cannot use the directory; in one line, and the directory is free."""
+    """Returns the one-line error of a node that cannot use the directory, which stays unlocked."""
     for _ in range(2):
         with pytest.raises(ConfigError) as caught:
             StateDirectory(path).load(UNIX_NOW)
@@ -387,11 +387,11 @@ def test_the_seed_is_never_printed(tmp_path: Path) -> None:
 
 whole_numbers = st.integers(0, 2**48 - 1)
 saved_streams = st.builds(
-    lambda origin, epoch, holes, above, idle_s: SavedStream(
+    lambda origin, epoch, gaps_below, above, idle_s: SavedStream(
         origin=PeerId(origin),
         epoch=epoch,
-        high=max((last for _, last in holes), default=0) + above,
-        gaps=tuple(holes),
+        high=max((last for _, last in gaps_below), default=0) + above,
+        gaps=tuple(gaps_below),
         idle_s=idle_s,
     ),
     st.binary(min_size=32, max_size=32),

@@ -44,7 +44,7 @@ def test_unsendable_datagrams_affect_no_others(run: Run[Any]) -> None:
             await ours.send(b"%d" % number, theirs.address)
         got = [(await theirs.receive())[0] for _ in range(50)]
         assert got == [b"%d" % number for number in range(50)]
-        assert ours.error_count >= 149  # the last one is told by the next call
+        assert ours.error_count >= 149  # the next call reports the last error
         ours.close()
         theirs.close()
 
@@ -260,12 +260,12 @@ def test_a_refused_buffer_size_is_halved_and_not_fatal(
     run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The BSDs refuse what is above their limit (ENOBUFS), where Linux grants less."""
-    asked: list[int] = []
+    requested: list[int] = []
 
     class Socket(socket.socket):
         def setsockopt(self, level: int, option: int, value: Any, *rest: Any) -> None:
             if option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                asked.append(value)
+                requested.append(value)
                 if value > 2**20:
                     raise OSError(errno.ENOBUFS, "No buffer space available")
             super().setsockopt(level, option, value, *rest)
@@ -274,7 +274,7 @@ def test_a_refused_buffer_size_is_halved_and_not_fatal(
         with monkeypatch.context() as patch:
             patch.setattr(socket, "socket", Socket)
             (await UdpSocket.open(ANY)).close()
-        assert asked == [2**22, 2**21, 2**20] * 2
+        assert requested == [2**22, 2**21, 2**20] * 2
 
     run(main())
 

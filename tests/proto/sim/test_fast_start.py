@@ -13,7 +13,7 @@ from grapevine_proto.sim.fast_start import regular_overlay
 from grapevine_proto.wire import signed
 
 
-def life(linked: int) -> tuple[str, int]:
+def run_with_links(linked: int) -> tuple[str, int]:
     """A short run with repairs in it; its trace and how often its message was delivered."""
     sim = Simulation(
         nodes=12,
@@ -31,8 +31,8 @@ def life(linked: int) -> tuple[str, int]:
 @pytest.mark.parametrize("linked", [0, 4])
 def test_memoization_changes_no_run(linked: int) -> None:
     with memoized():
-        quick = life(linked)
-    assert quick == life(linked)
+        memoized_run = run_with_links(linked)
+    assert memoized_run == run_with_links(linked)
 
 
 def test_memoized_restores_the_collector_and_the_functions_also_after_an_error() -> None:
@@ -66,14 +66,14 @@ def test_more_links_than_a_node_may_have_are_refused() -> None:
 
 @pytest.mark.parametrize(("nodes", "degree"), [(2, 1), (5, 8), (50, 2), (51, 3), (300, 5), (64, 8)])
 def test_the_initial_overlay_is_regular_and_connected(nodes: int, degree: int) -> None:
-    neighbours = regular_overlay(nodes, degree, random.Random(1))
-    assert all(each in neighbours[other] for each in range(nodes) for other in neighbours[each])
-    assert all(each not in neighbours[each] for each in range(nodes))
-    wanted = min(degree, nodes - 1)
-    assert max(map(len, neighbours)) == wanted
-    assert sum(map(len, neighbours)) >= nodes * wanted - 2 * wanted
+    links = regular_overlay(nodes, degree, random.Random(1))
+    assert all(each in links[other] for each in range(nodes) for other in links[each])
+    assert all(each not in links[each] for each in range(nodes))
+    expected = min(degree, nodes - 1)
+    assert max(map(len, links)) == expected
+    assert sum(map(len, links)) >= nodes * expected - 2 * expected
     reached, edge = {0}, [0]
     while edge:
-        edge = [other for each in edge for other in neighbours[each] if other not in reached]
+        edge = [other for each in edge for other in links[each] if other not in reached]
         reached.update(edge)
     assert len(reached) == nodes

@@ -10,10 +10,10 @@ DATAGRAM = bytes(range(64))
 MANY = 20_000
 
 
-def fraction(network: Network, wanted: int) -> float:
-    """Of many datagrams, the part of which so many copies arrive."""
+def fraction(network: Network, copies: int) -> float:
+    """Returns the fraction of datagrams of which `copies` arrive."""
     wire = NetworkModel(network, "seed")
-    return sum(len(wire.transmit(0, 1, DATAGRAM)) == wanted for _ in range(MANY)) / MANY
+    return sum(len(wire.transmit(0, 1, DATAGRAM)) == copies for _ in range(MANY)) / MANY
 
 
 def test_loss_and_duplication_occur_at_their_rates() -> None:

@@ -56,12 +56,12 @@ def test_a_node_that_went_down_is_not_expected() -> None:
     assert simulation.report(message_id).expected == 1
 
 
-def broadcasts(simulation: Simulation, *said: tuple[int, float, int]) -> list[BroadcastReport]:
-    """The reports of messages: by whom, when, and how many datagrams had been carried by then; 100 in
-    the end, of ten bytes each."""
+def broadcasts(simulation: Simulation, *sent: tuple[int, float, int]) -> list[BroadcastReport]:
+    """Returns the reports of messages given as (origin, time, datagrams carried by then). The run ends
+    with 100 datagrams of ten bytes each."""
     record = BroadcastLog(simulation.nodes)
-    ids = [MessageId(PeerId(bytes(32)), 1, number) for number in range(len(said))]
-    for message_id, (origin, at, datagrams) in zip(ids, said, strict=True):
+    ids = [MessageId(PeerId(bytes(32)), 1, number) for number in range(len(sent))]
+    for message_id, (origin, at, datagrams) in zip(ids, sent, strict=True):
         record.record(message_id, origin, at, datagrams, 10 * datagrams)
     return [record.report(each, 100, 1000) for each in ids]
 
@@ -89,16 +89,16 @@ def test_later_nodes_and_the_origin_are_not_expected() -> None:
 
 
 def test_reading_a_report_changes_no_run() -> None:
-    def run(*, looked: bool) -> str:
+    def run(*, is_read: bool) -> str:
         simulation = Simulation(nodes=4, seed=5)
         simulation.run(3)
         message_id = simulation.broadcast(1, b"hello")
         for _ in range(20):
             simulation.run(0.1)
-            if looked:
+            if is_read:
                 simulation.report(message_id)
                 simulation.latencies(message_id)
                 simulation.deliveries(message_id)
         return simulation.trace_hash
 
-    assert run(looked=True) == run(looked=False)
+    assert run(is_read=True) == run(is_read=False)

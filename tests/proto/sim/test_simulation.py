@@ -26,7 +26,7 @@ ROUGH = Network(loss=0.10, duplication=0.01, reorder=0.05)
 BACK_WITHIN_S = 30.0
 ALL_WITHIN_S = 60.0  # after a partition heals
 CRASH_MAY_REPEAT_S = 1.0
-HANDED_OVER_S = 5.0  # what an origin says less than that before it crashes may go down with it
+HANDED_OVER_S = 5.0  # a broadcast published less than this before a crash of its origin may be lost
 LEGAL = {(before, after) for (before, _), after in TRANSITIONS.items()}
 
 
@@ -69,8 +69,8 @@ def test_a_run_does_not_depend_on_the_process_it_runs_in() -> None:
 
 
 @dataclass
-class Said:
-    """What was said in a run, and which nodes crashed when."""
+class Workload:
+    """Random broadcasts and crashes in a run, and which nodes knew which message when."""
 
     simulation: Simulation
     rng: random.Random
@@ -88,8 +88,8 @@ class Said:
         if isinstance(event, MessageReceived):
             self.known_at[number, event.message.id].append(at)
 
-    def say(self, count: int, every_s: float = 0.5) -> None:
-        """Let random nodes that are up say something."""
+    def broadcast_randomly(self, count: int, every_s: float = 0.5) -> None:
+        """Broadcasts `count` messages from random running nodes."""
         for _ in range(count):
             up = [node.number for node in self.simulation.nodes if node.is_running]
             number = self.rng.choice(up)
@@ -103,11 +103,12 @@ class Said:
         self.crashes.append((number, self.simulation.now))
         self.simulation.crash(number)
 
-    def is_owed(self, origin: int, message_id: MessageId) -> bool:
-        """Whether the origin stayed up long enough for others to have its word for certain."""
-        said_at = self.known_at[origin, message_id][0]
+    def is_expected(self, origin: int, message_id: MessageId) -> bool:
+        """Returns whether the origin ran long enough that every other node must receive the message."""
+        published_at = self.known_at[origin, message_id][0]
         return not any(
-            crashed == origin and 0 <= at - said_at < HANDED_OVER_S for crashed, at in self.crashes
+            crashed == origin and 0 <= at - published_at < HANDED_OVER_S
+            for crashed, at in self.crashes
         )
 
     def is_everywhere(self) -> bool:
@@ -115,12 +116,12 @@ class Said:
         return all(
             everyone - {origin} <= self.simulation.deliveries(message_id).keys()
             for origin, message_id in self.messages
-            if self.is_owed(origin, message_id)
+            if self.is_expected(origin, message_id)
         )
 
     def assert_once(self) -> None:
-        """Everybody was given everything once, and nobody their own; a crash may repeat what was
-        given in the second before it."""
+        """Asserts that each node received each broadcast of others once; a crash may repeat deliveries of
+        the second before it."""
         assert self.is_everywhere()
         for origin, message_id in self.messages:
             for number, count in self.simulation.deliveries(message_id).items():
@@ -128,7 +129,7 @@ class Said:
                 assert count <= allowed, (message_id.short, number, count, allowed)
 
     def repeats(self, number: int, message_id: MessageId) -> int:
-        """How often crashes may have made a node forget that it knew a message."""
+        """Returns how often crashes may have made a node forget a message."""
         known_at = self.known_at[number, message_id]
         return sum(
             crashed == number and any(0 <= at - each <= CRASH_MAY_REPEAT_S for each in known_at)
@@ -141,51 +142,51 @@ def test_two_hundred_nodes_on_a_bad_network_receive_every_message_once(seed: int
     """10 % loss, 1 % duplication, reordering, a partition of 30 s, ten restarts."""
     config = NodeConfig(max_peers=8)
     simulation = Simulation(nodes=200, seed=seed, config=config, network=ROUGH, bootstrap=3)
-    said = Said(simulation, random.Random(seed))
+    workload = Workload(simulation, random.Random(seed))
     simulation.run(20)
     assert all(simulation.connected(number) >= 3 for number in range(200))
-    said.say(10)
+    workload.broadcast_randomly(10)
 
-    simulation.partition(said.rng.sample(range(200), 70))
+    simulation.partition(workload.rng.sample(range(200), 70))
     began_at = simulation.now
-    down = said.rng.sample(range(200), 10)
+    down = workload.rng.sample(range(200), 10)
     for number, earlier in zip([*down, *[None] * 3], [*[None] * 3, *down], strict=True):
         if number is not None:
-            said.crash(number)
-        said.say(4)
+            workload.crash(number)
+        workload.broadcast_randomly(4)
         if earlier is not None:
             simulation.restart(earlier)
     simulation.run(30 - (simulation.now - began_at))
     simulation.heal()
 
-    said.say(5)
-    assert simulation.run_until(said.is_everywhere, ALL_WITHIN_S, every=1.0)
+    workload.broadcast_randomly(5)
+    assert simulation.run_until(workload.is_everywhere, ALL_WITHIN_S, every=1.0)
     simulation.run(60)  # nothing is given again later either
-    said.assert_once()
+    workload.assert_once()
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_small_clusters_with_crashes_and_corruption_receive_every_message_once(seed: int) -> None:
     weather = Network(loss=0.2, duplication=0.1, reorder=0.2, corruption=0.05)
     simulation = Simulation(nodes=6, seed=seed, config=NodeConfig.local(), network=weather)
-    said = Said(simulation, random.Random(seed))
+    workload = Workload(simulation, random.Random(seed))
     simulation.run(5)
     for _ in range(5):
-        number = said.rng.randrange(6)
-        said.say(3, every_s=0.3)
-        said.crash(number)
-        said.say(3, every_s=0.3)
+        number = workload.rng.randrange(6)
+        workload.broadcast_randomly(3, every_s=0.3)
+        workload.crash(number)
+        workload.broadcast_randomly(3, every_s=0.3)
         simulation.restart(number)
-        simulation.run(said.rng.uniform(0, 10))
-    assert simulation.run_until(said.is_everywhere, ALL_WITHIN_S, every=1.0)
-    said.assert_once()
+        simulation.run(workload.rng.uniform(0, 10))
+    assert simulation.run_until(workload.is_everywhere, ALL_WITHIN_S, every=1.0)
+    workload.assert_once()
 
 
-# --- coming back --------------------------------------------------------------------------------
+# --- recovery -----------------------------------------------------------------------------------
 
 
 def steady(nodes: int = 20, seed: int = 1, **network: float) -> tuple[Simulation, list[str]]:
-    """A cluster that is linked, and a list of who will be declared disconnected or dead by whom."""
+    """Returns a connected cluster, and a list to which each disconnect and declared death is added."""
     simulation = Simulation(nodes=nodes, seed=seed, network=Network(**network))  # type: ignore[arg-type]
     simulation.run(30)
     dead: list[str] = []
@@ -194,21 +195,21 @@ def steady(nodes: int = 20, seed: int = 1, **network: float) -> tuple[Simulation
         if isinstance(event, PeerStateChanged) and event.peer.state is PeerState.DISCONNECTED:
             dead.append(f"node {number} lost {event.peer.name}: {event.reason}")
         if isinstance(event, MemberChanged) and event.member.status is MemberStatus.DOWN:
-            dead.append(f"node {number} gave up {event.member.name}: dead")
+            dead.append(f"node {number} declared {event.member.name} down")
 
     simulation.listen(note)
     return simulation, dead
 
 
 def others_than(number: int, dead: list[str]) -> list[str]:
-    """Losses that `number` has no part in."""
+    """Returns the entries that `number` has no part in."""
     return [
         each for each in dead if f"node {number} " not in each and f"node {number}:" not in each
     ]
 
 
 def assert_back(simulation: Simulation, number: int, dead: list[str]) -> None:
-    """The node is linked again in time, is told what was said, is heard, and nobody else was hurt."""
+    """Asserts that the node reconnects in time, receives and is received, and no other node is affected."""
     assert simulation.run_until(lambda: simulation.connected(number) >= 3, BACK_WITHIN_S)
     ours, theirs = simulation.broadcast(number, b"I am back"), simulation.broadcast(0, b"welcome")
     assert simulation.run_until(
@@ -331,12 +332,12 @@ def test_no_nonce_is_used_twice_under_a_key() -> None:
             assert seen.setdefault(head, datagram) == datagram
 
     simulation.watch(check)
-    said = Said(simulation, random.Random(3))
+    workload = Workload(simulation, random.Random(3))
     simulation.run(10)
     for number in range(8):
-        said.say(2)
+        workload.broadcast_randomly(2)
         simulation.crash(number)
-        said.say(1)
+        workload.broadcast_randomly(1)
         simulation.restart(number)
         simulation.run(30)
     assert len(seen) > 1000
@@ -344,11 +345,11 @@ def test_no_nonce_is_used_twice_under_a_key() -> None:
 
 def test_peers_change_state_only_by_the_transition_table() -> None:
     simulation = Simulation(nodes=12, seed=5, config=NodeConfig.local(max_peers=5), network=ROUGH)
-    told: Counter[tuple[PeerState | None, PeerState]] = Counter()
+    transitions: Counter[tuple[PeerState | None, PeerState]] = Counter()
 
     def note(_: float, __: int, event: Event) -> None:
         if isinstance(event, PeerStateChanged):
-            told[event.previous, event.peer.state] += 1
+            transitions[event.previous, event.peer.state] += 1
 
     simulation.listen(note)
     simulation.run(20)
@@ -359,9 +360,9 @@ def test_peers_change_state_only_by_the_transition_table() -> None:
     simulation.restart(8)
     simulation.leave(9)
     simulation.run(60)
-    for (previous, state), count in told.items():
+    for (previous, state), count in transitions.items():
         assert previous is None or previous == state or (previous, state) in LEGAL, count
-    assert len(told) >= 3
+    assert len(transitions) >= 3
 
 
 def test_corrupted_datagrams_are_dropped_with_a_reason_and_do_no_harm() -> None:

@@ -76,7 +76,7 @@ def test_a_temporary_file_is_never_more_accessible_than_the_final_one(
     monkeypatch.setattr(os, "fsync", watched)
     atomic_write(path, b"new", mode=0o666)
     assert set(seen) == {0o600}
-    assert len(seen) == 3  # the file beside what is written; then the folder, with the file alone
+    assert len(seen) == 3  # twice the temporary file, then the directory after the rename
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])

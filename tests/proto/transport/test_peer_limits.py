@@ -235,7 +235,7 @@ def test_an_expelled_peer_is_refused_in_handshakes_for_a_while_then_admitted() -
 def test_malformed_messages_count_against_the_peer() -> None:
     pair = Pair()
     for _ in range(int(EXPELLED_SCORE / OFFENSE_WEIGHTS[Offense.PROTOCOL_VIOLATION])):
-        pair.speak(bytes([Kind.HEARTBEAT]) + b"\xc1 is no msgpack")
+        pair.inject(bytes([Kind.HEARTBEAT]) + b"\xc1 is no msgpack")
     assert pair.other.stats().expelled == 1
 
 

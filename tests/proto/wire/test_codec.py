@@ -70,7 +70,7 @@ from grapevine_proto.wire.signed import (
 )
 
 counts = st.integers(0, 2**32 - 1)
-marks = st.lists(st.binary(min_size=4, max_size=4), max_size=5).map(b"".join)
+id_prefixes = st.lists(st.binary(min_size=4, max_size=4), max_size=5).map(b"".join)
 epochs = st.integers(0, 2**48 - 1)
 sequences = st.integers(1, 2**53 - codec.MAX_PAYLOADS)
 peer_ids = st.binary(min_size=32, max_size=32).map(PeerId)
@@ -130,7 +130,7 @@ rumors = st.builds(
 copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts)
 streams = st.builds(Stream, peer_ids, epochs)
 ranges = st.builds(StreamRange, streams, st.integers(0, 2**53), st.integers(0, 2**53))
-wanted = st.builds(
+valid_ranges = st.builds(
     lambda stream, a, b: StreamRange(stream, min(a, b), max(a, b)), streams, sequences, sequences
 )
 
@@ -150,7 +150,7 @@ def some(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ..
 
 
 accusations = st.builds(Accusation, peer_ids, signatures)
-opinions = st.builds(MemberUpdate, records, st.lists(accusations, max_size=3).map(tuple))
+member_updates = st.builds(MemberUpdate, records, st.lists(accusations, max_size=3).map(tuple))
 
 messages = st.one_of(
     st.builds(
@@ -162,18 +162,18 @@ messages = st.one_of(
     st.builds(Digest, counts, counts, totals),
     st.builds(InSync, counts),
     st.builds(Vector, counts, st.booleans(), st.integers(0, 3), st.integers(4, 256), some(ranges)),
-    st.builds(IWant, counts, some(wanted)),
+    st.builds(IWant, counts, some(valid_ranges)),
     st.builds(Repair, counts, st.booleans(), st.booleans(), some(copies)),
-    st.builds(IHave, some(wanted)),
-    st.builds(Ping, counts, some(opinions)),
+    st.builds(IHave, some(valid_ranges)),
+    st.builds(Ping, counts, some(member_updates)),
     st.builds(PingReq, counts, peer_ids),
     st.builds(PingAck, counts, st.booleans()),
-    st.builds(MemberUpdates, some(opinions)),
-    st.builds(MemberDigest, counts, counts, marks, st.booleans()),
+    st.builds(MemberUpdates, some(member_updates)),
+    st.builds(MemberDigest, counts, counts, id_prefixes, st.booleans()),
     st.builds(Receipts, counts, message_ids, some(receipts)),
     st.builds(ReceiptAck, counts),
-    st.builds(Offer, some(wanted)),
-    st.builds(Announce, wanted, st.integers(1, 2**32 - 1)),
+    st.builds(Offer, some(valid_ranges)),
+    st.builds(Announce, valid_ranges, st.integers(1, 2**32 - 1)),
     st.builds(Subscribe, st.booleans()),
     st.builds(Graft, st.none() | peer_ids),
     st.builds(Prune, st.none() | peer_ids),
@@ -457,12 +457,12 @@ def test_a_challenge_is_no_longer_than_the_hello_that_asks_for_it() -> None:
 
 @given(records, st.lists(accusations, max_size=3).map(tuple))
 def test_a_member_update_never_exceeds_its_declared_size(
-    record: PeerRecord, told: tuple[Accusation, ...]
+    record: PeerRecord, suspicions: tuple[Accusation, ...]
 ) -> None:
-    opinion = MemberUpdate(record, told)
-    alone = len(codec.encode_message(MemberUpdates((opinion,))))
-    both = len(codec.encode_message(MemberUpdates((opinion, opinion))))
-    assert both - alone <= opinion.size_bytes
+    update = MemberUpdate(record, suspicions)
+    alone = len(codec.encode_message(MemberUpdates((update,))))
+    both = len(codec.encode_message(MemberUpdates((update, update))))
+    assert both - alone <= update.size_bytes
 
 
 @given(records)
@@ -494,17 +494,17 @@ def test_a_full_rumor_fits_its_message_pushed_or_repaired(limit_bytes: int, leng
 
 @pytest.mark.parametrize("counts", [(513,), (512, 1), (256, 257), (8192,) * 7])
 def test_one_payload_more_than_a_message_may_hold_is_malformed(counts: tuple[int, ...]) -> None:
-    def said(*of: int) -> tuple[RumorCopy, ...]:
+    def copies_with(*of: int) -> tuple[RumorCopy, ...]:
         return tuple(
             RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (0,) * count, b"", bytes(64)), 0, 0)
             for count in of
         )
 
     for make in (Rumors, lambda copies: Repair(1, True, False, copies)):
-        most = make(said(codec.MAX_PAYLOADS - 2, 1, 1))
+        most = make(copies_with(codec.MAX_PAYLOADS - 2, 1, 1))
         assert codec.decode_message(codec.encode_message(most)) == most
         with pytest.raises(Dropped) as refused:
-            codec.decode_message(codec.encode_message(make(said(*counts))))
+            codec.decode_message(codec.encode_message(make(copies_with(*counts))))
         assert refused.value.reason is DropReason.MALFORMED
 
 

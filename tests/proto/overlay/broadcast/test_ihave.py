@@ -33,7 +33,7 @@ ORIGIN = 90
 
 
 class RecordingStrategy(Strategy):
-    """Pushes nothing, and records which peers are asked for rumors of which origins."""
+    """Pushes nothing, and records from which peers rumors of which origins are requested."""
 
     def __init__(self, grafts: list[tuple[PeerId, PeerId]]) -> None:
         self._grafts = grafts
@@ -487,7 +487,7 @@ def test_a_range_requested_from_one_source_is_not_requested_from_another() -> No
     requests = requested_in(node.lazy_push.advance(0.2))
     assert requests == [(peer_id(1), (ids_of(1, 9),)), (peer_id(3), (ids_of(10, 12),))]
     requests = requested_in(node.lazy_push.advance(1.0))
-    assert requests == [(peer_id(2), (ids_of(3, 7),))], "without an answer the next source is asked"
+    assert requests == [(peer_id(2), (ids_of(3, 7),))], "without an answer the next source is tried"
 
 
 def test_nested_false_announcements_delay_an_honest_source_by_two_answers_at_most() -> None:

@@ -1,4 +1,4 @@
-"""Large messages: which holder is asked, for how long, and what holders that do not deliver cost."""
+"""Large messages: from which holder they are pulled, timeouts, and penalties for not delivering."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Node:
     def receive_announcement(
         self, source: int, first: int = 1, *, at: float = 0.0, size: int = SIZE
     ) -> list[PeerId]:
-        """Receive an announcement; the peers that are asked for a rumor as a result."""
+        """Receives an announcement. Returns the peers from which a rumor is then requested."""
         return targets_of(self.puller.handle(Announce(ids_of(first), size), peer_id(source), at))
 
     def receive_rumor(self, first: int, at: float) -> tuple[set[PeerId], list[PeerId]]:
@@ -111,7 +111,7 @@ def test_the_only_holder_is_awaited_until_another_announces() -> None:
     node.receive_announcement(1)
     assert node.advance(2.0) == []
     assert node.receive_announcement(2, at=3.0) == [peer_id(2)]
-    assert node.receive_announcement(1, at=4.0) == [], "it was asked already"
+    assert node.receive_announcement(1, at=4.0) == [], "it was requested already"
 
 
 def test_a_pull_is_abandoned_after_its_time_limit() -> None:

@@ -97,7 +97,7 @@ def test_a_graceful_leave_is_seen_at_once_and_the_node_is_not_dialed_again() -> 
 def test_the_last_broadcasts_of_a_leaving_node_are_delivered() -> None:
     sim = cluster(4, config=NodeConfig().replace(gossip_interval=5.0))
     sim.run(10.0)
-    messages = [sim.broadcast(3, b"last words %d" % n) for n in range(20)]
+    messages = [sim.broadcast(3, b"last message %d" % n) for n in range(20)]
     sim.leave(3)
     sim.run(20.0)
     assert all(sim.deliveries(each) == {0: 1, 1: 1, 2: 1} for each in messages)

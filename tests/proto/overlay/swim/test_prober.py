@@ -102,7 +102,7 @@ def test_a_helper_that_does_not_answer_is_probed_itself() -> None:
 
 
 def test_an_isolated_node_accuses_no_peer_but_regards_all_as_unresponsive() -> None:
-    """If nobody answers, this node may be cut off, and trusts itself less. It seeks other links all
+    """If no member answers, this node may be cut off, and trusts itself less. It seeks other links all
     the same, and no later.
     """
     node = ProbingNode(4)

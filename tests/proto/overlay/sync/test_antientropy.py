@@ -154,7 +154,7 @@ def test_on_a_new_link_only_one_of_two_differing_nodes_starts_a_round() -> None:
 
 
 def test_an_unanswered_round_is_repeated_at_the_next_mismatch() -> None:
-    """No answer says nothing about the peer's store, so the peer is asked again."""
+    """No answer says nothing about the peer's store, so the next round may choose it again."""
     sim = pair(anti_entropy=AntiEntropyConfig(interval=80_000.0), peer_timeout=200.0)
     sim.partition({0})
     message = sim.broadcast(1, b"lost on the way")
@@ -529,14 +529,14 @@ def test_peers_with_offers_are_remembered_up_to_the_limit() -> None:
 
 def test_slow_fragments_hold_repair_back_at_most_half_of_the_time() -> None:
     node = SyncingNode()
-    step_s, held_back = 0.5, 0
+    step_s, paused_steps = 0.5, 0
     steps = int(10 * HOLD_BACK_LIMIT_S / step_s)
     for step in range(steps):
         now = step * step_s
         if step % 70 < 60:  # 30 s of fragments, then a pause that is just long enough
             node.rounds.on_fragment(peer_id(1), now)
-        held_back += node.rounds._is_receiving_large(now)
-    assert 1 * FRAGMENTS_IDLE_S < held_back * step_s <= steps * step_s * 0.6
+        paused_steps += node.rounds._is_receiving_large(now)
+    assert 1 * FRAGMENTS_IDLE_S < paused_steps * step_s <= steps * step_s * 0.6
 
 
 def test_a_peer_that_delivers_nothing_it_claimed_is_charged_with_a_broken_promise() -> None:
@@ -578,7 +578,7 @@ def test_repair_waits_for_fragments_of_one_message_for_30_seconds_and_then_goes_
     for second in range(100):
         rounds.on_fragment(peer_id(1), float(second))
         receiving[second] = rounds._is_receiving_large(float(second))
-    assert [second for second, held in receiving.items() if held] == list(range(30))
+    assert [second for second, is_paused in receiving.items() if is_paused] == list(range(30))
     assert HOLD_BACK_LIMIT_S == 30.0
     rounds.on_fragment(peer_id(1), 104.0)  # after a pause shorter than it held back
     assert not rounds._is_receiving_large(104.0)
