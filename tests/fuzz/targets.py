@@ -57,7 +57,7 @@ def strangers(data: bytes) -> None:
 
 def _packets() -> list[bytes]:
     """One packet of each kind in a handshake, and data."""
-    return Pair().taken[:6]
+    return Pair().carried[:6]
 
 
 def members(data: bytes) -> None:

@@ -136,7 +136,7 @@ def test_a_batch_pending_at_an_epoch_bump_is_signed_in_the_epoch_of_its_ids() ->
     message_id = pair.other.broadcast(b"before", pair.now)
     higher = replace(pair.other.record, epoch=EPOCH + 100).signed(identity(2), "default")
     for datagram, _ in pair.one.datagrams_to_send(pair.now):
-        pair.taken.append(datagram)
+        pair.carried.append(datagram)
     pair.one._transport.links.enqueue(
         pair.one._transport.links[pair.other.peer_id],
         codec.encode_message(Records((higher,))),
