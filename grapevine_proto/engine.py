@@ -29,6 +29,7 @@ from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import (
     ConfigError,
     DropReason,
+    InvalidArgument,
     MessageTooLarge,
     NotRunning,
     Offense,
@@ -70,6 +71,7 @@ from grapevine_proto.overlay.effects import (
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.store.message_store import SavedStream
 from grapevine_proto.publisher import Publisher, SignedBatch
+from grapevine_proto.topics import MAX_PATTERNS, pattern_fault, topic_fault
 from grapevine_proto.transport.events import (
     DialAnswered,
     DialFailed,
@@ -90,7 +92,7 @@ from grapevine_proto.transport.events import (
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.transport.transport import SendOutcome, Transport
-from grapevine_proto.wire.attributes import rumor_attributes
+from grapevine_proto.wire.attributes import MAX_EXPIRY_S, rumor_attributes
 from grapevine_proto.wire.messages import (
     Announce,
     CloseReason,
@@ -192,6 +194,30 @@ class Engine:
         accepted = self._publisher.broadcast(self._check_payload(payload), now, attributes)
         self._spread_all(accepted.due, now)
         return accepted.id
+
+    def publish(
+        self, topic: str, payload: BytesLike, now: float, *, expires_s: int = 0
+    ) -> MessageId:
+        """Accepts `payload` for the members that subscribe to `topic`. From the age of `expires_s` seconds
+        on it is not delivered any more; 0: always. Raises as `broadcast`, and InvalidArgument for a topic
+        or an expiry that is none."""
+        if fault := topic_fault(topic):
+            raise InvalidArgument(f"topic: {fault}")
+        if type(expires_s) is not int or not 0 <= expires_s <= MAX_EXPIRY_S:
+            raise InvalidArgument(f"expires_s: expected 0 to {MAX_EXPIRY_S}, got {expires_s!r:.40}")
+        attributes = rumor_attributes(topic=topic, expires_s=expires_s)
+        return self.broadcast(payload, now, attributes=attributes)
+
+    def subscribe(self, patterns: Iterable[str]) -> None:
+        """From now on delivers the topics that these patterns or those of `NodeConfig.topics` select.
+        Replaces earlier patterns. Raises InvalidArgument."""
+        patterns = tuple(patterns)
+        for pattern in patterns:
+            if fault := pattern_fault(pattern):
+                raise InvalidArgument(f"pattern: {fault}")
+        if len(set(patterns)) > MAX_PATTERNS:
+            raise InvalidArgument(f"a node may have at most {MAX_PATTERNS} patterns of topics")
+        self._overlay.dissemination.subscribe(patterns)
 
     def trace(self, payload: BytesLike, now: float) -> MessageId:
         """Accepts `payload` for all members as `broadcast` does, and asks those that receive it to confirm:

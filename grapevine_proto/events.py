@@ -92,6 +92,8 @@ class Message(NamedTuple):
     """Whether it is a direct message."""
     to: PeerId | None = None
     """Recipient of a direct message that this node sent; None for any other message."""
+    topic: str = ""
+    """Its topic; empty for a broadcast without one and for a direct message."""
 
     @property
     def origin(self) -> PeerId:
@@ -286,6 +288,10 @@ class Stats:
     """Redundant copies received."""
     relayed: int = 0
     """Rumors relayed to other peers."""
+    unsubscribed: int = 0
+    """Messages relayed but not delivered: this node does not subscribe to their topic."""
+    expired: int = 0
+    """Messages relayed but not delivered: they arrived after their expiry."""
     unsupported: int = 0
     """Messages relayed but not delivered: an attribute of theirs is not known to this version."""
     repaired: int = 0

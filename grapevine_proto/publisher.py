@@ -37,6 +37,7 @@ from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, SLOW_PEER_AFTER_S
 from grapevine_proto.transport.transport import Transport
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.attributes import parse_rumor_attributes
 from grapevine_proto.wire.signed import (
     MAX_PAYLOADS_PER_MESSAGE,
     Rumor,
@@ -180,7 +181,8 @@ class Publisher:
         """Accepts a payload for all members, in a rumor with these encoded attributes."""
         is_alone = is_pulled(len(payload))  # small ones in its batch would wait to be pulled
         due = self.flush(now) if is_alone or not self._batch.fits(payload, attributes) else []
-        message = self.next_message(payload, now)
+        topic = parse_rumor_attributes(attributes).topic if attributes else ""
+        message = self.next_message(payload, now, topic)
         if is_alone:
             due.append(self.sign([message], attributes, now))
         else:
@@ -188,12 +190,12 @@ class Publisher:
             self._flush_at = min(self._flush_at, now + self._config.batch_delay)
         return Accepted(message.id, due)
 
-    def next_message(self, payload: bytes, now: float) -> Message:
+    def next_message(self, payload: bytes, now: float, topic: str = "") -> Message:
         """Numbers the next message to all members."""
         self._sequence += 1
         self.broadcasts += 1
         message_id = MessageId(self._identity.peer_id, self.epoch, self._sequence)
-        return Message(message_id, payload, 0, Via.LOCAL, now)
+        return Message(message_id, payload, 0, Via.LOCAL, now, topic=topic)
 
     def next_direct_message(self, to: PeerId, payload: bytes, now: float) -> Message:
         """Numbers the next direct message, to `to`."""

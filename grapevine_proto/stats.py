@@ -66,6 +66,8 @@ def stats(transport: Transport, overlay: Overlay, publisher: Publisher, *, deliv
         published=publisher.broadcasts,
         duplicates=dissemination.duplicates,
         relayed=dissemination.relayed,
+        unsubscribed=overlay.dissemination.unsubscribed,
+        expired=overlay.dissemination.expired,
         unsupported=overlay.dissemination.unsupported,
         repaired=dissemination.repaired,
         repair_requests=dissemination.lazy_push.requests_sent + dissemination.puller.requests_sent,

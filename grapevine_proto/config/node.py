@@ -36,6 +36,7 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import Address, PeerId, Zone
 from grapevine_proto.storage.atomic_file import SHARED_MODE, atomic_write
+from grapevine_proto.topics import MAX_PATTERNS, pattern_fault
 
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
@@ -64,6 +65,7 @@ LIVE_FIELDS: Final = frozenset(
         "lazy_push",
         "optimize_links",
         "rate_limit",
+        "topics",
     }
 )
 
@@ -136,6 +138,9 @@ class NodeConfig:
     around, so a single payload does not wait. Longer makes fewer and larger rumors."""
     batch_bytes: int = 2**16
     """Maximum bytes of payloads that share one signature; 1: each has its own."""
+    topics: Sequence[str] = (">",)
+    """Patterns of the topics whose messages this node delivers, such as ``deploy.>``; by default all.
+    `Node.subscribe` adds to them. Messages without a topic are always delivered."""
     denied: Sequence[PeerId] = ()
     """Identities that may not connect. Identities are free, so rotate the key to exclude a person."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
@@ -149,6 +154,7 @@ class NodeConfig:
         for name in (
             "bootstrap_peers",
             "keys",
+            "topics",
             "denied",
         ):  # lists are accepted and stored as tuples
             value = getattr(self, name)
@@ -162,6 +168,11 @@ class NodeConfig:
         for peer_id in self.denied:
             if not isinstance(peer_id, PeerId):
                 raise ConfigError("denied", "expected peer IDs")
+        for pattern in self.topics:
+            if fault := pattern_fault(pattern):
+                raise ConfigError("topics", fault)
+        if len(self.topics) > MAX_PATTERNS:
+            raise ConfigError("topics", f"more than {MAX_PATTERNS} patterns")
         for name in ("cluster", "name", "zone"):
             check_text(name, getattr(self, name))
         check_choice("strategy", self.strategy, STRATEGIES)

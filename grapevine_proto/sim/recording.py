@@ -13,9 +13,11 @@ from enum import Enum
 from functools import cache
 from typing import Any, Final, get_args
 
-from grapevine_proto.events import Event
+from grapevine_proto.events import Event, Message
 
 EVENT_NUMBERS: Final = {kind: number for number, kind in enumerate(get_args(Event))}
+
+FIRST_MESSAGE_FIELDS: Final = 7  # fields of a message that every hash covers
 
 
 def values_of(event: Event) -> tuple[Any, ...]:
@@ -28,6 +30,11 @@ def _plain(value: Any) -> Any:
         return _positions(type(value))[value]
     if isinstance(value, str):
         return None  # a name, or text for people
+    if isinstance(value, Message):
+        # Fields that a message gained later count only where they have a value.
+        later = value[FIRST_MESSAGE_FIELDS:]
+        value = value[:FIRST_MESSAGE_FIELDS] + (later if any(later) else ())
+        return tuple([_plain(each) for each in value])
     if isinstance(value, tuple | list):
         return tuple([_plain(each) for each in value])
     if isinstance(value, bytes):

@@ -185,6 +185,19 @@ class Simulation:
         message_id = engine.broadcast(payload, now, attributes=attributes)
         return self._record_broadcast(node, message_id)
 
+    def publish(self, number: int, topic: str, payload: bytes, *, expires_s: int = 0) -> MessageId:
+        """Publishes `payload` under `topic` from a node. Raises NotRunning, MessageTooLarge or
+        InvalidArgument."""
+        node, engine = self._running_engine(number)
+        now = node.read_clock(self.now)
+        message_id = engine.publish(topic, payload, now, expires_s=expires_s)
+        return self._record_broadcast(node, message_id)
+
+    def subscribe(self, number: int, *patterns: str) -> None:
+        """Replaces the patterns that a node subscribes to besides those of its configuration, until it
+        restarts."""
+        self._running_engine(number)[1].subscribe(patterns)
+
     def trace(self, number: int, payload: bytes) -> MessageId:
         """Broadcasts `payload` and asks members to confirm it. Raises NotRunning or MessageTooLarge."""
         node, engine = self._running_engine(number)

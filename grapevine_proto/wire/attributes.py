@@ -14,13 +14,14 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
 
+from grapevine_proto.topics import topic_fault
 from grapevine_proto.wire.bounded_msgpack import unpack
 
 MAX_RUMOR_ATTRIBUTES_BYTES: Final = 512
@@ -31,6 +32,9 @@ ATTRIBUTES_HEADER_BYTES: Final = 3  # of the field that holds them in a message
 PARSED_CACHE_SIZE: Final = 256  # at most 512 bytes each
 
 TRACE_SHARE: Final = 1
+TOPIC: Final = 2
+EXPIRY: Final = 5
+MAX_EXPIRY_S: Final = (1 << 32) - 1
 TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
 
@@ -38,12 +42,16 @@ TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 class RumorAttributes:
     """The attributes of a rumor that this version knows.
 
-    `trace_share` is the share of members, out of `TRACE_ALL`, that confirm the rumor; 0: none.
+    `trace_share` is the share of members, out of `TRACE_ALL`, that confirm the rumor; 0: none. `topic` is
+    the topic of its messages; empty: none. `expires_s` is the age in seconds from which on they are not
+    delivered; 0: never.
     `unsupported` is the number of the first attribute that keeps the rumor from being delivered here: an
     unknown critical one, or a known one whose value makes no sense; 0: there is none.
     """
 
     trace_share: int = 0
+    topic: str = ""
+    expires_s: int = 0
     unsupported: int = 0
 
 
@@ -62,9 +70,16 @@ def encode_attributes(values: Mapping[int, Any]) -> bytes:
     return encoded
 
 
-def rumor_attributes(*, trace_share: int = 0) -> bytes:
-    """Returns the encoded attributes of a rumor."""
-    return encode_attributes({TRACE_SHARE: trace_share} if trace_share else {})
+def rumor_attributes(*, trace_share: int = 0, topic: str = "", expires_s: int = 0) -> bytes:
+    """Returns the encoded attributes of a rumor. The arguments are as in `RumorAttributes`."""
+    values: dict[int, Any] = {}
+    if trace_share:
+        values[TRACE_SHARE] = trace_share
+    if topic:
+        values[TOPIC] = topic.encode("ascii")
+    if expires_s:
+        values[EXPIRY] = expires_s
+    return encode_attributes(values)
 
 
 def decode_attributes(data: bytes) -> dict[int, Any]:
@@ -88,8 +103,36 @@ def parse_rumor_attributes(data: bytes) -> RumorAttributes:
     if not data:
         return PLAIN
     values = decode_attributes(data)
-    share = values.pop(TRACE_SHARE, 0)
-    unsupported = next((number for number in values if number >= FIRST_CRITICAL), 0)
-    if type(share) is not int or not 0 <= share <= TRACE_ALL:
-        return RumorAttributes(unsupported=TRACE_SHARE)
-    return RumorAttributes(share, unsupported)
+    known = RumorAttributes()
+    for number, value in values.items():
+        parse = _RUMOR_PARSERS.get(number)
+        if parse is not None:
+            parsed = parse(value)
+            if parsed is None:
+                return RumorAttributes(unsupported=number)
+            known = replace(known, **parsed)
+        elif number >= FIRST_CRITICAL:
+            return RumorAttributes(unsupported=number)
+    return known
+
+
+def _parse_trace_share(value: Any) -> dict[str, Any] | None:
+    return {"trace_share": value} if type(value) is int and 1 <= value <= TRACE_ALL else None
+
+
+def _parse_topic(value: Any) -> dict[str, Any] | None:
+    if type(value) is not bytes or not value.isascii():
+        return None
+    topic = value.decode("ascii")
+    return None if topic_fault(topic) else {"topic": topic}
+
+
+def _parse_expiry(value: Any) -> dict[str, Any] | None:
+    return {"expires_s": value} if type(value) is int and 1 <= value <= MAX_EXPIRY_S else None
+
+
+_RUMOR_PARSERS: Final[Mapping[int, Callable[[Any], dict[str, Any] | None]]] = {
+    TRACE_SHARE: _parse_trace_share,
+    TOPIC: _parse_topic,
+    EXPIRY: _parse_expiry,
+}

@@ -136,6 +136,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            f"Which peers to prefer: {', '.join(DISTRIBUTIONS)} [uniform]"),
     Option("strategy", ("--strategy",), "GRAPEVINE_STRATEGY", _text, "NAME",
            "How broadcasts spread: auto, plumtree, direct-mail, flood, epidemic [auto]"),
+    Option("topics", ("--topics",), "GRAPEVINE_TOPICS", _list, "PATTERN",
+           "Topics to deliver, such as deploy.>; repeatable or comma-separated [all]"),
     Option("name", ("--name",), "GRAPEVINE_NAME", _text, "NAME", "Display name [host name]"),
     Option("cluster", ("--cluster",), "GRAPEVINE_CLUSTER", _text, "NAME", "Cluster name [default]"),
     Option("advertise", ("--advertise",), "GRAPEVINE_ADVERTISE", _text, "HOST:PORT",

@@ -112,6 +112,11 @@ message_dedup_ttl = $message_dedup_ttl
 batch_delay = $batch_delay
 batch_bytes = $batch_bytes
 
+# Patterns of the topics whose messages this node delivers: "deploy.*.eu" (any one part), "deploy.>" (all that
+# follows). Messages without a topic are always delivered, and every node relays every topic. [] delivers no
+# topic but those that a program subscribes to.
+topics = $topics
+
 # Peer IDs that may not connect, 64 hex digits each. Identities are free: to exclude a person, rotate the
 # cluster key.
 denied = $denied

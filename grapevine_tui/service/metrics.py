@@ -85,7 +85,15 @@ STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 MESSAGE_OUTCOMES: Final = (
     *("delivered", "duplicates", "relayed", "repaired", "repair_requests", "announcements_dropped"),
-    *("unsupported", "gaps_abandoned", "cache_evictions", "send_drops", "unacked_untracked"),
+    *(
+        "unsubscribed",
+        "expired",
+        "unsupported",
+        "gaps_abandoned",
+        "cache_evictions",
+        "send_drops",
+        "unacked_untracked",
+    ),
 )
 STATS_GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_cached_messages": ("cached", "Messages cached for repair"),

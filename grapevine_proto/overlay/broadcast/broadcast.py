@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, assert_never
 
 from grapevine_proto.config.node import NodeConfig
@@ -53,6 +53,8 @@ from grapevine_proto.overlay.store.ranges import merge
 from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
 from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
+from grapevine_proto.topics import TopicPatterns
+from grapevine_proto.wire.attributes import PLAIN, RumorAttributes
 from grapevine_proto.wire.messages import (
     DIRECT_MAIL_HOPS,
     Announce,
@@ -118,11 +120,15 @@ class Broadcast:
             RumorKey, int
         ] = {}  # own rumors sent to no peer, and their number of payloads
         self._doubtful: OrderedDict[RumorKey, _Claim] = OrderedDict()
+        self._topics = TopicPatterns(config.topics)
+        self._subscribed: tuple[str, ...] = ()  # patterns besides those of the configuration
         self._tick_at = now + STORE_TICK_S
         self.conflicts = 0  # second contents under one ID
         self.duplicates = 0
         self.relayed = 0
         self.repaired = 0
+        self.unsubscribed = 0  # messages of topics that this node does not subscribe to
+        self.expired = 0  # messages that arrived after their expiry
         self.unsupported = 0  # messages that are relayed and not delivered
 
     def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
@@ -138,7 +144,13 @@ class Broadcast:
             effects += self._strategy.reconfigure(config, now)
         self._config = config
         self.lazy_push.reconfigure(config)
+        self.subscribe(self._subscribed)
         return effects
+
+    def subscribe(self, patterns: Iterable[str]) -> None:
+        """Deliver topics that one of these patterns or of `NodeConfig.topics` selects."""
+        self._subscribed = tuple(patterns)
+        self._topics = TopicPatterns((*self._config.topics, *self._subscribed))
 
     @property
     def subscribers(self) -> Sequence[PeerId]:
@@ -278,7 +290,7 @@ class Broadcast:
         if via is Via.REPAIR:
             self.repaired += len(new_messages)
         attributes = rumor.known_attributes
-        effects = self._deliver(copy, attributes.unsupported, new_messages, via, now)
+        effects = self._deliver(copy, attributes, new_messages, via, now)
         early = self.lazy_push.on_rumor(rumor, now)
         holders = (sender, *early.sources)
         if attributes.trace_share:
@@ -308,22 +320,37 @@ class Broadcast:
     def _deliver(
         self,
         copy: RumorCopy,
-        unsupported: int,
+        known: RumorAttributes,
         payloads: Sequence[tuple[MessageId, bytes]],
         via: Via,
         now: float,
     ) -> list[Effect]:
-        """Deliver new payloads of `copy`, unless the attribute `unsupported` keeps this version from reading
-        them."""
-        if not unsupported:
-            messages = [Message(each, body, copy.hops, via, now) for each, body in payloads]
-            return [Deliver(tuple(messages))]
+        """Deliver new payloads of `copy`, unless its attributes, `known`, say that they are not for this
+        node, or for nobody any more."""
+        if known is not PLAIN:
+            if known.unsupported:
+                return self._report_unsupported(copy.rumor, known.unsupported, payloads)
+            if known.topic and not self._topics.matches(known.topic):
+                self.unsubscribed += len(payloads)
+                return []
+            if known.expires_s and copy.age_ms >= known.expires_s * 1000:
+                self.expired += len(payloads)
+                return []
+        topic = known.topic
+        messages = [
+            Message(each, body, copy.hops, via, now, topic=topic) for each, body in payloads
+        ]
+        return [Deliver(tuple(messages))]
+
+    def _report_unsupported(
+        self, rumor: Rumor, attribute: int, payloads: Sequence[tuple[MessageId, bytes]]
+    ) -> list[Effect]:
         if not payloads:
             return []
         self.unsupported += len(payloads)
         first, last = payloads[0][0].sequence, payloads[-1][0].sequence
-        origin, epoch = copy.rumor.stream
-        return [Emit(MessagesUnsupported(origin, epoch, first, last, unsupported))]
+        origin, epoch = rumor.stream
+        return [Emit(MessagesUnsupported(origin, epoch, first, last, attribute))]
 
     def _on_duplicate(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Nothing in the copy is new, but its sender is, and perhaps its hops and age."""

@@ -47,6 +47,8 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "published": "own messages",
         "delivered": "messages delivered",
         "duplicates": "duplicates received",
+        "unsubscribed": "messages of other topics",
+        "expired": "messages that came too late",
         "unsupported": "messages for newer versions",
         "relayed": "messages relayed",
         "unacked_untracked": "own messages no longer tracked",

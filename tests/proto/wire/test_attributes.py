@@ -35,6 +35,12 @@ def test_a_trace_share_is_an_attribute(share: int) -> None:
     assert parse_rumor_attributes(rumor_attributes(trace_share=share)) == RumorAttributes(share)
 
 
+def test_a_topic_and_an_expiry_are_attributes() -> None:
+    data = rumor_attributes(topic="deploy.web", expires_s=600)
+    assert data == encode_attributes({2: b"deploy.web", 5: 600})
+    assert parse_rumor_attributes(data) == RumorAttributes(topic="deploy.web", expires_s=600)
+
+
 @pytest.mark.parametrize(
     ("values", "unsupported"),
     [
@@ -43,6 +49,14 @@ def test_a_trace_share_is_an_attribute(share: int) -> None:
         ({1: 5, 100: b"x", 200: None, 255: 1}, 200),
         ({1: TRACE_ALL + 1}, 1),
         ({1: -1}, 1),
+        ({1: 0}, 1),
+        ({2: b"Not a topic"}, 2),
+        ({2: "zürich".encode()}, 2),
+        ({2: b""}, 2),
+        ({2: 7}, 2),
+        ({5: 0}, 5),
+        ({5: 2**32}, 5),
+        ({5: True}, 5),
         ({1: True}, 1),
         ({1: b"many"}, 1),
     ],

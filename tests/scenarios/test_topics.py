@@ -1,0 +1,140 @@
+"""Topics: every node relays, subscribers deliver, and no topic partitions the cluster."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from grapevine_proto import NodeConfig
+from grapevine_proto.errors import InvalidArgument
+from grapevine_proto.events import Event, MessageReceived
+from grapevine_proto.sim import Network, Simulation
+from grapevine_proto.topics import MAX_PATTERNS
+
+DEPLOY, OTHER = "deploy.web", "metrics.cpu"
+
+
+def test_a_message_crosses_nodes_that_do_not_subscribe() -> None:
+    """ChainSafe/js-libp2p-gossipsub#149: A and C subscribe, B between them does not."""
+    a, b, c = range(3)
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig.local(max_peers=2, topics=()))
+    sim.partition([a], [c], one_way=True)
+    sim.partition([c], [a], one_way=True)
+    sim.run(30.0)
+    assert [sim.connected(number) for number in (a, b, c)] == [1, 2, 1]
+    sim.subscribe(a, "deploy.>")
+    sim.subscribe(b, "metrics.>")
+    sim.subscribe(c, "deploy.*")
+    message_id = sim.publish(a, DEPLOY, b"go")
+    sim.run(10.0)
+    assert sim.deliveries(message_id).keys() == {c}
+    assert sim.nodes[b].stats().unsubscribed == 1
+    assert sim.nodes[b].stats().gaps_abandoned == 0
+
+
+@pytest.mark.parametrize("strategy", ["auto", "epidemic", "flood", "plumtree", "direct-mail"])
+def test_exactly_the_subscribers_deliver(strategy: str) -> None:
+    rng = random.Random(strategy)
+    config = NodeConfig.local(strategy=strategy, max_peers=5, topics=())
+    sim = Simulation(nodes=16, seed=5, config=config, network=Network(loss=0.1))
+    sim.run(5.0)
+    for _ in range(4):
+        subscribed = set(rng.sample(range(16), rng.randint(1, 15)))
+        for number in range(16):
+            sim.subscribe(number, "deploy.>" if number in subscribed else "metrics.>")
+        message_id = sim.publish(0, DEPLOY, b"go")
+        sim.run(60.0)
+        assert sim.deliveries(message_id).keys() == subscribed - {0}
+
+
+def test_by_default_a_node_delivers_every_topic() -> None:
+    sim = Simulation(nodes=3, seed=1)
+    sim.run(5.0)
+    message_id = sim.publish(0, DEPLOY, b"go")
+    sim.run(2.0)
+    assert sim.deliveries(message_id).keys() == {1, 2}
+
+
+def test_patterns_select_topics_and_nothing_else() -> None:
+    sim = Simulation(nodes=2, seed=1, config=NodeConfig.local(topics=()))
+    sim.run(5.0)
+    sim.subscribe(1, "metrics.>")
+    plain = sim.broadcast(0, b"to everyone")
+    direct = sim.send(0, 1, b"to you")
+    topic = sim.publish(0, DEPLOY, b"to subscribers")
+    sim.run(2.0)
+    assert 1 in sim.deliveries(plain)
+    assert direct in sim.nodes[1].deliveries
+    assert 1 not in sim.deliveries(topic)
+
+
+def test_patterns_of_the_configuration_hold_beside_those_of_a_program() -> None:
+    sim = Simulation(nodes=2, seed=1, config=NodeConfig.local(topics=["deploy.>"]))
+    sim.run(5.0)
+    sim.subscribe(1, "metrics.>")
+    found = [sim.publish(0, topic, b"x") for topic in (DEPLOY, OTHER, "logs")]
+    sim.run(2.0)
+    assert [1 in sim.deliveries(each) for each in found] == [True, True, False]
+    sim.reconfigure(1, topics=("logs",))
+    found = [sim.publish(0, topic, b"x") for topic in (DEPLOY, OTHER, "logs")]
+    sim.run(2.0)
+    assert [1 in sim.deliveries(each) for each in found] == [False, True, True]
+
+
+def test_a_message_is_not_delivered_from_its_expiry_on() -> None:
+    sim = Simulation(nodes=3, seed=1)
+    sim.run(5.0)
+    sim.partition([0, 1], [2])
+    sim.run(1.0)
+    short = sim.publish(0, DEPLOY, b"soon worthless", expires_s=20)
+    long = sim.publish(0, DEPLOY, b"good for a while", expires_s=200)
+    sim.run(40.0)
+    sim.heal()
+    sim.run(60.0)
+    assert sim.deliveries(short).keys() == {1}
+    assert sim.deliveries(long).keys() == {1, 2}
+    assert sim.nodes[2].stats().expired == 1
+    assert sim.nodes[2].stats().gaps_abandoned == 0
+
+
+def test_topics_share_a_signature_only_with_their_like() -> None:
+    sim = Simulation(nodes=2, seed=1)
+    sim.run(5.0)
+    engine = sim.nodes[0].engine
+    assert engine is not None
+    received: list[str] = []
+
+    def listen(_: float, number: int, event: Event) -> None:
+        if number == 1 and isinstance(event, MessageReceived):
+            received.append(event.message.topic)
+
+    sim.listen(listen)
+    now = sim.nodes[0].read_clock(sim.now)
+    for topic in ("a", "a", "b", "a"):
+        engine.publish(topic, topic.encode(), now)
+    engine.broadcast(b"plain", now)
+    sim.broadcast(0, b"plain too")
+    sim.run(2.0)
+    assert sorted(received) == ["", "", "a", "a", "a", "b"]
+    assert sim.nodes[1].stats().cached == 4, "as many rumors as runs of one topic"
+
+
+@pytest.mark.parametrize("topic", ["", "Deploy", "deploy.>", "a b"])
+def test_a_topic_that_is_none_is_refused_before_anything_is_sent(topic: str) -> None:
+    sim = Simulation(nodes=2, seed=1)
+    sim.run(3.0)
+    with pytest.raises(InvalidArgument, match="topic"):
+        sim.publish(0, topic, b"x")
+    with pytest.raises(InvalidArgument, match="pattern"):
+        sim.subscribe(0, "a..b")
+    with pytest.raises(InvalidArgument, match="expires_s"):
+        sim.publish(0, DEPLOY, b"x", expires_s=-1)
+
+
+def test_one_pattern_more_than_a_node_may_have_is_refused() -> None:
+    sim = Simulation(nodes=1, seed=1)
+    sim.run(1.0)
+    sim.subscribe(0, *(f"t{number}" for number in range(MAX_PATTERNS)))
+    with pytest.raises(InvalidArgument, match="at most 256 patterns"):
+        sim.subscribe(0, *(f"t{number}" for number in range(MAX_PATTERNS + 1)))
