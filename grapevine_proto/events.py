@@ -19,6 +19,8 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Zone
 RECEIPT_DELAY_MS: Final = 500
 RECEIPT_DELAY_PER_HOP_MS: Final = 100
 
+SHOWN_PAYLOAD_BYTES: Final = 80  # in the `repr` of a message
+
 
 class PeerState(StrEnum):
     """State of the connection to a peer. `overlay.peers.TRANSITIONS` lists the legal transitions."""
@@ -99,6 +101,17 @@ class Message(NamedTuple):
     def origin(self) -> PeerId:
         """The node that sent it."""
         return self.id.origin
+
+    def __repr__(self) -> str:
+        """Shows at most `SHOWN_PAYLOAD_BYTES` of the payload, so that a log line stays short."""
+        payload = repr(self.payload[:SHOWN_PAYLOAD_BYTES])
+        if len(self.payload) > SHOWN_PAYLOAD_BYTES:
+            payload += f"... ({len(self.payload)} bytes)"
+        values = [
+            payload if name == "payload" else repr(getattr(self, name)) for name in self._fields
+        ]
+        pairs = zip(self._fields, values, strict=True)
+        return f"Message({', '.join(f'{name}={value}' for name, value in pairs)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,10 @@ class PeerId(bytes):
     def __str__(self) -> str:
         return self.hex()
 
+    def __format__(self, spec: str) -> str:
+        """Formats the hex digits: ``f"{peer_id:.8}"`` is the same as `short`."""
+        return format(str(self), spec)
+
     def __repr__(self) -> str:
         return f"PeerId({self.short}…)"
 
@@ -101,6 +105,9 @@ class MessageId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.origin}:{self.epoch}:{'p' if self.is_direct else ''}{self.sequence}"
 
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
 
 class Address(NamedTuple):
     """An IP address and a UDP port. The host is always a literal; drivers resolve names.
@@ -144,6 +151,9 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return join_host_port(self.host, self.port)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
 
 
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")  # RFC 1122
@@ -225,11 +235,41 @@ INVALID_LABEL: Final = "a part of the host name is empty or longer than 63 chara
 MAX_HOST_NAME_CHARS: Final = 253  # RFC 1035, without the trailing dot
 # allowed besides digits and letters of any alphabet (RFC 1123, RFC 5890)
 HOST_NAME_PUNCTUATION: Final = "-._"
+MAX_PORTS: Final = 64  # of one range: each is dialed until a node answers there
 
 
 def split_host_port(text: str) -> tuple[str, int]:
     """Returns the host (a name or a literal, without brackets) and the port of ``host:port``.
     Raises ValueError."""
+    host, port = _split_host(text)
+    return host, _parse_port(port, text)
+
+
+def split_host_ports(text: str) -> tuple[str, range]:
+    """Returns the host and the ports of ``host:port`` or ``host:first-last``. Raises ValueError."""
+    host, ports = _split_host(text)
+    first_text, dash, last_text = ports.partition("-")
+    first = _parse_port(first_text, text)
+    if not dash:
+        return host, range(first, first + 1)
+    last = _parse_port(last_text, text)
+    if first == 0 or not first <= last < first + MAX_PORTS:
+        raise ValueError(
+            f"invalid ports in {text!r}: expected FIRST-LAST from 1, ascending, at most {MAX_PORTS}"
+        )
+    return host, range(first, last + 1)
+
+
+def expand_ports(text: str) -> tuple[str, ...]:
+    """Returns one ``host:port`` for each port of ``host:first-last``. Raises ValueError."""
+    if "-" not in text.rpartition(":")[2]:
+        return (text,)
+    host, ports = split_host_ports(text)
+    return tuple(join_host_port(host, port) for port in ports)
+
+
+def _split_host(text: str) -> tuple[str, str]:
+    """Returns the host and the text of the port. Raises ValueError."""
     host, colon, port = text.strip().rpartition(":")
     literal_punctuation = ""
     if host.startswith("[") and host.endswith("]"):
@@ -250,7 +290,11 @@ def split_host_port(text: str) -> tuple[str, int]:
     )
     if invalid is not None:
         raise ValueError(f"invalid host in {text!r}: contains {invalid!r}")
+    return host, port
+
+
+def _parse_port(port: str, text: str) -> int:
     digits = port.lstrip("0")[:6] or "0"
     if not port.isascii() or not port.isdigit() or int(digits) > 65535:
         raise ValueError(f"invalid port in {text!r}: expected a number from 0 to 65535")
-    return host, int(digits)
+    return int(digits)

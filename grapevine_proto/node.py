@@ -23,7 +23,13 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.config.validate import BytesLike, check_callable, check_seconds, payload_bytes
+from grapevine_proto.config.validate import (
+    BytesLike,
+    Seconds,
+    check_callable,
+    check_seconds,
+    payload_bytes,
+)
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
     ConfigError,
@@ -184,7 +190,7 @@ class Node:
             raise
         engine.on_addresses_changed(self._socket.refresh_addresses(), self.now())
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
-        self._resolver.watch(self._config.bootstrap_peers)
+        self._resolver.watch(self._config.bootstrap_addresses)
         self._tasks = [
             asyncio.create_task(self._driver.read_loop(), name="grapevine reader"),
             asyncio.create_task(self._driver.write_loop(), name="grapevine pump"),
@@ -198,7 +204,7 @@ class Node:
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
 
-    async def ready(self, min_peers: int = 1, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def ready(self, min_peers: int = 1, timeout: Seconds | None = None) -> None:  # noqa: ASYNC109
         """Waits until `min_peers` peers are connected.
 
         Raises:
@@ -207,10 +213,9 @@ class Node:
         """
         if type(min_peers) is not int or min_peers < 0:
             raise InvalidArgument(f"min_peers: expected a whole number, not {min_peers!r}")
-        if timeout is not None:
-            check_seconds("timeout", timeout)
+        timeout_s = None if timeout is None else check_seconds("timeout", timeout)
         self._check_process()
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout_s):
             while True:
                 self._running_engine()
                 connected = [p for p in self.peers() if p.state is PeerState.CONNECTED]
@@ -219,7 +224,7 @@ class Node:
                 self._peers_changed.clear()
                 await self._peers_changed.wait()
 
-    async def leave(self, timeout: float = 5.0) -> int:  # noqa: ASYNC109
+    async def leave(self, timeout: Seconds | None = None) -> int:  # noqa: ASYNC109
         """Shuts down gracefully: sends what is queued, leaves the cluster, waits for message
         handlers, saves, closes.
 
@@ -228,7 +233,7 @@ class Node:
         directory receives them again. Repeated calls return the same result.
 
         Args:
-            timeout: maximum seconds for all of this.
+            timeout: maximum seconds for all of this; by default `leave_timeout`.
 
         Returns:
             The number of broadcasts that no peer acknowledged.
@@ -237,14 +242,23 @@ class Node:
             NotRunning: the node was not started.
             InvalidArgument: `timeout` is not a number of seconds.
         """
-        check_seconds("timeout", timeout)
         self._check_process()
+        timeout_s = (
+            self.config.leave_timeout if timeout is None else check_seconds("timeout", timeout)
+        )
         if self._phase is Phase.NEW:
             raise NotRunning("this node has not been started")
         if self._leave_task is None:
             self._is_leaving_from_handler = self._hub.is_called_by(asyncio.current_task())
-            self._leave_task = asyncio.create_task(self._leave(timeout))
+            self._leave_task = asyncio.create_task(self._leave(timeout_s))
         return await asyncio.shield(self._leave_task)
+
+    async def aclose(self) -> None:
+        """Leaves within `leave_timeout`, for `contextlib.aclosing` and resource stacks. Does nothing
+        before `start` and after `leave`."""
+        self._check_process()
+        if self._phase is not Phase.NEW:
+            await self.leave()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -502,7 +516,7 @@ class Node:
             raise ConfigError("keys", "no cluster key")
         restart = self._running_engine().reconfigure(config, self.now())
         self._config = self._config.replace(bootstrap_peers=config.bootstrap_peers)
-        self._resolver.watch(config.bootstrap_peers)
+        self._resolver.watch(config.bootstrap_addresses)
         self._driver.wake()
         return restart
 

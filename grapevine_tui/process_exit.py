@@ -34,7 +34,6 @@ EXIT_CODE_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (StateLockedError, EXIT_STATE_DIR),
 )
 
-LEAVE_TIMEOUT_S: Final = 5.0  # unattended: a reconnect and a retransmission fit
 INTERACTIVE_LEAVE_TIMEOUT_S: Final = 2.0  # a user waits for the shell; several round trips fit
 SIGNAL_LEAVE_TIMEOUT_S: Final = 0.3  # of the 500 ms within which a signal ends the process
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from grapevine_proto.config.sections import (
     SECTIONS,
@@ -25,21 +25,39 @@ from grapevine_proto.config.sections import (
     RateLimitConfig,
 )
 from grapevine_proto.config.validate import (
+    HostPort,
+    Seconds,
     check_choice,
     check_flag,
     check_host_port,
     check_integer,
     check_number,
     check_text,
+    convert_durations,
+    is_host_port_pair,
+    to_host_port,
 )
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
-from grapevine_proto.ids import Address, PeerId, Zone
+from grapevine_proto.ids import Address, PeerId, Zone, expand_ports
 from grapevine_proto.storage.atomic_file import SHARED_MODE, atomic_write
 from grapevine_proto.topics import MAX_PATTERNS, pattern_fault
 
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
+
+# Fields of NodeConfig that accept a timedelta.
+DURATIONS: Final = (
+    "gossip_interval",
+    "peer_timeout",
+    "reconnect_timeout",
+    "tombstone_timeout",
+    "connection_timeout",
+    "message_dedup_ttl",
+    "batch_delay",
+    "leave_timeout",
+    "order_wait",
+)
 
 # Fields of NodeConfig that a running node can change; the others need a restart.
 LIVE_FIELDS: Final = frozenset(
@@ -59,6 +77,8 @@ LIVE_FIELDS: Final = frozenset(
         "anti_entropy",
         "batch_delay",
         "batch_bytes",
+        "leave_timeout",
+        "order_wait",
         "epidemic",
         "strategy",
         "subscriptions",
@@ -75,15 +95,18 @@ class NodeConfig:
     """All settings of one node. Durations are in seconds, sizes in bytes.
 
     Names and defaults are those of Grapevine 1.x where it has them. The constructor raises
-    ConfigError for an invalid value.
+    ConfigError for an invalid value. It also accepts a timedelta as a duration, an `Address` or a
+    pair of host and port as an address, and a single value in place of a list.
     """
 
     bind: str = "127.0.0.1:0"
-    """Listen address, ``host:port``; port 0 picks a free one."""
+    """Listen address, ``host:port``; port 0 picks a free one. ``host:first-last``: the first free port of
+    at most 64."""
     advertise: str = ""
     """Address advertised to peers, if it is not the bound one (NAT, containers)."""
     bootstrap_peers: Sequence[str] = ()
-    """Peers to contact at startup, ``host:port`` each. Names are resolved again for every attempt."""
+    """Peers to contact at startup, ``host:port`` or ``host:first-last`` each. Names are resolved again for
+    every attempt."""
     keys: Sequence[ClusterKey] = ()
     """Cluster keys. The first initiates handshakes, all are accepted. A node needs at least one."""
     cluster: str = "default"
@@ -141,6 +164,12 @@ class NodeConfig:
     topics: Sequence[str] = (">",)
     """Patterns of the topics whose messages this node delivers, such as ``deploy.>``; by default all.
     `Node.subscribe` adds to them. Messages without a topic are always delivered."""
+    leave_timeout: float = 5.0
+    """How long leaving may take: to send what is queued, and for message handlers to finish. A reconnect
+    and a retransmission fit."""
+    order_wait: float = 5.0
+    """How long an ordered reader waits for a missing message before it skips it. A gap is requested
+    within a second; longer waits for nodes that are away."""
     denied: Sequence[PeerId] = ()
     """Identities that may not connect. Identities are free, so rotate the key to exclude a person."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
@@ -150,17 +179,48 @@ class NodeConfig:
     congestion: CongestionConfig = field(default_factory=CongestionConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
+    if TYPE_CHECKING:  # what is accepted is wider than what is stored
+
+        def __init__(
+            self,
+            *,
+            bind: HostPort = ...,
+            advertise: HostPort = ...,
+            bootstrap_peers: HostPort | Iterable[HostPort] = ...,
+            keys: ClusterKey | Iterable[ClusterKey] = ...,
+            cluster: str = ...,
+            name: str = ...,
+            zone: Zone = ...,
+            strategy: str = ...,
+            subscriptions: int = ...,
+            lazy_push: bool = ...,
+            optimize_links: bool = ...,
+            distribution: str = ...,
+            gossip_interval: Seconds = ...,
+            fanout: int = ...,
+            max_peers: int = ...,
+            max_message_size: int = ...,
+            peer_timeout: Seconds = ...,
+            reconnect_timeout: Seconds = ...,
+            tombstone_timeout: Seconds = ...,
+            connection_timeout: Seconds = ...,
+            message_dedup_ttl: Seconds = ...,
+            batch_delay: Seconds = ...,
+            batch_bytes: int = ...,
+            topics: str | Iterable[str] = ...,
+            leave_timeout: Seconds = ...,
+            order_wait: Seconds = ...,
+            denied: PeerId | Iterable[PeerId] = ...,
+            anti_entropy: AntiEntropyConfig = ...,
+            detection: DetectionConfig = ...,
+            epidemic: EpidemicConfig = ...,
+            rate_limit: RateLimitConfig = ...,
+            congestion: CongestionConfig = ...,
+            limits: LimitsConfig = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        for name in (
-            "bootstrap_peers",
-            "keys",
-            "topics",
-            "denied",
-        ):  # lists are accepted and stored as tuples
-            value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Iterable):
-                raise ConfigError(name, "expected a list")
-            object.__setattr__(self, name, tuple(value))
+        self._convert()
         self._check_addresses()
         for key in self.keys:
             if not isinstance(key, ClusterKey):
@@ -197,9 +257,25 @@ class NodeConfig:
         check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
         check_number("batch_delay", self.batch_delay, 0, 0.5)
         check_integer("batch_bytes", self.batch_bytes, 1, 2**16)
+        check_number("leave_timeout", self.leave_timeout, 0, 3600)
+        check_number("order_wait", self.order_wait, 0, 3600)
+
+    def _convert(self) -> None:
+        """Stores lists as tuples, a single value as a tuple of one, addresses as text and durations in
+        seconds."""
+        for name in ("bootstrap_peers", "keys", "topics", "denied"):
+            value: Any = getattr(self, name)
+            if isinstance(value, (str, ClusterKey, PeerId)) or is_host_port_pair(value):
+                value = (value,)
+            elif not isinstance(value, Iterable):
+                raise ConfigError(name, "expected a list")
+            object.__setattr__(self, name, tuple(map(to_host_port, value)))
+        for name in ("bind", "advertise"):
+            object.__setattr__(self, name, to_host_port(getattr(self, name)))
+        convert_durations(self, DURATIONS)
 
     def _check_addresses(self) -> None:
-        check_host_port("bind", self.bind)
+        check_host_port("bind", self.bind, allows_range=True)
         if self.advertise:
             check_host_port("advertise", self.advertise)
             try:
@@ -213,7 +289,12 @@ class NodeConfig:
                     " 192.168.1.5:8000",
                 )
         for host_port in self.bootstrap_peers:
-            check_host_port("bootstrap_peers", host_port, is_dialed=True)
+            check_host_port("bootstrap_peers", host_port, is_dialed=True, allows_range=True)
+
+    @property
+    def bootstrap_addresses(self) -> tuple[str, ...]:
+        """The bootstrap peers, ``host:port`` each: a range of ports is expanded."""
+        return tuple(each for peer in self.bootstrap_peers for each in expand_ports(peer))
 
     def replace(self, **changes: Any) -> Self:
         """Returns a validated copy with `changes`. Raises ConfigError, also for an unknown field."""

@@ -1,15 +1,22 @@
 """The sections of a node's configuration: frozen values, validated on construction.
 
-Invariants: every default has its reason beside it, and every field states its trade-off.
+Invariants: every default has its reason beside it, and every field states its trade-off. Durations are
+stored in seconds; constructors accept a timedelta too, which their declared signatures say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from grapevine_proto.config.validate import check_flag, check_integer, check_number
+from grapevine_proto.config.validate import (
+    Seconds,
+    check_flag,
+    check_integer,
+    check_number,
+    convert_durations,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +30,14 @@ class AntiEntropyConfig:
     fanout: int = 3
     """Peers per round. That three random peers all miss the same message is unlikely."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, enabled: bool = ..., interval: Seconds = ..., fanout: int = ...
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        convert_durations(self, ("interval",))
         check_flag("anti_entropy.enabled", self.enabled)
         check_number("anti_entropy.interval", self.interval, 0.1, 86_400)
         check_integer("anti_entropy.fanout", self.fanout, 1, 64)
@@ -64,7 +78,20 @@ class DetectionConfig:
     suspicion_max_factor: float = 6.0
     """Factor on that timeout while only one member suspects."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            probe_timeout: Seconds = ...,
+            probe_interval: Seconds = ...,
+            indirect_probes: int = ...,
+            suspicion_timeout: Seconds = ...,
+            suspicion_max_factor: float = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        convert_durations(self, ("probe_timeout", "probe_interval", "suspicion_timeout"))
         check_number("detection.probe_timeout", self.probe_timeout, 0.01, 60)
         check_number("detection.probe_interval", self.probe_interval, 0.05, 60)
         check_integer("detection.indirect_probes", self.indirect_probes, 0, 16)
@@ -109,7 +136,22 @@ class CongestionConfig:
     in_flight_bytes: int = 16 * 2**20
     """Maximum unacknowledged bytes to one peer: 1 Gbit/s over 130 ms."""
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            initial_packets: int = ...,
+            decrease_factor: float = ...,
+            max_queue_delay: Seconds = ...,
+            max_queue_delay_fraction: float = ...,
+            min_rtt_window: Seconds = ...,
+            max_rate: int = ...,
+            in_flight_bytes: int = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        convert_durations(self, ("max_queue_delay", "min_rtt_window"))
         check_integer("congestion.initial_packets", self.initial_packets, 1, 1000)
         check_number("congestion.decrease_factor", self.decrease_factor, 0.1, 0.95)
         check_number("congestion.max_queue_delay", self.max_queue_delay, 0.001, 10)

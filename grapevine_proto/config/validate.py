@@ -10,13 +10,20 @@ Invariants:
 from __future__ import annotations
 
 import math
-from typing import Final, TypeAlias
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
 
 from grapevine_proto.errors import ConfigError, InvalidArgument
-from grapevine_proto.ids import check_host, split_host_port
+from grapevine_proto.ids import check_host, join_host_port, split_host_port, split_host_ports
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """Accepted as a payload. Any other object with a buffer works too, but has no type before Python 3.12."""
+
+Seconds: TypeAlias = float | timedelta
+"""Accepted as a duration: a number of seconds, or a timedelta."""
+
+HostPort: TypeAlias = str | tuple[str, int]
+"""Accepted as an address: ``host:port``, a pair of host and port, or an `Address`."""
 
 MAX_TEXT_BYTES: Final = 64  # of a name, a zone or a cluster name, as in a PeerRecord
 
@@ -60,13 +67,45 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(name, f"must be one of {', '.join(choices)}; got {value!r}")
 
 
-def check_host_port(name: str, value: str, *, is_dialed: bool = False) -> None:
+def is_host_port_pair(value: object) -> bool:
+    """Whether `value` is an `Address` or another pair of a host and a port."""
+    return isinstance(value, tuple) and len(value) == 2 and type(value[1]) is int
+
+
+def to_host_port(value: Any) -> Any:
+    """Returns a pair of host and port as ``host:port``, anything else unchanged."""
+    if is_host_port_pair(value) and isinstance(value[0], str):
+        return join_host_port(*value)
+    return value
+
+
+def to_seconds(value: Any) -> Any:
+    """Returns a timedelta as seconds, anything else unchanged."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def convert_durations(config: object, names: tuple[str, ...]) -> None:
+    """Replaces each timedelta among the fields `names` of a frozen `config` by its seconds."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, timedelta):
+            object.__setattr__(config, name, value.total_seconds())
+
+
+def check_host_port(
+    name: str, value: str, *, is_dialed: bool = False, allows_range: bool = False
+) -> None:
     """Raises ConfigError unless `value` is ``host:port``. `is_dialed`: the address is dialed, not listened
-    on, so port 0 and an impossible host name are invalid too."""
+    on, so port 0 and an impossible host name are invalid too. `allows_range`: ``host:first-last`` is valid
+    too."""
     if not isinstance(value, str):
         raise ConfigError(name, f"expected host:port, not {value!r}")
     try:
-        host, port = split_host_port(value)
+        if allows_range:
+            host, ports = split_host_ports(value)
+            port = ports[0]
+        else:
+            host, port = split_host_port(value)
         if is_dialed:
             check_host(host)
     except ValueError as error:
@@ -95,9 +134,11 @@ def check_callable(name: str, value: object) -> None:
         raise InvalidArgument(f"{name}: expected a function, not {type(value).__name__}")
 
 
-def check_seconds(name: str, value: object) -> None:
-    """Raises InvalidArgument unless `value` is a number of seconds of at least 0."""
+def check_seconds(name: str, value: Seconds) -> float:
+    """Returns the argument `value` in seconds. Raises InvalidArgument unless it is at least 0."""
+    value = to_seconds(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidArgument(f"{name}: expected seconds, not {type(value).__name__}")
     if not value >= 0:  # rejects NaN too
         raise InvalidArgument(f"{name}: expected at least 0 seconds, not {value!r}")
+    return value

@@ -24,6 +24,7 @@ from grapevine_proto.storage.atomic_file import (
     make_private_directory,
     quarantine_empty,
 )
+from grapevine_proto.storage.environment import pop_variable
 from grapevine_proto.storage.permissions import read_trusted
 
 MAX_KEY_FILE_BYTES: Final = 4096  # leaves room for whitespace around the key
@@ -95,6 +96,25 @@ class ClusterKey:
         except OSError as error:
             raise KeyFileError(f"key file {path}: {error.strerror}") from None
         return cls.load(path)
+
+    @classmethod
+    def from_env(cls, name: str = "GRAPEVINE_KEY") -> ClusterKey:
+        """Takes the key, 64 hex digits, from the environment variable `name` and deletes the variable, so
+        that child processes do not inherit it.
+
+        A key file is safer: other processes of the same user can read the environment with which
+        this process was started, and deleting the variable does not change that. Raises
+        KeyFileError, which does not show the value.
+        """
+        text = pop_variable(name)
+        if text is None:
+            raise KeyFileError(f"environment variable {name}: not set")
+        try:
+            return cls(bytes.fromhex(text.strip()))
+        except ValueError:
+            raise KeyFileError(
+                f"environment variable {name}: expected {2 * KEY_BYTES} hex digits"
+            ) from None
 
     def save(self, path: str | Path) -> None:
         """Writes the key to a new file at `path`, mode 0600, atomically. Never overwrites. Raises

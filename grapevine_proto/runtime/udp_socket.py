@@ -29,7 +29,14 @@ from asyncio_dgram import TransportClosed
 from asyncio_dgram.aio import DatagramServer, Protocol
 
 from grapevine_proto.errors import BindError
-from grapevine_proto.ids import Address, check_host, is_link_local, is_wildcard, split_host_port
+from grapevine_proto.ids import (
+    Address,
+    check_host,
+    is_link_local,
+    is_wildcard,
+    split_host_port,
+    split_host_ports,
+)
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_proto.runtime.fork_safety import detach_descriptor
 from grapevine_proto.runtime.interfaces import dialable_hosts
@@ -62,7 +69,6 @@ IPV6_MTU_DISCOVER: Final = 23
 PMTUDISC_PROBE: Final = 3
 
 _BIND_ERRORS: Final = {
-    errno.EADDRINUSE: "the address is in use",
     errno.EADDRNOTAVAIL: "not an address of this machine",
     errno.EACCES: "not permitted",
 }
@@ -158,7 +164,8 @@ class UdpSocket:
 
     @classmethod
     async def open(cls, bind: str) -> Self:
-        """Binds a socket to `bind`, ``host:port`` (port 0: any free port). Raises BindError."""
+        """Binds a socket to `bind`, ``host:port`` (port 0: any free port) or ``host:first-last`` (the
+        first free port). Raises BindError."""
         sock = await _bind_socket(bind)
         try:
             is_wildcard_bind = is_wildcard(sock.getsockname()[0])
@@ -356,18 +363,33 @@ async def _open_stream(
 
 
 async def _bind_socket(bind: str) -> socket.socket:
-    host, port = split_host_port(bind)
+    host, ports = split_host_ports(bind)
     try:
         check_host(host)
     except ValueError as error:
         raise BindError(f"cannot bind {bind[:80]}: {error}") from None
     try:
         candidates = await DaemonThreads("grapevine names", 1).run(
-            socket.getaddrinfo, host, port, 0, socket.SOCK_DGRAM
+            socket.getaddrinfo, host, ports[0], 0, socket.SOCK_DGRAM
         )
     except OSError as error:
         raise BindError(f"cannot bind {bind}: {error.strerror or error}") from None
-    family, kind, protocol, _, sockaddr = candidates[0]
+    for port in ports:
+        try:
+            return _open_bound_socket(bind, candidates[0], port)
+        except _PortInUse:
+            continue
+    cause = "the address is in use" if len(ports) == 1 else "all of these ports are in use"
+    raise BindError(f"cannot bind {bind}: {cause}")
+
+
+class _PortInUse(Exception):
+    """Another socket is bound to this port."""
+
+
+def _open_bound_socket(bind: str, candidate: tuple[Any, ...], port: int) -> socket.socket:
+    """Returns a socket bound to `port`. Raises BindError or _PortInUse."""
+    family, kind, protocol, _, (host, _, *rest) = candidate
     try:
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
@@ -379,9 +401,11 @@ async def _bind_socket(bind: str) -> socket.socket:
         _disable_fragmentation(sock)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             _request_buffer(sock, option)
-        sock.bind(sockaddr)
+        sock.bind((host, port, *rest))
     except OSError as error:
         sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _PortInUse from None
         cause = _BIND_ERRORS.get(error.errno or 0, error.strerror)
         raise BindError(f"cannot bind {bind}: {cause}") from None
     return sock

@@ -30,15 +30,17 @@ _TEMPLATE: Final = Template("""\
 # the # to set it. The others make up this profile. Options, environment variables and .env override this
 # file. Times are in seconds, sizes in bytes.
 
-# Listen address, "host:port". Port 0 picks a free one. 0.0.0.0 and [::] listen on every interface.
+# Listen address, "host:port". Port 0 picks a free one. 0.0.0.0 and [::] listen on every interface. Programs
+# that use the library may also give a range, "host:first-last", of which the first free port is taken.
 bind = $bind
 
 # Address advertised to peers, if it is not the bound one: behind NAT, in containers, and on a machine
 # with several addresses that listens on every interface. Empty: the bound one.
 advertise = $advertise
 
-# Peers to contact at startup, "host:port" each. One that answers is enough: the node discovers the others
-# through it. Names are resolved again for every attempt. List two or three to survive the loss of one.
+# Peers to contact at startup, "host:port" each, or "host:first-last" for up to 64 ports. One that answers is
+# enough: the node discovers the others through it. Names are resolved again for every attempt. List two or
+# three to survive the loss of one.
 bootstrap_peers = $bootstrap_peers
 
 # Cluster key files, relative to this file. Anyone who holds a key can join. The first key initiates
@@ -116,6 +118,14 @@ batch_bytes = $batch_bytes
 # follows). Messages without a topic are always delivered, and every node relays every topic. [] delivers no
 # topic but those that a program subscribes to.
 topics = $topics
+
+# How long leaving may take: to send what is queued, and for message handlers to finish. A signal ends the
+# app sooner.
+leave_timeout = $leave_timeout
+
+# How long a reader that wants messages in order waits for a missing one before it skips it. Only programs
+# that use the library have such readers.
+order_wait = $order_wait
 
 # Peer IDs that may not connect, 64 hex digits each. Identities are free: to exclude a person, rotate the
 # cluster key.

@@ -42,7 +42,6 @@ from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.process_exit import (
     EXIT_FAILED,
     EXIT_OK,
-    LEAVE_TIMEOUT_S,
     SIGNAL_LEAVE_TIMEOUT_S,
     force_exit_after,
 )
@@ -171,7 +170,7 @@ class Headless:
         if reason == "failed":
             failure = self.host.failure() or NotRunning("the node stopped by itself")
         unacknowledged = await self.host.leave(
-            SIGNAL_LEAVE_TIMEOUT_S if is_signal else LEAVE_TIMEOUT_S
+            SIGNAL_LEAVE_TIMEOUT_S if is_signal else self.host.node.config.leave_timeout
         )
         if failure is not None:
             fields["error"] = str(failure)

@@ -14,6 +14,8 @@ from grapevine_proto.engine import NodeState
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import (
     Address,
+    MessageId,
+    PeerId,
     canonical_host,
     join_host_port,
     parse_literal,
@@ -187,3 +189,11 @@ def test_a_unicast_address_can_be_advertised(text: str) -> None:
 def test_an_undialable_bootstrap_peer_is_refused_by_the_configuration(peer: str) -> None:
     with pytest.raises(ConfigError, match="bootstrap_peers"):
         NodeConfig(bootstrap_peers=[peer])
+
+
+def test_ids_and_addresses_format_as_their_text() -> None:
+    peer_id = PeerId(bytes(range(32)))
+    assert f"{peer_id:.8}" == peer_id.short == "00010203"
+    assert f"{peer_id}" == str(peer_id)
+    assert f"{MessageId(peer_id, 7, 1, is_direct=True):>71}" == f"  {peer_id}:7:p1"
+    assert f"[{Address('::1', 8000):<12}]" == "[[::1]:8000  ]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,31 @@ def test_two_nodes_exchange_messages_and_a_handler_added_after_start_is_called(
             assert inbox.messages[0].origin == theirs.peer_id
             await ours.broadcast(b"and hello to you")
             assert await other_inbox.of(1) == [b"and hello to you"]
+
+    run(main())
+
+
+def test_workers_with_one_range_of_ports_find_each_other(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as first:  # somewhere in the range, so the others have to look
+            port = min(first.address.port, 65_535 - 63)
+            ports = f"127.0.0.1:{port}-{port + 63}"
+            workers = [Node(quick(bind=ports, bootstrap_peers=[ports])) for _ in range(3)]
+            async with workers[0], workers[1], workers[2]:
+                inboxes = [Inbox(node) for node in workers[1:]]
+                await asyncio.gather(*(node.ready(3) for node in (first, *workers)))
+                await workers[0].broadcast(b"hello")
+                assert [await inbox.of(1) for inbox in inboxes] == [[b"hello"]] * 2
+
+    run(main())
+
+
+def test_a_node_dials_the_address_of_another_and_takes_a_single_key(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(NodeConfig.local(keys=KEY)) as ours:
+            config = NodeConfig.local(keys=KEY, bootstrap_peers=ours.address)
+            async with Node(config) as theirs:
+                await theirs.ready(timeout=timedelta(seconds=30))
 
     run(main())
 
@@ -378,6 +405,20 @@ def test_leave_returns_the_number_of_unacknowledged_broadcasts(run: Run[Any]) ->
                 await theirs.broadcast(b"%d" % number)
             assert await theirs.leave() == 0
             await inbox.of(50)
+
+    run(main())
+
+
+def test_aclose_leaves_within_the_timeout_of_the_configuration(run: Run[Any]) -> None:
+    async def main() -> None:
+        node = Node(quick(leave_timeout=0, bootstrap_peers=["127.0.0.1:9"]))
+        await node.aclose()  # not started: nothing to leave
+        async with contextlib.aclosing(node):
+            await node.start()
+            await node.broadcast(b"nobody is there, and none is waited for")
+        assert not node.is_running
+        await node.aclose()
+        assert await node.leave() == 1
 
     run(main())
 

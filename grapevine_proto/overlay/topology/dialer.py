@@ -125,10 +125,10 @@ class Dialer:
     def reconfigure(self, config: NodeConfig, now: float) -> None:
         """Apply `config`; new bootstrap addresses are dialed."""
         self._config = config
-        for name in set(self._bootstrap_names) - set(config.bootstrap_peers):
+        for name in set(self._bootstrap_names) - set(config.bootstrap_addresses):
             self._release_addresses(self._bootstrap_names.pop(name))
             self._unresolved_names.discard(name)
-        for name in config.bootstrap_peers:
+        for name in config.bootstrap_addresses:
             if name not in self._bootstrap_names:
                 self._add_bootstrap(name, now)
 
@@ -266,7 +266,7 @@ class Dialer:
     def remove_peer(self, peer_id: PeerId) -> None:
         """Stop redialing a peer, also where it answered, except at bootstrap addresses."""
         self.stop_looking(peer_id)
-        bootstrap_addresses = set(self._config.bootstrap_peers)
+        bootstrap_addresses = set(self._config.bootstrap_addresses)
         for address, target in list(self._targets.items()):
             if target.last_peer == peer_id and str(address) not in bootstrap_addresses:
                 del self._targets[address]

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grapevine_proto.config.node import NodeConfig, setting_names
+from grapevine_proto.config.node import DURATIONS, NodeConfig, setting_names
 from grapevine_proto.config.sections import (
+    SECTIONS,
     AntiEntropyConfig,
+    CongestionConfig,
+    DetectionConfig,
     EpidemicConfig,
     LimitsConfig,
     RateLimitConfig,
 )
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, KeyFileError
-from grapevine_proto.ids import PeerId
+from grapevine_proto.ids import Address, PeerId
 
 
 def problem_of(text: str, directory: Path) -> str:
@@ -42,7 +49,21 @@ def problem_of(text: str, directory: Path) -> str:
         ("bind", 8000),
         ("advertise", "example.org:8000"),
         ("advertise", "10.0.0.1:0"),
-        ("bootstrap_peers", "127.0.0.1:8000"),
+        ("bootstrap_peers", "127.0.0.1"),
+        ("bootstrap_peers", 8000),
+        ("bootstrap_peers", ("127.0.0.1", 65536)),
+        ("bootstrap_peers", ["127.0.0.1:8000-8064"]),
+        ("bootstrap_peers", ["127.0.0.1:0-3"]),
+        ("bind", "127.0.0.1:8003-8000"),
+        ("bind", "127.0.0.1:8000-8001-8002"),
+        ("bind", "127.0.0.1:65535-65536"),
+        ("bind", "127.0.0.1:-8001"),
+        ("bind", (b"127.0.0.1", 8000)),
+        ("advertise", "10.0.0.1:8000-8003"),
+        ("keys", b"x" * 32),
+        ("fanout", timedelta(seconds=3)),
+        ("leave_timeout", -1),
+        ("order_wait", timedelta(days=1)),
         ("bootstrap_peers", ["nowhere"]),
         ("bootstrap_peers", [8000]),
         ("keys", ["00" * 32]),
@@ -102,6 +123,60 @@ def test_lists_are_accepted_and_stored_as_tuples() -> None:
     config = NodeConfig(bootstrap_peers=["127.0.0.1:1"])
     assert config.bootstrap_peers == ("127.0.0.1:1",)
     assert hash(config)
+
+
+def test_a_single_value_is_accepted_where_a_list_is() -> None:
+    key, denied = ClusterKey.generate(), PeerId(bytes(32))
+    config = NodeConfig(keys=key, denied=denied, bootstrap_peers="127.0.0.1:1")
+    assert (config.keys, config.denied) == ((key,), (denied,))
+    assert config.bootstrap_peers == ("127.0.0.1:1",)
+    assert config.replace(keys=[key]) == config
+
+
+def test_an_address_or_a_pair_is_accepted_where_text_is() -> None:
+    address = Address("::1", 8000)
+    config = NodeConfig(bind=("127.0.0.1", 1), advertise=address, bootstrap_peers=[address])
+    assert (config.bind, config.advertise) == ("127.0.0.1:1", "[::1]:8000")
+    assert config.bootstrap_peers == ("[::1]:8000",)
+    assert NodeConfig(bootstrap_peers=address).bootstrap_peers == ("[::1]:8000",)
+    mixed = NodeConfig(bootstrap_peers=(("a.example", 1), "b.example:2", address))
+    assert mixed.bootstrap_peers == ("a.example:1", "b.example:2", "[::1]:8000")
+    assert hash(mixed)
+
+
+def test_a_range_of_ports_is_kept_as_written_and_expands_to_addresses(tmp_path: Path) -> None:
+    written = ("[::1]:8000-8002", "db.example:7-7", "127.0.0.1:9")
+    config = NodeConfig(bind="127.0.0.1:8000-8063", bootstrap_peers=written)
+    assert config.bootstrap_peers == written
+    assert config.bootstrap_addresses == (
+        *("[::1]:8000", "[::1]:8001", "[::1]:8002"),
+        *("db.example:7", "127.0.0.1:9"),
+    )
+    config.to_toml(tmp_path / "gv.toml")
+    assert NodeConfig.from_toml(tmp_path / "gv.toml") == config
+
+
+def test_a_timedelta_is_accepted_as_any_duration() -> None:
+    values: dict[str, Any] = {
+        name: timedelta(milliseconds=500 * 2**number)
+        for number, name in enumerate(DURATIONS)
+        if name != "batch_delay"
+    }
+    config = NodeConfig(**values)
+    assert (config.gossip_interval, config.order_wait) == (0.5, 128.0)
+    assert NodeConfig(batch_delay=timedelta(milliseconds=20)).batch_delay == 0.02
+    assert AntiEntropyConfig(interval=timedelta(minutes=1)).interval == 60.0
+    assert DetectionConfig(probe_timeout=timedelta(seconds=1)).probe_timeout == 1.0
+    assert CongestionConfig(min_rtt_window=timedelta(seconds=5)).min_rtt_window == 5.0
+    with pytest.raises(ConfigError, match="peer_timeout"):
+        config.replace(peer_timeout=timedelta(seconds=0))
+
+
+@pytest.mark.parametrize("kind", [NodeConfig, *SECTIONS.values()])
+def test_the_declared_signature_of_a_constructor_names_all_fields(kind: type) -> None:
+    declared = inspect.getsource(kind).partition("def __init__(")[2].partition("-> None")[0]
+    names = re.findall(r"(\w+): [^=]+ = \.\.\.", declared)
+    assert names == [each.name for each in dataclasses.fields(kind)] or not declared
 
 
 def test_a_config_file_changes_only_the_settings_in_it(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,23 @@ def test_a_key_owned_by_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(path, 65534, 65534)
     with pytest.raises(KeyFileError, match="belongs to"):
         ClusterKey.load(path)
+
+
+def test_a_key_from_the_environment_is_taken_out_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPEVINE_KEY", f" {SECRET}\n")
+    assert ClusterKey.from_env() == ClusterKey(bytes.fromhex(SECRET))
+    environment = [sys.executable, "-c", "import os; print('GRAPEVINE_KEY' in os.environ)"]
+    assert subprocess.check_output(environment) == b"False\n"
+    with pytest.raises(KeyFileError, match="GRAPEVINE_KEY: not set"):
+        ClusterKey.from_env()
+
+
+@pytest.mark.parametrize("text", ["", SECRET[:-2], SECRET + "00", "c0ffee" + "g" * 58])
+def test_an_invalid_key_in_the_environment_is_deleted_too_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("CLUSTER_SECRET", text)
+    with pytest.raises(KeyFileError, match="CLUSTER_SECRET: expected 64 hex digits") as caught:
+        ClusterKey.from_env("CLUSTER_SECRET")
+    assert "c0ffee" not in str(caught.value)
+    assert "CLUSTER_SECRET" not in os.environ

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -348,3 +350,43 @@ def test_a_system_without_pktinfo_is_logged_and_the_node_runs(
 
     run(main())
     assert "which of its addresses was dialed" in caplog.text
+
+
+@contextlib.contextmanager
+def used_port() -> Iterator[int]:
+    """A UDP port of loopback that is in use, with 64 valid ports above it."""
+    with contextlib.ExitStack() as held:
+        while True:
+            sock = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.bind(("127.0.0.1", 0))
+            if (port := sock.getsockname()[1]) < 65_000:
+                yield port
+                return
+
+
+def test_a_range_binds_the_first_free_port(run: Run[Any]) -> None:
+    async def main() -> None:
+        with used_port() as used:
+            ours = await UdpSocket.open(f"127.0.0.1:{used}-{used + 63}")
+            assert used < ours.address.port <= used + 63
+            taken = range(used, ours.address.port + 1)
+            theirs = await UdpSocket.open(f"127.0.0.1:{used}-{used + 63}")
+            assert theirs.address.port not in taken
+            ours.close()
+            theirs.close()
+
+    run(main())
+
+
+def test_a_range_of_used_ports_is_named_with_its_cause(run: Run[Any]) -> None:
+    async def main() -> None:
+        with used_port() as used, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            with contextlib.suppress(OSError):  # in use already
+                sock.bind(("127.0.0.1", used + 1))
+            ports = f"127.0.0.1:{used}-{used + 1}"
+            with pytest.raises(
+                BindError, match=f"cannot bind {ports}: all of these ports are in use"
+            ):
+                await UdpSocket.open(ports)
+
+    run(main())
