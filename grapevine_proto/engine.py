@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final, assert_never
 
 from grapevine_proto import stats
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
 from grapevine_proto.config.validate import BytesLike, payload_bytes
 from grapevine_proto.crypto.identity import Identity
@@ -52,6 +53,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import (
     BumpEpoch,
     CountDrop,
@@ -68,6 +70,7 @@ from grapevine_proto.overlay.effects import (
     Shutdown,
     UpdateRecord,
 )
+from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.store.message_store import SavedStream
 from grapevine_proto.publisher import Publisher, SignedBatch
@@ -140,22 +143,19 @@ class Engine:
     ) -> None:
         if not config.keys:
             raise ConfigError("keys", "no cluster key: without one no node starts")
-        self.config = config
+        self._config = live = LiveConfig(config)
         self._identity = identity = Identity(state.seed)
         self._overlay = Overlay(
-            config,
-            identity,
-            state.epoch,
-            address,
-            rng,
+            OverlayContext(live, identity, rng),
+            LocalRecord(live, identity, state.epoch, address),
+            state.streams,
+            state.peers,
             now,
-            streams=state.streams,
-            known_addresses=state.peers,
         )
         self._transport = Transport(
-            config, identity, self._overlay, rng=rng, entropy=entropy, now=now
+            live, identity, self._overlay, rng=rng, entropy=entropy, now=now
         )
-        self._publisher = Publisher(config, identity, state.epoch, self._transport)
+        self._publisher = Publisher(live, identity, state.epoch, self._transport)
         self._events: list[Event] = []
         self._stop_reason: str | None = None
         self._delivered = 0
@@ -356,10 +356,9 @@ class Engine:
         config = config.replace(**{name: getattr(self.config, name) for name in fixed})
         if not config.keys:
             raise ConfigError("keys", "no cluster key: without one no node runs")
-        self.config = config
-        self._publisher.reconfigure(config)
-        self._on_events(self._transport.reconfigure(config, now), now)
-        self._apply_effects(self._overlay.reconfigure(config, now), now)
+        self._config.replace(config)
+        self._on_events(self._transport.reconfigure(now), now)
+        self._apply_effects(self._overlay.reconfigure(now), now)
         return fixed
 
     # --- transport events -----------------------------------------------------------------------
@@ -382,9 +381,9 @@ class Engine:
         match event:
             case MessageIn(link, _, message):
                 peer_id = link.peer_id
-                work_before = overlay.work_units
+                work_before = overlay.work.units
                 self._apply_effects(overlay.handle(message, peer_id, now), now)
-                cost = overlay.work_units - work_before
+                cost = overlay.work.units - work_before
                 if cost and not isinstance(message, Repair):  # which this node requested
                     self._on_events(transport.charge_work(peer_id, cost, now), now)
             case DirectMessageIn(link, _, message):
@@ -613,6 +612,11 @@ class Engine:
         return events
 
     # --- look -----------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> NodeConfig:
+        """The settings in effect."""
+        return self._config.current
 
     @property
     def peer_id(self) -> PeerId:

@@ -30,7 +30,7 @@ import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId, PeerId
@@ -48,6 +48,8 @@ from grapevine_proto.wire.signed import (
 BATCH_GROWTH_S: Final = 0.1  # for which a batch grows while no link has a token for it
 TRACKED_RUMORS_LIMIT: Final = 65_536  # more than the message store holds per origin; 200 bytes each
 DIGEST_SETTLE_S: Final = 2.5  # digests omit streams that changed in the last 2 s
+
+MAX_BATCH_BYTES: Final = codec.max_payload_bytes(RUMORS_MESSAGE_BYTES)
 
 RumorKey = tuple[int, int]  # epoch, first sequence
 
@@ -70,8 +72,7 @@ class Batch:
     """Messages that will share the next signature and the same attributes. Open while it holds any: since
     `opened_at`. The caller checks `fits` before `add`."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
+    def __init__(self) -> None:
         self.opened_at = math.inf
         self.attributes = b""  # encoded, of the messages in it
         self._messages: list[Message] = []
@@ -85,8 +86,8 @@ class Batch:
         """What its payloads count in a rumor."""
         return self._size_bytes
 
-    def fits(self, payload: bytes, attributes: bytes = b"") -> bool:
-        """Whether `payload` may join; the first always may."""
+    def fits(self, payload: bytes, limit_bytes: int, attributes: bytes = b"") -> bool:
+        """Whether `payload` may join a batch of at most `limit_bytes`; the first always may."""
         if not self._messages:
             return True
         if attributes != self.attributes:
@@ -94,7 +95,7 @@ class Batch:
         if is_pulled(len(payload)) or is_pulled(len(self._messages[0].payload)):
             return False
         size_bytes = self._size_bytes + counted_payload_bytes(len(payload))
-        limit_bytes = self.limit_bytes - len(attributes)
+        limit_bytes -= len(attributes)
         return size_bytes <= limit_bytes and len(self._messages) < MAX_PAYLOADS_PER_MESSAGE
 
     def add(self, message: Message, now: float, attributes: bytes = b"") -> None:
@@ -150,23 +151,18 @@ class Publisher:
     epochs; `unacked` may be read."""
 
     def __init__(
-        self, config: NodeConfig, identity: Identity, epoch: int, transport: Transport
+        self, config: LiveConfig, identity: Identity, epoch: int, transport: Transport
     ) -> None:
         self._config = config
         self._identity = identity
         self._links = transport.links
         self._sequence = 0
         self._direct_sequence = 0
-        self._batch = Batch(_batch_limit(config))
+        self._batch = Batch()
         self._flush_at = math.inf
         self.unacked = UnackedBroadcasts()
         self.epoch = epoch
         self.broadcasts = 0
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        """Applies new settings from the next payload on."""
-        self._config = config
-        self._batch.limit_bytes = _batch_limit(config)
 
     def start_epoch(self, epoch: int, now: float) -> list[SignedBatch]:
         """Begins new streams; returns what was batched under the epoch before."""
@@ -180,14 +176,16 @@ class Publisher:
     def broadcast(self, payload: bytes, now: float, attributes: bytes = b"") -> Accepted:
         """Accepts a payload for all members, in a rumor with these encoded attributes."""
         is_alone = is_pulled(len(payload))  # small ones in its batch would wait to be pulled
-        due = self.flush(now) if is_alone or not self._batch.fits(payload, attributes) else []
+        limit_bytes = min(self._config.current.batch_bytes, MAX_BATCH_BYTES)
+        can_join = not is_alone and self._batch.fits(payload, limit_bytes, attributes)
+        due = [] if can_join else self.flush(now)
         topic = parse_rumor_attributes(attributes).topic if attributes else ""
         message = self.next_message(payload, now, topic)
         if is_alone:
             due.append(self.sign([message], attributes, now))
         else:
             self._batch.add(message, now, attributes)
-            self._flush_at = min(self._flush_at, now + self._config.batch_delay)
+            self._flush_at = min(self._flush_at, now + self._config.current.batch_delay)
         return Accepted(message.id, due)
 
     def next_message(self, payload: bytes, now: float, topic: str = "") -> Message:
@@ -212,7 +210,7 @@ class Publisher:
         """Signs messages with consecutive sequences as one rumor with these encoded attributes, which is
         unacknowledged from now on."""
         payloads = tuple(message.payload for message in messages)
-        cluster, first = self._config.cluster, messages[0].id.sequence
+        cluster, first = self._config.current.cluster, messages[0].id.sequence
         rumor = Rumor.signed(
             self._identity, cluster, self.epoch, first, payloads, attributes=attributes
         )
@@ -240,7 +238,7 @@ class Publisher:
         if not self._batch:
             return False
         opened_at = self._batch.opened_at
-        if now < opened_at + self._config.batch_delay:
+        if now < opened_at + self._config.current.batch_delay:
             return False
         if not self._links or now >= opened_at + SLOW_PEER_AFTER_S:
             return True
@@ -259,9 +257,9 @@ class Publisher:
             self._flush_at = math.inf
             return
         opened_at = self._batch.opened_at
-        waits = (self._config.batch_delay, BATCH_GROWTH_S, SLOW_PEER_AFTER_S)
+        waits = (self._config.current.batch_delay, BATCH_GROWTH_S, SLOW_PEER_AFTER_S)
         due_at = min((opened_at + s for s in waits if opened_at + s > now), default=now)
-        if due_at > opened_at + self._config.batch_delay:
+        if due_at > opened_at + self._config.current.batch_delay:
             due_at = min(due_at, *(link.next_send_at(now) for link in self._links.values()))
         self._flush_at = due_at
 
@@ -276,7 +274,3 @@ class Publisher:
     def _can_any_send(self, now: float) -> bool:
         coalescer = self._links.coalescer
         return any(coalescer.can_send_now(link, now) for link in self._links.values())
-
-
-def _batch_limit(config: NodeConfig) -> int:
-    return min(config.batch_bytes, codec.max_payload_bytes(RUMORS_MESSAGE_BYTES))

@@ -138,6 +138,9 @@ class MemberTable:
     def get(self, peer_id: PeerId) -> Member | None:
         return self._members.get(peer_id)
 
+    def __contains__(self, peer_id: object) -> bool:
+        return peer_id in self._members
+
     def __len__(self) -> int:
         return len(self._members)
 

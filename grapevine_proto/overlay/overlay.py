@@ -13,20 +13,17 @@ changed, they are generated one by one: the caller performs each before it takes
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, assert_never
 
-from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.overlay.broadcast.broadcast import Broadcast
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, InternalError
+from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.membership.membership import Membership
-from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.store.message_store import MemberRun, MessageStore, SavedStream
-from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.overlay.store.message_store import MessageStore, SavedStream
 from grapevine_proto.overlay.sync.antientropy import AntiEntropy
 from grapevine_proto.overlay.trace.trace import Tracing
 from grapevine_proto.wire.messages import (
@@ -61,78 +58,35 @@ ERROR_PAUSE_S: Final = 0.5  # before the components that met an error have anoth
 
 
 class Overlay:
-    """Decides among many members. The components are public for reading. They are created in the order
-    in which they draw from `rng`."""
+    """Decides among many members. The components are public for reading. Each is created after those that it
+    uses, so none needs a callback into a later one."""
 
     def __init__(
         self,
-        config: NodeConfig,
-        identity: Identity,
-        epoch: int,
-        address: Address,
-        rng: random.Random,
-        now: float,
-        *,
+        context: OverlayContext,
+        local_record: LocalRecord,
         streams: tuple[SavedStream, ...],
         known_addresses: tuple[tuple[PeerId, Address], ...],
+        now: float,
     ) -> None:
+        """`streams` and `known_addresses`: what an earlier run kept."""
         self._is_leaving = False
         self._retry_at = -math.inf  # not before: a component met an error
-        self.peers = PeerTable(config.limits.sessions + config.max_peers)
-        self.signatures = Verifier(config)
-        self.store = MessageStore(config, self.signatures, streams, now, run_of=self._run_of)
-        self.membership = Membership(
-            config,
-            identity,
-            epoch,
-            address,
-            self.peers,
-            self.store,
-            rng,
-            now,
-            is_in_use=self._is_in_use,
-            verifier=self.signatures,
-        )
+        self.work = context.work
+        self.verifier = context.verifier
+        self.peers = context.peers
+        self.store = MessageStore(context, streams, now)
+        self.tracing = Tracing(context)
+        self.dissemination = Broadcast(context, self.store, self.tracing.reverse_paths, now)
+        self.membership = Membership(context, local_record, self.store, self.dissemination, now)
         self.membership.dialer.remember(known_addresses, now)
-        members = self.membership.members
-        self.tracing = Tracing(config, identity, self.peers, members, self.signatures, rng)
-        self.dissemination = Broadcast(
-            config,
-            identity.peer_id,
-            self.peers,
-            members,
-            self.store,
-            self.signatures,
-            self.tracing.reverse_paths,
-            rng,
-            now,
-        )
-        self.antientropy = AntiEntropy(
-            config,
-            self.peers,
-            self.store,
-            rng,
-            self.dissemination.accept,
-            now,
-            random_unlinked=self.membership.evictor.random_unlinked,
-        )
+        self.antientropy = AntiEntropy(context, self.store, self.dissemination, now)
 
-    def _run_of(self, peer_id: PeerId) -> MemberRun | None:
-        """The run of a member according to its record; None: it is not known as a member."""
-        member = self.membership.members.get(peer_id)
-        if member is None:
-            return None
-        return MemberRun(member.record.epoch, member.epoch_known_at, member.earlier_epoch)
-
-    def _is_in_use(self, peer_id: PeerId, now: float) -> bool:
-        return self.dissemination.is_in_use(peer_id, now)
-
-    def reconfigure(self, config: NodeConfig, now: float) -> Iterator[Effect]:
-        """Applies new settings."""
-        self.signatures.reconfigure(config)
-        yield from self.dissemination.reconfigure(config, now)
-        self.antientropy.reconfigure(config, now)
-        yield from self.membership.reconfigure(config, now)
+    def reconfigure(self, now: float) -> Iterator[Effect]:
+        """The settings in the context changed."""
+        yield from self.dissemination.reconfigure(now)
+        self.antientropy.reconfigure(now)
+        yield from self.membership.reconfigure(now)
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -165,11 +119,6 @@ class Overlay:
         self.antientropy.on_fragment(peer_id, now)
         if is_linked:
             self.dissemination.puller.on_fragment(peer_id, now)
-
-    @property
-    def work_units(self) -> int:
-        """The cost of all messages so far, in the units of `grapevine_proto.work`."""
-        return self.signatures.work + self.store.work
 
     # --- links ----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.dial_purpose import LINK, DialPurpose
 from grapevine_proto.errors import Dropped, DropReason
@@ -46,7 +46,7 @@ class Handshakes:
 
     def __init__(
         self,
-        config: NodeConfig,
+        config: LiveConfig,
         identity: Identity,
         *,
         is_expelled: Callable[[PeerId, float], bool] | None = None,
@@ -63,17 +63,18 @@ class Handshakes:
         self._internal_errors: list[DialError] = []  # for the owner to end those dials
         self._responder = Responder(
             identity,
-            config.keys,
-            config.cluster,
-            config.limits,
-            config.denied,
+            config.current.keys,
+            config.current.cluster,
+            config.current.limits,
+            config.current.denied,
             is_expelled=is_expelled,
             entropy=entropy,
             now=now,
         )
 
-    def reconfigure(self, config: NodeConfig, now: float) -> None:
-        self._config = config
+    def reconfigure(self, now: float) -> None:
+        """Settings changed: sessions that they forbid and that are not confirmed yet end."""
+        config = self._config.current
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
 
     # --- ours -----------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ class Handshakes:
     @property
     def can_dial(self) -> bool:
         """Whether another dial may begin."""
-        return len(self._dials) < self._config.limits.dials
+        return len(self._dials) < self._config.current.limits.dials
 
     def dial(
         self,
@@ -100,14 +101,14 @@ class Handshakes:
         """Dials `address`; a peer that proves the cluster key receives our `record`."""
         initiator = Initiator(
             self._identity,
-            self._config.keys[0],
-            self._config.cluster,
+            self._config.current.keys[0],
+            self._config.current.cluster,
             address,
             record,
             expected=expected,
             purpose=purpose,
             max_hellos=max_hellos,
-            timeout_s=self._config.connection_timeout,
+            timeout_s=self._config.current.connection_timeout,
             entropy=self._entropy,
             rng=self._rng,
             now=now,

@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.timers import TimerQueue
@@ -75,7 +75,7 @@ class LinkTable(Mapping[PeerId, Link]):
     like them. Driven by packets, by what is queued, and by `deadline`."""
 
     def __init__(
-        self, config: NodeConfig, our_id: PeerId, *, entropy: Callable[[int], bytes]
+        self, config: LiveConfig, our_id: PeerId, *, entropy: Callable[[int], bytes]
     ) -> None:
         self._config = config
         self._our_id = our_id
@@ -85,7 +85,7 @@ class LinkTable(Mapping[PeerId, Link]):
         self._indexed_sessions: dict[Link, tuple[bytes, ...]] = {}  # the sessions that find it
         self._by_address: dict[Address, Link] = {}
         self._closed: dict[bytes, _ClosedLink] = {}  # by session, the oldest first
-        self._reassembly_budget = ReassemblyBudget(config.limits.reassembly_bytes)
+        self._reassembly_budget = ReassemblyBudget(config.current.limits.reassembly_bytes)
         self._dirty: dict[Link, None] = {}  # those that something has happened to
         self._timers: TimerQueue[Link] = TimerQueue()  # when others have something to send
         self._leave_messages: list[bytes] = []
@@ -95,12 +95,12 @@ class LinkTable(Mapping[PeerId, Link]):
         self._internal_errors: list[LinkError] = []  # for the owner to end those links
         self.closed_links_evicted = 0  # closed links forgotten before their time, for want of room
         self.is_leaving = False
-        self.peer_limits = PeerLimitTable(config.rate_limit, self._links)
-        self.coalescer = RumorCoalescer(config.limits, RUMORS_MESSAGE_BYTES, our_id)
+        self.peer_limits = PeerLimitTable(config.current.rate_limit, self._links)
+        self.coalescer = RumorCoalescer(config.current.limits, RUMORS_MESSAGE_BYTES, our_id)
 
-    def reconfigure(self, config: NodeConfig, now: float) -> None:
-        self._config = config
-        self.peer_limits.reconfigure(config.rate_limit, now)
+    def reconfigure(self, now: float) -> None:
+        """Settings changed: the limits of all peers follow."""
+        self.peer_limits.reconfigure(self._config.current.rate_limit, now)
         for peer_id, link in self._links.items():
             limits = self.peer_limits.get(peer_id)
             if limits is not None:
@@ -172,11 +172,11 @@ class LinkTable(Mapping[PeerId, Link]):
         return Link(
             established,
             limits.bucket,
-            self._config.limits,
+            self._config.current.limits,
             now,
             send_limit=self._send_limit_of(established.record.peer_id, now),
-            congestion=self._config.congestion,
-            max_message_bytes=self._config.max_message_size,
+            congestion=self._config.current.congestion,
+            max_message_bytes=self._config.current.max_message_size,
             reassembly_budget=self._reassembly_budget,
             entropy=self._entropy,
         )
@@ -213,7 +213,7 @@ class LinkTable(Mapping[PeerId, Link]):
         link = Link(
             established,
             limits.bucket,
-            self._config.limits,
+            self._config.current.limits,
             now,
             max_message_bytes=0,  # whatever it says is heard for the length of a Close
             reassembly_budget=self._reassembly_budget,

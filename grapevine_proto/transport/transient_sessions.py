@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
 from grapevine_proto.transport.link.link import Link
@@ -45,7 +45,7 @@ class TransientSessions:
     """Live short sessions by peer, and what waits for others. `refused` counts sessions for which there
     was no room, `send_drops` messages that found none or waited in vain."""
 
-    def __init__(self, config: NodeConfig, links: LinkTable) -> None:
+    def __init__(self, config: LiveConfig, links: LinkTable) -> None:
         self._config = config
         self._links = links
         self._sessions: dict[PeerId, Link] = {}
@@ -53,13 +53,10 @@ class TransientSessions:
         self.refused = 0
         self.send_drops = 0
 
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
-
     @property
     def _limit(self) -> int:
-        limits = self._config.limits
-        return min(limits.transient_sessions, limits.sessions - self._config.max_peers)
+        limits = self._config.current.limits
+        return min(limits.transient_sessions, limits.sessions - self._config.current.max_peers)
 
     def __len__(self) -> int:
         """How many are live or being opened."""
@@ -104,7 +101,7 @@ class TransientSessions:
         """Keep a message until the session is open; False: there is no room, and it is counted."""
         queue = self._pending.get(peer_id, [])
         size_bytes = sum(len(each.plaintext) for each in queue) + len(pending.plaintext)
-        limits = self._config.limits
+        limits = self._config.current.limits
         is_full = len(queue) >= limits.queue_messages or size_bytes > limits.queue_bytes
         if queue and is_full:
             self.send_drops += 1

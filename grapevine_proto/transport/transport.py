@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, Protocol, assert_never
 
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.dial_purpose import LINK, TRANSIENT, DialPurpose
 from grapevine_proto.errors import Dropped, DropReason, Offense, format_error
@@ -163,7 +163,7 @@ class Transport:
 
     def __init__(
         self,
-        config: NodeConfig,
+        config: LiveConfig,
         identity: Identity,
         overlay: OverlayView,
         *,
@@ -190,12 +190,11 @@ class Transport:
         self._tick_at = self._reap_at = now
         self._internal_error_reported_at = -math.inf
 
-    def reconfigure(self, config: NodeConfig, now: float) -> Iterator[TransportEvent]:
-        """Applies new settings; sessions whose key or peer is no longer allowed end."""
-        self._config = config
-        self.handshakes.reconfigure(config, now)
-        self.links.reconfigure(config, now)
-        self.transients.reconfigure(config)
+    def reconfigure(self, now: float) -> Iterator[TransportEvent]:
+        """Settings changed: sessions whose key or peer is no longer allowed end."""
+        config = self._config.current
+        self.handshakes.reconfigure(now)
+        self.links.reconfigure(now)
         for peer_id, link in list(self.links.items()):
             if link.session.key not in config.keys:
                 yield from self.disconnect(
@@ -465,7 +464,7 @@ class Transport:
     def _is_admission_closed(self, established: EstablishedSession, now: float) -> bool:
         """Whether this node is leaving. Raises Dropped: DENIED, MISCONDUCT."""
         peer_id = established.record.peer_id
-        if peer_id in self._config.denied:
+        if peer_id in self._config.current.denied:
             raise Dropped(DropReason.DENIED)
         if self.links.peer_limits.is_expelled(peer_id, now):
             raise Dropped(DropReason.MISCONDUCT)

@@ -31,37 +31,37 @@ def message(sequence: int, payload: bytes) -> Message:
 
 
 def test_it_is_open_from_the_first_payload_until_it_is_closed() -> None:
-    bundle = Batch(100)
-    assert bundle.opened_at == math.inf
-    bundle.add(message(1, b"one"), 5.0)
-    bundle.add(message(2, b"two"), 6.0)
-    assert (len(bundle), bundle.opened_at) == (2, 5.0)
-    assert [each.payload for each in bundle.drain()] == [b"one", b"two"]
-    assert (len(bundle), bundle.opened_at, bundle.drain()) == (0, math.inf, [])
+    batch = Batch()
+    assert batch.opened_at == math.inf
+    batch.add(message(1, b"one"), 5.0)
+    batch.add(message(2, b"two"), 6.0)
+    assert (len(batch), batch.opened_at) == (2, 5.0)
+    assert [each.payload for each in batch.drain()] == [b"one", b"two"]
+    assert (len(batch), batch.opened_at, batch.drain()) == (0, math.inf, [])
 
 
 def test_one_payload_may_be_larger_than_the_limit_but_then_it_is_alone() -> None:
-    bundle = Batch(10)
-    assert bundle.fits(bytes(100))
-    bundle.add(message(1, bytes(100)), 0.0)
-    assert not bundle.fits(b"")
+    batch = Batch()
+    assert batch.fits(bytes(100), 10)
+    batch.add(message(1, bytes(100)), 0.0)
+    assert not batch.fits(b"", 10)
 
 
 def test_it_holds_no_more_payloads_than_a_rumor_may() -> None:
-    bundle = Batch(2**20)
+    batch = Batch()
     for sequence in range(1, MAX_PAYLOADS_PER_MESSAGE + 1):
-        assert bundle.fits(b"")
-        bundle.add(message(sequence, b""), 0.0)
-    assert not bundle.fits(b"")
+        assert batch.fits(b"", 2**20)
+        batch.add(message(sequence, b""), 0.0)
+    assert not batch.fits(b"", 2**20)
 
 
 @given(st.integers(1, 2000), st.lists(st.integers(0, 400), max_size=60))
 def test_what_fits_never_comes_to_more_than_the_limit(limit: int, sizes: list[int]) -> None:
-    bundle = Batch(limit)
+    batch = Batch()
     for sequence, size in enumerate(sizes, 1):
-        if bundle.fits(bytes(size)):
-            bundle.add(message(sequence, bytes(size)), 0.0)
-    taken = [counted_payload_bytes(len(each.payload)) for each in bundle.drain()]
+        if batch.fits(bytes(size), limit):
+            batch.add(message(sequence, bytes(size)), 0.0)
+    taken = [counted_payload_bytes(len(each.payload)) for each in batch.drain()]
     assert sum(taken) <= limit or len(taken) == 1
 
 
@@ -78,7 +78,7 @@ def test_a_broadcast_is_unacknowledged_until_a_peer_acknowledges_it() -> None:
     pair = Pair()
     assert pair.one.unacknowledged == 0
     pair.one.broadcast(b"hello", pair.now)
-    assert pair.one.unacknowledged == 1  # in the bundle
+    assert pair.one.unacknowledged == 1  # in the batch
     pair.exchange()
     assert pair.received(pair.other) == [b"hello"]
     assert pair.one.unacknowledged == 1  # delivered, but not yet acknowledged

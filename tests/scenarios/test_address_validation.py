@@ -140,7 +140,7 @@ def test_without_check_budget_a_rumor_is_withheld_and_sent_later() -> None:
     pair = Pair()
     authentic = rumor_of(1, 1)
     pair.inject(push(authentic))
-    verifier = pair.other._overlay.signatures
+    verifier = pair.other._overlay.verifier
     unsigned = replace(authentic, signature=b"")
     while verifier.check(unsigned, pair.one.peer_id, pair.now) is DropReason.BAD_SIGNATURE:
         pass
@@ -154,7 +154,7 @@ def test_unverified_rumors_of_one_origin_are_limited_by_its_budget(
     checked: list[tuple[PeerId, int]],
 ) -> None:
     pair = Pair(rate_limit=RateLimitConfig(capacity=10_000))
-    while pair.other._overlay.signatures.allow_origin(pair.one.peer_id, pair.now):
+    while pair.other._overlay.verifier.allow_origin(pair.one.peer_id, pair.now):
         pass
     pair.inject(push(rumor_of(1, 1)))
     assert pair.received(pair.other) == []

@@ -9,7 +9,7 @@ import pytest
 from grapevine_proto import work
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import RateLimited, StandingChanged
-from grapevine_proto.overlay.store.verification import SENDER_RECORDS_BURST
+from grapevine_proto.overlay.verification import SENDER_RECORDS_BURST
 from grapevine_proto.transport.peer_limits import WORK_PER_TOKEN
 from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, RUMORS_PER_MESSAGE_LIMIT
 from grapevine_proto.wire import codec
@@ -97,7 +97,7 @@ def test_records_are_charged_to_their_sender_in_every_message_kind(
     wrap: Callable[[tuple[PeerRecord, ...]], Records | Close | Heartbeat],
 ) -> None:
     cluster = Cluster(3)
-    verifier = cluster[VICTIM]._overlay.signatures
+    verifier = cluster[VICTIM]._overlay.verifier
     before = verifier._record_limiter._buckets.get((cluster[MALICIOUS].peer_id,))
     used = 0.0 if before is None else SENDER_RECORDS_BURST - before.available(cluster.now)
     cluster.say(MALICIOUS, VICTIM, wrap((record(1000), record(1001))))

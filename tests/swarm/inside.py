@@ -18,13 +18,13 @@ from grapevine_proto.ids import Address
 from grapevine_proto.overlay.broadcast.ihave import MISSING_LIMIT, UNANNOUNCED_LIMIT
 from grapevine_proto.overlay.broadcast.large_messages import PULLS_LIMIT as ANNOUNCED_LIMIT
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.overlay.store.verification import LIMITER_KEYS_LIMIT
 from grapevine_proto.overlay.swim.indirect_probes import INDIRECT_PROBES_LIMIT
 from grapevine_proto.overlay.swim.suspicion_table import SUSPICIONS_LIMIT
 from grapevine_proto.overlay.topology.dialer import PREFERRED_LIMIT
 from grapevine_proto.overlay.trace.reverse_paths import ROUTES_LIMIT, UNACKED_BATCHES_LIMIT
 from grapevine_proto.overlay.trace.trace import TRACES_LIMIT
 from grapevine_proto.overlay.transmit_queue import UPDATES_LIMIT
+from grapevine_proto.overlay.verification import LIMITER_KEYS_LIMIT
 from grapevine_proto.sim import SimulatedNode, Simulation
 from grapevine_proto.transport.handshake.responder import UNCONFIRMED_SESSIONS_LIMIT
 from grapevine_proto.transport.link_table import CLOSED_SESSIONS_LIMIT
@@ -78,7 +78,7 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "ids to announce", len(lazy_push._unannounced), UNANNOUNCED_LIMIT
     yield "missing ids", len(lazy_push._missing), MISSING_LIMIT
     yield "rumors to pull", len(engine._overlay.dissemination.puller._pulls), ANNOUNCED_LIMIT
-    verifier = engine._overlay.signatures
+    verifier = engine._overlay.verifier
     for each in (verifier._sender_limiter, verifier._pair_limiter, verifier._origin_limiter):
         yield "signature budgets", len(each._buckets), LIMITER_KEYS_LIMIT
     yield "traces", len(engine._overlay.tracing._traces), TRACES_LIMIT

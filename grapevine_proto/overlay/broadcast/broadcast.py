@@ -22,12 +22,10 @@ Invariants:
 from __future__ import annotations
 
 import math
-import random
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, assert_never
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Message, MessagesUnsupported, Via
 from grapevine_proto.ids import MessageId, PeerId
@@ -44,13 +42,12 @@ from grapevine_proto.overlay.broadcast.large_messages import (
 from grapevine_proto.overlay.broadcast.near_peers import MIN_HOPS_LIMIT, NearPeers
 from grapevine_proto.overlay.broadcast.plumtree import Plumtree
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Emit, Send
-from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.store.message_cache import RumorKey, rumor_key
 from grapevine_proto.overlay.store.message_store import STORE_TICK_S, MessageStore
 from grapevine_proto.overlay.store.ranges import merge
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
 from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
 from grapevine_proto.topics import TopicPatterns
@@ -92,27 +89,19 @@ class Broadcast:
     """
 
     def __init__(
-        self,
-        config: NodeConfig,
-        our_id: PeerId,
-        peers: PeerTable,
-        members: MemberTable,
-        store: MessageStore,
-        verifier: Verifier,
-        reverse_paths: ReversePaths,
-        rng: random.Random,
-        now: float,
+        self, context: OverlayContext, store: MessageStore, reverse_paths: ReversePaths, now: float
     ) -> None:
-        self._config = config
-        self._peers = peers
+        self._context = context
+        self._config = context.config
+        self._peers = context.peers
+        self._verifier = context.verifier
         self._store = store
-        self._verifier = verifier
         self._reverse_paths = reverse_paths
-        self._rng = rng
-        self._near_peers = NearPeers(config, our_id, peers, members, rng)
-        self._strategy = _make_strategy(config, self._near_peers, rng)
-        self.lazy_push = LazyPush(config, peers, self._near_peers, store, self._strategy)
-        self.puller = LargePuller(peers, self._near_peers, store)
+        self._near_peers = NearPeers(context)
+        self._strategy_name = context.config.current.strategy
+        self._strategy = _make_strategy(context, self._near_peers)
+        self.lazy_push = LazyPush(context, self._near_peers, store, self._strategy)
+        self.puller = LargePuller(context, self._near_peers, store)
         self._unclaimed: dict[
             RumorKey, int
         ] = {}  # own rumors that were only announced, and their sizes
@@ -120,7 +109,7 @@ class Broadcast:
             RumorKey, int
         ] = {}  # own rumors sent to no peer, and their number of payloads
         self._doubtful: OrderedDict[RumorKey, _Claim] = OrderedDict()
-        self._topics = TopicPatterns(config.topics)
+        self._topics = TopicPatterns(context.config.current.topics)
         self._subscribed: tuple[str, ...] = ()  # patterns besides those of the configuration
         self._tick_at = now + STORE_TICK_S
         self.conflicts = 0  # second contents under one ID
@@ -131,26 +120,24 @@ class Broadcast:
         self.expired = 0  # messages that arrived after their expiry
         self.unsupported = 0  # messages that are relayed and not delivered
 
-    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        """Apply `config`, possibly with another strategy."""
-        effects: list[Effect] = []
-        self._near_peers.reconfigure(config)
-        if config.strategy != self._config.strategy:
-            effects += self._strategy.stop()
-            self._strategy = _make_strategy(config, self._near_peers, self._rng)
+    def reconfigure(self, now: float) -> list[Effect]:
+        """Settings changed, possibly the strategy."""
+        if self._config.current.strategy == self._strategy_name:
+            effects = self._strategy.reconfigure(now)
+        else:
+            self._strategy_name = self._config.current.strategy
+            effects = self._strategy.stop()
+            self._strategy = _make_strategy(self._context, self._near_peers)
             self.lazy_push.set_strategy(self._strategy)
             effects += self._strategy.start(now)
-        else:
-            effects += self._strategy.reconfigure(config, now)
-        self._config = config
-        self.lazy_push.reconfigure(config)
+        self.lazy_push.reconfigure()
         self.subscribe(self._subscribed)
         return effects
 
     def subscribe(self, patterns: Iterable[str]) -> None:
         """Deliver topics that one of these patterns or of `NodeConfig.topics` selects."""
         self._subscribed = tuple(patterns)
-        self._topics = TopicPatterns((*self._config.topics, *self._subscribed))
+        self._topics = TopicPatterns((*self._config.current.topics, *self._subscribed))
 
     @property
     def subscribers(self) -> Sequence[PeerId]:
@@ -404,7 +391,10 @@ class Broadcast:
         published_at = now - copy.age_ms / 1000
         is_younger = published_at > claim.published_at + MIN_AGE_DIFFERENCE_S
         is_nearer = copy.hops < DOUBTFUL_HOPS <= claim.hops
-        if not (is_younger or is_nearer) or copy.age_ms >= self._config.message_dedup_ttl * 1000:
+        if (
+            not (is_younger or is_nearer)
+            or copy.age_ms >= self._config.current.message_dedup_ttl * 1000
+        ):
             return []
         cache = self._store.cache
         if not cache.contains(key):
@@ -474,7 +464,7 @@ class Broadcast:
     ) -> DropReason | None:
         """Why `copy` is rejected; None to accept it. Cheapest checks first."""
         rumor = copy.rumor
-        if copy.age_ms >= self._config.message_dedup_ttl * 1000:
+        if copy.age_ms >= self._config.current.message_dedup_ttl * 1000:
             return DropReason.MESSAGE_EXPIRED
         rejection = self._store.admission_error(rumor.stream, sender, origin_is_linked, now)
         if rejection is None and not is_firsthand:
@@ -543,16 +533,16 @@ def _with_transit(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> R
     return RumorCopy(copy.rumor, hops, copy.age_ms + transit_ms)
 
 
-def _make_strategy(config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> Strategy:
-    """The strategy that `config` names."""
-    match config.strategy:
+def _make_strategy(context: OverlayContext, near_peers: NearPeers) -> Strategy:
+    """The strategy that the settings name."""
+    match context.config.current.strategy:
         case "flood":
-            return Flood(config, near_peers, rng)
+            return Flood(context, near_peers)
         case "plumtree":
-            return Plumtree(config, near_peers)
+            return Plumtree(context, near_peers)
         case "direct-mail":
             return DirectMail(near_peers)
         case "auto":
-            return Auto(config, near_peers)
+            return Auto(context, near_peers)
         case _:
-            return Epidemic(config, near_peers, rng)
+            return Epidemic(context, near_peers)

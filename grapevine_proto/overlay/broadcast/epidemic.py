@@ -13,14 +13,13 @@ Invariants:
 from __future__ import annotations
 
 import math
-import random
 from collections import OrderedDict
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.store.message_cache import RumorKey
 
@@ -41,32 +40,28 @@ class _HotRumor:
 class Epidemic(Strategy):
     """Pushes new rumors to random peers."""
 
-    def __init__(self, config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> None:
-        self._config = config
+    def __init__(self, context: OverlayContext, near_peers: NearPeers) -> None:
+        self._config = context.config
+        self._rng = context.rng
         self._near_peers = near_peers
-        self._rng = rng
         self._hot: OrderedDict[RumorKey, _HotRumor] = (
             OrderedDict()
         )  # by due time, as all have the same interval
         self.evicted = 0
 
-    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        self._config = config
-        return []
-
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
-        epidemic = self._config.epidemic
+        epidemic = self._config.current.epidemic
         if rumor.is_mailed or rumor.hops >= epidemic.hops:
             return PushPlan(())
         if rumor.sender is not None and self._rng.random() >= epidemic.forward_probability:
             return PushPlan(())
         holders = {rumor.origin} if rumor.sender is None else {rumor.origin, rumor.sender}
-        copies = min(self._config.fanout, epidemic.max_forwards)
+        copies = min(self._config.current.fanout, epidemic.max_forwards)
         targets = self._near_peers.choose(copies, exclude=holders)
         if len(targets) < epidemic.max_forwards:
             holders.update(targets)
             self._hot[rumor.key] = _HotRumor(
-                holders, len(targets), now + self._config.gossip_interval
+                holders, len(targets), now + self._config.current.gossip_interval
             )
             if len(self._hot) > HOT_RUMORS_LIMIT:
                 self._hot.popitem(last=False)
@@ -78,7 +73,7 @@ class Epidemic(Strategy):
         if hot is not None:
             hot.holders.add(peer_id)
             hot.copies_sent += 1
-            if hot.copies_sent >= self._config.epidemic.max_forwards:
+            if hot.copies_sent >= self._config.current.epidemic.max_forwards:
                 del self._hot[key]
 
     def on_duplicate(self, key: RumorKey, sender: PeerId, now: float) -> list[Effect]:
@@ -97,8 +92,8 @@ class Epidemic(Strategy):
                 pushes.append(Push(key, targets))
                 hot.holders.update(targets)
                 hot.copies_sent += 1
-                if hot.copies_sent < self._config.epidemic.max_forwards:
-                    hot.due_at = now + self._config.gossip_interval
+                if hot.copies_sent < self._config.current.epidemic.max_forwards:
+                    hot.due_at = now + self._config.current.gossip_interval
                     self._hot[key] = hot
         return pushes
 

@@ -16,13 +16,12 @@ Invariants:
 from __future__ import annotations
 
 import math
-import random
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.wire.messages import Graft, Prune, Subscribe
 
@@ -34,10 +33,10 @@ RESUBSCRIBE_INTERVALS: Final = 4  # gossip intervals
 class Flood(Strategy):
     """Pushes new rumors to the peers that subscribed here."""
 
-    def __init__(self, config: NodeConfig, near_peers: NearPeers, rng: random.Random) -> None:
-        self._config = config
+    def __init__(self, context: OverlayContext, near_peers: NearPeers) -> None:
+        self._config = context.config
+        self._rng = context.rng
         self._near_peers = near_peers
-        self._rng = rng
         self._subscriptions: dict[PeerId, None] = {}  # peers we subscribed to
         self._subscribers: dict[PeerId, None] = {}  # peers that subscribed here
         self._resubscribe_at = math.inf
@@ -54,7 +53,7 @@ class Flood(Strategy):
     # --- subscriptions --------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:
-        self._resubscribe_at = now + RESUBSCRIBE_INTERVALS * self._config.gossip_interval
+        self._resubscribe_at = now + RESUBSCRIBE_INTERVALS * self._config.current.gossip_interval
         return self._fill_subscriptions()
 
     def stop(self) -> list[Effect]:
@@ -62,7 +61,7 @@ class Flood(Strategy):
 
     def on_link_up(self, peer_id: PeerId, now: float) -> list[Effect]:
         self._subscribers.pop(peer_id, None)  # from an earlier session
-        limit = self._config.subscriptions
+        limit = self._config.current.subscriptions
         if peer_id in self._subscriptions:  # restarted: its subscriber table is empty
             return _send_subscribe([peer_id], subscribe=True)
         if len(self._subscriptions) < limit:
@@ -79,7 +78,7 @@ class Flood(Strategy):
         """The subscription to replace by `newcomer`, or `newcomer` itself to keep all. With
         `hub-and-spoke`, one of its zone.
         """
-        if self._config.distribution != "hub-and-spoke":
+        if self._config.current.distribution != "hub-and-spoke":
             return self._rng.choice(list(self._subscriptions))
         retained = self._near_peers.choose(
             len(self._subscriptions), candidates=[*self._subscriptions, newcomer]
@@ -94,7 +93,7 @@ class Flood(Strategy):
         return self._fill_subscriptions()
 
     def _fill_subscriptions(self) -> list[Effect]:
-        shortfall = self._config.subscriptions - len(self._subscriptions)
+        shortfall = self._config.current.subscriptions - len(self._subscriptions)
         chosen = (
             self._near_peers.choose(shortfall, exclude=self._subscriptions) if shortfall > 0 else []
         )
@@ -104,9 +103,8 @@ class Flood(Strategy):
         self._subscriptions[peer_id] = None
         return _send_subscribe([peer_id], subscribe=True)
 
-    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        self._config = config
-        surplus = list(self._subscriptions)[config.subscriptions :]
+    def reconfigure(self, now: float) -> list[Effect]:
+        surplus = list(self._subscriptions)[self._config.current.subscriptions :]
         for peer_id in surplus:
             del self._subscriptions[peer_id]
         return _send_subscribe(surplus, subscribe=False) + self._fill_subscriptions()
@@ -126,7 +124,7 @@ class Flood(Strategy):
     def advance(self, now: float) -> list[Push | Effect]:
         if now < self._resubscribe_at:
             return []
-        self._resubscribe_at = now + RESUBSCRIBE_INTERVALS * self._config.gossip_interval
+        self._resubscribe_at = now + RESUBSCRIBE_INTERVALS * self._config.current.gossip_interval
         return [*_send_subscribe(list(self._subscriptions), subscribe=True)]
 
     @property

@@ -32,14 +32,13 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import count, islice
 from typing import Final, NamedTuple
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import PeerId, StreamRange
 from grapevine_proto.overlay.broadcast.large_messages import is_large
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.requested_ranges import RequestedRanges
 from grapevine_proto.overlay.broadcast.strategy import Strategy
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import (
     RANGES_PER_MESSAGE_LIMIT,
@@ -125,15 +124,14 @@ class LazyPush:
 
     def __init__(
         self,
-        config: NodeConfig,
-        peers: PeerTable,
+        context: OverlayContext,
         near_peers: NearPeers,
         store: MessageStore,
         strategy: Strategy,
     ) -> None:
         """`strategy` determines how long to wait for pushes and receives `on_request_sent`."""
-        self._is_enabled = config.lazy_push
-        self._peers = peers
+        self._config = context.config
+        self._peers = context.peers
         self._near_peers = near_peers
         self._store = store
         self._strategy = strategy
@@ -158,9 +156,9 @@ class LazyPush:
         """Use the request delays of another strategy."""
         self._strategy = strategy
 
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._is_enabled = config.lazy_push
-        if not self._is_enabled:
+    def reconfigure(self) -> None:
+        """Settings changed: forget what is no longer announced or requested if lazy push is off."""
+        if not self._config.current.lazy_push:
             self._unannounced.clear()
             self._unannounced_mail.clear()
             self._unsorted_mail.clear()
@@ -185,7 +183,7 @@ class LazyPush:
         self, rumor: Rumor, holders: Iterable[PeerId], now: float, *, is_mailed: bool = False
     ) -> None:
         """Schedule the announcement of a new `rumor` to near peers outside `holders`."""
-        if not self._is_enabled:
+        if not self._config.current.lazy_push:
             return
         if is_mailed:  # announced much later, so it is merged when first needed
             self._unsorted_mail.append((rumor, tuple(holders)))
@@ -224,7 +222,7 @@ class LazyPush:
         """Announce recent rumors to a newly linked peer: other peers know them, and no digest
         covers them yet.
         """
-        if not self._is_enabled:
+        if not self._config.current.lazy_push:
             return []
         recent = self._store.cache.received_since(now - DIGEST_SETTLE_S)
         small_ids = (each.ids for each in recent if each.origin != peer_id and not is_large(each))
@@ -298,7 +296,7 @@ class LazyPush:
     def handle(self, message: IHave | Offer, sender: PeerId, now: float) -> list[Effect]:
         self._near_peers.on_caller(sender)
         is_offer = isinstance(message, Offer)
-        if self._is_enabled or is_offer:
+        if self._config.current.lazy_push or is_offer:
             for ids in _disjoint(message.ranges):
                 self._on_announced(ids, sender, now, is_offer=is_offer)
         return self._request_due(now) if is_offer else []

@@ -31,8 +31,8 @@ from typing import Final
 
 from grapevine_proto.ids import PeerId, StreamRange
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST
 from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
@@ -84,8 +84,8 @@ class _Pull:
 class LargePuller:
     """Announces and pulls large rumors. `Broadcast` reports their arrival and links that close."""
 
-    def __init__(self, peers: PeerTable, near_peers: NearPeers, store: MessageStore) -> None:
-        self._peers = peers
+    def __init__(self, context: OverlayContext, near_peers: NearPeers, store: MessageStore) -> None:
+        self._peers = context.peers
         self._near_peers = near_peers
         self._store = store
         self._pulls: dict[StreamRange, _Pull] = {}

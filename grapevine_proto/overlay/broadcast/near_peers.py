@@ -14,15 +14,12 @@ Invariants:
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Container, Sequence
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import PeerTable
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.topology.selection import choose
 
 RING_COUNT: Final = 4
@@ -35,26 +32,16 @@ MIN_HOPS_LIMIT: Final = 10
 class NearPeers:
     """The linked peers as strategies see them. `our_id` is placed on the rings too."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        our_id: PeerId,
-        peers: PeerTable,
-        members: MemberTable,
-        rng: random.Random,
-    ) -> None:
-        self._config = config
-        self._rng = rng
-        self._our_id = our_id
-        self._peers = peers
-        self._members = members
+    def __init__(self, context: OverlayContext) -> None:
+        self._config = context.config
+        self._rng = context.rng
+        self._our_id = context.our_id
+        self._peers = context.peers
+        self._members = context.members
         self._near: tuple[PeerId, ...] = ()
         self._ring_successors: tuple[PeerId, ...] = ()
         self._computed_for: tuple[PeerId, ...] = ()
         self._callers: dict[PeerId, None] = {}
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
 
     @property
     def linked(self) -> Sequence[PeerId]:
@@ -85,8 +72,8 @@ class NearPeers:
             self._peers.linked if candidates is None else candidates,
             count,
             self._rng,
-            distribution=self._config.distribution,
-            zone=self._config.zone,
+            distribution=self._config.current.distribution,
+            zone=self._config.current.zone,
             zone_of=self._peers.zone_of,
             exclude=exclude,
         )

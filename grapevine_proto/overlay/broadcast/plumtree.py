@@ -39,10 +39,10 @@ import math
 from collections import OrderedDict
 from typing import ClassVar, Final
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, PushPlan, Strategy
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.store.message_cache import RumorKey
 from grapevine_proto.wire.messages import Graft, Prune, Subscribe
@@ -97,9 +97,9 @@ class Plumtree(Strategy):
     request_delay_rtts: ClassVar[float] = 5.0
     uses_average_rtt: ClassVar[bool] = True
 
-    def __init__(self, config: NodeConfig, near_peers: NearPeers) -> None:
+    def __init__(self, context: OverlayContext, near_peers: NearPeers) -> None:
         self._near_peers = near_peers
-        self._config = config
+        self._config = context.config
         self._shared_tree = _Tree({})
         self._own_trees: OrderedDict[PeerId, _Tree] = OrderedDict()
         self._rumor_counts: OrderedDict[PeerId, int] = OrderedDict()
@@ -112,14 +112,10 @@ class Plumtree(Strategy):
         self.trees_evicted = 0  # own trees
         self.trees_rejected = 0  # for lack of room, when named by a peer
 
-    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        self._config = config
-        return []
-
     @property
     def _starts_eager(self) -> bool:
         """Without lazy push nothing else would make a link eager."""
-        return not self._config.lazy_push
+        return not self._config.current.lazy_push
 
     # --- trees ----------------------------------------------------------------------------------
 
@@ -212,7 +208,7 @@ class Plumtree(Strategy):
         """Make the peer whose announcements keep arriving first eager; in an own tree it replaces
         the parent.
         """
-        if tree_name is None and not self._config.optimize_links:
+        if tree_name is None and not self._config.current.optimize_links:
             return []
         weight = SHARED_TREE_LEAD_WEIGHT if tree_name is None else OWN_TREE_LEAD_WEIGHT
         for peer_id in tree.lead_by_peer_s:

@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.store.message_cache import RumorKey
@@ -125,8 +124,8 @@ class Strategy(ABC):
         """When to call `advance` next; math.inf for never."""
         return math.inf
 
-    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        """Apply `config`."""
+    def reconfigure(self, now: float) -> list[Effect]:
+        """Settings changed."""
         return []
 
     def is_in_use(self, peer_id: PeerId, now: float) -> bool:

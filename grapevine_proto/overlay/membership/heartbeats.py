@@ -12,13 +12,11 @@ Invariants:
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.wire.messages import Heartbeat, Records
@@ -31,17 +29,12 @@ RECORDS_PER_DATAGRAM_BYTES: Final = 1000  # of records, besides the other conten
 class Heartbeats:
     """Builds our heartbeats and measures the RTT with theirs."""
 
-    def __init__(
-        self, config: NodeConfig, members: MemberTable, store: MessageStore, rng: random.Random
-    ) -> None:
-        self._interval_s = config.gossip_interval
-        self._members = members
+    def __init__(self, context: OverlayContext, store: MessageStore) -> None:
+        self._config = context.config
+        self._members = context.members
+        self._rng = context.rng
         self._store = store
-        self._rng = rng
         self._load_permille = 0  # our event loop lag, sent in each heartbeat
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._interval_s = config.gossip_interval
 
     def on_lag(self, lag_s: float) -> None:
         """The event loop was late by `lag_s` seconds: later heartbeats carry it as our load."""
@@ -56,7 +49,9 @@ class Heartbeats:
         peer.
         """
         due = [peer for peer in peers if peer.heartbeat_due_at <= now + 0.5 * check_interval_s]
-        shortfall = int(len(peers) * check_interval_s / self._interval_s) - len(due)
+        shortfall = int(len(peers) * check_interval_s / self._config.current.gossip_interval) - len(
+            due
+        )
         if shortfall > 0:
             next_window = now + 0.5 * check_interval_s, now + 1.5 * check_interval_s
             early = [
@@ -67,7 +62,9 @@ class Heartbeats:
 
     def next_for(self, peer: Peer, now: float) -> Effect:
         """The next heartbeat for `peer`, as an effect. Updates its heartbeat state."""
-        peer.heartbeat_due_at = now + self._interval_s * (0.9 + 0.2 * self._rng.random())
+        peer.heartbeat_due_at = now + self._config.current.gossip_interval * (
+            0.9 + 0.2 * self._rng.random()
+        )
         peer.heartbeat_number += 1
         peer.heartbeat_sent_at = now
         streams, total = self._store.digest(now)

@@ -12,24 +12,19 @@ Leitao 2007, section 4.3; X-BOT, Leitao 2009).
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Disconnect, Effect
-from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.membership.heartbeats import pack_records
 from grapevine_proto.overlay.membership.member_updates import UpdateHandler
-from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.topology.active_view import ActiveView
 from grapevine_proto.overlay.topology.selection import uniform
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer
 from grapevine_proto.wire.messages import CloseReason, SwapRequest
 from grapevine_proto.wire.signed import PeerRecord
 
-UNLINKED_DRAWS: Final = 8  # almost always sufficient if half of the members are not linked
 REFERRALS_LIMIT: Final = 8  # records sent to a rejected node
 
 
@@ -38,24 +33,18 @@ class LinkEvictor:
 
     def __init__(
         self,
-        config: NodeConfig,
-        peers: PeerTable,
-        members: MemberTable,
+        context: OverlayContext,
         active_view: ActiveView,
         proximity: ProximityOptimizer,
         update_handler: UpdateHandler,
-        rng: random.Random,
     ) -> None:
-        self._config = config
-        self._peers = peers
-        self._members = members
+        self._config = context.config
+        self._peers = context.peers
+        self._members = context.members
+        self._rng = context.rng
         self._active_view = active_view
         self._proximity = proximity
         self._update_handler = update_handler
-        self._rng = rng
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
 
     @property
     def has_room(self) -> bool:
@@ -120,15 +109,6 @@ class LinkEvictor:
         self._proximity.count_swap()
         detail = f"{_eviction_reason(nearer)}, which is nearer"
         return [Disconnect(victim.peer_id, CloseReason.FULL, detail)]
-
-    def random_unlinked(self) -> PeerId | None:
-        """A random member that is up, dialable and not linked; None if a few draws find none."""
-        for member in self._members.sample(UNLINKED_DRAWS, self._rng):
-            peer_id = member.record.peer_id
-            is_dialable = member.status is MemberStatus.UP and member.address is not None
-            if is_dialable and not self._peers.is_linked(peer_id):
-                return None if peer_id in self._config.denied else peer_id
-        return None
 
     def referrals(self, exclude: PeerId) -> tuple[PeerRecord, ...]:
         """Linked peers that a rejected node may try, as many as fit one datagram."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import IdentityInUse
@@ -28,11 +28,12 @@ class LocalRecord:
     """Owns our record and decides when it changes (SWIM, Das 2002, section 4.2: incarnations)."""
 
     def __init__(
-        self, config: NodeConfig, identity: Identity, epoch: int, address: Address
+        self, config: LiveConfig, identity: Identity, epoch: int, address: Address
     ) -> None:
         self._config = config
         self._identity = identity
-        advertised = Address.parse(config.advertise) if config.advertise else address
+        configured = config.current.advertise
+        advertised = Address.parse(configured) if configured else address
         self.addresses: tuple[Address, ...] = (advertised.without_zone,)
         self._conflicts_seen = 0
         self._is_later_node = False  # and the other node on our identity was here first
@@ -50,7 +51,7 @@ class LocalRecord:
         return self.addresses[0]
 
     def _sign_record(self, epoch: int, incarnation: int, *, left: bool) -> PeerRecord:
-        config = self._config
+        config = self._config.current
         limit = config.rate_limit
         # Advertise nine tenths of the limit, so that a sender that keeps to it loses nothing to
         # clock differences; 0 means no limit.
@@ -73,9 +74,8 @@ class LocalRecord:
         """A link is up: this run has taken part in the cluster."""
         self._was_ever_linked = True
 
-    def reconfigure(self, config: NodeConfig) -> bool:
-        """Apply `config`; whether our record changed."""
-        self._config = config
+    def reconfigure(self) -> bool:
+        """Sign the record again if settings in it changed; whether they did."""
         unchanged = self._sign_record(self.record.epoch, self.record.incarnation, left=False)
         if unchanged == self.record:
             return False
@@ -84,7 +84,7 @@ class LocalRecord:
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> bool:
         """Advertise `addresses` unless the configuration names one; whether our record changed."""
-        if self._config.advertise or addresses == self.addresses or self.record.left:
+        if self._config.current.advertise or addresses == self.addresses or self.record.left:
             return False
         self.addresses = addresses
         self.bump_incarnation()
@@ -110,7 +110,7 @@ class LocalRecord:
             return False
         if now < self._last_refuted_at + REFUTE_MIN_INTERVAL_S or self.record.left:
             return False
-        if not update.accusations[0].is_authentic(self._config.cluster, self.record):
+        if not update.accusations[0].is_authentic(self._config.current.cluster, self.record):
             return CountDrop(sender, DropReason.BAD_SIGNATURE)
         self._last_refuted_at = now
         self.bump_incarnation()
@@ -128,7 +128,7 @@ class LocalRecord:
             return []
         if record.version == self.record.version and record.addresses == self.record.addresses:
             return []
-        if not record.is_authentic(self._config.cluster):
+        if not record.is_authentic(self._config.current.cluster):
             return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
         self._conflicts_seen += 1
         if self._conflicts_seen == 1:

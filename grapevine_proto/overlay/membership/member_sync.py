@@ -15,15 +15,15 @@ A component of `membership`, which calls `next_request` at every check.
 from __future__ import annotations
 
 import math
-import random
 from typing import Final
 
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.members import ID_PREFIX_MAX, MemberTable, id_prefix
+from grapevine_proto.overlay.members import ID_PREFIX_MAX, id_prefix
 from grapevine_proto.overlay.membership.heartbeats import pack_records
-from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.topology.selection import uniform
 from grapevine_proto.wire.messages import ID_PREFIX_BYTES, MemberDigest
 from grapevine_proto.wire.signed import PeerRecord
@@ -42,13 +42,11 @@ class MemberSync:
     another.
     """
 
-    def __init__(
-        self, our_id: PeerId, peers: PeerTable, members: MemberTable, rng: random.Random
-    ) -> None:
-        self._our_id = our_id
-        self._peers = peers
-        self._members = members
-        self._rng = rng
+    def __init__(self, context: OverlayContext) -> None:
+        self._our_id = context.our_id
+        self._peers = context.peers
+        self._members = context.members
+        self._rng = context.rng
         self._active_until = -math.inf
         self.rate_limited = 0
 

@@ -15,16 +15,14 @@ A component of `membership`; `detector` handles suspicions of others.
 
 from __future__ import annotations
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberChanged, MemberStatus
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Disconnect, Effect, Emit, Send, UpdateRecord
-from grapevine_proto.overlay.members import Member, MemberTable
+from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.membership.member_sync import MemberSync
-from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.swim.detector import Detector
 from grapevine_proto.overlay.topology.dialer import Dialer
 from grapevine_proto.wire.messages import CloseReason, MemberUpdate, MemberUpdates
@@ -38,26 +36,20 @@ class UpdateHandler:
 
     def __init__(
         self,
-        config: NodeConfig,
-        peers: PeerTable,
-        members: MemberTable,
+        context: OverlayContext,
         local_record: LocalRecord,
         dialer: Dialer,
         detector: Detector,
         member_sync: MemberSync,
-        verifier: Verifier,
     ) -> None:
-        self._verifier = verifier
-        self._config = config
-        self._peers = peers
-        self._members = members
+        self._config = context.config
+        self._peers = context.peers
+        self._members = context.members
+        self._verifier = context.verifier
         self._local_record = local_record
         self._dialer = dialer
         self._detector = detector
         self._member_sync = member_sync
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
 
     def on_updates(
         self, updates: tuple[MemberUpdate, ...], sender: PeerId, now: float
@@ -111,7 +103,7 @@ class UpdateHandler:
             return []
         if not self._verifier.try_charge_record_check(sender, now):
             return [CountDrop(sender, DropReason.SIGNATURE_BUDGET)]
-        if not record.is_authentic(self._config.cluster):
+        if not record.is_authentic(self._config.current.cluster):
             return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
         before = None if member is None else member.to_info()
         # A record that evicts another is not gossiped; a full table would gossip all the time.

@@ -15,22 +15,18 @@ for links, `local_record` owns our record.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from typing import Final, assert_never
 
-from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import (
     Disconnect,
     Effect,
     PeerTransitioned,
     Send,
 )
-from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.membership.heartbeats import Heartbeats, pack_records
 from grapevine_proto.overlay.membership.link_evictor import LinkEvictor
 from grapevine_proto.overlay.membership.local_record import LocalRecord
@@ -40,14 +36,12 @@ from grapevine_proto.overlay.peers import (
     LATE_AFTER_INTERVALS,
     LINKED_STATES,
     Peer,
-    PeerTable,
     PeerTrigger,
 )
 from grapevine_proto.overlay.store.message_store import MessageStore
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.swim.detector import Detector
 from grapevine_proto.overlay.swim.prober import check_interval_s
-from grapevine_proto.overlay.topology.active_view import ActiveView
+from grapevine_proto.overlay.topology.active_view import ActiveView, LinkUsage
 from grapevine_proto.overlay.topology.dialer import Dialer, format_dial_failure
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer
 from grapevine_proto.wire.messages import (
@@ -75,73 +69,43 @@ class Membership:
 
     def __init__(
         self,
-        config: NodeConfig,
-        identity: Identity,
-        epoch: int,
-        address: Address,
-        peers: PeerTable,
+        context: OverlayContext,
+        local_record: LocalRecord,
         store: MessageStore,
-        rng: random.Random,
+        broadcast: LinkUsage,
         now: float,
-        *,
-        is_in_use: Callable[[PeerId, float], bool],
-        verifier: Verifier | None = None,
     ) -> None:
-        self._config = config
-        self._peers = peers
-        self._rng = rng
-        self.members = MemberTable(config.limits, peers.is_linked)
-        self.local_record = LocalRecord(config, identity, epoch, address)
-        self.active_view = ActiveView(config, peers, self.members, rng, is_in_use)
-        self.proximity = ProximityOptimizer(
-            config, peers, self.members, self.active_view, rng, now, is_in_use
-        )
-        self.dialer = Dialer(
-            config,
-            peers,
-            self.members,
-            self.active_view,
-            self.proximity,
-            rng,
-            self.local_record.address,
-            now,
-        )
-        self._heartbeats = Heartbeats(config, self.members, store, rng)
-        self.member_sync = MemberSync(identity.peer_id, peers, self.members, rng)
-        self.detector = Detector(config, identity, peers, self.members, rng, now)
+        self._config = context.config
+        self._peers = context.peers
+        self._rng = context.rng
+        self.members = context.members
+        self.local_record = local_record
+        self.active_view = ActiveView(context, broadcast)
+        self.proximity = ProximityOptimizer(context, self.active_view, broadcast, now)
+        our_address = local_record.address
+        self.dialer = Dialer(context, self.active_view, self.proximity, our_address, now)
+        self._heartbeats = Heartbeats(context, store)
+        self.member_sync = MemberSync(context)
+        self.detector = Detector(context, now)
         self.update_handler = UpdateHandler(
-            config,
-            peers,
-            self.members,
-            self.local_record,
-            self.dialer,
-            self.detector,
-            self.member_sync,
-            verifier or Verifier(config),
+            context, local_record, self.dialer, self.detector, self.member_sync
         )
-        self.evictor = LinkEvictor(
-            config, peers, self.members, self.active_view, self.proximity, self.update_handler, rng
-        )
+        self.evictor = LinkEvictor(context, self.active_view, self.proximity, self.update_handler)
         self._tick_at = now
         self._cleaned_up_at = now
 
     # --- what the application and the engine say ------------------------------------------------
 
-    def reconfigure(self, config: NodeConfig, now: float) -> list[Effect]:
-        """Apply `config`: disconnect peers it denies, and send our record if it changed."""
-        self._config = config
-        self.active_view.reconfigure(config)
-        self.proximity.reconfigure(config)
-        self.dialer.reconfigure(config, now)
-        denied = [peer_id for peer_id in self._peers.linked if peer_id in config.denied]
+    def reconfigure(self, now: float) -> list[Effect]:
+        """Settings changed: disconnect peers that they deny, and send our record if it changed."""
+        self.dialer.reconfigure(now)
+        denied = self._config.current.denied
         effects: list[Effect] = [
-            Disconnect(peer_id, CloseReason.MISCONDUCT, "denied") for peer_id in denied
+            Disconnect(peer_id, CloseReason.MISCONDUCT, "denied")
+            for peer_id in self._peers.linked
+            if peer_id in denied
         ]
-        self._heartbeats.reconfigure(config)
-        self.detector.reconfigure(config)
-        self.update_handler.reconfigure(config)
-        self.evictor.reconfigure(config)
-        if self.local_record.reconfigure(config):
+        if self.local_record.reconfigure():
             effects += self._send_to_linked(Records((self.record,)))
         return effects
 
@@ -171,7 +135,7 @@ class Membership:
     def health_reason(self, peer: Peer, now: float) -> str:
         """Why the health of `peer` is below 1, for display; empty if nothing is wrong."""
         reasons = (
-            peer.health_reason(now, self._config.gossip_interval),
+            peer.health_reason(now, self._config.current.gossip_interval),
             self.detector.prober.health_reason(peer.peer_id),
         )
         return ", ".join(each for each in reasons if each)
@@ -422,19 +386,22 @@ class Membership:
         effects = self.detector.advance(now)
         if now < self._tick_at:
             return effects
-        self._tick_at = now + check_interval_s(self._config)
+        self._tick_at = now + check_interval_s(self._config.current)
         linked = [peer for peer in map(self._peers.get, self._peers.linked) if peer is not None]
         for peer in linked:
             effects += self._check_peer(peer, now)
         effects += self.detector.check_peers(linked, now)
-        for peer in self._heartbeats.due_peers(linked, now, check_interval_s(self._config)):
+        for peer in self._heartbeats.due_peers(linked, now, check_interval_s(self._config.current)):
             since_heard_s = now - peer.last_heard_at
             peer.record_interval(
-                succeeded=since_heard_s <= LATE_AFTER_INTERVALS * self._config.gossip_interval
+                succeeded=since_heard_s
+                <= LATE_AFTER_INTERVALS * self._config.current.gossip_interval
             )
             effects.append(self._heartbeats.next_for(peer, now))
         effects += self.dialer.dial_due(now) + self.member_sync.next_request(now)
-        shortest_s = min(self._config.reconnect_timeout, self._config.tombstone_timeout)
+        shortest_s = min(
+            self._config.current.reconnect_timeout, self._config.current.tombstone_timeout
+        )
         if now - self._cleaned_up_at > min(CLEANUP_INTERVAL_S, shortest_s / 4):
             self._cleaned_up_at = now
             self._remove_expired(now)
@@ -451,13 +418,13 @@ class Membership:
 
     def _check_peer(self, peer: Peer, now: float) -> list[Effect]:
         since_heard_s = now - peer.last_heard_at
-        if since_heard_s >= self._config.peer_timeout:
+        if since_heard_s >= self._config.current.peer_timeout:
             detail = f"silent for {since_heard_s:.0f} s"
             return [Disconnect(peer.peer_id, None, detail)]
         effects: list[Effect] = []
         if (
             peer.state is PeerState.CONNECTED
-            and since_heard_s >= STALE_AFTER_INTERVALS * self._config.gossip_interval
+            and since_heard_s >= STALE_AFTER_INTERVALS * self._config.current.gossip_interval
         ):
             previous = self._peers.transition(peer, PeerTrigger.MISSED_HEARTBEATS)
             effects.append(
@@ -470,7 +437,7 @@ class Membership:
         return [Send(linked, message)] if linked else []
 
     def _remove_expired(self, now: float) -> None:
-        config = self._config
+        config = self._config.current
         expired = self.members.remove_expired(
             now, config.reconnect_timeout, config.tombstone_timeout
         )

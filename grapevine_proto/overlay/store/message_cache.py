@@ -21,7 +21,7 @@ from typing import Final
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.store.verification import Verifier
+from grapevine_proto.overlay.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import MIN_COUNTED_PAYLOAD_BYTES, Rumor
 
@@ -124,7 +124,7 @@ class MessageCache:
     def insert(self, copy: RumorCopy, now: float, *, is_verified: bool) -> None:
         """Cache `copy` unless expired, evicting older rumors."""
         rumor = copy.rumor
-        key = rumor_key(rumor)
+        key = (rumor.origin, rumor.epoch, rumor.first)
         if key in self._entries or copy.age_ms >= self._ttl_ms:
             return
         entry = self._entries[key] = _CachedRumor(copy, now, is_verified)

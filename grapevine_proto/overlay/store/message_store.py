@@ -17,19 +17,18 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from grapevine_proto import work
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.store.message_cache import MessageCache
 from grapevine_proto.overlay.store.origin_table import OriginTable
 from grapevine_proto.overlay.store.sequence_tracker import SequenceTracker
 from grapevine_proto.overlay.store.stream_digest import StreamDigest
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
 
@@ -39,26 +38,12 @@ STREAM_SWEEP_S: Final = 600.0  # between sweeps over all streams
 CROWDED_FRACTION: Final = 0.75  # of the table; above it unknown origins count against their source
 
 
-class MemberRun(NamedTuple):
-    """What is known of a member's current run: its epoch, since when it is known here, and the
-    previous epoch if that was known too.
-    """
-
-    epoch: int
-    known_since: float
-    earlier_epoch: int | None = None
-
-
 class _EvictedOrigin(NamedTuple):
     """The tracker state kept of an evicted origin."""
 
     epoch: int
     high: int
     last_published_at: float
-
-
-def _no_member(_: PeerId) -> MemberRun | None:
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,35 +83,25 @@ class _StreamState:
 class MessageStore:
     """The messages of one node. Passive: it answers calls; call `tick` about once a second."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        verifier: Verifier,
-        saved: Iterable[SavedStream],
-        now: float,
-        *,
-        run_of: Callable[[PeerId], MemberRun | None] = _no_member,
-    ) -> None:
-        """`run_of` returns what the record of a member says, or None; it is not called in the
-        constructor.
-        """
+    def __init__(self, context: OverlayContext, saved: Iterable[SavedStream], now: float) -> None:
+        config = context.config.current
+        self._members = context.members
+        self._work = context.work
         self._ttl_s = config.message_dedup_ttl
         self._limits = config.limits
         self._started_at = now
-        self.cache = MessageCache(config, verifier)
+        self.cache = MessageCache(config, context.verifier)
         self._stream_digest = StreamDigest(config.cluster, config.message_dedup_ttl)
         self._states: dict[tuple[PeerId, int], _StreamState] = {}  # by stream
         self._streams_by_origin: dict[PeerId, list[_StreamState]] = {}  # one or two, by epoch
         self._streams_with_gaps: dict[Stream, _StreamState] = {}
         self.newest_gap_at = -math.inf  # when it opened
-        self._run_of = run_of
-        self._origin_table = OriginTable(lambda peer_id: self._run_of(peer_id) is not None)
+        self._origin_table = OriginTable(context.members)
         self._evicted: OrderedDict[PeerId, _EvictedOrigin] = OrderedDict()
         self.origins_evicted = 0
         self.origins_rejected = 0  # because none could be evicted
         self._swept_at = now
         self.version = 0  # increments with every change of a tracker
-        self.work = 0
         self._abandoned_before = 0  # by streams since removed
         for each in saved:
             self._restore(each, now)
@@ -177,10 +152,10 @@ class MessageStore:
     def _is_stale(self, stream: Stream, now: float) -> bool:
         """Whether `stream`, which has no tracker here, was superseded too long ago."""
         streams = self._streams_by_origin.get(stream.origin, ())
-        run = self._run_of(stream.origin)
-        if run is not None and stream.epoch < run.epoch:
-            is_recent = now - run.known_since < self._ttl_s
-            if not (is_recent and stream.epoch == run.earlier_epoch):
+        member = self._members.get(stream.origin)
+        if member is not None and stream.epoch < member.record.epoch:
+            is_recent = now - member.epoch_known_at < self._ttl_s
+            if not (is_recent and stream.epoch == member.earlier_epoch):
                 return True
         if streams:
             return self._is_superseded(stream, streams, now)
@@ -210,7 +185,7 @@ class MessageStore:
         one, an origin of the source with most of them is evicted. If none can be evicted, only a
         linked origin is accepted.
         """
-        is_known = origin_is_linked or self._run_of(origin) is not None
+        is_known = origin_is_linked or origin in self._members
         is_full = len(self._streams_by_origin) >= self._limits.origins
         share = self._limits.new_origins_per_link
         only_own = (
@@ -264,7 +239,8 @@ class MessageStore:
             state = self._open(rumor.stream, now)
         self._origin_table.on_rumor(rumor.origin, source, is_linked=origin_is_linked)
         tracker = state.tracker
-        self.work += work.KIBIBYTE * (rumor.size_bytes >> 10)
+        if kibibytes := rumor.size_bytes >> 10:
+            self._work.add(work.KIBIBYTE * kibibytes)
         new_payloads = rumor.payloads()
         if rumor.first <= tracker.high:  # otherwise all of it is new
             missing = tracker.missing(rumor.first, rumor.last)
@@ -315,11 +291,11 @@ class MessageStore:
     def _is_closed(self, state: _StreamState, now: float) -> bool:
         if state.superseded_at is not None and now - state.superseded_at >= self._ttl_s:
             return True
-        run = self._run_of(state.stream.origin)
+        member = self._members.get(state.stream.origin)
         return (
-            run is not None
-            and state.stream.epoch < run.epoch
-            and now - run.known_since >= self._ttl_s
+            member is not None
+            and state.stream.epoch < member.record.epoch
+            and now - member.epoch_known_at >= self._ttl_s
         )
 
     def _remove_stream(self, state: _StreamState) -> None:

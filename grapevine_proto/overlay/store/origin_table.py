@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Container
 from itertools import count
 from typing import Final, TypeAlias
 
@@ -33,8 +33,9 @@ Source: TypeAlias = PeerId | None
 class OriginTable:
     """Every origin in the store once: either a member, or unknown and charged to one source."""
 
-    def __init__(self, is_member: Callable[[PeerId], bool]) -> None:
-        self._is_member = is_member
+    def __init__(self, members: Container[PeerId]) -> None:
+        """`members`: the known members of the cluster, as they are at any time."""
+        self._members = members
         self._member_origins: OrderedDict[PeerId, None] = OrderedDict()
         self._source_of: dict[PeerId, Source] = {}  # of unknown origins
         self._unknown_by_source: dict[
@@ -54,7 +55,7 @@ class OriginTable:
         """A rumor of `origin` arrived from `source`."""
         if origin in self._member_origins:
             return
-        if is_linked or self._is_member(origin):
+        if is_linked or origin in self._members:
             self.remove(origin)
             self._member_origins[origin] = None
             return
@@ -96,7 +97,7 @@ class OriginTable:
             if not of_source:
                 return self._former_member()
             origin = next(iter(of_source))
-            if not self._is_member(origin):
+            if origin not in self._members:
                 return origin
             self.remove(origin)
             self._member_origins[origin] = None
@@ -106,7 +107,7 @@ class OriginTable:
         """An origin that was a member at its last rumor and is no longer one."""
         for _ in range(min(ORIGIN_EVICTION_SCAN_LIMIT, len(self._member_origins))):
             origin = next(iter(self._member_origins))
-            if not self._is_member(origin):
+            if origin not in self._members:
                 return origin
             self._member_origins.move_to_end(origin)
         return None

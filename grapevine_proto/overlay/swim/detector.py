@@ -21,18 +21,15 @@ events and records. `prober` finds unresponsive peers, `suspicions` holds the ac
 from __future__ import annotations
 
 import math
-import random
 from typing import Final, assert_never
 
-from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Effect, PeerTransitioned, Send
-from grapevine_proto.overlay.members import Member, MemberTable
-from grapevine_proto.overlay.peers import Peer, PeerTable, PeerTrigger
-from grapevine_proto.overlay.store.verification import KeyedRateLimiter
+from grapevine_proto.overlay.members import Member
+from grapevine_proto.overlay.peers import Peer, PeerTrigger
 from grapevine_proto.overlay.swim.prober import Prober
 from grapevine_proto.overlay.swim.suspicion import Awareness
 from grapevine_proto.overlay.swim.suspicion_table import (
@@ -42,6 +39,7 @@ from grapevine_proto.overlay.swim.suspicion_table import (
     fit_updates,
 )
 from grapevine_proto.overlay.swim.update_gossip import UpdateGossiper
+from grapevine_proto.overlay.verification import KeyedRateLimiter
 from grapevine_proto.wire.messages import MemberUpdate, MemberUpdates, Ping, PingAck, PingReq
 from grapevine_proto.wire.signed import Accusation, PeerRecord
 
@@ -57,23 +55,15 @@ ACCUSER_ACCUSATIONS_BURST: Final = 64.0
 class Detector:
     """Owns the prober, the suspicions and their gossip, and has its own deadline."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        identity: Identity,
-        peers: PeerTable,
-        members: MemberTable,
-        rng: random.Random,
-        now: float,
-    ) -> None:
-        self._config = config
-        self._identity = identity
-        self._peers = peers
-        self._members = members
+    def __init__(self, context: OverlayContext, now: float) -> None:
+        self._config = context.config
+        self._identity = context.identity
+        self._peers = context.peers
+        self._members = context.members
         self.awareness = Awareness(now)
         self.suspicions = SuspicionTable()
-        self.prober = Prober(config, peers, self.suspicions, self.awareness, rng, now)
-        self.gossiper = UpdateGossiper(config, peers, self._update_for, rng, now)
+        self.prober = Prober(context, self.suspicions, self.awareness, now)
+        self.gossiper = UpdateGossiper(context, self._update_for, now)
         self._source_limiter = KeyedRateLimiter(SOURCE_CHECKS_PER_S, SOURCE_CHECKS_BURST)
         self._accuser_limiter = KeyedRateLimiter(
             ACCUSER_ACCUSATIONS_PER_S, ACCUSER_ACCUSATIONS_BURST
@@ -82,11 +72,6 @@ class Detector:
         self._probed = self.prober.probes.subjects
         self._probed_for_others = self.prober.indirect_probes.subjects
         self.deadline = math.inf
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
-        self.prober.reconfigure(config)
-        self.gossiper.reconfigure(config)
 
     # --- own evidence ---------------------------------------------------------------------------
 
@@ -112,7 +97,9 @@ class Detector:
         if suspicion.is_cleared:
             self.suspicions.reopen(suspicion, max(suspicion.opened_at, since))
         suspicion.accused_by_us = True
-        own_accusation = Accusation.signed(self._identity, self._config.cluster, suspicion.record)
+        own_accusation = Accusation.signed(
+            self._identity, self._config.current.cluster, suspicion.record
+        )
         self.suspicions.add(suspicion, own_accusation)
         self._gossip_update(suspicion.record.peer_id, now)
         effects = self._suspect(member, now)
@@ -186,7 +173,7 @@ class Detector:
             ) < ACCUSERS_LIMIT and self._is_new_accusation(each, suspicion, member):
                 if not self._source_limiter.try_take((sender,), now):
                     return [CountDrop(sender, DropReason.SIGNATURE_BUDGET)]
-                if not each.is_authentic(self._config.cluster, member.record):
+                if not each.is_authentic(self._config.current.cluster, member.record):
                     return [CountDrop(sender, DropReason.BAD_SIGNATURE)]
                 if self._accuser_limiter.try_take((each.accuser,), now):
                     new_accusations.append(each)
@@ -255,7 +242,7 @@ class Detector:
     def _open_suspicion(
         self, member: Member, now: float, *, accused_by_us: bool
     ) -> Suspicion | None:
-        detection = self._config.detection
+        detection = self._config.current.detection
         return self.suspicions.open(
             member.record,
             now,
@@ -355,7 +342,7 @@ class Detector:
         """A member that was declared dead and removed is linked again in the same epoch: send it an
         accusation, so that it refutes with a newer record, which every node accepts.
         """
-        own_accusation = Accusation.signed(self._identity, self._config.cluster, record)
+        own_accusation = Accusation.signed(self._identity, self._config.current.cluster, record)
         return Send((record.peer_id,), MemberUpdates((MemberUpdate(record, (own_accusation,)),)))
 
     def on_leave(self, peer_id: PeerId) -> None:

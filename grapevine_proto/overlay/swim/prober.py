@@ -15,13 +15,13 @@ A component of `detector`, which opens the suspicions, with its own deadline.
 from __future__ import annotations
 
 import math
-import random
 from typing import Final
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.swim.indirect_probes import (
     PINGS_PER_PROBE,
     IndirectProbe,
@@ -50,18 +50,16 @@ class Prober:
 
     def __init__(
         self,
-        config: NodeConfig,
-        peers: PeerTable,
+        context: OverlayContext,
         suspicions: SuspicionTable,
         awareness: Awareness,
-        rng: random.Random,
         now: float,
     ) -> None:
-        self._config = config
-        self._peers = peers
+        self._config = context.config
+        self._peers = context.peers
+        self._rng = context.rng
         self._suspicions = suspicions
         self._awareness = awareness
-        self._rng = rng
         self._heard_by_others_at: dict[
             PeerId, float
         ] = {}  # linked peers silent here but heard by others: when
@@ -69,21 +67,18 @@ class Prober:
         self.probes = ProbeTable()
         self.indirect_probes = IndirectProbes()
 
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
-
     @property
     def _ping_timeout_s(self) -> float:
-        return self._config.detection.probe_timeout * self._awareness.multiplier
+        return self._config.current.detection.probe_timeout * self._awareness.multiplier
 
     @property
     def _normal_duration_s(self) -> float:
         """Duration of a probe while our awareness score is 0."""
-        return (PINGS_PER_PROBE + 1) / 2 * self._config.detection.probe_timeout
+        return (PINGS_PER_PROBE + 1) / 2 * self._config.current.detection.probe_timeout
 
     @property
     def _retry_interval_s(self) -> float:
-        return self._config.detection.probe_interval * self._awareness.multiplier
+        return self._config.current.detection.probe_interval * self._awareness.multiplier
 
     # --- own probes -----------------------------------------------------------------------------
 
@@ -93,11 +88,13 @@ class Prober:
         """
         if peer.peer_id in self.probes:
             return []
-        interval_s = check_interval_s(self._config)
+        interval_s = check_interval_s(self._config.current)
         # A heartbeat is up to a tenth of the interval late, plus half of the sender's check
         # interval, plus the path delay.
         expected_by_s = (
-            1.1 * self._config.gossip_interval + 0.5 * interval_s + 0.5 * self._ping_timeout_s
+            1.1 * self._config.current.gossip_interval
+            + 0.5 * interval_s
+            + 0.5 * self._ping_timeout_s
         )
         missed_at = max(
             peer.heartbeat_expected_from + expected_by_s, peer.last_heard_at + interval_s
@@ -126,7 +123,7 @@ class Prober:
     def _notify_accused(self, peer_id: PeerId, now: float) -> list[Effect]:
         """Send a peer that we hear the accusations against it, periodically until it refutes."""
         suspicion = self._suspicions.get(peer_id)
-        pause_s = self._config.detection.probe_interval
+        pause_s = self._config.current.detection.probe_interval
         if (
             suspicion is None
             or not suspicion.is_cleared
@@ -170,7 +167,7 @@ class Prober:
     def _send_ping_reqs(self, peer_id: PeerId, probe: Probe, now: float) -> list[Effect]:
         helpers = uniform(
             self._peers.linked,
-            self._config.detection.indirect_probes,
+            self._config.current.detection.indirect_probes,
             self._rng,
             exclude=[peer_id, *probe.helpers],
         )
@@ -199,7 +196,7 @@ class Prober:
             peer_id
         ):  # only our path to it is broken
             self._heard_by_others_at[peer_id] = now
-            self.start(peer_id, now + self._config.gossip_interval)
+            self.start(peer_id, now + self._config.current.gossip_interval)
             return True
         if probe.helpers and not probe.has_helper_answers:
             self._awareness.increment(now)
@@ -227,7 +224,7 @@ class Prober:
         peer = self._peers.get(subject)
         if peer is None or not self._peers.is_linked(subject):
             return [Send((requester,), PingAck(number, False))]
-        detection = self._config.detection
+        detection = self._config.current.detection
         if now - peer.last_heard_at < detection.probe_timeout:
             return [Send((requester,), PingAck(number, True))]
         indirect_probe = IndirectProbe(
@@ -258,7 +255,7 @@ class Prober:
         if probe is not None and probe.pings_sent and peer is not None:
             self._awareness.decrement(now)
             # Its heartbeat was lost; the next one keeps its schedule.
-            interval_s = self._config.gossip_interval
+            interval_s = self._config.current.gossip_interval
             peer.heartbeat_expected_from = max(
                 peer.heartbeat_expected_from + interval_s, now - interval_s
             )
@@ -279,8 +276,9 @@ class Prober:
     def is_heard_by_others(self, peer_id: PeerId, now: float) -> bool:
         """Whether others recently heard a peer whose link is lost. Forgets the report."""
         reported_at = self._heard_by_others_at.pop(peer_id, -math.inf)
-        return now - reported_at < self._config.peer_timeout and not self.has_majority_against(
-            peer_id
+        return (
+            now - reported_at < self._config.current.peer_timeout
+            and not self.has_majority_against(peer_id)
         )
 
     def health_reason(self, peer_id: PeerId) -> str:

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Callable
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.swim.suspicion_table import UPDATES_PER_MESSAGE, fit_updates
 from grapevine_proto.overlay.topology.selection import uniform
 from grapevine_proto.overlay.transmit_queue import TransmitLimitedQueue, retransmit_limit
@@ -42,23 +40,18 @@ class UpdateGossiper:
 
     def __init__(
         self,
-        config: NodeConfig,
-        peers: PeerTable,
+        context: OverlayContext,
         update_for: Callable[[PeerRecord], MemberUpdate],
-        rng: random.Random,
         now: float,
     ) -> None:
-        self._config = config
-        self._peers = peers
+        self._config = context.config
+        self._peers = context.peers
+        self._rng = context.rng
         self._update_for = update_for
-        self._rng = rng
         self.queue = TransmitLimitedQueue()
         self._final_queries: dict[PeerId, PeerRecord] = {}  # to be sent once, in order
         self._immediate_budget = TokenBucket(IMMEDIATE_BURST, IMMEDIATE_PER_S, now)
         self.deadline = math.inf
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
 
     def enqueue(self, record: PeerRecord, members: int, now: float) -> None:
         """Queue an update about the subject of `record` in a cluster of `members`."""
@@ -73,7 +66,7 @@ class UpdateGossiper:
     def _schedule(self, now: float) -> None:
         if self.deadline > now and self._immediate_budget.try_take(now):
             self.deadline = now
-        self.deadline = min(self.deadline, now + self._config.detection.probe_timeout)
+        self.deadline = min(self.deadline, now + self._config.current.detection.probe_timeout)
 
     @property
     def pending_queries(self) -> int:
@@ -94,7 +87,7 @@ class UpdateGossiper:
         if now < self.deadline:
             return []
         effects = self._send_updates()
-        pause_s = self._config.detection.probe_timeout
+        pause_s = self._config.current.detection.probe_timeout
         self.deadline = now + pause_s if self.queue or self._final_queries else math.inf
         return effects
 

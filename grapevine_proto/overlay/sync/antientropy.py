@@ -32,17 +32,14 @@ Besides rounds, known gaps are requested as soon as they have lasted a moment (`
 from __future__ import annotations
 
 import math
-import random
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Final, TypeAlias, assert_never
+from typing import Final, Protocol, TypeAlias, assert_never
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason, Offense
-from grapevine_proto.events import AntiEntropyRound, Round, RoundOutcome, Via
+from grapevine_proto.events import AntiEntropyRound, MemberStatus, Round, RoundOutcome, Via
 from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Credit, Deliver, Effect, Emit, Penalize, Send
-from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST, first_batch, hulls_by_stream
 from grapevine_proto.overlay.sync.gap_repair import GapRepair
@@ -72,6 +69,7 @@ FRAGMENTS_IDLE_S: Final = 2.0  # without a further fragment, a large message is 
 # Longest time to hold back for fragments; then repair proceeds for as long, so that fragments sent
 # one at a time cannot stop it.
 HOLD_BACK_LIMIT_S: Final = 30.0
+UNLINKED_DRAWS: Final = 8  # almost always sufficient if half of the members are not linked
 RECENT_ROUNDS_LIMIT: Final = 256
 FRUITLESS_PAUSE_S: Final = 30.0  # before repeating a fruitless round
 # accepted per message: 1 ms of signature checks; we send at most 16
@@ -81,34 +79,32 @@ GAP_REQUEST_ROUND: Final = 0  # round number of gap requests, outside of any rou
 LAZY_REQUEST_ROUND: Final = (1 << 32) - 1  # round number of requests after lazy push
 
 RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | IWant | Repair
-AcceptRumor: TypeAlias = Callable[[RumorCopy, PeerId, Via, float], list[Effect]]
+
+
+class RumorReceiver(Protocol):
+    """Where repaired rumors go."""
+
+    def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
+        """Takes a copy from `sender`."""
+        ...
 
 
 class AntiEntropy:
     """The state machine that owns the rounds, driven by heartbeat digests, its own messages and its
     deadline.
 
-    `accept` takes a received rumor and returns its effects. `random_unlinked` draws a dialable
-    member without a link.
+    `broadcast` takes the rumors that repairs bring.
     """
 
     def __init__(
-        self,
-        config: NodeConfig,
-        peers: PeerTable,
-        store: MessageStore,
-        rng: random.Random,
-        accept: AcceptRumor,
-        now: float,
-        *,
-        random_unlinked: Callable[[], PeerId | None] = lambda: None,
+        self, context: OverlayContext, store: MessageStore, broadcast: RumorReceiver, now: float
     ) -> None:
-        self._config = config
-        self._peers = peers
+        self._config = context.config
+        self._peers = context.peers
+        self._members = context.members
+        self._rng = context.rng
         self._store = store
-        self._rng = rng
-        self._accept = accept
-        self._random_unlinked = random_unlinked
+        self._broadcast = broadcast
         self._active_rounds: dict[PeerId, SyncRound] = {}
         self._requests = OutstandingRequests()
         self._repair_server = RepairServer(store.cache)
@@ -123,14 +119,24 @@ class AntiEntropy:
         self._last_round_number = 0
         self._gap_repair = GapRepair(store, now)
         self._deadline_bound = now  # lower bound of all deadlines except gap repair
-        interval_s = config.anti_entropy.interval
-        self.next_round_at = now + interval_s * rng.random()
+        interval_s = context.config.current.anti_entropy.interval
+        self.next_round_at = now + interval_s * context.rng.random()
         self.rounds: deque[Round] = deque(maxlen=RECENT_ROUNDS_LIMIT)
 
-    def reconfigure(self, config: NodeConfig, now: float) -> None:
-        self._config = config
-        self.next_round_at = min(self.next_round_at, now + config.anti_entropy.interval)
+    def reconfigure(self, now: float) -> None:
+        """Settings changed: the next round comes no later than the interval says."""
+        interval_s = self._config.current.anti_entropy.interval
+        self.next_round_at = min(self.next_round_at, now + interval_s)
         self._deadline_bound = now
+
+    def _random_unlinked(self) -> PeerId | None:
+        """A random member that is up, dialable and not linked; None if a few draws find none."""
+        for member in self._members.sample(UNLINKED_DRAWS, self._rng):
+            peer_id = member.record.peer_id
+            is_dialable = member.status is MemberStatus.UP and member.address is not None
+            if is_dialable and not self._peers.is_linked(peer_id):
+                return None if peer_id in self._config.current.denied else peer_id
+        return None
 
     # --- start ----------------------------------------------------------------------------------
 
@@ -138,9 +144,9 @@ class AntiEntropy:
         """Start a round with `fanout` linked peers. Gaps that linked peers have not filled by now
         are also requested from an unlinked member.
         """
-        self.next_round_at = now + self._config.anti_entropy.interval
+        self.next_round_at = now + self._config.current.anti_entropy.interval
         effects: list[Effect] = []
-        fanout = self._config.anti_entropy.fanout
+        fanout = self._config.current.anti_entropy.fanout
         for peer_id in uniform(self._peers.linked, fanout, self._rng, exclude=self._active_rounds):
             effects += self._start_round(peer_id, now)
         gaps = tuple(self._store.gaps(now, UNLINKED_REQUEST_AFTER_S, RANGES_PER_REQUEST))
@@ -376,7 +382,7 @@ class AntiEntropy:
         effects: list[Effect] = []
         via = Via.LAZY if repair.round == LAZY_REQUEST_ROUND else Via.REPAIR
         for copy in repair.copies[:COPIES_PER_MESSAGE_LIMIT]:
-            effects += self._accept(copy, sender, via, now)
+            effects += self._broadcast.accept(copy, sender, via, now)
         effects += [CountDrop(sender, DropReason.TOO_LARGE)] * (
             len(repair.copies) - COPIES_PER_MESSAGE_LIMIT
         )
@@ -455,7 +461,7 @@ class AntiEntropy:
 
     @property
     def deadline(self) -> float:
-        if not self._config.anti_entropy.enabled:
+        if not self._config.current.anti_entropy.enabled:
             return math.inf
         return min(self._deadline_bound, self._gap_repair.due_at)
 

@@ -23,15 +23,14 @@ A component of `dialer` and `membership`. Reads the peer and member tables and c
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final, Protocol, TypeVar
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId, Zone
-from grapevine_proto.overlay.members import Member, MemberTable
-from grapevine_proto.overlay.peers import Peer, PeerTable
+from grapevine_proto.overlay.context import OverlayContext
+from grapevine_proto.overlay.members import Member
+from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.topology.eviction_shares import (
     evictable,
     fair_victims,
@@ -57,25 +56,25 @@ CANDIDATES_PER_LINK: Final = 8  # members drawn per link wanted
 T = TypeVar("T")
 
 
+class LinkUsage(Protocol):
+    """What decisions about links need to know of broadcasts."""
+
+    def is_in_use(self, peer_id: PeerId, now: float) -> bool:
+        """Whether broadcasts currently travel over the link with `peer_id`."""
+        ...
+
+
 class ActiveView:
     """Decides how many links are needed, which are healthy, which may be evicted and which members
     to dial.
     """
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        peers: PeerTable,
-        members: MemberTable,
-        rng: random.Random,
-        is_in_use: Callable[[PeerId, float], bool] = lambda peer_id, now: False,
-    ) -> None:
-        """`is_in_use(peer_id, now)` returns whether broadcasts currently travel over that link."""
-        self.reconfigure(config)
-        self._peers = peers
-        self._members = members
-        self._rng = rng
-        self._is_in_use = is_in_use
+    def __init__(self, context: OverlayContext, broadcast: LinkUsage) -> None:
+        self._config = context.config
+        self._peers = context.peers
+        self._members = context.members
+        self._rng = context.rng
+        self._broadcast = broadcast
         # created at the first eviction, when it is full
         self._eviction_budget: TokenBucket | None = None
         self._rejections_since, self._recent_rejections = -math.inf, 0
@@ -83,9 +82,10 @@ class ActiveView:
         self.rejected = 0
         """Newcomers that asked for room and were rejected."""
 
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
-        self._unhealthy_after_s = (
+    @property
+    def _unhealthy_after_s(self) -> float:
+        config = self._config.current
+        return (
             UNHEALTHY_INTERVALS * config.gossip_interval
             + UNHEALTHY_PROBES * config.detection.probe_timeout
         )
@@ -99,23 +99,25 @@ class ActiveView:
     @property
     def target_count(self) -> int:
         """Number of links to dial for."""
-        return target_links(len(self._members), self._config.max_peers)
+        return target_links(len(self._members), self._config.current.max_peers)
 
     def needs_links(self, now: float) -> bool:
         """Whether peers should evict a link for us: we have none, or have room for two. With two,
         even the peer that is evicted for us does not end with fewer links.
         """
         healthy = self.healthy_count(now)
-        return healthy == 0 or healthy + 2 <= min(len(self._members), self._config.max_peers)
+        return healthy == 0 or healthy + 2 <= min(
+            len(self._members), self._config.current.max_peers
+        )
 
     @property
     def is_partial(self) -> bool:
         """Whether there are more members than link slots."""
-        return len(self._members) > self._config.max_peers
+        return len(self._members) > self._config.current.max_peers
 
     @property
     def has_room(self) -> bool:
-        return len(self._peers.linked) < self._config.max_peers
+        return len(self._peers.linked) < self._config.current.max_peers
 
     def is_healthy(self, peer_id: PeerId, now: float) -> bool:
         """Whether the link with `peer_id` seems to work.
@@ -157,7 +159,7 @@ class ActiveView:
             )
         elif wants_room:
             # `distribution` overrides the protection of self-chosen links.
-            is_rebalance = is_outbound and self._config.distribution == "hub-and-spoke"
+            is_rebalance = is_outbound and self._config.current.distribution == "hub-and-spoke"
             replaceable = linked if is_rebalance else self.replaceable(now, exclude=newcomer)
             replaceable = self._fair_victims(self._past_grace(replaceable, now), linked, source)
         else:
@@ -176,18 +178,20 @@ class ActiveView:
         self, candidates: list[Peer], linked: list[Peer], source: Address | None
     ) -> list[Peer]:
         newcomer = None if source is None else network_group(source.host)
-        return fair_victims(candidates, linked, newcomer, self._config.max_peers)
+        return fair_victims(candidates, linked, newcomer, self._config.current.max_peers)
 
     def replaceable(self, now: float, *, exclude: PeerId | None = None) -> list[Peer]:
         """Links that may be evicted for a newcomer: past their grace period and not protected."""
         linked = [peer for peer in self._linked_peers() if peer.peer_id != exclude]
-        in_use = {each.peer_id for each in linked if self._is_in_use(each.peer_id, now)}
+        in_use = {each.peer_id for each in linked if self._broadcast.is_in_use(each.peer_id, now)}
         self_chosen = {each.peer_id for each in linked if each.is_self_chosen}
         # `distribution` decides which links to keep
-        if self._config.distribution == "hub-and-spoke":
-            zone_of, local_zone = self._peers.zone_of, self._config.zone
+        if self._config.current.distribution == "hub-and-spoke":
+            zone_of, local_zone = self._peers.zone_of, self._config.current.zone
             self_chosen = {peer_id for peer_id in self_chosen if zone_of(peer_id) == local_zone}
-        return self._past_grace(evictable(linked, self._config.max_peers, self_chosen, in_use), now)
+        return self._past_grace(
+            evictable(linked, self._config.current.max_peers, self_chosen, in_use), now
+        )
 
     @staticmethod
     def _past_grace(peers: list[Peer], now: float) -> list[Peer]:
@@ -225,7 +229,7 @@ class ActiveView:
         """Number of self-chosen links to maintain by eviction: half of the links in a crowd,
         otherwise a few, so that a crowd that came first does not keep out the members we dial.
         """
-        limit = self_chosen_limit(self._config.max_peers)
+        limit = self_chosen_limit(self._config.current.max_peers)
         return limit if now <= self._crowded_until else max(limit // SELF_CHOSEN_MIN_DIVISOR, 1)
 
     def _note_rejection(self, now: float) -> None:
@@ -236,7 +240,7 @@ class ActiveView:
         self._recent_rejections += 1
         if (
             self._recent_rejections
-            >= CROWD_MIN_REJECTIONS + CROWD_REJECTIONS_PER_LINK * self._config.max_peers
+            >= CROWD_MIN_REJECTIONS + CROWD_REJECTIONS_PER_LINK * self._config.current.max_peers
         ):
             self._crowded_until = now + CROWD_WINDOW_S
 
@@ -270,28 +274,31 @@ class ActiveView:
         One link into each other zone, or half of all links, is wanted. One more is tolerated:
         remote nodes choose links to us as well, and undoing each would never end.
         """
-        if self._config.distribution != "hub-and-spoke" or not self.is_partial:
+        if self._config.current.distribution != "hub-and-spoke" or not self.is_partial:
             return False
         healthy = [each for each in self._peers.linked if self.is_healthy(each, now)]
         remote_zones = [
-            zone for zone in map(self._peers.zone_of, healthy) if zone != self._config.zone
+            zone for zone in map(self._peers.zone_of, healthy) if zone != self._config.current.zone
         ]
         return (
             len(remote_zones)
-            > min(len(set(remote_zones)), self._config.max_peers // 2) + REMOTE_LINKS_TOLERATED
+            > min(len(set(remote_zones)), self._config.current.max_peers // 2)
+            + REMOTE_LINKS_TOLERATED
         )
 
     def matching(self, members: list[Member]) -> list[Member]:
         """With `hub-and-spoke`, the members whose zone has no link with us yet and those of our own
         zone; otherwise all.
         """
-        if self._config.distribution != "hub-and-spoke":
+        if self._config.current.distribution != "hub-and-spoke":
             return members
-        linked_zones = set(map(self._peers.zone_of, self._peers.linked)) - {self._config.zone}
+        linked_zones = set(map(self._peers.zone_of, self._peers.linked)) - {
+            self._config.current.zone
+        }
         return [each for each in members if each.record.zone not in linked_zones]
 
     def _choose(self, candidates: Sequence[T], count: int, zone_of: ZoneOf[T]) -> list[T]:
-        config = self._config
+        config = self._config.current
         return choose(
             candidates,
             count,

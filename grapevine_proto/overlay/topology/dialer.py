@@ -24,17 +24,16 @@ A component of `membership`, which reports the outcome of dials and links.
 
 from __future__ import annotations
 
-import random
 from typing import Final, TypeAlias
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.dial_purpose import LINK, NEIGHBOR, swap
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DialFailed, MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId, parse_literal
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned
-from grapevine_proto.overlay.members import Member, MemberTable
-from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.members import Member
+from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
 from grapevine_proto.overlay.topology.address_policy import can_dial_claimed
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer, SwapCandidate
@@ -87,20 +86,18 @@ class Dialer:
 
     def __init__(
         self,
-        config: NodeConfig,
-        peers: PeerTable,
-        members: MemberTable,
+        context: OverlayContext,
         active_view: ActiveView,
         proximity: ProximityOptimizer,
-        rng: random.Random,
         our_address: Address,
         now: float,
     ) -> None:
-        self._peers = peers
-        self._members = members
+        self._config = context.config
+        self._peers = context.peers
+        self._members = context.members
+        self._rng = context.rng
         self._active_view = active_view
         self._proximity = proximity
-        self._rng = rng
         self.our_addresses: tuple[Address, ...] = (our_address,)
         self._bootstrap_names: dict[str, tuple[Address, ...]] = {}
         self._unresolved_names: set[str] = set()  # that failed to resolve last time
@@ -116,19 +113,19 @@ class Dialer:
         self._explore_at = now + EXPLORE_INTERVAL_S
         self._self_chosen_at = now
         self._rebalance_at, self._rebalance_pause_intervals = now, REBALANCE_INTERVALS
-        self.reconfigure(config, now)
+        self.reconfigure(now)
 
     def set_our_addresses(self, addresses: tuple[Address, ...]) -> None:
         """This node has other addresses from now on, which are never dialed."""
         self.our_addresses = addresses
 
-    def reconfigure(self, config: NodeConfig, now: float) -> None:
-        """Apply `config`; new bootstrap addresses are dialed."""
-        self._config = config
-        for name in set(self._bootstrap_names) - set(config.bootstrap_addresses):
+    def reconfigure(self, now: float) -> None:
+        """Settings changed: dial new bootstrap addresses."""
+        bootstrap_addresses = self._config.current.bootstrap_addresses
+        for name in set(self._bootstrap_names) - set(bootstrap_addresses):
             self._release_addresses(self._bootstrap_names.pop(name))
             self._unresolved_names.discard(name)
-        for name in config.bootstrap_addresses:
+        for name in bootstrap_addresses:
             if name not in self._bootstrap_names:
                 self._add_bootstrap(name, now)
 
@@ -216,7 +213,7 @@ class Dialer:
 
     def dial_now(self, address: Address, now: float) -> list[Effect]:
         """Dial `address` at once at the application's request."""
-        if len(self._targets) < self._config.limits.addresses:
+        if len(self._targets) < self._config.current.limits.addresses:
             self._requested[address] = None
             self._targets[address] = _DialTarget(now, is_permanent=True)
         return self._dial(address, None, now, wants_room=True, is_requested=True)
@@ -266,7 +263,7 @@ class Dialer:
     def remove_peer(self, peer_id: PeerId) -> None:
         """Stop redialing a peer, also where it answered, except at bootstrap addresses."""
         self.stop_looking(peer_id)
-        bootstrap_addresses = set(self._config.bootstrap_addresses)
+        bootstrap_addresses = set(self._config.current.bootstrap_addresses)
         for address, target in list(self._targets.items()):
             if target.last_peer == peer_id and str(address) not in bootstrap_addresses:
                 del self._targets[address]
@@ -496,7 +493,7 @@ class Dialer:
         else:
             self._rebalance_pause_intervals, candidates = REBALANCE_INTERVALS, []
         pause_s = min(
-            self._rebalance_pause_intervals * self._config.gossip_interval, REBALANCE_MAX_S
+            self._rebalance_pause_intervals * self._config.current.gossip_interval, REBALANCE_MAX_S
         )
         self._rebalance_at = now + pause_s * (0.5 + self._rng.random())
         up = [each for each in candidates if each.status is MemberStatus.UP]
@@ -504,7 +501,7 @@ class Dialer:
 
     def _dial_member(self, member: Member, now: float, *, wants_room: bool) -> list[Effect]:
         address, peer_id = self.address_of(member), member.record.peer_id
-        if address is None or peer_id in self._config.denied:
+        if address is None or peer_id in self._config.current.denied:
             return []
         is_unvalidated = address != member.validated_address
         effects = self._dial(

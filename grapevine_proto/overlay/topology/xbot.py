@@ -27,16 +27,15 @@ A component of `dialer`, which dials, and of `membership`, which closes links.
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import Final, NamedTuple
 
-from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import Address, PeerId, Zone
-from grapevine_proto.overlay.members import Member, MemberTable
-from grapevine_proto.overlay.peers import Peer, PeerTable
-from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
+from grapevine_proto.overlay.context import OverlayContext
+from grapevine_proto.overlay.members import Member
+from grapevine_proto.overlay.peers import Peer
+from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView, LinkUsage
 from grapevine_proto.wire.signed import PeerRecord
 
 FARTHEST_KEPT_DIVISOR: Final = 5  # fraction of the links, the farthest, that is never replaced
@@ -67,24 +66,15 @@ class ProximityOptimizer:
     """
 
     def __init__(
-        self,
-        config: NodeConfig,
-        peers: PeerTable,
-        members: MemberTable,
-        active_view: ActiveView,
-        rng: random.Random,
-        now: float,
-        is_in_use: Callable[[PeerId, float], bool],
+        self, context: OverlayContext, active_view: ActiveView, broadcast: LinkUsage, now: float
     ) -> None:
-        """`is_in_use(peer_id, now)` returns whether broadcasts currently travel over that link; it
-        is then kept.
-        """
-        self._is_in_use = is_in_use
-        self._config = config
-        self._peers = peers
-        self._members = members
+        """Links that `broadcast` uses are kept."""
+        self._config = context.config
+        self._peers = context.peers
+        self._members = context.members
+        self._rng = context.rng
         self._active_view = active_view
-        self._rng = rng
+        self._broadcast = broadcast
         self._pause_intervals = FIRST_PAUSE_INTERVALS
         self._next_candidate_at = now
         self.candidates_dialed = 0
@@ -93,9 +83,6 @@ class ProximityOptimizer:
     def count_swap(self) -> None:
         """A link was replaced by one to a nearer peer."""
         self.links_optimized += 1
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._config = config
 
     # --- links to replace -----------------------------------------------------------------------
 
@@ -107,8 +94,10 @@ class ProximityOptimizer:
         """
         if not self._is_applicable:
             return None
-        kept_count = self._config.max_peers // FARTHEST_KEPT_DIVISOR
-        measured_after_s = max(LINK_GRACE_S, MEASURED_INTERVALS * self._config.gossip_interval)
+        kept_count = self._config.current.max_peers // FARTHEST_KEPT_DIVISOR
+        measured_after_s = max(
+            LINK_GRACE_S, MEASURED_INTERVALS * self._config.current.gossip_interval
+        )
         by_rtt: list[tuple[float, int, Peer]] = []
         for index, peer_id in enumerate(self._peers.linked):
             peer = self._peers.get(peer_id)
@@ -122,14 +111,14 @@ class ProximityOptimizer:
             is_measured = peer.linked_at is not None and now - peer.linked_at >= measured_after_s
             is_replaceable = is_measured and self._peers.zone_of(peer.peer_id) == zone
             is_replaceable = is_replaceable and (allowed is None or peer.peer_id in allowed)
-            if is_replaceable and not self._is_in_use(peer.peer_id, now):
+            if is_replaceable and not self._broadcast.is_in_use(peer.peer_id, now):
                 return peer
         return None
 
     @property
     def _is_applicable(self) -> bool:
         """Whether links may be replaced at all."""
-        config = self._config
+        config = self._config.current
         is_enabled = config.optimize_links and config.max_peers >= FARTHEST_KEPT_DIVISOR
         return is_enabled and self._active_view.is_partial and self._tolerates_swaps
 
@@ -138,9 +127,11 @@ class ProximityOptimizer:
         """Whether broadcasts survive a change of links: a tree does not without lazy push, and
         `hub-and-spoke` would have to find new hubs.
         """
-        if self._config.distribution == "hub-and-spoke":
+        if self._config.current.distribution == "hub-and-spoke":
             return False
-        return self._config.lazy_push or self._config.strategy not in TREE_STRATEGIES
+        return (
+            self._config.current.lazy_push or self._config.current.strategy not in TREE_STRATEGIES
+        )
 
     def pick_victim(
         self, newcomer: PeerRecord, rtt_s: float | None, now: float, source: Address | None = None
@@ -195,7 +186,7 @@ class ProximityOptimizer:
             member.status is not MemberStatus.UP
             or member.dial_at > now
             or not record.addresses
-            or record.peer_id in self._config.denied
+            or record.peer_id in self._config.current.denied
             or self._peers.is_linked(record.peer_id)
         ):
             return None
@@ -222,7 +213,9 @@ class ProximityOptimizer:
 
     def _next_pause_s(self) -> float:
         return (
-            self._pause_intervals * self._config.gossip_interval * (0.75 + 0.5 * self._rng.random())
+            self._pause_intervals
+            * self._config.current.gossip_interval
+            * (0.75 + 0.5 * self._rng.random())
         )
 
 

@@ -20,18 +20,14 @@ Invariants:
 from __future__ import annotations
 
 import math
-import random
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.trace.sample import TraceSample
 from grapevine_proto.wire.messages import IHave, Offer, Receipts, RumorCopy
 from grapevine_proto.wire.signed import Rumor, TraceReceipt
@@ -118,20 +114,13 @@ class ReversePaths:
     forwards a receipt along the paths they form.
     """
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        identity: Identity,
-        peers: PeerTable,
-        verifier: Verifier,
-        rng: random.Random,
-    ) -> None:
-        self._cluster = config.cluster
-        self._identity = identity
-        self._our_id = identity.peer_id
-        self._peers = peers
-        self._verifier = verifier
-        self._rng = rng
+    def __init__(self, context: OverlayContext) -> None:
+        self._cluster = context.config.current.cluster
+        self._identity = context.identity
+        self._our_id = context.our_id
+        self._peers = context.peers
+        self._verifier = context.verifier
+        self._rng = context.rng
         self._routes: OrderedDict[MessageId, _Route] = OrderedDict()
         self._by_origin: Counter[PeerId] = Counter()
         self._batches: OrderedDict[int, _Batch] = OrderedDict()

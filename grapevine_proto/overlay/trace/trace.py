@@ -17,19 +17,14 @@ Invariants:
 from __future__ import annotations
 
 import math
-import random
 from collections import OrderedDict
 from typing import Final
 
-from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberStatus, Trace, TraceAnswer, TraceUpdated
 from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
-from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import PeerTable
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
 from grapevine_proto.overlay.trace.sample import TraceSample, sample_share
 from grapevine_proto.wire.messages import ReceiptAck, Receipts
@@ -85,23 +80,15 @@ class Tracing:
     reports rumors of other origins to its `reverse_paths`.
     """
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        identity: Identity,
-        peers: PeerTable,
-        members: MemberTable,
-        verifier: Verifier,
-        rng: random.Random,
-    ) -> None:
-        self._cluster = config.cluster
-        self._our_id = identity.peer_id
-        self._members = members
-        self._verifier = verifier
+    def __init__(self, context: OverlayContext) -> None:
+        self._cluster = context.config.current.cluster
+        self._our_id = context.our_id
+        self._members = context.members
+        self._verifier = context.verifier
         self._traces: OrderedDict[MessageId, _ActiveTrace] = OrderedDict()
         self._emit_at = math.inf  # the earliest of all traces
         self._refused = 0
-        self.reverse_paths = ReversePaths(config, identity, peers, verifier, rng)
+        self.reverse_paths = ReversePaths(context)
         self.evicted = 0  # traces evicted by later ones
 
     @property

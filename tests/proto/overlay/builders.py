@@ -6,15 +6,16 @@ import random
 from collections.abc import Iterable
 from functools import lru_cache
 
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.strategy import NewRumor
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import PeerRecord, Rumor
 
@@ -61,19 +62,40 @@ def copy(number: int, first: int, *, hops: int = 1, age_ms: int = 0, size: int =
     return RumorCopy(unsigned, hops, age_ms)
 
 
-class NodeTables:
-    """The tables of node 0: linked to peers `linked`; those and `members` are known."""
+def context(number: int = 0, /, **changes: object) -> OverlayContext:
+    """The context of node `number`, without peers and members."""
+    return OverlayContext(LiveConfig(config(**changes)), identity(number), random.Random(1))
 
-    def __init__(self, *linked: int, members: tuple[int, ...] = (), **changes: object) -> None:
-        self.config = config(**changes)
-        self.peers = PeerTable(1000)
-        self.members = MemberTable(self.config.limits)
-        self.rng = random.Random(1)
-        self.near_peers = NearPeers(self.config, peer_id(0), self.peers, self.members, self.rng)
+
+class Links:
+    """Links, of which those with `in_use` carry broadcasts."""
+
+    def __init__(self, *in_use: int) -> None:
+        self.in_use = {peer_id(number) for number in in_use}
+
+    def is_in_use(self, peer: PeerId, now: float) -> bool:
+        return peer in self.in_use
+
+
+class NodeTables:
+    """The tables of node `number`: linked to peers `linked`; those and `members` are known."""
+
+    def __init__(
+        self, *linked: int, members: tuple[int, ...] = (), number: int = 0, **changes: object
+    ) -> None:
+        self.context = context(number, **changes)
+        self.peers = self.context.peers
+        self.members = self.context.members
+        self.rng = self.context.rng
+        self.near_peers = NearPeers(self.context)
         for number in members:
             self.members.ensure(record(number), 0.0)
         for number in linked:
             self.link(number)
+
+    def reconfigure(self, **changes: object) -> None:
+        """Change settings."""
+        self.context.config.replace(self.context.config.current.replace(**changes))
 
     def link(self, number: int, zone: str = "") -> PeerId:
         peer_record = record(number, zone=zone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.handshakes import Handshakes
 from tests.proto.overlay.builders import config, identity, peer_id, record
@@ -22,7 +23,7 @@ def begin(handshakes: Handshakes, port: int, expected: PeerId | None) -> bytes:
 def test_a_peer_is_being_dialed_until_the_last_dial_for_it_ends() -> None:
     rng = random.Random(1)
     handshakes = Handshakes(
-        config(), identity(OURS), rng=rng, entropy=random.Random(2).randbytes, now=0.0
+        LiveConfig(config()), identity(OURS), rng=rng, entropy=random.Random(2).randbytes, now=0.0
     )
     begin(handshakes, 8000, None)
     assert not handshakes.is_dialing(THEIRS)

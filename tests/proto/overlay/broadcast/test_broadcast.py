@@ -4,8 +4,6 @@ detected.
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from grapevine_proto.errors import DropReason
@@ -20,12 +18,11 @@ from grapevine_proto.overlay.broadcast.broadcast import (
 from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Send
 from grapevine_proto.overlay.store.message_cache import rumor_key
 from grapevine_proto.overlay.store.message_store import MessageStore
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
 from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
 from grapevine_proto.wire.messages import DIRECT_MAIL_HOPS, IWant, RumorCopy, Rumors
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import NodeTables, identity, peer_id, rumor
+from tests.proto.overlay.builders import NodeTables, peer_id, rumor
 
 ORIGIN = 90
 
@@ -35,20 +32,9 @@ class Node:
 
     def __init__(self, strategy: str = "flood") -> None:
         tables = NodeTables(1, 2, 3, 4, 5, strategy=strategy)
-        verifier = Verifier(tables.config)
-        self.store = MessageStore(tables.config, verifier, (), 0.0)
-        rng = random.Random(1)
-        self.broadcast = Broadcast(
-            tables.config,
-            peer_id(0),
-            tables.peers,
-            tables.members,
-            self.store,
-            verifier,
-            ReversePaths(tables.config, identity(0), tables.peers, verifier, rng),
-            rng,
-            0.0,
-        )
+        self.store = MessageStore(tables.context, (), 0.0)
+        reverse_paths = ReversePaths(tables.context)
+        self.broadcast = Broadcast(tables.context, self.store, reverse_paths, 0.0)
         for number in (3, 4, 5):
             self.broadcast._strategy._subscribers[peer_id(number)] = None  # type: ignore[attr-defined]
 

@@ -24,7 +24,7 @@ def test_with_an_unlinked_member_a_rumor_is_not_marked_as_mailed() -> None:
 
 def auto(*linked: int, members: tuple[int, ...] = ()) -> tuple[NodeTables, Auto]:
     tables = NodeTables(*linked, members=members)
-    return tables, Auto(tables.config, tables.near_peers)
+    return tables, Auto(tables.context, tables.near_peers)
 
 
 def test_auto_mails_small_rumors_while_all_members_are_linked() -> None:
@@ -69,6 +69,6 @@ def test_auto_applies_settings_to_its_tree() -> None:
     tables, strategy = auto(1, 2)
     assert strategy.on_link_up(tables.link(3), 0.0) == []
     assert not strategy.subscribers
-    strategy.reconfigure(tables.config.replace(lazy_push=False), 0.0)
+    tables.reconfigure(lazy_push=False)
     strategy.on_link_up(tables.link(4), 0.0)
     assert strategy.subscribers == (peer_id(4),)

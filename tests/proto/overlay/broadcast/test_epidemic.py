@@ -19,7 +19,7 @@ def epidemic(seed: int = 1, fanout: int = 3, **changes: float) -> Epidemic:
     settings = EpidemicConfig(**changes)  # type: ignore[arg-type]
     tables = NodeTables(*range(1, 20), 100, epidemic=settings, fanout=fanout)
     tables.rng.seed(seed)
-    return Epidemic(tables.config, tables.near_peers, tables.rng)
+    return Epidemic(tables.context, tables.near_peers)
 
 
 def push_targets(
@@ -96,7 +96,7 @@ def test_beyond_the_limit_the_oldest_hot_rumor_is_evicted() -> None:
 
 def test_without_links_a_rumor_waits_for_the_first_peer() -> None:
     tables = NodeTables()
-    strategy = Epidemic(tables.config, tables.near_peers, tables.rng)
+    strategy = Epidemic(tables.context, tables.near_peers)
     assert push_targets(strategy, hops=0, sender=None) == []
     newcomer = tables.link(5)
     assert due(strategy, 5.0) == [Push(KEY, [newcomer])]
@@ -104,7 +104,7 @@ def test_without_links_a_rumor_waits_for_the_first_peer() -> None:
 
 def test_a_late_delivery_is_not_pushed_again() -> None:
     tables = NodeTables()
-    strategy = Epidemic(tables.config, tables.near_peers, tables.rng)
+    strategy = Epidemic(tables.context, tables.near_peers)
     push_targets(strategy, hops=0, sender=None)
     strategy.on_late_delivery(KEY, tables.link(5))
     assert due(strategy, 5.0) == []
@@ -112,7 +112,7 @@ def test_a_late_delivery_is_not_pushed_again() -> None:
 
 def test_a_late_delivery_counts_as_a_copy() -> None:
     tables = NodeTables(epidemic=EpidemicConfig(max_forwards=1))
-    strategy = Epidemic(tables.config, tables.near_peers, tables.rng)
+    strategy = Epidemic(tables.context, tables.near_peers)
     push_targets(strategy, hops=0, sender=None)
     strategy.on_late_delivery(KEY, tables.link(5))
     tables.link(6)
@@ -131,6 +131,6 @@ def test_a_relay_follows_the_distribution() -> None:
         for number, peer in enumerate(tables.peers):
             peer.record = replace(record(1), zone="remote" if number % 4 else "local")
         tables.rng.seed(seed)
-        strategy = Epidemic(tables.config, tables.near_peers, tables.rng)
+        strategy = Epidemic(tables.context, tables.near_peers)
         targets = push_targets(strategy, hops=0, sender=None, key=(peer_id(100), EPOCH, 1))
         assert sorted(map(tables.peers.zone_of, targets)) == ["local", "local", "remote"]

@@ -13,7 +13,7 @@ from tests.proto.overlay.builders import NodeTables, new_rumor, peer_id, sent_by
 def flood(*linked: int, seed: int = 1, **changes: object) -> tuple[NodeTables, Flood]:
     tables = NodeTables(*linked, **changes)  # type: ignore[arg-type]
     tables.rng.seed(seed)
-    return tables, Flood(tables.config, tables.near_peers, tables.rng)
+    return tables, Flood(tables.context, tables.near_peers)
 
 
 def subscribe(strategy: Flood, *numbers: int) -> None:
@@ -153,9 +153,11 @@ def test_stopping_unsubscribes_from_every_peer() -> None:
 def test_a_changed_number_of_subscriptions_applies_while_running() -> None:
     tables, strategy = flood(*range(1, 10))
     strategy.start(0.0)
-    sent_by_peer(strategy.reconfigure(tables.config.replace(subscriptions=2), 0.0))
+    tables.reconfigure(subscriptions=2)
+    sent_by_peer(strategy.reconfigure(0.0))
     assert len(strategy.subscriptions) == 2
-    sent_by_peer(strategy.reconfigure(tables.config.replace(subscriptions=7), 0.0))
+    tables.reconfigure(subscriptions=7)
+    sent_by_peer(strategy.reconfigure(0.0))
     assert len(strategy.subscriptions) == 7
 
 

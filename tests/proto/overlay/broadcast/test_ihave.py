@@ -23,11 +23,10 @@ from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import RANGES_PER_MESSAGE_LIMIT
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.wire.messages import Graft, IHave, IWant, Offer, RumorCopy
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, NodeTables, config, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id
 
 ORIGIN = 90
 
@@ -66,11 +65,9 @@ class Node:
 
     def __post_init__(self) -> None:
         self.tables = NodeTables(*range(1, self.links + 1), lazy_push=self.is_enabled)
-        settings = self.tables.config
-        self.store = MessageStore(settings, Verifier(settings), (), 0.0)
+        self.store = MessageStore(self.tables.context, (), 0.0)
         self.lazy_push = LazyPush(
-            settings,
-            self.tables.peers,
+            self.tables.context,
             self.tables.near_peers,
             self.store,
             RecordingStrategy(self.grafts),
@@ -249,7 +246,7 @@ def test_along_a_tree_the_request_delay_uses_the_average_rtt() -> None:
     node = Node()
     for peer, rtt_s in zip(node.peers, (0.01, 0.05, 0.06, 0.08), strict=True):
         peer.rtt_s = rtt_s
-    node.lazy_push.set_strategy(SilentPlumtree(node.tables.config, node.tables.near_peers))
+    node.lazy_push.set_strategy(SilentPlumtree(node.tables.context, node.tables.near_peers))
     node.receive_ids(1, ids_of(1))
     assert node.lazy_push.advance(0.24) == []
     assert requested_in(node.lazy_push.advance(0.2501)) == [(peer_id(1), (ids_of(1),))]
@@ -257,7 +254,7 @@ def test_along_a_tree_the_request_delay_uses_the_average_rtt() -> None:
 
 def test_with_a_broken_tree_a_rumor_is_requested_at_once() -> None:
     node = Node()
-    tree = SilentPlumtree(node.tables.config, node.tables.near_peers)
+    tree = SilentPlumtree(node.tables.context, node.tables.near_peers)
     node.lazy_push.set_strategy(tree)
     tree.handle(Graft(None), peer_id(4), 0.0)
     node.unlink(4)
@@ -462,7 +459,8 @@ def test_disabled_lazy_push_neither_announces_nor_requests() -> None:
     enabled_node = Node()
     enabled_node.receive_rumor(1)
     enabled_node.receive_ids(1, ids_of(2))
-    enabled_node.lazy_push.reconfigure(config(lazy_push=False))
+    enabled_node.tables.reconfigure(lazy_push=False)
+    enabled_node.lazy_push.reconfigure()
     assert enabled_node.lazy_push.deadline == float("inf")
     assert enabled_node.lazy_push.advance(10.0) == []
 

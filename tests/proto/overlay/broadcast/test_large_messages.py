@@ -17,7 +17,6 @@ from grapevine_proto.overlay.broadcast.large_messages import (
 )
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.wire.messages import Announce, IWant
 from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor
@@ -33,8 +32,8 @@ class Node:
 
     def __init__(self, links: int = 4) -> None:
         self.tables = NodeTables(*range(1, links + 1))
-        self.store = MessageStore(self.tables.config, Verifier(self.tables.config), (), 0.0)
-        self.puller = LargePuller(self.tables.peers, self.tables.near_peers, self.store)
+        self.store = MessageStore(self.tables.context, (), 0.0)
+        self.puller = LargePuller(self.tables.context, self.tables.near_peers, self.store)
         for number, peer in enumerate(self.tables.peers, 1):
             peer.update_rtt(0.05 * number)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from grapevine_proto.events import MemberStatus
@@ -20,10 +18,8 @@ def mesh(nodes: int) -> dict[PeerId, NearPeers]:
     """The near peers of each of `nodes` nodes in a full mesh."""
     views = {}
     for number in range(nodes):
-        tables = NodeTables(*(each for each in range(nodes) if each != number))
-        views[peer_id(number)] = NearPeers(
-            tables.config, peer_id(number), tables.peers, tables.members, random.Random(1)
-        )
+        tables = NodeTables(*(each for each in range(nodes) if each != number), number=number)
+        views[peer_id(number)] = tables.near_peers
     return views
 
 

@@ -23,7 +23,7 @@ ORIGIN = 90
 
 def plumtree(*linked: int, **changes: object) -> tuple[NodeTables, Plumtree]:
     tables = NodeTables(*linked, **changes)  # type: ignore[arg-type]
-    return tables, Plumtree(tables.config, tables.near_peers)
+    return tables, Plumtree(tables.context, tables.near_peers)
 
 
 def graft(strategy: Plumtree, *numbers: int, origin: int | None = None) -> None:
@@ -162,7 +162,7 @@ def test_without_lazy_push_links_start_eager() -> None:
     strategy.start(0.0)
     strategy.on_link_up(tables.link(3), 0.0)
     assert set(receive(strategy, None, origin=0).targets) == set(ids(1, 2, 3))
-    strategy.reconfigure(tables.config.replace(lazy_push=True), 0.0)
+    tables.reconfigure(lazy_push=True)
     strategy.on_link_up(tables.link(4), 0.0)
     assert peer_id(4) not in strategy.subscribers
 

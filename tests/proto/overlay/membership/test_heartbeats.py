@@ -8,24 +8,22 @@ from collections import Counter
 
 import pytest
 
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.overlay.members import MemberTable
+from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.membership.heartbeats import Heartbeats
 from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.store.message_store import MessageStore
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.swim.prober import check_interval_s
-from tests.proto.overlay.builders import config, peer_id, record
+from tests.proto.overlay.builders import config, identity, peer_id, record
 
 
 def schedule(
     links: int, settings: NodeConfig, intervals: int
 ) -> tuple[list[int], dict[Peer, list[float]]]:
     """Heartbeats sent at each check, and when each peer got its own; all links start together."""
-    rng = random.Random(1)
-    members = MemberTable(settings.limits)
-    store = MessageStore(settings, Verifier(settings), (), 0.0)
-    heartbeats = Heartbeats(settings, members, store, rng)
+    context_ = OverlayContext(LiveConfig(settings), identity(0), random.Random(1))
+    heartbeats = Heartbeats(context_, MessageStore(context_, (), 0.0))
     peers = [Peer(peer_id(n), None, record(n).addresses[0], 0.0) for n in range(links)]
     sent_at: dict[Peer, list[float]] = {peer: [0.0] for peer in peers}
     for peer in peers:

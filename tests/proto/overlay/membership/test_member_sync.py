@@ -10,7 +10,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.effects import Effect, Send
-from grapevine_proto.overlay.members import ID_PREFIX_MAX, MemberTable, id_prefix
+from grapevine_proto.overlay.members import ID_PREFIX_MAX, id_prefix
 from grapevine_proto.overlay.membership.member_sync import (
     ANSWER_MESSAGES_LIMIT,
     ANSWER_MIN_INTERVAL_S,
@@ -19,11 +19,11 @@ from grapevine_proto.overlay.membership.member_sync import (
     SYNC_UPDATES_THRESHOLD,
     MemberSync,
 )
-from grapevine_proto.overlay.peers import Peer, PeerTable, PeerTrigger
+from grapevine_proto.overlay.peers import Peer, PeerTrigger
 from grapevine_proto.sim import Network, Simulation, memoized
 from grapevine_proto.wire.messages import MemberDigest, Records
 from grapevine_proto.wire.signed import PeerRecord
-from tests.proto.overlay.builders import peer_id
+from tests.proto.overlay.builders import context, peer_id
 
 US, PEER = peer_id(1), peer_id(2)
 
@@ -38,14 +38,14 @@ class Node:
     """Member sync with one linked peer."""
 
     def __init__(self, known: range, *, members: int = 10_000) -> None:
-        self.peers = PeerTable(10)
+        limits = LimitsConfig(members=members, addresses_per_source=64)
+        node = context(limits=limits)
+        self.peers, self.members = node.peers, node.members
         self.peer: Peer = self.peers.add(PEER, None, Address("10.0.0.2", 8000), 0.0)
         self.peers.transition(self.peer, PeerTrigger.LINKED)
-        limits = LimitsConfig(members=members, addresses_per_source=64)
-        self.members = MemberTable(limits, self.peers.is_linked)
         for number in known:
             self.members.add(bare(number), peer_id(number % 50 + 3), 0.0)
-        self.member_sync = MemberSync(US, self.peers, self.members, random.Random(1))
+        self.member_sync = MemberSync(node)
 
     def add_updates(self, now: float = 0.0) -> None:
         for number in range(SYNC_UPDATES_THRESHOLD + 1):

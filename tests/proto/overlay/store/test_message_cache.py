@@ -11,15 +11,14 @@ from grapevine_proto.overlay.store.message_cache import (
     MessageCache,
     rumor_key,
 )
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, config, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, context, copy, peer_id
 
 
 def make_cache(limits: LimitsConfig | None = None) -> MessageCache:
-    settings = config(limits=limits or LimitsConfig())
-    return MessageCache(settings, Verifier(settings))
+    node = context(limits=limits or LimitsConfig())
+    return MessageCache(node.config.current, node.verifier)
 
 
 def test_one_origin_may_use_a_quarter_of_the_cache_and_all_origins_all_of_it() -> None:

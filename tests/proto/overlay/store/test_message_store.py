@@ -10,25 +10,22 @@ from hypothesis import strategies as st
 from grapevine_proto import work
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.ids import MessageId, Stream, StreamRange
 from grapevine_proto.overlay.store.message_store import (
     FORGET_STREAM_S,
-    MemberRun,
     MessageStore,
     SavedStream,
 )
 from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, config, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, context, copy, peer_id, record
 
 SOURCE = peer_id(999)
 
 
 def store_with(limits: LimitsConfig | None = None, *, now: float = 0.0) -> MessageStore:
-    settings = config(limits=limits or LimitsConfig())
-    return MessageStore(settings, Verifier(settings), (), now)
+    return MessageStore(context(limits=limits or LimitsConfig()), (), now)
 
 
 def insert(store: MessageStore, each: RumorCopy, now: float, *, linked: bool = False) -> list[int]:
@@ -64,7 +61,7 @@ def test_saved_trackers_prevent_duplicates_after_a_restart() -> None:
     store = store_with()
     for first in (1, 2, 5):
         insert(store, copy(1, first), 0.0)
-    restored = MessageStore(config(), Verifier(config()), store.snapshot(1.0), 500.0)
+    restored = MessageStore(context(), store.snapshot(1.0), 500.0)
     assert restored.is_duplicate(copy(1, 5).rumor, 500.0)
     assert not restored.is_duplicate(copy(1, 3).rumor, 500.0)
     assert restored.missing(StreamRange(copy(1, 1).rumor.stream, 1, 6), 500.0) == [
@@ -158,15 +155,10 @@ def test_an_unknown_origin_beyond_the_limit_evicts_one_of_the_largest_source() -
 
 
 def test_members_are_never_evicted() -> None:
-    members = {peer_id(number) for number in range(10)}
-    settings = config(limits=LimitsConfig(origins=16, new_origins_per_link=3))
-    store = MessageStore(
-        settings,
-        Verifier(settings),
-        (),
-        0.0,
-        run_of=lambda peer: MemberRun(EPOCH, 0.0) if peer in members else None,
-    )
+    node = context(limits=LimitsConfig(origins=16, new_origins_per_link=3))
+    store = MessageStore(node, (), 0.0)
+    for number in range(10):
+        node.members.ensure(record(number), 0.0)
     for number in range(200):
         insert_from(store, number, source_number=900 + number % 60)
     assert store.streams == 16
@@ -174,25 +166,19 @@ def test_members_are_never_evicted() -> None:
 
 
 def test_a_member_that_publishes_first_is_inserted_into_a_full_table() -> None:
-    members: set[PeerId] = set()
-    settings = config(limits=LimitsConfig(origins=4))
-    store = MessageStore(
-        settings,
-        Verifier(settings),
-        (),
-        0.0,
-        run_of=lambda peer: MemberRun(EPOCH, 0.0) if peer in members else None,
-    )
+    node = context(limits=LimitsConfig(origins=4))
+    store = MessageStore(node, (), 0.0)
     for number in range(4):
         insert_from(store, number, source_number=900 + number)
-    members |= {peer_id(n) for n in range(50, 54)}
     for number in range(50, 54):
+        node.members.ensure(record(number), 0.0)
         insert_from(store, number, source_number=998)
         assert has_origin(store, number)
     insert_from(store, 60, source_number=998)
     assert not has_origin(store, 60), "no unknown origin is left to evict"
     assert store.streams == 4
-    members.clear()
+    for number in range(50, 54):
+        node.members.remove(peer_id(number))
     insert_from(store, 61, source_number=998)
     assert has_origin(store, 61), "a former member is evicted"
 
@@ -208,7 +194,7 @@ def test_messages_of_an_evicted_origin_are_not_delivered_again() -> None:
     assert store.missing(StreamRange(copy(1, 1).rumor.stream, 1, 3), 0.0) == [
         StreamRange(copy(1, 1).rumor.stream, 3, 3)
     ]
-    restored = MessageStore(config(), Verifier(config()), store.snapshot(1.0), 500.0)
+    restored = MessageStore(context(), store.snapshot(1.0), 500.0)
     assert restored.is_duplicate(copy(1, 2).rumor, 500.0)
     assert insert(store, copy(1, 3), 1.0) == [3], "it may publish again"
     assert store.is_duplicate(copy(1, 1).rumor, 1.0)
@@ -218,29 +204,28 @@ def test_saved_streams_beyond_the_limit_are_restored_as_evicted_origins() -> Non
     store = store_with()
     for number in range(10):
         insert(store, copy(number, 1), 0.0)
-    small = config(limits=LimitsConfig(origins=4))
-    restored = MessageStore(small, Verifier(small), store.snapshot(1.0), 0.0)
+    small = context(limits=LimitsConfig(origins=4))
+    restored = MessageStore(small, store.snapshot(1.0), 0.0)
     assert restored.streams == 4
     assert len(restored._evicted) == 4, "their number is limited too"
 
 
 def test_restored_streams_do_not_keep_new_origins_out() -> None:
-    settings = config(limits=LimitsConfig(origins=16, new_origins_per_link=3))
-    store = MessageStore(settings, Verifier(settings), (), 0.0)
+    node = context(limits=LimitsConfig(origins=16, new_origins_per_link=3))
+    store = MessageStore(node, (), 0.0)
     for number in range(16):
         insert_from(store, number, source_number=900 + number)
-    restored = MessageStore(settings, Verifier(settings), store.snapshot(1.0), 0.0)
+    restored = MessageStore(node, store.snapshot(1.0), 0.0)
     for number in range(50, 60):
         insert_from(restored, number, source_number=998)
         assert has_origin(restored, number)
 
 
 def test_a_linked_origin_is_always_inserted() -> None:
-    settings = config(limits=LimitsConfig(origins=2))
-    store = MessageStore(
-        settings, Verifier(settings), (), 0.0, run_of=lambda _: MemberRun(EPOCH, 0.0)
-    )
+    node = context(limits=LimitsConfig(origins=2))
+    store = MessageStore(node, (), 0.0)
     for number in range(4):
+        node.members.ensure(record(number), 0.0)
         insert(store, copy(number, 1), 0.0, linked=True)
     assert store.streams == 4
     assert (
@@ -251,13 +236,18 @@ def test_a_linked_origin_is_always_inserted() -> None:
 # --- epochs of member records -------------------------------------------------------------------
 
 
-def store_with_run(run: MemberRun) -> MessageStore:
-    settings = config()
-    return MessageStore(settings, Verifier(settings), (), 0.0, run_of=lambda _: run)
+def store_with_member(
+    epoch: int, known_since: float, earlier_epoch: int | None = None
+) -> MessageStore:
+    """A store that knows member 1 in `epoch` since `known_since`."""
+    node = context()
+    member = node.members.ensure(record(1, epoch=epoch), known_since)
+    member.earlier_epoch = earlier_epoch
+    return MessageStore(node, (), 0.0)
 
 
 def test_epochs_before_the_members_record_are_rejected() -> None:
-    store = store_with_run(MemberRun(EPOCH + 10, 0.0))
+    store = store_with_member(EPOCH + 10, 0.0)
     older = copy(1, 1).rumor.stream
     assert store.admission_error(older, SOURCE, False, 1.0) is DropReason.STALE_EPOCH
     assert store.missing(StreamRange(older, 1, 5), 1.0) == []
@@ -265,7 +255,7 @@ def test_epochs_before_the_members_record_are_rejected() -> None:
 
 
 def test_the_previous_known_epoch_is_accepted_until_its_messages_expire() -> None:
-    store = store_with_run(MemberRun(EPOCH + 10, 5.0, earlier_epoch=EPOCH))
+    store = store_with_member(EPOCH + 10, 5.0, earlier_epoch=EPOCH)
     older = copy(1, 1).rumor.stream
     assert store.admission_error(older, SOURCE, False, 304.0) is None
     assert store.admission_error(older, SOURCE, False, 305.0) is DropReason.STALE_EPOCH
@@ -274,7 +264,7 @@ def test_the_previous_known_epoch_is_accepted_until_its_messages_expire() -> Non
 
 
 def test_a_stream_closes_once_the_record_of_a_newer_epoch_is_old_enough() -> None:
-    store = store_with_run(MemberRun(EPOCH + 10, 5.0))
+    store = store_with_member(EPOCH + 10, 5.0)
     insert(store, copy(1, 1), 0.0)
     insert(store, copy(1, 4), 0.0)
     assert not store.is_duplicate(copy(1, 2).rumor, 304.0)
@@ -535,7 +525,7 @@ def test_a_restored_stream_has_its_age_and_its_gaps() -> None:
         SavedStream(peer_id(1), EPOCH, 5, ((2, 3),), 100.0),
         SavedStream(peer_id(2), EPOCH, 5, (), -7.0),
     )
-    store = MessageStore(config(), Verifier(config()), saved, 1000.0)
+    store = MessageStore(context(), saved, 1000.0)
     assert [each.idle_s for each in store.snapshot(1000.0)] == [100.0, 0.0]
     assert store.has_gaps
     assert store.newest_gap_at == 1000.0
@@ -556,18 +546,18 @@ def test_messages_the_application_did_not_handle_are_saved_as_not_seen() -> None
 
 
 def test_work_and_version_grow_with_each_rumor() -> None:
-    store = store_with()
-    before = store.work
+    node = context()
+    store = MessageStore(node, (), 0.0)
     insert(store, copy(1, 1, size=7), 0.0)
-    assert (store.work, store.version) == (before, 1)
+    assert (node.work.units, store.version) == (0, 1)
     insert(store, copy(1, 2, size=4096), 0.0)
     size_bytes = copy(1, 2, size=4096).rumor.size_bytes
-    assert store.work - before == work.KIBIBYTE * (size_bytes >> 10)
+    assert node.work.units == work.KIBIBYTE * (size_bytes >> 10)
     assert store.version == 2
 
 
 def test_the_current_run_of_a_member_does_not_close() -> None:
-    store = store_with_run(MemberRun(EPOCH, 0.0))
+    store = store_with_member(EPOCH, 0.0)
     insert(store, copy(1, 1), 0.0)
     insert(store, copy(1, 4), 0.0)
     assert not store.is_duplicate(copy(1, 2).rumor, 1000.0)

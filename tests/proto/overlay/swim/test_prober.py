@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import Peer, PeerTable
@@ -23,9 +21,7 @@ class ProbingNode:
         tables = NodeTables(*range(1, links + 1))
         self.peers: PeerTable = tables.peers
         self.awareness = Awareness(0.0)
-        self.prober = Prober(
-            tables.config, self.peers, SuspicionTable(), self.awareness, random.Random(1), 0.0
-        )
+        self.prober = Prober(tables.context, SuspicionTable(), self.awareness, 0.0)
         self.accused: list[PeerId] = []
 
     def peer(self, number: int) -> Peer:

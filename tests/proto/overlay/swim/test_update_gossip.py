@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.overlay.effects import Effect, Send
@@ -20,7 +19,7 @@ PAUSE_S = NodeConfig.lan().detection.probe_timeout
 
 def make_gossiper(*linked: int) -> UpdateGossiper:
     tables = NodeTables(*linked)
-    return UpdateGossiper(tables.config, tables.peers, MemberUpdate, random.Random(1), 0.0)
+    return UpdateGossiper(tables.context, MemberUpdate, 0.0)
 
 
 def subjects(effects: list[Effect]) -> list[str]:

@@ -15,7 +15,6 @@ from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Penalize, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import MESSAGES_PER_REQUEST
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.antientropy import (
     COUNTER_REQUEST_TIMEOUT_S,
     FRAGMENTS_IDLE_S,
@@ -332,17 +331,22 @@ def test_a_round_over_many_streams_accepts_pages_in_any_order() -> None:
 # --- offers in rounds of peers ------------------------------------------------------------------
 
 
+class NoBroadcast:
+    """Takes repaired rumors and does nothing about them."""
+
+    def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
+        return []
+
+
 class SyncingNode:
     """A node with an empty store, linked to peers 1, 2 and 3, and what it requests when they offer
     messages.
     """
 
     def __init__(self) -> None:
-        tables = NodeTables(1, 2, 3)
-        self.store = MessageStore(tables.config, Verifier(tables.config), (), 0.0)
-        self.rounds = AntiEntropy(
-            tables.config, tables.peers, self.store, tables.rng, lambda *_: [], 0.0
-        )
+        self.tables = NodeTables(1, 2, 3)
+        self.store = MessageStore(self.tables.context, (), 0.0)
+        self.rounds = AntiEntropy(self.tables.context, self.store, NoBroadcast(), 0.0)
 
     def offer(self, number: int, last: int, now: float) -> list[StreamRange]:
         """Peer `number` offers a stream up to `last` in a round of its own; the ranges requested
@@ -679,18 +683,19 @@ def test_a_heartbeat_that_is_equal_again_starts_no_round() -> None:
 def test_rounds_start_once_per_interval_and_never_while_disabled() -> None:
     node = SyncingNode()
     rounds = node.rounds
-    interval_s = rounds._config.anti_entropy.interval
+    interval_s = rounds._config.current.anti_entropy.interval
     assert 0.0 <= rounds.next_round_at <= interval_s
     rounds.next_round_at = 100.0
     rounds.advance(99.9)
     assert not rounds._active_rounds
     rounds.advance(100.0)
-    assert len(rounds._active_rounds) == rounds._config.anti_entropy.fanout
+    assert len(rounds._active_rounds) == rounds._config.current.anti_entropy.fanout
     assert rounds.next_round_at == 100.0 + interval_s
-    shorter = rounds._config.replace(anti_entropy=AntiEntropyConfig(interval=7.0))
-    rounds.reconfigure(shorter, 101.0)
+    node.tables.reconfigure(anti_entropy=AntiEntropyConfig(interval=7.0))
+    rounds.reconfigure(101.0)
     assert rounds.next_round_at == min(100.0 + interval_s, 108.0)
-    rounds.reconfigure(shorter.replace(anti_entropy=AntiEntropyConfig(enabled=False)), 102.0)
+    node.tables.reconfigure(anti_entropy=AntiEntropyConfig(enabled=False))
+    rounds.reconfigure(102.0)
     assert rounds.deadline == float("inf")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.store.message_cache import MessageCache
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.sync.repair_server import (
     BODIES_PER_PEER_LIMIT,
     BODIES_SCANNED_LIMIT,
@@ -19,15 +18,15 @@ from grapevine_proto.overlay.sync.repair_server import (
     RepairServer,
 )
 from grapevine_proto.wire.messages import IWant
-from tests.proto.overlay.builders import EPOCH, config, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, context, copy, peer_id
 
 PEER = peer_id(2)
 
 
 class Node:
     def __init__(self) -> None:
-        settings = config()
-        self.cache = MessageCache(settings, Verifier(settings))
+        node = context()
+        self.cache = MessageCache(node.config.current, node.verifier)
         self.server = RepairServer(self.cache)
 
     def insert(self, *firsts: int, size: int = 7, is_verified: bool = True) -> None:

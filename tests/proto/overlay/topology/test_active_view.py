@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 
 import pytest
@@ -10,10 +9,9 @@ import pytest
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
-from tests.proto.overlay.builders import config, peer_id, record
+from tests.proto.overlay.builders import Links, context, peer_id, record
 
 
 class ViewFixture:
@@ -22,10 +20,10 @@ class ViewFixture:
     def __init__(
         self, *, members: int, linked: int, max_peers: int, zones: str = "", **changes: object
     ) -> None:
-        self.peers = PeerTable(100)
-        self.members = MemberTable(LimitsConfig(addresses_per_source=10_000))
-        settings = config(max_peers=max_peers, **changes)
-        self.active_view = ActiveView(settings, self.peers, self.members, random.Random(1))
+        limits = LimitsConfig(addresses_per_source=10_000)
+        node = context(max_peers=max_peers, limits=limits, **changes)
+        self.peers, self.members = node.peers, node.members
+        self.active_view = ActiveView(node, Links())
         for number in range(members):
             zone = zones[number] if zones else ""
             peer_record = record(number, zone=zone)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import (
     CROWD_MIN_REJECTIONS,
     CROWD_REJECTIONS_PER_LINK,
@@ -19,7 +15,7 @@ from grapevine_proto.overlay.topology.active_view import (
 )
 from grapevine_proto.overlay.topology.eviction_shares import network_group
 from grapevine_proto.sim import Simulation
-from tests.proto.overlay.builders import config, peer_id, record
+from tests.proto.overlay.builders import Links, context, peer_id, record
 from tests.scenarios.test_topology import linked, running
 
 
@@ -30,15 +26,9 @@ class FullNode:
         self, hosts: list[str], *, self_chosen: tuple[int, ...] = (), in_use: tuple[int, ...] = ()
     ) -> None:
         self.now = 0.0
-        in_use_ids = {peer_id(each) for each in in_use}
-        self.peers, self.members = PeerTable(200), MemberTable(LimitsConfig())
-        self.active_view = ActiveView(
-            config(max_peers=len(hosts)),
-            self.peers,
-            self.members,
-            random.Random(1),
-            lambda each, now: each in in_use_ids,
-        )
+        node = context(max_peers=len(hosts))
+        self.peers, self.members = node.peers, node.members
+        self.active_view = ActiveView(node, Links(*in_use))
         for number, host in enumerate(hosts):
             peer_record = record(number)
             self.members.ensure(peer_record, 0.0)

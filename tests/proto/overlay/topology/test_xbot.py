@@ -5,15 +5,13 @@ measured.
 from __future__ import annotations
 
 import itertools
-import random
 
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import ActiveView
 from grapevine_proto.overlay.topology.xbot import (
     FIRST_PAUSE_INTERVALS,
@@ -24,7 +22,7 @@ from grapevine_proto.overlay.topology.xbot import (
     ProximityOptimizer,
     rtt_to_beat_s,
 )
-from tests.proto.overlay.builders import config, peer_id, record
+from tests.proto.overlay.builders import Links, context, peer_id, record
 
 INTERVAL_S = 5.0
 
@@ -42,18 +40,16 @@ class ProximityFixture:
         **changes: object,
     ) -> None:
         self.started_at = 0.0
-        self.in_use = in_use
-        self.peers = PeerTable(100)
-        self.members = MemberTable(LimitsConfig(addresses_per_source=10_000))
-        settings = config(
-            **{"max_peers": max_peers, "gossip_interval": INTERVAL_S, "optimize_links": True}
-            | changes
-        )
-        rng = random.Random(1)
-        active_view = ActiveView(settings, self.peers, self.members, rng)
-        self.optimizer = ProximityOptimizer(
-            settings, self.peers, self.members, active_view, rng, 0.0, self.is_in_use
-        )
+        settings: dict[str, object] = {
+            "max_peers": max_peers,
+            "gossip_interval": INTERVAL_S,
+            "optimize_links": True,
+            "limits": LimitsConfig(addresses_per_source=10_000),
+        }
+        node = context(**settings | changes)
+        self.peers, self.members = node.peers, node.members
+        self.links = Links() if in_use is None else Links(in_use)
+        self.optimizer = ProximityOptimizer(node, ActiveView(node, self.links), self.links, 0.0)
         for number in range(members):
             peer_record = record(number, zone=zones[number] if zones else "")
             self.members.ensure(peer_record, 0.0)
@@ -63,9 +59,6 @@ class ProximityFixture:
                 )
                 self.peers.transition(peer, PeerTrigger.LINKED)
                 peer.linked_at, peer.min_rtt_s = 0.0, rtts_ms[number] / 1000
-
-    def is_in_use(self, peer: PeerId, now: float) -> bool:
-        return self.in_use is not None and peer == peer_id(self.in_use)
 
     def victim_for(self, rtt_ms: float | None, now: float = 15.0, zone: str = "") -> PeerId | None:
         rtt_s = None if rtt_ms is None else rtt_ms / 1000
@@ -107,7 +100,7 @@ def test_the_farthest_link_is_kept_and_the_next_is_replaced_by_a_nearer_one() ->
 def test_a_link_in_use_is_not_replaced() -> None:
     fixture = ProximityFixture(30, 100, 40, 90, 20, in_use=3)
     assert fixture.victim_for(1) == peer_id(2)
-    fixture.in_use = None
+    fixture.links.in_use.clear()
     assert fixture.victim_for(1) == peer_id(3), "no longer in use"
 
 

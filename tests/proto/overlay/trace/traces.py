@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass, field
 
+from grapevine_proto.config.sections import RateLimitConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PeerState, Trace, TraceUpdated
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
-from grapevine_proto.overlay.store.verification import Verifier
 from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
 from grapevine_proto.overlay.trace.trace import Tracing
 from grapevine_proto.wire.attributes import TRACE_ALL, rumor_attributes
 from grapevine_proto.wire.messages import ReceiptAck, Receipts, RumorCopy
 from grapevine_proto.wire.signed import Rumor, TraceReceipt
-from tests.proto.overlay.builders import EPOCH, config, identity, peer_id, record
+from tests.proto.overlay.builders import EPOCH, context, identity, peer_id, record
 
 OUR_NUMBER = 500
 ORIGIN = 90
@@ -57,16 +56,10 @@ class Node:
     tracing: Tracing = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = config()
-        if not self.is_limited:
-            limit = settings.rate_limit
-            settings = settings.replace(rate_limit=type(limit)(enabled=False))
-        self.peers = PeerTable(1000)
-        self.table = MemberTable(settings.limits)
-        signatures = Verifier(settings)
-        self.tracing = Tracing(
-            settings, identity(OUR_NUMBER), self.peers, self.table, signatures, random.Random(1)
-        )
+        limit = RateLimitConfig(enabled=self.is_limited)
+        node = context(OUR_NUMBER, rate_limit=limit)
+        self.peers, self.table = node.peers, node.members
+        self.tracing = Tracing(node)
         for number in range(1, self.links + 1):
             self.link(number)
         for number in range(1, self.members + 1):

@@ -14,11 +14,12 @@ from collections import OrderedDict
 from typing import Final
 
 from grapevine_proto import work
-from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId
 from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.wire.signed import Rumor
+from grapevine_proto.work import WorkMeter
 
 # One sender may cause a twentieth of a core, and for one origin a quarter of that, so that forged
 # copies leave room for other origins. Authentic rumors of one origin, over all senders, are limited
@@ -57,17 +58,13 @@ class KeyedRateLimiter:
 class Verifier:
     """Checks signatures and keeps the budgets."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: LiveConfig, meter: WorkMeter) -> None:
+        self._config = config
+        self._work = meter
         self._sender_limiter = KeyedRateLimiter(SENDER_CHECKS_PER_S)
         self._pair_limiter = KeyedRateLimiter(PAIR_CHECKS_PER_S)
         self._origin_limiter = KeyedRateLimiter(ORIGIN_RUMORS_PER_S)
-        self.work = 0
         self._record_limiter = KeyedRateLimiter(SENDER_RECORDS_PER_S, SENDER_RECORDS_BURST)
-        self.reconfigure(config)
-
-    def reconfigure(self, config: NodeConfig) -> None:
-        self._cluster = config.cluster
-        self._is_limited = config.rate_limit.enabled
 
     def check(self, rumor: Rumor, sender: PeerId, now: float) -> DropReason | None:
         """Why `rumor` from `sender` is not accepted as its origin's; None if it is.
@@ -75,24 +72,34 @@ class Verifier:
         """
         if not self.try_charge_check(sender, now):
             return DropReason.SIGNATURE_BUDGET
-        if self._is_limited and not self._pair_limiter.try_take((sender, rumor.origin), now):
+        if self._config.current.rate_limit.enabled and not self._pair_limiter.try_take(
+            (sender, rumor.origin), now
+        ):
             return DropReason.SIGNATURE_BUDGET
-        return None if rumor.is_authentic(self._cluster) else DropReason.BAD_SIGNATURE
+        return (
+            None if rumor.is_authentic(self._config.current.cluster) else DropReason.BAD_SIGNATURE
+        )
 
     def try_charge_check(self, sender: PeerId, now: float) -> bool:
         """Whether `sender` may cause one more check; takes it from its budget."""
-        if self._is_limited and not self._sender_limiter.try_take((sender,), now):
+        if self._config.current.rate_limit.enabled and not self._sender_limiter.try_take(
+            (sender,), now
+        ):
             return False
-        self.work += work.SIGNATURE
+        self._work.add(work.SIGNATURE)
         return True
 
     def try_charge_record_check(self, sender: PeerId, now: float) -> bool:
         """Whether `sender` may cause one more record check; takes it from its budget."""
-        if self._is_limited and not self._record_limiter.try_take((sender,), now):
+        if self._config.current.rate_limit.enabled and not self._record_limiter.try_take(
+            (sender,), now
+        ):
             return False
-        self.work += work.SIGNATURE
+        self._work.add(work.SIGNATURE)
         return True
 
     def allow_origin(self, origin: PeerId, now: float) -> bool:
         """Whether one more authentic rumor of `origin` is accepted; takes it from its budget."""
-        return not self._is_limited or self._origin_limiter.try_take((origin,), now)
+        return not self._config.current.rate_limit.enabled or self._origin_limiter.try_take(
+            (origin,), now
+        )
