@@ -93,20 +93,20 @@ class Cluster:
                     engine.advance(self.now)
             self.exchange()
 
-    def say(self, of: int, to: int, message: OverlayMessage | Frame | bytes) -> None:
+    def inject(self, of: int, to: int, message: OverlayMessage | Frame | bytes) -> None:
         """Sends any message from engine `of` to `to`, as a malicious member could."""
         plaintext = message if isinstance(message, bytes) else codec.encode_message(message)
         datagram = self.link(of, to).session.seal(plaintext, self.now)
         self[to].receive(datagram, address_of(of), self.now)
 
-    def heard(self, number: int) -> list[bytes]:
+    def received(self, number: int) -> list[bytes]:
         return [
             each.message.payload
             for each in self.events[self[number]]
             if isinstance(each, MessageReceived)
         ]
 
-    def faults(self, number: int) -> list[InternalErrorContained]:
+    def internal_errors(self, number: int) -> list[InternalErrorContained]:
         return [e for e in self.events[self[number]] if isinstance(e, InternalErrorContained)]
 
     def drops(self, number: int) -> dict[DropReason, int]:

@@ -68,12 +68,12 @@ MAKERS: Final = frozenset(
 DISPLAYS: Final = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)
 
 
-def declared_containers(folder: Path, outside: frozenset[str]) -> set[str]:
+def declared_containers(directory: Path, outside: frozenset[str]) -> set[str]:
     """The containers that the source of classes below `folder` assigns to ``self``, as
     ``Class.attribute``; modules and packages named in `outside` are not looked at."""
     found: set[str] = set()
-    for path in sorted(folder.rglob("*.py")):
-        if path.relative_to(folder).parts[0].removesuffix(".py") in outside:
+    for path in sorted(directory.rglob("*.py")):
+        if path.relative_to(directory).parts[0].removesuffix(".py") in outside:
             continue
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef):

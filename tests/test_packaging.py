@@ -14,11 +14,11 @@ import grapevine_proto
 import grapevine_tui
 from tests.sources import ROOT, tree_of
 
-FOLDERS = {"grapevine-tui": ROOT, "grapevine-proto": ROOT / "grapevine_proto"}
+DIRECTORIES = {"grapevine-tui": ROOT, "grapevine-proto": ROOT / "grapevine_proto"}
 
 
 def project_of(name: str) -> dict[str, Any]:
-    with (FOLDERS[name] / "pyproject.toml").open("rb") as file:
+    with (DIRECTORIES[name] / "pyproject.toml").open("rb") as file:
         project: dict[str, Any] = tomllib.load(file)["project"]
     assert project["name"] == name
     return project
@@ -33,15 +33,15 @@ def test_library_and_application_have_one_version() -> None:
     assert grapevine_proto.__version__ == grapevine_tui.__version__
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", DIRECTORIES)
 def test_the_long_description_has_no_link_that_leads_nowhere(name: str) -> None:
-    text = (FOLDERS[name] / project_of(name)["readme"]).read_text()
+    text = (DIRECTORIES[name] / project_of(name)["readme"]).read_text()
     assert re.findall(r"\]\((?!https://)", text) == []
 
 
 @pytest.mark.parametrize("license_file", ["LICENSE-MIT", "LICENSE-APACHE"])
 def test_the_library_alone_has_the_same_licenses(license_file: str) -> None:
-    assert (FOLDERS["grapevine-proto"] / license_file).read_bytes() == (
+    assert (DIRECTORIES["grapevine-proto"] / license_file).read_bytes() == (
         ROOT / license_file
     ).read_bytes()
 

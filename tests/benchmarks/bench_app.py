@@ -1,10 +1,9 @@
-"""How smooth the app is: ``python -m tests.benchmarks.bench_app [SECONDS]``.
+"""Responsiveness of the app: ``python -m tests.benchmarks.bench_app [SECONDS]``.
 
-Beside a bare Textual app with widgets of the same number, in the same run: time until ready,
-memory, the share of a core while idle with fifty peers, and the longest stall of the loop while
-ten thousand messages a second arrive, with what a key then takes to show. The fake host stands in
-for the node, so what is measured is the screen alone; it runs without a terminal, so painting is
-measured up to the bytes.
+Compares the app with a bare Textual app of as many widgets, in one run: time until ready, memory, the
+share of a core while idle with fifty peers, the longest stall of the loop at ten thousand messages a
+second, and the latency of a key meanwhile. A fake host replaces the node, so that only the app is
+measured. It runs without a terminal: painting is measured up to the bytes.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ PEERS = 50
 RATE_PER_S = 10_000
 HANDFUL = 500
 MEMBERS = 4_096
-SLICE_S = 0.01  # messages come in handfuls, as datagrams do
+SLICE_S = 0.01  # messages arrive in groups, as datagrams do
 PAYLOAD = b"disk 91 % on db-3, cleaning up what was left behind by the last run"
 
 
-class Bare(App[None]):
-    """As many widgets, of Textual's own, and nothing to do."""
+class BareApp(App[None]):
+    """A Textual app with as many of Textual's widgets, which does nothing."""
 
     def compose(self) -> ComposeResult:
         yield Static("status")
@@ -52,7 +51,7 @@ class Bare(App[None]):
 def make(which: str) -> tuple[App[None], FakeHost]:
     host = FakeHost()
     host.peers = [a_peer(number, f"node-{number}") for number in range(PEERS)]
-    app: App[None] = Bare() if which == "bare" else GrapevineApp(host, FakeSettings())
+    app: App[None] = BareApp() if which == "bare" else GrapevineApp(host, FakeSettings())
     return app, host
 
 
@@ -61,8 +60,8 @@ def memory_mb() -> float:
 
 
 class Probe:
-    """The longest time by which the loop was late for a timer of one millisecond, and the most that this
-    thread computed meanwhile: on a machine with other work the first counts that too."""
+    """Measures by how much the loop misses a timer of one millisecond, and the processor time of this
+    thread meanwhile: other work on the machine adds to the first only."""
 
     def __init__(self) -> None:
         self.longest_s = 0.0
@@ -87,13 +86,13 @@ class Probe:
 
 
 async def feed(host: FakeHost, seconds: float) -> int:
-    """`RATE_PER_S` messages for so long; how many there were."""
+    """Sends `RATE_PER_S` messages for `seconds`. Returns their number."""
     started = time.perf_counter()
     sent = 0
-    while (spent := time.perf_counter() - started) < seconds:
-        # Where others had the processor there is more to catch up with: no more at once than the node's
-        # own loop would take between two looks at the screen.
-        for _ in range(min(int(spent * RATE_PER_S) - sent, HANDFUL)):
+    while (elapsed := time.perf_counter() - started) < seconds:
+        # After a stall many messages are due: send no more at once than the node's own loop would handle
+        # between two frames.
+        for _ in range(min(int(elapsed * RATE_PER_S) - sent, HANDFUL)):
             host.happen(received(sent % PEERS, sent, PAYLOAD))
             sent += 1
         await asyncio.sleep(SLICE_S)
@@ -101,7 +100,7 @@ async def feed(host: FakeHost, seconds: float) -> int:
 
 
 async def press_and_see(pilot: Pilot[None], app: GrapevineApp) -> float:
-    """Seconds until a typed letter stands in the box and has been painted."""
+    """Returns the seconds until a typed letter is in the box and painted."""
     draft = app.main.compose_box.draft
     before = len(draft.text)
     started = time.perf_counter()
@@ -118,7 +117,7 @@ async def measure(which: str, seconds: float, started: float) -> None:
     app, host = make(which)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        print(f"{which}: ready after {(time.time() - started) * 1000:.0f} ms, imports and all")
+        print(f"{which}: ready after {(time.time() - started) * 1000:.0f} ms, imports included")
         print(f"{which}: {memory_mb():.0f} MB at the start")
         await asyncio.sleep(1.0)
         before = time.process_time()
@@ -153,12 +152,12 @@ async def measure_load(
         f"p99 {late[int(len(late) * 0.99)] * 1000:.1f} ms, "
         f"most computed at once {probe.computed_s * 1000:.1f} ms"
     )
-    print(f"app: a key shows after {max(keys) * 1000:.0f} ms at most, {len(keys)} tried")
+    print(f"app: a typed key is painted after at most {max(keys) * 1000:.0f} ms, {len(keys)} tried")
     print(f"app: {memory_mb():.0f} MB at the end")
 
 
 async def measure_screens(app: GrapevineApp, host: FakeHost, pilot: Pilot[None]) -> None:
-    """What it takes at most at once to open each screen, in a cluster as large as may be."""
+    """Prints the longest stall while each screen opens, in a cluster of maximum size."""
     host.members = [a_member(number, f"node-{number}") for number in range(MEMBERS)]
     host.happen(TraceUpdated(a_trace(1, 60, 40, known=MEMBERS)))
     app.tick()

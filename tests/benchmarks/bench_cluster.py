@@ -1,13 +1,13 @@
-"""A whole cluster of real nodes in one process on loopback: how long a message takes to the last.
+"""Broadcast latency in a cluster of real nodes in one process on loopback.
 
     python -m tests.benchmarks.bench_cluster [--nodes 10 25 50] [--strategies auto epidemic ...] [--cpu]
 
-Each of the nodes is a `Node` over asyncio-dgram and uvloop, all linked to all. One says 200 bytes at a
-time; `last` is from before `broadcast` until the last node's handler was called. In the same run: the
-floor, as many bare asyncio-dgram sockets, of which one sends a datagram to each other, signed and
-sealed; each opens it, and checks the signature first or afterwards (`deferred`). Machines are noisy:
-the ratio to the floor says more than milliseconds, and where others use the machine as well, `--cpu`
-does, which counts the processor time of this process in place of time.
+Each node is a `Node` over uvloop, linked to all others. One node broadcasts 200 bytes; the latency is the
+time from the call of `broadcast` until the handler of the last node runs. The floor is measured in the
+same run: as many bare asyncio-dgram sockets, of which one sends a signed and sealed datagram to each
+other, which opens it and verifies the signature before or after (`deferred`) counting it. The ratio to
+the floor depends less on the machine than milliseconds do. If other programs use the machine, `--cpu`
+counts the processor time of this process instead.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from grapevine_proto.crypto.identity import Identity, verify
 
 KEY: Final = ClusterKey(bytes(range(32)))
 SIZE: Final = 200
-PATIENCE_S: Final = 2.0
+DELIVERY_TIMEOUT_S: Final = 2.0
 PAUSE_S: Final = 0.05
-LINKED_WITHIN_S: Final = 30.0
+LINKS_TIMEOUT_S: Final = 30.0
 DOMAIN: Final = b"benchmark"
 
 
@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
 
 class Arrivals:
-    """Counts who got the payload of the moment, and when by `clock`."""
+    """Counts the nodes that received the current payload, and records the time of the last by `clock`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -59,26 +59,26 @@ class Arrivals:
         self.waiting_for, self.missing = payload, count
         self.all_there.clear()
 
-    def take(self, payload: bytes) -> None:
+    def on_payload(self, payload: bytes) -> None:
         if payload == self.waiting_for:
             self.missing -= 1
             self.last_at = self.clock()
             if not self.missing:
                 self.all_there.set()
 
-    def take_message(self, message: Message) -> None:
-        self.take(message.payload)
+    def on_message(self, message: Message) -> None:
+        self.on_payload(message.payload)
 
     async def seconds_since(self, began_at: float) -> float | None:
-        """None: somebody is still without it."""
+        """Returns the latency of the last delivery; None: a node has not received the payload."""
         try:
-            await asyncio.wait_for(self.all_there.wait(), PATIENCE_S)
+            await asyncio.wait_for(self.all_there.wait(), DELIVERY_TIMEOUT_S)
         except TimeoutError:
             return None
         return self.last_at - began_at
 
 
-def summed_up(took_s: list[float | None]) -> Result:
+def summarize(took_s: list[float | None]) -> Result:
     done = [each for each in took_s if each is not None]
     return Result(statistics.median(done) if done else float("nan"), len(done) / len(took_s))
 
@@ -91,7 +91,7 @@ async def cluster(count: int, strategy: str, rounds: int, clock: Callable[[], fl
         for _ in range(count):
             known = [str(each.address) for each in nodes[:3]]
             node = Node(config.replace(bootstrap_peers=known))
-            node.on_message(arrivals.take_message)
+            node.on_message(arrivals.on_message)
             await node.start()
             nodes.append(node)
         await linked(nodes)
@@ -107,30 +107,31 @@ async def cluster(count: int, strategy: str, rounds: int, clock: Callable[[], fl
             await asyncio.sleep(PAUSE_S)
     finally:
         await asyncio.gather(*(node.leave(timeout=1.0) for node in nodes))
-    return summed_up(took_s)
+    return summarize(took_s)
 
 
 async def linked(nodes: list[Node]) -> None:
-    """Wait until all are linked to all, but not for ever; says how far that came."""
-    wanted = len(nodes) - 1
-    give_up_at = time.monotonic() + LINKED_WITHIN_S
+    """Waits, with a timeout, until all nodes are connected to each other; warns if they are not."""
+    others = len(nodes) - 1
+    give_up_at = time.monotonic() + LINKS_TIMEOUT_S
     for node in nodes:
         try:
-            await node.ready(wanted, timeout=max(0.1, give_up_at - time.monotonic()))
+            await node.ready(others, timeout=max(0.1, give_up_at - time.monotonic()))
         except TimeoutError:
             continue
     links = [sum(p.state is PeerState.CONNECTED for p in node.peers()) for node in nodes]
-    if min(links) < wanted:
+    if min(links) < others:
         mean = statistics.mean(links)
         print(
-            f"not all are linked to all: {mean:.1f} links, at least {min(links)}", file=sys.stderr
+            f"not fully connected: {mean:.1f} links on average, at least {min(links)}",
+            file=sys.stderr,
         )
 
 
 async def floor(
     count: int, rounds: int, clock: Callable[[], float], *, is_deferred: bool
 ) -> Result:
-    """As many bare sockets."""
+    """Measures `count` bare sockets."""
     identity, secret = Identity(bytes(32)), bytes(32)
     arrivals = Arrivals(clock)
     unchecked: list[tuple[bytes, bytes]] = []
@@ -142,12 +143,12 @@ async def floor(
             opened = crypto_secretbox_open(datagram[24:], datagram[:24], secret)
             signature, payload = opened[:64], opened[64:]
             if is_deferred:
-                arrivals.take(payload)
+                arrivals.on_payload(payload)
                 unchecked.append((signature, payload))
             elif not verify(identity.peer_id, signature, DOMAIN, payload):
                 raise AssertionError("a bad signature")
             else:
-                arrivals.take(payload)
+                arrivals.on_payload(payload)
 
     tasks = [asyncio.create_task(receive(each)) for each in sockets[1:]]
     took_s: list[float | None] = []
@@ -160,7 +161,7 @@ async def floor(
             nonce = (number * count + index).to_bytes(24, "big")
             await sockets[0].send(nonce + crypto_secretbox(signed, nonce, secret), each.sockname)
         took_s.append(await arrivals.seconds_since(began_at))
-        if not all(verify(identity.peer_id, each, DOMAIN, said) for each, said in unchecked):
+        if not all(verify(identity.peer_id, each, DOMAIN, payload) for each, payload in unchecked):
             raise AssertionError("a bad signature")
         unchecked.clear()
         await asyncio.sleep(PAUSE_S)
@@ -168,7 +169,7 @@ async def floor(
         task.cancel()
     for each in sockets:
         each.close()
-    return summed_up(took_s)
+    return summarize(took_s)
 
 
 async def run(
@@ -193,10 +194,10 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, nargs="+", default=[10, 25, 50])
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--cpu", action="store_true", help="count processor time in place of time")
-    asked = parser.parse_args()
-    clock = time.process_time if asked.cpu else time.perf_counter
-    return 0 if uvloop.run(run(asked.nodes, asked.strategies, asked.rounds, clock)) else 1
+    parser.add_argument("--cpu", action="store_true", help="measure processor time instead of time")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu else time.perf_counter
+    return 0 if uvloop.run(run(options.nodes, options.strategies, options.rounds, clock)) else 1
 
 
 if __name__ == "__main__":

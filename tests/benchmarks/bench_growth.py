@@ -1,16 +1,16 @@
-"""What one node costs as its cluster grows: memory, processor, traffic; idle, and at many broadcasts.
+"""Cost of one node as its cluster grows: memory, processor and traffic, idle and at many broadcasts.
 
     python -m tests.benchmarks.bench_growth                          # 10, 100, 1,000 nodes: some minutes
     python -m tests.benchmarks.bench_growth --nodes 10000 --members 256 --busy 0
     python -m tests.benchmarks.bench_growth --nodes 10,1000 --apart 10 --calls
 
-In the simulator, every node with five links at most, so linked from the start; all figures are of one node:
-processor time and memory of the process divided by the nodes. Small clusters pay the most for what a process
-has anyway, so memory is what the nodes added. Broadcasts are of 100 bytes, from random nodes.
+Runs in the simulator; each node has at most five links, which exist from the start. All numbers are per
+node: processor time and memory of the process divided by the number of nodes. Memory is what the nodes
+added to the process. Broadcasts are of 100 bytes, from random nodes.
 
-Is it the cluster that costs, or the process? `--apart 10`: as many nodes, but in clusters of ten that know
-nothing of each other and take turns. `--calls`: counts calls of functions in place of time, which is work,
-and does not wait for memory.
+Two options separate the cost of the cluster from that of the process. `--apart 10` runs as many nodes in
+separate clusters of ten, in turns. `--calls` counts function calls instead of time, which does not depend
+on memory access.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ TURN_S = 0.05
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one node in a virtual second. Processor in microseconds or calls, traffic as sent."""
+    """Cost of one node per virtual second."""
 
-    work: float  # processor time, or calls
-    datagrams: float
-    bytes: float
+    work: float  # microseconds of processor time, or function calls
+    datagrams: float  # sent
+    bytes: float  # sent
     memory_kib: float
     known_members: float
 
@@ -56,8 +56,7 @@ def cost(
     calls: bool = False,
     seed: int = 1,
 ) -> Cost:
-    """Let clusters be for `seconds`, after they have settled; all nodes are in one unless `apart` says of
-    how many each is."""
+    """Runs clusters of `apart` nodes each (0: one cluster of all nodes) for `seconds` after they settled."""
     config = NodeConfig.lan(
         max_peers=LINKS,
         limits=LimitsConfig(members=members),
@@ -81,7 +80,7 @@ def cost(
         _run(clusters, SETTLE_S)
         rng = random.Random(seed)
         gc.collect()
-        gc.disable()  # it looks through all nodes at once, where a process of its own has one
+        gc.disable()  # a collection traverses all nodes; a real process has one
         datagrams = sum(each.datagrams for each in clusters)
         size_bytes = sum(each.bytes for each in clusters)
         with _Work(calls) as work:
@@ -104,7 +103,7 @@ def cost(
 
 
 def _run(clusters: list[Simulation], seconds: float) -> None:
-    """Side by side: many take turns, a hundredth of a heartbeat's interval each."""
+    """Runs the clusters in turns of a hundredth of a heartbeat interval."""
     if len(clusters) == 1:
         clusters[0].run(seconds)
         return
@@ -114,7 +113,7 @@ def _run(clusters: list[Simulation], seconds: float) -> None:
 
 
 class _Work:
-    """Microseconds of processor time within, or calls of functions."""
+    """Measures microseconds of processor time within a `with` block, or function calls."""
 
     def __init__(self, calls: bool) -> None:
         self._profile = cProfile.Profile() if calls else None
@@ -140,12 +139,12 @@ def _resident_bytes() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nodes", default="10,100,1000", help="by commas")
-    parser.add_argument("--members", type=int, default=10_000, help="cap of each member table")
-    parser.add_argument("--busy", type=int, default=100, help="broadcasts a second; 0: idle alone")
+    parser.add_argument("--nodes", default="10,100,1000", help="separated by commas")
+    parser.add_argument("--members", type=int, default=10_000, help="limit of each member table")
+    parser.add_argument("--busy", type=int, default=100, help="broadcasts a second; 0: idle only")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--apart", type=int, default=0, help="in clusters of so many each")
-    parser.add_argument("--calls", action="store_true", help="count calls in place of time")
+    parser.add_argument("--apart", type=int, default=0, help="size of separate clusters")
+    parser.add_argument("--calls", action="store_true", help="count function calls instead of time")
     options = parser.parse_args()
     work = "calls" if options.calls else "processor, us"
     print(f"| nodes | broadcasts/s | {work}/s | datagrams/s | bytes/s | KiB | members known |")

@@ -1,11 +1,10 @@
-"""What one hop carries, and what it costs: ``python -m tests.benchmarks.bench_one_hop [--help]``.
+"""Throughput and cost of one hop: ``python -m tests.benchmarks.bench_one_hop [--help]``.
 
-Sender and receiver are two processes on loopback, each on a core of its own, on asyncio-dgram and
-uvloop. Beside each line bare asyncio-dgram moves payloads of the same size in the same run (one to a
-datagram; what is larger, in datagrams as large as loopback carries), with a window, so that none is
-lost: machines differ and are noisy, ratios less. `a core` is what the busier end could do by the CPU
-it used, whatever else the machine did meanwhile. Then microseconds by stage on one core, and what links
-weigh.
+Sender and receiver are two processes on loopback, each on its own core, on uvloop. For comparison, bare
+asyncio-dgram sends payloads of the same size in the same run, one per datagram (larger payloads in the
+largest datagrams that loopback carries), with a window, so that none is lost. Ratios depend less on the
+machine than rates do. `a core` is the rate at which the busier end would use a whole core, from its
+processor time. Then follow microseconds per stage on one core, and the memory of links.
 """
 
 from __future__ import annotations
@@ -39,24 +38,24 @@ from grapevine_proto.wire.messages import RumorCopy, Rumors
 from grapevine_proto.wire.signed import Rumor
 
 KEY: Final = ClusterKey(bytes(range(32)))
-QUIET_S: Final = 8.0  # without another payload the rest is lost
+QUIET_S: Final = 8.0  # after this time without a payload the rest counts as lost
 LARGEST: Final = 65_000  # bytes of a bare datagram
-WINDOW: Final = 512  # bare datagrams on their way, and at most WINDOW_BYTES of them
+WINDOW: Final = 512  # bare datagrams in flight, and at most WINDOW_BYTES
 WINDOW_BYTES: Final = SOCKET_BUFFER_BYTES // 4
 ACKS_A_WINDOW: Final = 8
 MIB: Final = 2**20
 
 
 class Case(NamedTuple):
-    """So many payloads of so many bytes; `wanted` a second, `wanted_ratio` of bare."""
+    """Payloads of `size` bytes; the target is a rate per second, or a ratio to bare sockets."""
 
     name: str
     size: int
-    a_second: int  # of the benchmark's time
+    a_second: int  # payloads per second of `--seconds`
     is_limited: bool = False
     batch_bytes: int = 2**16
-    wanted: int = 0
-    wanted_ratio: float = 0.0
+    target: int = 0
+    target_ratio: float = 0.0
     messages: int = 0
 
     @property
@@ -66,18 +65,18 @@ class Case(NamedTuple):
 
 
 CASES: Final = (
-    Case("100 B in bundles", 100, 60_000, wanted=60_000),
-    Case("100 B alone", 100, 12_000, batch_bytes=1, wanted=15_000),
-    Case("1 KB in bundles", 1024, 20_000),
+    Case("100 B in batches", 100, 60_000, target=60_000),
+    Case("100 B alone", 100, 12_000, batch_bytes=1, target=15_000),
+    Case("1 KB in batches", 1024, 20_000),
     Case("1 KB alone", 1024, 8_000, batch_bytes=1),
     Case("64 KB", 64 * 1024, 1_000),
-    Case("10 MiB", 10 * MIB, 4, wanted_ratio=1 / 3),
-    Case("100 B, default limits", 100, 20_000, is_limited=True, wanted=5_000),
+    Case("10 MiB", 10 * MIB, 4, target_ratio=1 / 3),
+    Case("100 B, default limits", 100, 20_000, is_limited=True, target=5_000),
 )
 
 
 class Run(NamedTuple):
-    """What one hop carried: payloads a second, CPU microseconds of each end for one, and loss."""
+    """Result of one run: payloads a second, CPU microseconds per payload at each end, and losses."""
 
     rate: float
     sender_us: float
@@ -86,7 +85,7 @@ class Run(NamedTuple):
 
     @property
     def of_a_core(self) -> float:
-        """Payloads a second that the busier end could do with a core to itself."""
+        """Payloads a second at which the busier end would use a whole core."""
         return 1e6 / max(self.sender_us, self.receiver_us, 1e-9)
 
 
@@ -94,16 +93,16 @@ class Run(NamedTuple):
 
 
 async def receive(pipe: Connection, case: Case) -> None:
-    done, heard = asyncio.Event(), 0
+    done, received = asyncio.Event(), 0
 
-    def take(_: object) -> None:
-        nonlocal heard
-        heard += 1
-        if heard == case.messages:
+    def on_message(_: object) -> None:
+        nonlocal received
+        received += 1
+        if received == case.messages:
             done.set()
 
     async with Node(case.config) as node:
-        node.on_message(take)
+        node.on_message(on_message)
         pipe.send(str(node.address))
         await node.ready()
         pipe.send("ready")
@@ -113,10 +112,10 @@ async def receive(pipe: Connection, case: Case) -> None:
             try:
                 await asyncio.wait_for(done.wait(), 0.5)
             except TimeoutError:
-                if heard != last:
-                    last_at, last = time.monotonic(), heard
+                if received != last:
+                    last_at, last = time.monotonic(), received
         ended_at = time.monotonic() if done.is_set() else last_at
-        pipe.send((ended_at, heard, time.process_time() - before_s))
+        pipe.send((ended_at, received, time.process_time() - before_s))
         await asyncio.to_thread(pipe.recv)
 
 
@@ -138,13 +137,13 @@ async def send(pipe: Connection, case: Case, address: str) -> None:
 
 
 def cut(size: int) -> list[int]:
-    """The datagrams that carry one payload."""
+    """Returns the sizes of the datagrams that carry one payload."""
     whole, rest = divmod(size, LARGEST)
     return [LARGEST] * whole + [rest] * bool(rest)
 
 
 def window_of(case: Case) -> tuple[int, int]:
-    """Datagrams on their way, and how many come between two acknowledgements."""
+    """Returns the number of datagrams in flight, and that between two acknowledgments."""
     window = max(8, min(WINDOW, WINDOW_BYTES // min(case.size, LARGEST)))
     return window, max(1, window // ACKS_A_WINDOW)
 
@@ -188,7 +187,9 @@ async def send_bare(pipe: Connection, case: Case, address: str) -> None:
 # --- both ends ------------------------------------------------------------------------------------
 
 
-def play(main: Callable[..., Awaitable[None]], core: int, pipe: Connection, *args: object) -> None:
+def run_process(
+    main: Callable[..., Awaitable[None]], core: int, pipe: Connection, *args: object
+) -> None:
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[core % len(cores)]})
@@ -203,37 +204,37 @@ def one_hop(case: Case, *, bare: bool = False) -> Run:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     pipe, far = context.Pipe()
-    takes, says = (receive_bare, send_bare) if bare else (receive, send)
-    receiver = context.Process(target=play, args=(takes, 0, theirs, case))
+    receive_main, send_main = (receive_bare, send_bare) if bare else (receive, send)
+    receiver = context.Process(target=run_process, args=(receive_main, 0, theirs, case))
     receiver.start()
-    sender = context.Process(target=play, args=(says, 1, far, case, ours.recv()))
+    sender = context.Process(target=run_process, args=(send_main, 1, far, case, ours.recv()))
     sender.start()
     pipe.recv()
     ours.recv()
     pipe.send("go")
     began_at = pipe.recv()
-    ended_at, heard, receiver_s = ours.recv()
+    ended_at, received, receiver_s = ours.recv()
     pipe.send("done")
     sender_s = pipe.recv()
     ours.send("done")
     for process in (sender, receiver):
         process.join()
     return Run(
-        heard / (ended_at - began_at),
-        sender_s / max(heard, 1) * 1e6,
-        receiver_s / max(heard, 1) * 1e6,
-        case.messages - heard,
+        received / (ended_at - began_at),
+        sender_s / max(received, 1) * 1e6,
+        receiver_s / max(received, 1) * 1e6,
+        case.messages - received,
     )
 
 
 def middle(runs: list[Run]) -> Run:
-    """The run of median rate, with the loss of all."""
+    """Returns the run of median rate, with the losses of all runs."""
     runs = sorted(runs, key=lambda run: run.rate)
     return runs[len(runs) // 2]._replace(lost=sum(run.lost for run in runs))
 
 
 HEADS: Final = ("a second", "a core", "MB/s", "us sender", "us receiver", "lost")
-BARE_HEADS: Final = ("bare", "ratio", "a core", "ratio", "wanted")
+BARE_HEADS: Final = ("bare", "ratio", "a core", "ratio", "target")
 
 
 def goodput(seconds: float, repeats: int, only: str) -> list[dict[str, Any]]:
@@ -246,27 +247,29 @@ def goodput(seconds: float, repeats: int, only: str) -> list[dict[str, Any]]:
         if only in case.name:
             case = case._replace(messages=max(3, int(case.a_second * seconds)))
             rows.append(
-                told(case, [(one_hop(case), one_hop(case, bare=True)) for _ in range(repeats)])
+                report_case(
+                    case, [(one_hop(case), one_hop(case, bare=True)) for _ in range(repeats)]
+                )
             )
     return rows
 
 
-def told(case: Case, pairs: list[tuple[Run, Run]]) -> dict[str, Any]:
-    """Print what the runs of one case show; the same as an object."""
+def report_case(case: Case, pairs: list[tuple[Run, Run]]) -> dict[str, Any]:
+    """Prints the results of one case, and returns them for JSON."""
     run, bare = middle([pair[0] for pair in pairs]), middle([pair[1] for pair in pairs])
     ratio = statistics.median(ours.rate / theirs.rate for ours, theirs in pairs)
     core_ratio = statistics.median(ours.of_a_core / theirs.of_a_core for ours, theirs in pairs)
-    wanted = (
-        f"{case.wanted:,}"
-        if case.wanted
-        else f"{case.wanted_ratio:.2f}"
-        if case.wanted_ratio
+    target = (
+        f"{case.target:,}"
+        if case.target
+        else f"{case.target_ratio:.2f}"
+        if case.target_ratio
         else ""
     )
     print(
         f"{case.name:22}{run.rate:12,.0f}{run.of_a_core:12,.0f}{run.rate * case.size / 1e6:12.1f}"
         f"{run.sender_us:12.1f}{run.receiver_us:12.1f}{run.lost:12}"
-        f" |{bare.rate:10,.0f}{ratio:10.2f}{bare.of_a_core:10,.0f}{core_ratio:10.2f}{wanted:>10}",
+        f" |{bare.rate:10,.0f}{ratio:10.2f}{bare.of_a_core:10,.0f}{core_ratio:10.2f}{target:>10}",
         file=sys.stderr,
         flush=True,
     )
@@ -340,7 +343,8 @@ def stage_costs(payloads: tuple[bytes, ...]) -> list[float]:
 
 
 async def socket_costs(datagram: bytes, count: int = 200, repeats: int = 20) -> tuple[float, float]:
-    """Microseconds of a node's `UdpSocket` to send and to receive one, in batches that fit the buffer."""
+    """Returns the microseconds in which a `UdpSocket` sends and receives one datagram, in groups that fit
+    the buffer."""
     one, other = await UdpSocket.open("127.0.0.1:0"), await UdpSocket.open("127.0.0.1:0")
     sends, receives = [], []
     for _ in range(repeats):
@@ -361,7 +365,7 @@ async def socket_costs(datagram: bytes, count: int = 200, repeats: int = 20) -> 
 
 
 def memory() -> dict[str, float]:
-    """Of the engine and its idle links; the interpreter and its libraries are the floor."""
+    """Returns the memory of an engine and its idle links, without interpreter and libraries."""
     tracemalloc.start()
     sizes = []
     for links in (1, 50):
@@ -381,7 +385,7 @@ def memory() -> dict[str, float]:
 
 
 def linked_to(count: int) -> Engine:
-    """An engine with so many links, and nobody at their other end any more."""
+    """Returns an engine with `count` links, whose other ends no longer exist."""
 
     def make(number: int, bootstrap: tuple[str, ...]) -> Engine:
         rng = random.Random(number)
@@ -417,8 +421,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=2.0, help="about, for each line and end")
-    parser.add_argument("--repeats", type=int, default=3, help="of each line; the median is told")
+    parser.add_argument("--seconds", type=float, default=2.0, help="approximate, per line and end")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs per line; the median is printed"
+    )
     parser.add_argument("--case", default="", help="only lines with this in their name")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
-"""How quick is the simulator? `python -m tests.benchmarks.bench_sim [--nodes N] [--seconds S] [--json]`
+"""Speed of the simulator: `python -m tests.benchmarks.bench_sim [--nodes N] [--seconds S] [--json]`
 
-Steps (arrivals, wake-ups, saves) and virtual seconds per second of one core: N nodes with a message
-a second among them, in mild weather, once they are linked. The engines' own work is nearly all of it.
+Prints steps (arrivals, wake-ups, saves) and virtual seconds per second of one core, for N linked nodes that
+broadcast one message a second, on a mildly lossy network. The engines take nearly all of the time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the dearest message of each kind costs a node whose tables are full, and what it leaves there:
+"""Cost of the most expensive message of each kind for a node with full tables, in time and memory:
 ``python -m tests.benchmarks.bench_worst_case``.
 
-No token may cost more than 2 ms, whatever the content: exit code 1 when one does. A busy machine measures
-itself; the deterministic companion is ``tests/scenarios/test_worst_case.py``. Where each limit is:
-docs/security.md.
+No token may cost more than 2 ms, whatever the content: otherwise the exit code is 1. Other load on the
+machine counts too; ``tests/scenarios/test_worst_case.py`` is deterministic. docs/security.md lists the
+limits.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from tests.scenarios.worst_case import full_victim, is_linked, packets, plaintex
 
 LIMIT_US = 2000.0
 
-Row = tuple[float, int, int]  # microseconds a token, bytes kept a token, bytes of the message
+Row = tuple[float, int, int]  # microseconds per token, bytes kept per token, bytes of the message
 
 
 def measure(rounds: int) -> dict[Kind, Row]:
-    """The dearest message of each kind, at the best of `rounds`: what is more is the machine's."""
+    """Returns the most expensive message of each kind; each is measured `rounds` times, and the lowest
+    time counts, which excludes other load."""
     best: dict[tuple[Kind, int], Row] = {}
     for _ in range(rounds):
         cluster = full_victim()
@@ -37,19 +38,19 @@ def measure(rounds: int) -> dict[Kind, Row]:
                 began = time.thread_time()
                 for datagram in datagrams:
                     receive(cluster, datagram)
-                spent_us = (time.thread_time() - began) * 1e6 / len(datagrams)
-                row = (spent_us, 0, len(plaintext))
+                cost_us = (time.thread_time() - began) * 1e6 / len(datagrams)
+                row = (cost_us, 0, len(plaintext))
                 best[kind, number] = min(best.get((kind, number), row), row)
     kept = _kept()
-    dearest: dict[Kind, Row] = {}
-    for (kind, _), (spent_us, _, size) in best.items():
-        row = (spent_us, kept[kind], size)
-        dearest[kind] = max(dearest.get(kind, row), row)
-    return dearest
+    most_expensive: dict[Kind, Row] = {}
+    for (kind, _), (cost_us, _, size) in best.items():
+        row = (cost_us, kept[kind], size)
+        most_expensive[kind] = max(most_expensive.get(kind, row), row)
+    return most_expensive
 
 
 def _kept() -> dict[Kind, int]:
-    """The most that a message of each kind leaves in memory."""
+    """Returns the most bytes of memory that a message of each kind keeps."""
     found: dict[Kind, int] = {}
     cluster = full_victim()
     tracemalloc.start()
@@ -72,16 +73,16 @@ def _kept() -> dict[Kind, int]:
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=3, show_default=True, help="the best of so many counts")
+@click.option("--rounds", default=3, show_default=True, help="measurements of each message")
 def main(rounds: int) -> None:
     rows = measure(rounds)
     print(f"{'kind':16} {'tokens':>6} {'bytes':>6} {'us/token':>9} {'kept/token':>11}")
-    for kind, (spent_us, kept, size) in sorted(rows.items(), key=lambda row: -row[1][0]):
-        sign = " TOO DEAR" if spent_us > LIMIT_US else ""
+    for kind, (cost_us, kept, size) in sorted(rows.items(), key=lambda row: -row[1][0]):
+        sign = " TOO EXPENSIVE" if cost_us > LIMIT_US else ""
         print(
-            f"{kind.name.lower():16} {token_cost(kind):6} {size:6} {spent_us:9.0f} {kept:11,}{sign}"
+            f"{kind.name.lower():16} {token_cost(kind):6} {size:6} {cost_us:9.0f} {kept:11,}{sign}"
         )
-    if any(spent_us > LIMIT_US for spent_us, *_ in rows.values()):
+    if any(cost_us > LIMIT_US for cost_us, *_ in rows.values()):
         sys.exit(1)
 
 

@@ -1,11 +1,11 @@
-"""Three zones, 1 ms inside and 80 ms between: what crosses, and how long the last one waits, by distribution.
+"""Three zones, 1 ms within and 80 ms between: cross-zone traffic and delivery time, by distribution.
 
-    python -m tests.benchmarks.bench_zones                    # 90 nodes, 8 links at most: some minutes
+    python -m tests.benchmarks.bench_zones                    # 90 nodes, at most 8 links: some minutes
     python -m tests.benchmarks.bench_zones --strategy flood --nodes 45
 
-In the simulator: nodes find each other, links settle for 60 s, ten messages warm the trees up, thirty are
-counted. `links` is the part of all links whose ends stand in different zones, `bytes` that of all that was
-sent meanwhile, heartbeats and repair too. Ends with 1 where somebody was not reached.
+Runs in the simulator: nodes find each other, links settle for 60 s, ten broadcasts build the trees, and
+thirty are measured. `links` is the share of links between zones, `bytes` the share of all bytes sent
+between zones meanwhile, heartbeats and repair included. Exit code 1: a node missed a broadcast.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ NETWORK: Final = Network(
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """Shares are of 1; the last delivery's mean over the messages, in seconds."""
+class CrossZoneTraffic:
+    """Shares of 1 that cross zones, and the mean time to the last delivery."""
 
     links: float
     bytes: float
@@ -39,7 +39,7 @@ class Crossing:
     redundancy: float
 
 
-def crossing(
+def measure(
     distribution: str,
     *,
     nodes: int = 90,
@@ -50,8 +50,8 @@ def crossing(
     settle_s: float = SETTLE_S,
     size_bytes: int = 1000,
     seed: int = 1,
-) -> Crossing:
-    """How much of what nodes send crosses zones."""
+) -> CrossZoneTraffic:
+    """Measures the share of traffic between zones."""
     config = NodeConfig.lan(max_peers=max_peers, distribution=distribution, strategy=strategy)
     with memoized():
         sim = Simulation(
@@ -64,14 +64,14 @@ def crossing(
             sim.run(1.0)
         links = share_of_links(sim)
         total, between = sim.bytes, sim.bytes_between_zones
-        said = []
+        published = []
         for _ in range(messages):
-            said.append(sim.broadcast(rng.randrange(nodes), bytes(size_bytes)))
+            published.append(sim.broadcast(rng.randrange(nodes), bytes(size_bytes)))
             sim.run(1.0)
         part = (sim.bytes_between_zones - between) / (sim.bytes - total)
         sim.run(5.0)
-        reports = [sim.report(each) for each in said]
-        return Crossing(
+        reports = [sim.report(each) for each in published]
+        return CrossZoneTraffic(
             links,
             part,
             sum(report.last for report in reports) / messages,
@@ -81,14 +81,14 @@ def crossing(
 
 
 def share_of_links(sim: Simulation) -> float:
-    """The part of links whose ends stand in different zones."""
-    crossing = total = 0
+    """Returns the share of links whose ends are in different zones."""
+    measure = total = 0
     for node in sim.nodes:
         for peer in sim.peers(node.number):
             if peer.state is PeerState.CONNECTED:
                 total += 1
-                crossing += peer.zone != node.config.zone
-    return crossing / total
+                measure += peer.zone != node.config.zone
+    return measure / total
 
 
 def main() -> int:
@@ -99,12 +99,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     print(
-        "| distribution | links that cross | bytes that cross | mean time to last | copies beyond the first |"
+        "| distribution | cross-zone links | cross-zone bytes | mean time to last | redundant copies |"
     )
     print("|---|---|---|---|---|", flush=True)
     missed = 0
     for distribution in DISTRIBUTIONS:
-        found = crossing(
+        found = measure(
             distribution,
             nodes=options.nodes,
             max_peers=options.max_peers,

@@ -1,10 +1,9 @@
-"""Months in minutes: ``python -m tests.benchmarks.soak [MINUTES]``.
+"""Months of operation in minutes: ``python -m tests.benchmarks.soak [MINUTES]``.
 
-A small cluster of real nodes on loopback under steady traffic, with short lives for everything that is
-meant to expire (5 s instead of 300, rekeys of sessions through restarts every few seconds), so that what
-leaks shows soon. One node is killed and comes back all the time. Prints what the process weighs, and
-ends with exit code 1 where memory, descriptors or a table still grow in the second half of the run, or
-where the nodes that stayed missed anything.
+A small cluster of real nodes on loopback under steady traffic, with short lifetimes for everything that
+expires (5 s instead of 300; sessions end at restarts every few seconds), so that leaks show soon. One node
+restarts all the time. Prints what the process uses. Exit code 1: memory, descriptors or a table still grew
+in the second half of the run, or a permanent node missed a message.
 """
 
 from __future__ import annotations
@@ -24,11 +23,16 @@ import uvloop
 from grapevine_proto import AntiEntropyConfig, ClusterKey, Message, Node, NodeConfig, PeerId
 
 STAYING = 4
-RATE = 200  # messages a second, in all
+RATE = 200  # messages a second in the cluster
 REPORT_S = 10.0
-LIFE_S = 4.0  # of the node that comes and goes
-SETTLE_S = 5.0  # at the end, for what is on its way
-WATCHED = ("memory_mb", "descriptors", "objects", "streams")  # what is held follows the traffic
+LIFE_S = 4.0  # of the node that restarts
+SETTLE_S = 5.0  # at the end, for messages in flight
+WATCHED = (
+    "memory_mb",
+    "descriptors",
+    "objects",
+    "streams",
+)  # the message cache follows the traffic
 GROWTH = 1.10  # of memory, from the middle of the run to its end
 
 CONFIG = NodeConfig(
@@ -42,21 +46,21 @@ CONFIG = NodeConfig(
 )
 
 
-class Weight(NamedTuple):
-    """What the process holds."""
+class Usage(NamedTuple):
+    """Resources of the process."""
 
     memory_mb: float
     descriptors: int
     objects: int
-    held: int
+    cached: int
     streams: int
 
 
-def weigh(nodes: list[Node]) -> Weight:
+def usage_of(nodes: list[Node]) -> Usage:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     stats = [node.stats() for node in nodes]
-    return Weight(
+    return Usage(
         pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
         len(os.listdir("/proc/self/fd")),
         len(gc.get_objects()),
@@ -65,8 +69,8 @@ def weigh(nodes: list[Node]) -> Weight:
     )
 
 
-class Watch:
-    """Who was told what: every message once at every node that stays. Weighs a byte a message."""
+class DeliveryLog:
+    """Counts deliveries to the permanent nodes, each message once. Uses one byte per message and node."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -74,7 +78,7 @@ class Watch:
         self.got = 0
         self._seen: list[dict[PeerId, bytearray]] = [{} for _ in range(STAYING)]
 
-    def heard(self, number: int, message: Message) -> None:
+    def on_message(self, number: int, message: Message) -> None:
         seen = self._seen[number].setdefault(message.origin, bytearray())
         sequence = message.id.sequence
         seen.extend(bytes(max(0, sequence + 1 - len(seen))))
@@ -87,17 +91,17 @@ class Watch:
         return self.sent * (STAYING - 1) + self.twice - self.got
 
 
-async def talk(nodes: list[Node], watch: Watch) -> None:
+async def broadcast_steadily(nodes: list[Node], log: DeliveryLog) -> None:
     number = 0
     while True:
         number += 1
         by = number % STAYING
         await nodes[by].broadcast(b"%012d" % number + bytes(188))
-        watch.sent += 1
+        log.sent += 1
         await asyncio.sleep(1 / RATE)
 
 
-async def come_and_go(state: Path, first: Node) -> None:
+async def restart_repeatedly(state: Path, first: Node) -> None:
     config = CONFIG.replace(bootstrap_peers=[str(first.address)])
     for life in range(sys.maxsize):
         async with Node(config, state_dir=state if life % 2 else None) as node:
@@ -106,43 +110,41 @@ async def come_and_go(state: Path, first: Node) -> None:
 
 
 async def soak(minutes: float) -> int:
-    watch = Watch()
+    log = DeliveryLog()
     with tempfile.TemporaryDirectory() as directory:
         nodes = [Node(CONFIG, state_dir=Path(directory) / str(n)) for n in range(STAYING)]
         for number, node in enumerate(nodes):
-            node.on_message(lambda message, number=number: _note(watch, nodes, number, message))
+            node.on_message(lambda message, number=number: _note(log, nodes, number, message))
             await node.start()
             if number:
                 await node.dial(nodes[0].address)
         await asyncio.gather(*(node.ready(STAYING - 1, timeout=20.0) for node in nodes))
         work = [
-            asyncio.create_task(talk(nodes, watch)),
-            asyncio.create_task(come_and_go(Path(directory) / "guest", nodes[0])),
+            asyncio.create_task(broadcast_steadily(nodes, log)),
+            asyncio.create_task(restart_repeatedly(Path(directory) / "restarting", nodes[0])),
         ]
-        began, weights = time.monotonic(), []
+        began, samples = time.monotonic(), []
         while time.monotonic() - began < minutes * 60:
             await asyncio.sleep(REPORT_S)
             for task in work:
                 if task.done():
                     task.result()
-            weights.append(weigh(nodes))
-            print(f"{time.monotonic() - began:6.0f} s  {watch.sent:8d} sent  {weights[-1]}")
+            samples.append(usage_of(nodes))
+            print(f"{time.monotonic() - began:6.0f} s  {log.sent:8d} sent  {samples[-1]}")
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         await asyncio.sleep(SETTLE_S)
         await asyncio.gather(*(node.leave() for node in nodes))
-    middle, end = weights[len(weights) // 2], weights[-1]
+    middle, end = samples[len(samples) // 2], samples[-1]
     grew = [name for name in WATCHED if getattr(end, name) > GROWTH * getattr(middle, name)]
-    print(
-        f"missed {watch.missed}, twice {watch.twice}, still growing: {', '.join(grew) or 'nothing'}"
-    )
-    return int(bool(watch.missed or watch.twice or grew))
+    print(f"missed {log.missed}, twice {log.twice}, still growing: {', '.join(grew) or 'nothing'}")
+    return int(bool(log.missed or log.twice or grew))
 
 
-def _note(watch: Watch, nodes: list[Node], number: int, message: Message) -> None:
+def _note(log: DeliveryLog, nodes: list[Node], number: int, message: Message) -> None:
     if message.origin != nodes[number].peer_id:
-        watch.heard(number, message)
+        log.on_message(number, message)
 
 
 def main() -> int:

@@ -210,7 +210,7 @@ class Attempt:
         if verdict.bytes_out > BYTES_OUT:
             verdict.violations.append(f"{verdict.bytes_out:,} bytes went to the malicious member")
         for number in (VICTIM, HONEST, OTHER):
-            received = set(self.cluster.heard(number))
+            received = set(self.cluster.received(number))
             missing = [
                 payload
                 for _, origin, payload in self.sent
@@ -228,7 +228,7 @@ class Attempt:
                 verdict.violations.append(f"node {number} is honest and has a misconduct score")
         if self.cluster.drops(VICTIM).get(DropReason.INTERNAL_ERROR):
             verdict.violations.append(
-                f"an internal error: {self.cluster.faults(VICTIM)[0].problem}"
+                f"an internal error: {self.cluster.internal_errors(VICTIM)[0].problem}"
             )
         if verdict.attacks == ("malformed",) and not verdict.expelled:
             verdict.violations.append(

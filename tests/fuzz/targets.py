@@ -42,7 +42,7 @@ class Target(NamedTuple):
 # --- network ------------------------------------------------------------------------------------
 
 
-def strangers(data: bytes) -> None:
+def unauthenticated(data: bytes) -> None:
     """A datagram of an unauthenticated peer: never raises, is answered with no more bytes, leaves
     no state.
     """
@@ -179,7 +179,7 @@ def _settings() -> list[bytes]:
 
 
 TARGETS: Final = {
-    "strangers": Target(strangers, _packets),
+    "unauthenticated": Target(unauthenticated, _packets),
     "members": Target(members, _plaintexts),
     "messages": Target(messages, _messages),
     "text": Target(text, lambda: ["é\x1b[31m\u202e‍👩‍👩‍👧 ok".encode(), b"\xff\xfe"]),

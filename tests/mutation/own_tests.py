@@ -14,8 +14,8 @@ from tests.sources import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FOLDERS: Final = ("transport", "overlay", "wire", "crypto")
-"""The folders of ``grapevine_proto`` whose modules are mutated."""
+DIRECTORIES: Final = ("transport", "overlay", "wire", "crypto")
+"""The directories of ``grapevine_proto`` whose modules are mutated."""
 
 HANDSHAKE: Final = ("transport/handshake/test_handshake", "transport/test_attacks")
 MEMBERSHIP: Final = ("overlay/membership/test_membership", "overlay/membership/test_member_sync")
@@ -65,8 +65,8 @@ DECLARATIONS: Final = frozenset({"overlay/effects", "transport/events"})
 def modules() -> Iterator[str]:
     """Names of all mutated modules, such as ``overlay/peers``, in order."""
     package = ROOT / "grapevine_proto"
-    for folder in FOLDERS:
-        for path in sorted((package / folder).rglob("*.py")):
+    for directory in DIRECTORIES:
+        for path in sorted((package / directory).rglob("*.py")):
             name = path.relative_to(package).with_suffix("").as_posix()
             if path.stem != "__init__" and name not in DECLARATIONS:
                 yield name
@@ -74,7 +74,7 @@ def modules() -> Iterator[str]:
 
 def own_tests(module: str) -> list[str]:
     """Paths of the test files of a module, relative to the checkout; its own file first."""
-    folder, _, stem = module.rpartition("/")
-    names = [f"{folder}/test_{stem}", *BESIDE.get(module, ())]
+    directory, _, stem = module.rpartition("/")
+    names = [f"{directory}/test_{stem}", *BESIDE.get(module, ())]
     paths = [f"tests/proto/{name}.py" for name in names]
     return [path for path in paths if (ROOT / path).exists()]

@@ -6,14 +6,14 @@ from statistics import fmean
 
 import pytest
 
-from tests.benchmarks.bench_failures import mass_death
+from tests.benchmarks.bench_failures import mass_failure
 from tests.benchmarks.bench_growth import cost
-from tests.benchmarks.bench_zones import DISTRIBUTIONS, crossing
+from tests.benchmarks.bench_zones import DISTRIBUTIONS, measure
 
 
 @pytest.mark.parametrize(("share", "seed"), [(0.5, 1), (0.8, 2)])
 def test_survivors_of_a_mass_failure_receive_the_next_broadcast(share: float, seed: int) -> None:
-    result = mass_death(nodes=60, share=share, seed=seed)
+    result = mass_failure(nodes=60, share=share, seed=seed)
     assert result.survivors == round(60 * (1 - share))
     assert result.first.missed == 0
     assert result.later.missed == 0
@@ -24,7 +24,7 @@ def test_distributions_differ_in_cross_zone_traffic_as_documented() -> None:
     """Both links and bytes: fewest with hub-and-spoke, most with prefer-remote."""
     results = {
         each: [
-            crossing(each, nodes=30, max_peers=6, messages=8, warmup=4, settle_s=20.0, seed=seed)
+            measure(each, nodes=30, max_peers=6, messages=8, warmup=4, settle_s=20.0, seed=seed)
             for seed in (1, 2, 3)  # a single seed may reverse the order
         ]
         for each in DISTRIBUTIONS

@@ -104,12 +104,12 @@ def test_an_internal_error_on_one_link_closes_it_and_the_others_are_served(
         cluster[VICTIM].broadcast(bytes([number]) * 2000, cluster.now)
         cluster[MALICIOUS].broadcast(b"x", cluster.now)
         cluster.exchange()
-        assert bytes([number]) * 2000 in cluster.heard(HONEST), "in the same turn"
+        assert bytes([number]) * 2000 in cluster.received(HONEST), "in the same turn"
         cluster.run(1.0)
-    [error, *_] = cluster.faults(VICTIM)
+    [error, *_] = cluster.internal_errors(VICTIM)
     assert error.peer == malicious
     assert "ZeroDivisionError: unexpected in fail (test_internal_errors.py:" in error.problem
-    assert cluster.drops(VICTIM)[DropReason.INTERNAL_ERROR] == len(cluster.faults(VICTIM))
+    assert cluster.drops(VICTIM)[DropReason.INTERNAL_ERROR] == len(cluster.internal_errors(VICTIM))
     assert cluster[HONEST].peer_id in cluster[VICTIM]._transport.links
 
 
@@ -120,11 +120,11 @@ def test_a_peer_whose_link_closed_by_an_internal_error_may_reconnect(
     make_fail(monkeypatch, Link, "is_expired", cluster.link(VICTIM, MALICIOUS))
     cluster.run(1.5)
     monkeypatch.undo()
-    assert cluster.faults(VICTIM)
+    assert cluster.internal_errors(VICTIM)
     cluster.run(30.0)
     cluster[VICTIM].broadcast(b"again", cluster.now)
     cluster.run(1.0)
-    assert b"again" in cluster.heard(MALICIOUS)
+    assert b"again" in cluster.received(MALICIOUS)
 
 
 def test_an_internal_error_in_a_message_handler_closes_the_link_it_arrived_on(
@@ -132,10 +132,10 @@ def test_an_internal_error_in_a_message_handler_closes_the_link_it_arrived_on(
 ) -> None:
     cluster = Cluster(3)
     monkeypatch.setattr(cluster[VICTIM]._overlay.dissemination.lazy_push, "handle", fail)
-    cluster.say(MALICIOUS, VICTIM, IHave(()))
+    cluster.inject(MALICIOUS, VICTIM, IHave(()))
     cluster.exchange()
     assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
-    assert [error.peer for error in cluster.faults(VICTIM)] == [cluster[MALICIOUS].peer_id]
+    assert [error.peer for error in cluster.internal_errors(VICTIM)] == [cluster[MALICIOUS].peer_id]
 
 
 def test_an_internal_error_in_a_transient_session_ends_only_it(
@@ -155,10 +155,10 @@ def test_an_internal_error_in_a_transient_session_ends_only_it(
     make_fail(monkeypatch, Link, "advance", transient)
     cluster.run(1.5)
     assert victim._transport.transients.get(malicious.peer_id) is None
-    assert [error.peer for error in cluster.faults(VICTIM)] == [malicious.peer_id]
+    assert [error.peer for error in cluster.internal_errors(VICTIM)] == [malicious.peer_id]
     victim.broadcast(b"on", cluster.now)
     cluster.exchange()
-    assert b"on" in cluster.heard(HONEST)
+    assert b"on" in cluster.received(HONEST)
 
 
 def test_an_internal_error_in_one_dial_ends_only_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_an_internal_error_in_one_dial_ends_only_it(monkeypatch: pytest.MonkeyPa
     cluster.exchange()
     assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
     assert dial.session_id not in cluster[VICTIM]._transport.handshakes._dials
-    assert len(cluster.faults(VICTIM)) == 1
+    assert len(cluster.internal_errors(VICTIM)) == 1
 
 
 @pytest.mark.parametrize("component", ["membership", "dissemination", "antientropy", "tracing"])
@@ -183,8 +183,8 @@ def test_an_internal_error_in_one_component_does_not_stop_the_others(
     cluster.run(3.0)
     cluster[VICTIM].broadcast(b"still here", cluster.now)
     cluster.run(1.0)
-    assert b"still here" in cluster.heard(MALICIOUS)
-    assert 1 <= len(cluster.faults(VICTIM)) <= 5, "reported at most once a second"
+    assert b"still here" in cluster.received(MALICIOUS)
+    assert 1 <= len(cluster.internal_errors(VICTIM)) <= 5, "reported at most once a second"
     assert cluster[VICTIM].deadline > cluster.now, "the deadline does not spin"
 
 
@@ -202,7 +202,7 @@ def test_an_internal_error_in_an_effect_for_one_peer_does_not_affect_others(
 
     monkeypatch.setattr(victim._transport.links, "enqueue", enqueue)
     cluster.run(12.0)  # until heartbeats are sent
-    assert {error.peer for error in cluster.faults(VICTIM)} == {cluster[MALICIOUS].peer_id}
+    assert {error.peer for error in cluster.internal_errors(VICTIM)} == {cluster[MALICIOUS].peer_id}
     assert cluster[HONEST].peer_id in victim._transport.links
     assert cluster[VICTIM].peer_id in cluster[HONEST]._transport.links
 
@@ -218,7 +218,7 @@ def test_a_link_that_cannot_send_close_is_removed_anyway(
     cluster.exchange()
     assert list(victim._transport.links) == [cluster[HONEST].peer_id]
     assert all(each is not link for each in victim._transport.links._by_session.values())
-    assert bytes(2000) in cluster.heard(HONEST)
+    assert bytes(2000) in cluster.received(HONEST)
 
 
 def test_an_internal_error_is_described_in_one_line_of_bounded_length() -> None:
@@ -246,7 +246,7 @@ def test_the_highest_packet_number_is_acknowledged_and_higher_ones_dropped() -> 
         cluster[VICTIM].receive(datagram, address_of(MALICIOUS), cluster.now)
         assert cluster.drops(VICTIM).get(DropReason.SESSION_EXPIRED, 0) == dropped
     cluster.run(1.0)
-    assert not cluster.faults(VICTIM)
+    assert not cluster.internal_errors(VICTIM)
     assert (
         cluster.link(VICTIM, MALICIOUS).session.ack_tracker.highest == MAX_PACKETS_PER_SESSION - 1
     )
@@ -258,7 +258,7 @@ def test_an_ack_of_unsent_packets_is_dropped() -> None:
     number = ours.session.next_counter
     ack = Ack(ours.session.their_id, 0, number + 1, 0, 0, ())
     before = ours.path.rate
-    cluster.say(MALICIOUS, VICTIM, codec.encode_frame(ack))
+    cluster.inject(MALICIOUS, VICTIM, codec.encode_frame(ack))
     assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
     assert ours.path.rate == before
 
@@ -380,13 +380,13 @@ def test_no_number_chosen_by_a_peer_affects_another_link(data: st.DataObject) ->
         victim.broadcast(b"to all", cluster.now)
         cluster.exchange()
         cluster.run(data.draw(st.sampled_from([0.05, 1.0, 3.0])), step=0.25)
-    assert not cluster.faults(VICTIM)
+    assert not cluster.internal_errors(VICTIM)
     assert math.isfinite(victim.deadline)
-    count = len(cluster.heard(HONEST))
+    count = len(cluster.received(HONEST))
     victim.broadcast(b"the last", cluster.now)
     cluster.exchange()
     cluster.run(1.0)  # the malicious peer may have replaced links and trees meanwhile
-    assert cluster.heard(HONEST)[count:].count(b"the last") == 1
+    assert cluster.received(HONEST)[count:].count(b"the last") == 1
 
 
 def test_a_peer_limit_table_full_of_linked_peers_accepts_one_more(

@@ -20,7 +20,7 @@ from tests.proto.transport.test_transient_sessions import Members
 MIB = 2**20
 
 
-def test_a_large_body_requested_by_fifty_peers_is_held_once() -> None:
+def test_a_large_body_requested_by_fifty_peers_is_cached_once() -> None:
     """Each request differs, so that no two answers are the same bytes."""
     members = Members(51)
     hub, peers = members.engines[0], members.engines[1:]

@@ -44,12 +44,12 @@ def test_a_gap_is_requested_in_time_whatever_a_member_sends_slowly(
         "probe": lambda _: MtuProbe(100),
         "path response": lambda _: PathResponse(bytes(8)),
     }
-    cluster.say(MALICIOUS, VICTIM, encode_frame(Fragment(7, 1 << 20, 0, b"x")))
+    cluster.inject(MALICIOUS, VICTIM, encode_frame(Fragment(7, 1 << 20, 0, b"x")))
     second = rumor(HONEST, 2, b"second")  # the first is missing
-    cluster.say(HONEST, VICTIM, Rumors((RumorCopy(second, 1, 0),)))
+    cluster.inject(HONEST, VICTIM, Rumors((RumorCopy(second, 1, 0),)))
     started_at = cluster.now
     for at in range(40):
-        cluster.say(MALICIOUS, VICTIM, encode_frame(frames[kind](at)))
+        cluster.inject(MALICIOUS, VICTIM, encode_frame(frames[kind](at)))
         cluster.run(0.25)
         if requested_at:
             break

@@ -1,4 +1,4 @@
-"""A cluster of this version with one node of a later one, which signs attributes that nobody knows."""
+"""A cluster with one node of a later version, which signs attributes that this version does not know."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def test_a_message_with_more_payloads_than_a_token_covers_is_dropped(
     )
     cluster.run(2.0)
     assert cluster.drops(VICTIM)[DropReason.MALFORMED] == 1
-    assert cluster.heard(VICTIM) == []
-    assert cluster.heard(HONEST) == [], "none of it is relayed"
+    assert cluster.received(VICTIM) == []
+    assert cluster.received(HONEST) == [], "none of it is relayed"
 
 
 def test_a_full_message_costs_one_token() -> None:
@@ -55,7 +55,7 @@ def test_a_full_message_costs_one_token() -> None:
     )
     assert bucket is not None
     before = bucket.available(cluster.now)
-    cluster.say(MALICIOUS, VICTIM, envelope(MAX_PAYLOADS_PER_MESSAGE))
+    cluster.inject(MALICIOUS, VICTIM, envelope(MAX_PAYLOADS_PER_MESSAGE))
     assert before - bucket.available(cluster.now) == pytest.approx(1.0, abs=1e-6)
     assert cluster[VICTIM].stats().delivered == MAX_PAYLOADS_PER_MESSAGE
 
@@ -74,7 +74,7 @@ def test_broadcasting_tiny_payloads_at_full_speed_is_never_throttled(
     cluster.run(1.5)
     assert count == 2_000
     for number in (VICTIM, MALICIOUS):
-        assert len(cluster.heard(number)) == count
+        assert len(cluster.received(number)) == count
         events = cluster.events[cluster[number]]
         assert not any(isinstance(event, RateLimited) for event in events)
         assert DropReason.RATE_LIMITED not in cluster.drops(number)
@@ -86,7 +86,7 @@ def send_records(cluster: Cluster, sender: int, numbers: range) -> None:
         record_batch = tuple(
             record(number) for number in range(first, min(first + 8, numbers.stop))
         )
-        cluster.say(sender, VICTIM, Records(record_batch))
+        cluster.inject(sender, VICTIM, Records(record_batch))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_records_are_charged_to_their_sender_in_every_message_kind(
     verifier = cluster[VICTIM]._overlay.verifier
     before = verifier._record_limiter._buckets.get((cluster[MALICIOUS].peer_id,))
     used = 0.0 if before is None else SENDER_RECORDS_BURST - before.available(cluster.now)
-    cluster.say(MALICIOUS, VICTIM, wrap((record(1000), record(1001))))
+    cluster.inject(MALICIOUS, VICTIM, wrap((record(1000), record(1001))))
     bucket = verifier._record_limiter._buckets[(cluster[MALICIOUS].peer_id,)]
     assert SENDER_RECORDS_BURST - bucket.available(cluster.now) == pytest.approx(used + 2, abs=0.01)
 
@@ -116,7 +116,7 @@ def test_the_record_budget_of_one_member_does_not_affect_others() -> None:
     assert len(cluster[VICTIM].members()) - known_before <= SENDER_RECORDS_BURST
     assert cluster.drops(VICTIM)[DropReason.SIGNATURE_BUDGET] >= 600 - SENDER_RECORDS_BURST
     known_before = len(cluster[VICTIM].members())
-    cluster.say(HONEST, VICTIM, Records((record(2000),)))
+    cluster.inject(HONEST, VICTIM, Records((record(2000),)))
     assert len(cluster[VICTIM].members()) == known_before + 1
     cluster.run(1.0)
     assert cluster[MALICIOUS].peer_id in cluster[VICTIM]._transport.links, "the link stays open"

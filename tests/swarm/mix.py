@@ -26,7 +26,7 @@ from grapevine_proto.sim import Network
 
 @dataclass(slots=True)
 class Mix:
-    """What one seed lets happen. `actions` maps each action to its weight."""
+    """What one seed makes happen. `actions` maps each action to its weight."""
 
     seed: int
     nodes: int

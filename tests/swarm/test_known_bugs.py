@@ -1,4 +1,4 @@
-"""Known bugs, ours or of other systems: with each enabled, the swarm finds it.
+"""Known bugs of this project and of other systems: with each enabled, the swarm finds it.
 
 Invariants:
 
@@ -109,7 +109,7 @@ def nothing_ages(patch: Patch) -> None:
     patch.setattr(_CachedRumor, "age_now_ms", lambda self, now: self.age_ms)
 
 
-def forged_copy_marks_an_id(patch: Patch) -> None:
+def forged_copy_marks_an_id_as_seen(patch: Patch) -> None:
     rejection = Broadcast._rejection
 
     def reject(self: Broadcast, copy: Any, *args: Any) -> Any:
@@ -247,7 +247,7 @@ BUGS: Final = (
         duration_s=80.0,
         nodes=4,
     ),
-    Bug(forged_copy_marks_an_id, "never received", ("forge",), has_malicious=True),
+    Bug(forged_copy_marks_an_id_as_seen, "never received", ("forge",), has_malicious=True),
     Bug(signatures_not_checked, "1: ", ("forge",), has_malicious=True),
     Bug(
         hops_not_limited,

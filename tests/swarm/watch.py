@@ -67,7 +67,7 @@ class Watch:
     # node, time, span of forgotten state
     state_losses: list[tuple[int, float, float]] = field(default_factory=list)
     affected_at: dict[int, float] = field(default_factory=dict)  # time of the last fault per node
-    unauthenticated_allowance: int = 0
+    unauthenticated_limit: int = 0
     states: dict[tuple[int, PeerId], PeerState] = field(default_factory=dict)
     sealed: dict[bytes, bytes] = field(default_factory=dict)
     pushed: set[tuple[Run, tuple[PeerId, int, int], PeerId]] = field(default_factory=set)
@@ -204,8 +204,8 @@ class Watch:
     def on_datagram(self, _: float, number: int, datagram: bytes, to: Address) -> None:
         self.datagram_hashes.add(hash(datagram))
         if to == UNAUTHENTICATED:
-            self.unauthenticated_allowance -= len(datagram)
-            if self.unauthenticated_allowance < 0:
+            self.unauthenticated_limit -= len(datagram)
+            if self.unauthenticated_limit < 0:
                 self.fail(
                     f"4: node {number} answered an unauthenticated peer with {len(datagram)} bytes"
                 )
@@ -245,12 +245,12 @@ class Watch:
         """A datagram corrupted in transit, or received again, is dropped and counted once and
         changes nothing.
         """
-        is_ours, was_taken = (
+        is_ours, was_accepted = (
             hash(datagram) in self.datagram_hashes,
             (engine, hash(datagram)) in self.accepted,
         )
         is_data = datagram[0] == codec.DATA
-        is_invalid = was_taken or not is_ours
+        is_invalid = was_accepted or not is_ours
         before = inside.protected_tables(engine) if is_invalid else ()
         dropped_before = inside.drop_count(engine)
         receive()
@@ -258,7 +258,7 @@ class Watch:
         if is_data and is_ours and not new_drops:
             self.accepted.add((engine, hash(datagram)))
         if is_invalid and new_drops != 1:
-            text = "comes again" if was_taken else "was corrupted in transit"
+            text = "comes again" if was_accepted else "was corrupted in transit"
             self.fail(f"3: a datagram that {text} was counted {new_drops} times")
         if is_invalid and inside.protected_tables(engine) != before:
             self.fail(

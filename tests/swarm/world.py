@@ -263,7 +263,7 @@ class World:
             changed[self.rng.randrange(1, len(changed))] ^= 1 << self.rng.randrange(8)
             self.sim.inject(number, bytes(changed), UNAUTHENTICATED)
         for each in hellos[:3]:
-            self.watch.unauthenticated_allowance += len(each)
+            self.watch.unauthenticated_limit += len(each)
             self.sim.inject(number, each, UNAUTHENTICATED)
 
     def replay(self, _: int) -> None:
@@ -275,5 +275,5 @@ class World:
             if datagram[0] in (codec.HELLO, codec.PROOF) or self.rng.random() < 0.7:
                 self.sim.inject(target.number, datagram, self.sim.nodes[number].address)
             else:  # from a new address, which gets a path challenge of no more bytes
-                self.watch.unauthenticated_allowance += len(datagram)
+                self.watch.unauthenticated_limit += len(datagram)
                 self.sim.inject(target.number, datagram, UNAUTHENTICATED)
