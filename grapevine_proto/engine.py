@@ -74,7 +74,7 @@ from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.store.message_store import SavedStream
 from grapevine_proto.publisher import Publisher, SignedBatch
-from grapevine_proto.topics import MAX_PATTERNS, pattern_fault, topic_fault
+from grapevine_proto.topics import MAX_PATTERNS, TopicPatterns, pattern_fault, topic_fault
 from grapevine_proto.transport.events import (
     DialAnswered,
     DialFailed,
@@ -218,6 +218,13 @@ class Engine:
         if len(set(patterns)) > MAX_PATTERNS:
             raise InvalidArgument(f"a node may have at most {MAX_PATTERNS} patterns of topics")
         self._overlay.dissemination.subscribe(patterns)
+
+    def cached_messages(self, pattern: str, now: float) -> list[Message]:
+        """Messages of other nodes that arrived within `message_dedup_ttl`, are still cached, and have a topic
+        that `pattern` selects, in order of arrival. Raises InvalidArgument."""
+        if fault := pattern_fault(pattern):
+            raise InvalidArgument(f"pattern: {fault}")
+        return self._overlay.dissemination.cached_messages(TopicPatterns((pattern,)), now)
 
     def trace(self, payload: BytesLike, now: float) -> MessageId:
         """Accepts `payload` for all members as `broadcast` does, and asks those that receive it to confirm:

@@ -66,6 +66,8 @@ class Via(StrEnum):
     """Delivered by anti-entropy."""
     LOCAL = "local"
     """Sent by this node."""
+    CACHE = "cache"
+    """Replayed from this node's cache to a subscription that began after it arrived."""
 
 
 class RoundOutcome(StrEnum):

@@ -18,6 +18,7 @@ import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -29,6 +30,7 @@ from grapevine_proto.config.validate import (
     check_callable,
     check_seconds,
     payload_bytes,
+    whole_seconds,
 )
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
@@ -44,6 +46,7 @@ from grapevine_proto.events import (
     Event,
     MemberInfo,
     Message,
+    MessageReceived,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -67,6 +70,12 @@ from grapevine_proto.runtime.event_hub import (
 from grapevine_proto.runtime.fork_safety import register_at_fork
 from grapevine_proto.runtime.persistence import StatePersister
 from grapevine_proto.runtime.resolver import BootstrapResolver
+from grapevine_proto.runtime.subscription import (
+    DEFAULT_QUEUE,
+    Subscription,
+    Subscriptions,
+    WhenFull,
+)
 from grapevine_proto.runtime.udp_socket import UdpSocket
 
 logger = logging.getLogger("grapevine")
@@ -117,6 +126,7 @@ class Node:
         self._driver_or_none: EngineDriver | None = None
         self._resolver = BootstrapResolver(self._resolve, self._on_resolved)
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
+        self._subscriptions = Subscriptions(self._subscribe)
         self._tasks: list[asyncio.Task[None]] = []
         self._background_tasks: set[asyncio.Task[None]] = set()
         self._leave_task: asyncio.Task[int] | None = None
@@ -366,6 +376,7 @@ class Node:
             self._release()
         self._publish(NodeStopped(reason))
         self._hub.end_streams()
+        self._subscriptions.end()
         self._stopped.set()
 
     def _unhandled(self) -> list[Message]:
@@ -403,6 +414,30 @@ class Node:
             InvalidArgument: the payload is not bytes-like.
         """
         return await self._submit_with_backpressure(Engine.broadcast, payload_bytes(payload))
+
+    async def publish(
+        self, topic: str, payload: BytesLike, *, expires_s: Seconds | None = None
+    ) -> MessageId:
+        """Sends `payload` under `topic` to the members that subscribe to it.
+
+        A topic is up to eight tokens of ``a-z``, ``0-9``, ``_`` and ``-``, joined by dots, as in NATS. Every
+        node relays it, so a topic cannot partition. Waits and raises as `broadcast` does.
+
+        Args:
+            topic: such as ``deploy.web``, at most 64 bytes.
+            payload: a bytes-like object.
+            expires_s: the age in seconds from which on it is not delivered; None: it always is. Rounded up
+                to whole seconds.
+
+        Raises:
+            InvalidArgument: not a topic, or not an age.
+        """
+        expiry_s = whole_seconds("expires_s", expires_s)
+
+        def publish(engine: Engine, payload: bytes, now: float) -> MessageId:
+            return engine.publish(topic, payload, now, expires_s=expiry_s)
+
+        return await self._submit_with_backpressure(publish, payload_bytes(payload))
 
     async def trace(self, payload: BytesLike) -> MessageId:
         """Broadcasts `payload` and asks members to confirm it.
@@ -547,6 +582,49 @@ class Node:
         self._hub.add_handler(listener, on_full)
         return listener
 
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        queue: int = DEFAULT_QUEUE,
+        on_full: WhenFull = "drop_oldest",
+        replay: bool = True,
+    ) -> Subscription:
+        """Returns an iterator over the messages of the topics that `pattern` selects.
+
+        In a pattern, ``*`` stands for one token of a topic and ``>`` at the end for one or more:
+        ``deploy.*.eu``, ``deploy.>``. While the subscription lasts, this node delivers these topics, to
+        handlers and events as well, even if `NodeConfig.topics` does not select them. Use it in
+        ``async with``, or call its `unsubscribe`.
+
+        Args:
+            pattern: at most 64 bytes; a node has at most 256.
+            queue: how many messages may wait to be read.
+            on_full: ``drop_oldest`` or ``drop_newest``; dropped messages are counted in
+                `Subscription.lost` and logged.
+            replay: whether it begins with messages that arrived before and are still cached.
+
+        Raises:
+            InvalidArgument: not a pattern, or an invalid limit.
+        """
+        engine = self._running_engine()
+        replayed = engine.cached_messages(pattern, self.now()) if replay else []
+        return self._subscriptions.add(pattern, queue, on_full, replayed)
+
+    def hold_topics(self, pattern: str) -> Callable[[], None]:
+        """Has this node deliver the topics that `pattern` selects until the returned function is called, for
+        programs that read them as events. Raises InvalidArgument."""
+        self._running_engine()
+        self._subscriptions.hold(pattern)
+        return partial(self._release_topics, pattern)
+
+    def _subscribe(self, patterns: tuple[str, ...]) -> None:
+        if self._phase is Phase.RUNNING:
+            self._engine.subscribe(patterns)
+
+    def _release_topics(self, pattern: str) -> None:
+        self._subscriptions.release(pattern)
+
     def on_event(self, listener: _EventListenerT) -> _EventListenerT:
         """Calls `listener` with every event, in the node's own task: keep it short. Returns the
         listener, so this method can be used as a decorator. Raises InvalidArgument."""
@@ -647,7 +725,7 @@ class Node:
             dropped=(*stats.dropped, (DropReason.SOCKET_OVERRUN, dropped_reads))
             if dropped_reads
             else stats.dropped,
-            events_lost=stats.events_lost + self._hub.lost,
+            events_lost=stats.events_lost + self._hub.lost + self._subscriptions.lost,
             callback_errors=self._hub.failures,
             send_drops=stats.send_drops + self._socket.error_count,
         )
@@ -735,7 +813,9 @@ class Node:
 
     def _publish(self, event: Event) -> None:
         self._hub.publish(event)
-        if isinstance(event, PeerStateChanged):
+        if isinstance(event, MessageReceived):
+            self._subscriptions.deliver(event.message)
+        elif isinstance(event, PeerStateChanged):
             self._peers_changed.set()
 
     async def _save(self) -> bool:

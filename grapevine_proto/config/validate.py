@@ -128,6 +128,17 @@ def payload_bytes(payload: object) -> bytes:
         raise InvalidArgument(f"payload: expected bytes, not {type(payload).__name__}") from None
 
 
+def whole_seconds(name: str, value: object) -> int:
+    """Returns a duration in seconds, rounded up; 0 for None. Raises InvalidArgument unless it is a positive
+    number or a timedelta."""
+    if value is None:
+        return 0
+    value = to_seconds(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise InvalidArgument(f"{name}: expected seconds above 0, got {value!r:.40}")
+    return math.ceil(value)
+
+
 def check_callable(name: str, value: object) -> None:
     """Raises InvalidArgument unless `value` can be called."""
     if not callable(value):

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol, assert_never
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged
+from grapevine_proto.ids import MessageId
+from grapevine_proto.topics import pattern_fault
 from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.control import commands
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
@@ -83,12 +86,8 @@ class CommandRunner:
     async def _execute(self, command: Command) -> None:
         app = self._app
         match command:
-            case commands.Broadcast(payload):
-                await self._broadcast(payload)
-            case commands.Trace(payload):
-                await self._broadcast(payload, is_traced=True)
-            case commands.Send(peer_ref, payload):
-                await self._send(peer_ref, payload)
+            case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
+                await self._send_payload(command)
             case commands.Dial(address):
                 await self._dial(address)
             case commands.Deny(peer_ref):
@@ -112,6 +111,25 @@ class CommandRunner:
             case _:
                 await self._show(command)
 
+    async def _send_payload(
+        self, command: commands.Broadcast | commands.Publish | commands.Trace | commands.Send
+    ) -> None:
+        match command:
+            case commands.Broadcast(payload):
+                await self._spread(
+                    partial(self._host.broadcast, payload), "broadcast", len(payload)
+                )
+            case commands.Publish(topic, payload, expires_s):
+                publish = partial(self._host.publish, topic, payload, expires_s)
+                await self._spread(publish, f"publish {topic}", len(payload))
+            case commands.Trace(payload):
+                await self._spread(partial(self._host.trace, payload), "trace", len(payload))
+                self._app.action_traces()
+            case commands.Send(peer_ref, payload):
+                await self._send(peer_ref, payload)
+            case _:
+                assert_never(command)
+
     async def _show(self, query: commands.Query | commands.ClientCommand) -> None:
         """Show the answer to a query; changes nothing of the node."""
         app, main = self._app, self._app.main
@@ -122,6 +140,11 @@ class CommandRunner:
                 main.action_panel("peers")
             case commands.ShowRounds():
                 main.action_panel("rounds")
+            case commands.Subscribe(pattern):
+                if fault := pattern_fault(pattern):
+                    raise CommandError(f"pattern: {fault}")
+                main.action_panel("log")
+                main.filter_current_panel(f"topic:{pattern}")
             case commands.ShowMembers():
                 app.action_members()
             case commands.ShowTraces():
@@ -181,7 +204,12 @@ class CommandRunner:
                 return
         self.pending_dial = ""
 
-    async def _broadcast(self, payload: bytes, *, is_traced: bool = False) -> None:
+    async def _spread(
+        self,
+        send: Callable[[], Awaitable[tuple[MessageId, int]]],
+        verb: str,
+        size_bytes: int,
+    ) -> None:
         show_feedback = self._app.main.compose_box.show_feedback
         backpressure_notice = asyncio.get_running_loop().call_later(
             BACKPRESSURE_NOTICE_S,
@@ -189,14 +217,10 @@ class CommandRunner:
         )
         started_at = time.monotonic()
         try:
-            send = self._host.trace if is_traced else self._host.broadcast
-            _, peers = await send(payload)
-            verb = "trace" if is_traced else "broadcast"
-            self._host.model.log_command(f"{verb}: {len(payload):,} bytes to {peers:,} peers")
+            _, peers = await send()
+            self._host.model.log_command(f"{verb}: {size_bytes:,} bytes to {peers:,} peers")
         finally:
             backpressure_notice.cancel()
-        if is_traced:
-            self._app.action_traces()
         if not peers:
             show_feedback("no peers connected; queued until one joins")
         elif time.monotonic() - started_at > BACKPRESSURE_NOTICE_S:

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias, assert_never
 import click
 
 from grapevine_proto.errors import GrapevineError
-from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command
+from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command, stream_events
 from grapevine_tui.control.commands import (
     Argument,
     ArgumentType,
@@ -128,7 +128,7 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
             return format_table(reply["values"], ("name", "value", "origin"))
         case "stats":
             return format_facts(reply["stats"])
-        case "broadcast":
+        case "broadcast" | "publish":
             peers = "1 peer" if reply["peers"] == 1 else f"{_format_cell('', reply['peers'])} peers"
             return [f"{_format_cell('', reply['id'])}  sent to {peers}"]
         case "reload":
@@ -241,13 +241,14 @@ def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
                 fields |= _payload_fields(value, parameters["file"])
             case ArgumentType.CHANGES:
                 fields[argument.name] = dict(parse_changes(value))
-            case ArgumentType.PEER | ArgumentType.ADDRESS:
+            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.TOPIC:
                 fields[argument.name] = value
             case ArgumentType.WORDS | ArgumentType.COMMAND:
                 fields |= {argument.name: value} if value else {}
             case _:
                 assert_never(argument.type)
-    return fields
+    given = {each.name: parameters[each.name] for each in spec.options}
+    return fields | {name: value for name, value in given.items() if value is not None}
 
 
 def _payload_fields(text: tuple[str, ...], file: str | None) -> dict[str, str]:
@@ -279,6 +280,33 @@ def _run_trace(
         for line in format_trace(report, {each["peer_id"]: each["name"] for each in members}):
             click.echo(line)
     return 0 if report["complete"] else 1
+
+
+def _run_subscribe(
+    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
+) -> int:
+    """Prints messages as they arrive, each line at once, until the node stops or enough have come."""
+    flags, is_json_before = context.obj
+    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
+    left = parameters["count"]
+    for event in stream_events(find_state_dir(flags), request):
+        if event["event"] == "message":
+            is_raw = is_json or is_json_before
+            click.echo(json.dumps(event) if is_raw else format_message(event))
+            left -= 1
+            if not left:
+                return 0
+        elif event["event"] == "dropped":
+            count = _format_cell("", event["count"])
+            click.echo(f"{count} messages were dropped: read too slowly", err=True)
+    return 1 if left > 0 else 0
+
+
+def format_message(event: Object) -> str:
+    """A message as one line for people: its topic, its author and its text."""
+    author = event.get("from_name") or event["origin"][: COLUMN_WIDTHS["peer_id"]]
+    text = event.get("text", f"{event['bytes']:,} bytes, not text")
+    return printable(f"{event['topic']}  {author}: {text}")
 
 
 def _run_help(
@@ -345,11 +373,23 @@ _WAIT_OPTION: Final = click.Option(
     help="Seconds to wait for confirmations [5]",
 )
 Runner: TypeAlias = Callable[[click.Context, CommandSpec, bool, Mapping[str, Any]], int]
-_RUNNERS: Final[Mapping[str, Runner]] = {"trace": _run_trace, "help": _run_help}
-_EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {"trace": (_WAIT_OPTION,)}
+_COUNT_OPTION: Final = click.Option(
+    ["--count"], type=int, default=0, metavar="N", help="Stop after N messages"
+)
+_RUNNERS: Final[Mapping[str, Runner]] = {
+    "trace": _run_trace,
+    "subscribe": _run_subscribe,
+    "help": _run_help,
+}
+_EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
+    "trace": (_WAIT_OPTION,),
+    "subscribe": (_COUNT_OPTION,),
+}
 # What only a caller of `ctl` needs to know, after the help of the registry.
 _NOTES: Final = {
     "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
+    "subscribe": "Begins with recent ones, then prints each as it arrives. * is one part of a topic, > all "
+    "that follow. Exit code 1 if the node stops before --count messages.",
     "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
     "reload": "If one is invalid, nothing changes; exit code 1.",
     "leave": "Returns when the node has stopped.",
@@ -369,7 +409,13 @@ def _click_argument(argument: Argument) -> list[click.Parameter]:
             return [
                 click.Argument([argument.name], nargs=-1, required=True, metavar=argument.metavar)
             ]
-        case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.WORDS | ArgumentType.COMMAND:
+        case (
+            ArgumentType.PEER
+            | ArgumentType.ADDRESS
+            | ArgumentType.TOPIC
+            | ArgumentType.WORDS
+            | ArgumentType.COMMAND
+        ):
             metavar = argument.metavar if argument.is_required else f"[{argument.metavar}]"
             return [click.Argument([argument.name], required=argument.is_required, metavar=metavar)]
         case _:
@@ -381,6 +427,10 @@ def _click_command(spec: CommandSpec) -> click.Command:
     notes = [_PAYLOAD_NOTE] if has_payload else []
     notes += [_NOTES[spec.name]] if spec.name in _NOTES else []
     parameters = [each for argument in spec.arguments for each in _click_argument(argument)]
+    parameters += [
+        click.Option([each.flag, each.name], type=int, metavar=each.metavar, help=each.help)
+        for each in spec.options
+    ]
     run = _RUNNERS.get(spec.name, _run_command)
 
     @click.pass_context

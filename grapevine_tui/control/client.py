@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.storage.permissions import UntrustedFile
@@ -41,6 +42,29 @@ def send_command(state_dir: Path, command: Object) -> Object:
     Blocks until the reply is there; after `leave`, until the node has stopped. Raises NodeUnreachable,
     CommandFailed.
     """
+    with _connected(state_dir) as (sock, stream):
+        sock.sendall(json.dumps(command).encode() + b"\n")
+        line = stream.readline()
+        if command["cmd"] == "leave" and line:
+            sock.settimeout(LEAVE_TIMEOUT_S)
+            stream.read()  # until the node has stopped and the socket closes
+    return _checked_reply(state_dir, line)
+
+
+def stream_events(state_dir: Path, command: Object) -> Iterator[Object]:
+    """Send ``watch`` or ``subscribe`` to the node that runs on `state_dir`; yield each event, without the
+    reply, until the node stops. Raises NodeUnreachable, CommandFailed."""
+    with _connected(state_dir) as (sock, stream):
+        sock.sendall(json.dumps(command).encode() + b"\n")
+        _checked_reply(state_dir, stream.readline())
+        sock.settimeout(None)
+        for line in stream:
+            yield json.loads(line)
+
+
+@contextmanager
+def _connected(state_dir: Path) -> Iterator[tuple[socket.socket, BinaryIO]]:
+    """A connection to the node, whose errors become NodeUnreachable."""
     if not hasattr(socket, "AF_UNIX"):
         raise NodeUnreachable("the control socket needs Unix sockets, which this system lacks")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -49,12 +73,8 @@ def send_command(state_dir: Path, command: Object) -> Object:
             with connectable_path(state_dir / SOCKET_NAME) as path:
                 sock.connect(path)
             check_server_owner(sock, state_dir / SOCKET_NAME)
-            sock.sendall(json.dumps(command).encode() + b"\n")
             with sock.makefile("rb") as stream:
-                line = stream.readline()
-                if command["cmd"] == "leave" and line:
-                    sock.settimeout(LEAVE_TIMEOUT_S)
-                    stream.read()  # until the node has stopped and the socket closes
+                yield sock, stream
         except TimeoutError:
             raise NodeUnreachable(f"the node at {state_dir} does not answer") from None
         except UntrustedFile as error:
@@ -64,6 +84,9 @@ def send_command(state_dir: Path, command: Object) -> Object:
                 f"no node answers at {state_dir / SOCKET_NAME}: {error.strerror}"
                 f"{_suggest_other_node(state_dir)}"
             ) from None
+
+
+def _checked_reply(state_dir: Path, line: bytes) -> Object:
     try:
         reply: Object = json.loads(line)
         is_ok = reply["ok"]

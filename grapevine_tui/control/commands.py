@@ -36,6 +36,15 @@ class Broadcast:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish `payload` under `topic`; from the age of `expires_s` on it is not delivered."""
+
+    topic: str
+    payload: bytes
+    expires_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Broadcast `payload`; receivers confirm delivery."""
 
@@ -169,6 +178,13 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Show the messages of topics that `pattern` selects: in the app a filter, elsewhere a stream."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """The full state now, then every event on the same connection."""
 
@@ -180,6 +196,7 @@ class ShowSnapshot:
 
 NodeAct: TypeAlias = (
     Broadcast
+    | Publish
     | Trace
     | Send
     | Dial
@@ -200,6 +217,7 @@ Query: TypeAlias = (
     | ShowTraces
     | ShowSettings
     | ShowHelp
+    | Subscribe
 )
 AppAct: TypeAlias = ScreenAction | Filter
 ClientCommand: TypeAlias = Watch | ShowSnapshot
@@ -241,6 +259,7 @@ class ArgumentType(Enum):
 
     PEER = "a name, an ID or a prefix of one, or an address"
     ADDRESS = "host:port"
+    TOPIC = "a topic, or a pattern of topics"
     PAYLOAD = "text or bytes to send"
     CHANGES = "settings and their values"
     WORDS = "text, possibly empty"
@@ -258,12 +277,24 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberOption:
+    """A whole number that may be given by name: `name` is its JSON field and the parameter of `make`, `flag`
+    its option of ``ctl``. `help` is as in `CommandSpec`."""
+
+    name: str
+    flag: str
+    metavar: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
 class CommandSpec:
     """One command.
 
-    `make` builds the command from its parsed arguments, in order. `help` is one line without a
-    period. `aliases` work wherever the name works; `shorthands` only after a slash. `method` is the
-    method of `Node` or of the host that does it, the name if None, or empty if there is none.
+    `make` builds the command from its parsed arguments, in order, and from the `options` that are given.
+    `help` is one line without a period. `aliases` work wherever the name works; `shorthands` only after a
+    slash. `method` is the method of `Node` or of the host that does it, the name if None, or empty if there
+    is none.
     """
 
     name: str
@@ -271,6 +302,7 @@ class CommandSpec:
     help: str
     make: Callable[..., Command]
     arguments: tuple[Argument, ...] = ()
+    options: tuple[NumberOption, ...] = ()
     aliases: tuple[str, ...] = ()
     shorthands: tuple[str, ...] = ()
     method: str | None = None
@@ -296,6 +328,8 @@ class CommandSpec:
 
 
 _TEXT: Final = Argument("text", "TEXT", ArgumentType.PAYLOAD)
+_TOPIC: Final = Argument("topic", "TOPIC", ArgumentType.TOPIC)
+_PATTERN: Final = Argument("pattern", "PATTERN", ArgumentType.TOPIC)
 _PEER: Final = Argument("peer", "PEER", ArgumentType.PEER)
 
 
@@ -319,6 +353,25 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         Send,
         (Argument("to", "PEER", ArgumentType.PEER), _TEXT),
         shorthands=("s",),
+    ),
+    CommandSpec(
+        "publish",
+        Kind.NODE_ACT,
+        "Publish TEXT under a topic, such as deploy.web",
+        Publish,
+        (_TOPIC, _TEXT),
+        options=(
+            NumberOption(
+                "expires_s", "--expires", "SECONDS", "Age from which on it is not delivered"
+            ),
+        ),
+    ),
+    CommandSpec(
+        "subscribe",
+        Kind.QUERY,
+        "Show the messages of topics that match PATTERN, such as deploy.>",
+        Subscribe,
+        (_PATTERN,),
     ),
     CommandSpec("peers", Kind.QUERY, "List the peers of this node", ShowPeers, shorthands=("p",)),
     CommandSpec("members", Kind.QUERY, "List all members of the cluster", ShowMembers),
@@ -517,7 +570,7 @@ def _parse_argument(
             if not value.strip():
                 raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
             return value, rest.strip()
-        case ArgumentType.ADDRESS:
+        case ArgumentType.ADDRESS | ArgumentType.TOPIC:
             value, _, rest = rest.partition(" ")
             return value, rest.strip()
         case ArgumentType.PAYLOAD:

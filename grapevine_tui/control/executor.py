@@ -22,6 +22,7 @@ from grapevine_proto.errors import GrapevineError, MessageTooLarge
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
+from grapevine_proto.topics import pattern_fault
 from grapevine_tui import __version__
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
@@ -35,6 +36,7 @@ from grapevine_tui.control.commands import (
     Filter,
     Forget,
     Leave,
+    Publish,
     Query,
     Reload,
     ScreenAction,
@@ -50,6 +52,7 @@ from grapevine_tui.control.commands import (
     ShowStatus,
     ShowTraces,
     StartRound,
+    Subscribe,
     Surface,
     Trace,
     Watch,
@@ -79,11 +82,12 @@ LINE_TOO_LONG: Final = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
 
 class Reply(NamedTuple):
     """The fields of a ``reply``. `is_leave`: the caller must shut the node down. `is_watch`: the
-    client wants events from now on."""
+    client wants events from now on, or with `pattern` the messages of these topics."""
 
     fields: Object
     is_leave: bool = False
     is_watch: bool = False
+    pattern: str = ""
 
 
 class Unavailable(GrapevineError):
@@ -121,6 +125,7 @@ class CommandExecutor:
             {"request": request_id, "ok": True, **result},
             is_leave=isinstance(request.command, Leave),
             is_watch=isinstance(request.command, Watch),
+            pattern=request.command.pattern if isinstance(request.command, Subscribe) else "",
         )
 
     @property
@@ -158,24 +163,17 @@ class CommandExecutor:
 
     async def _load_payload(self, request: Request) -> Command:
         command = request.command
-        if request.file and isinstance(command, Broadcast | Trace | Send):
+        if request.file and isinstance(command, Broadcast | Publish | Trace | Send):
             limit = self._host.config.max_message_size
             payload = await self._payload_readers.run(_read_payload, Path(request.file), limit)
             return replace(command, payload=payload)
         return command
 
     async def _execute(self, command: Command) -> Object:
-        host, node = self._host, self._host.node
+        host = self._host
         match command:
-            case Broadcast(payload):
-                message_id, peers = await host.broadcast(payload)
-                return {"id": str(message_id), "peers": peers}
-            case Trace(payload):
-                message_id, peers = await host.trace(payload)
-                return {"id": str(message_id), "peers": peers}
-            case Send(recipient, payload):
-                peer_id = host.resolve(recipient)
-                return {"id": str(await node.send(peer_id, payload)), "to": str(peer_id)}
+            case Broadcast() | Publish() | Trace() | Send():
+                return await self._send_payload(command)
             case Dial(address):
                 await host.dial(address)
                 return {"address": address}
@@ -202,6 +200,24 @@ class CommandExecutor:
                 raise Unavailable("/filter acts on the app's screen; this node has none")
             case _:
                 return self._query(command)
+
+    async def _send_payload(self, command: Broadcast | Publish | Trace | Send) -> Object:
+        host = self._host
+        match command:
+            case Broadcast(payload):
+                message_id, peers = await host.broadcast(payload)
+                return {"id": str(message_id), "peers": peers}
+            case Publish(topic, payload, expires_s):
+                message_id, peers = await host.publish(topic, payload, expires_s)
+                return {"id": str(message_id), "peers": peers}
+            case Trace(payload):
+                message_id, peers = await host.trace(payload)
+                return {"id": str(message_id), "peers": peers}
+            case Send(recipient, payload):
+                peer_id = host.resolve(recipient)
+                return {"id": str(await host.node.send(peer_id, payload)), "to": str(peer_id)}
+            case _:
+                assert_never(command)
 
     def _query(self, command: Query | ClientCommand) -> Object:
         """Read the node; changes nothing."""
@@ -241,6 +257,11 @@ class CommandExecutor:
                 }
             case Watch():
                 return self._full_state()
+            case Subscribe(pattern):
+                if fault := pattern_fault(pattern):
+                    raise InvalidRequest(f"pattern: {fault}")
+                self._host.node.hold_topics(pattern)()  # refuses one pattern too many
+                return {"pattern": pattern}
             case ShowHelp(topic):
                 specs = [each for each in commands_on(Surface.HELP) if topic in ("", each.name)]
                 return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}

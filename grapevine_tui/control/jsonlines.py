@@ -133,6 +133,7 @@ def message_to_json(message: Message, name_of: Callable[[PeerId], str]) -> Objec
         "hops": message.hops,
         "via": message.via.value,
         "direct": message.is_direct,
+        "topic": message.topic,
         "bytes": len(payload),
     }
     if name := name_of(message.origin):
@@ -358,11 +359,12 @@ def _parse_command(fields: Object, request_id: Any) -> Request:
                 values.append(_parse_changes(spec.name, argument.name, fields))
             case ArgumentType.COMMAND:
                 values.append(parse_topic(_parse_string(spec.name, argument, fields)))
-            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.WORDS:
+            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.TOPIC | ArgumentType.WORDS:
                 values.append(_parse_string(spec.name, argument, fields))
             case _:
                 assert_never(argument.type)
-    return Request(spec.make(*values), request_id, file)
+    options = {each.name: fields[each.name] for each in spec.options if each.name in fields}
+    return Request(spec.make(*values, **options), request_id, file)
 
 
 def json_fields(spec: CommandSpec) -> tuple[str, ...]:
@@ -371,17 +373,22 @@ def json_fields(spec: CommandSpec) -> tuple[str, ...]:
     for argument in spec.arguments:
         is_payload = argument.type is ArgumentType.PAYLOAD
         fields += PAYLOAD_FIELDS if is_payload else (argument.name,)
-    return tuple(fields)
+    return (*fields, *(each.name for each in spec.options))
 
 
 def _check_fields(spec: CommandSpec, fields: Object) -> None:
     known = json_fields(spec)
     mappings = {each.name for each in spec.arguments if each.type is ArgumentType.CHANGES}
+    numbers = {each.name for each in spec.options}
     for name, value in fields.items():
         if name not in known:
             raise CommandError(
                 f"{spec.name} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
             )
+        if name in numbers:
+            if type(value) is not int:
+                raise CommandError(f"{name} must be a whole number")
+            continue
         if name not in mappings and not isinstance(value, str):
             raise CommandError(f"{name} must be a string")
         if not is_valid_file_name(value) if name == "file" else has_lone_surrogate(value):

@@ -173,8 +173,8 @@ class ControlServer:
                 if reply is None:
                     continue
                 writer.write(encode_event("reply", reply.fields))
-                if reply.is_watch:
-                    self._subscribers.add(writer)
+                if reply.is_watch or reply.pattern:
+                    self._subscribers.add(writer, reply.pattern)
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await writer.drain()
                 if reply.is_leave and not self._is_quit_requested:

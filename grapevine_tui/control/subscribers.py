@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from grapevine_proto.events import Event, NodeStarted, NodeStopped, PeerStateChanged
+from grapevine_proto.topics import TopicPatterns
 from grapevine_tui.control.event_feed import EventFeed
 from grapevine_tui.control.jsonlines import Object, encode_event, message_to_json, peer_to_json
 from grapevine_tui.host.local import Host
@@ -31,15 +32,35 @@ MAX_REPLAYED_BYTES: Final = 2**20  # up to this size
 
 
 class Subscriber:
-    """A client that watches. `dropped` events since the last report."""
+    """A client that watches, or that subscribes to the topics that `patterns` select."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, *patterns: str) -> None:
+        self._topics = TopicPatterns(patterns) if patterns else None
         self._writer = writer
         self._dropped = 0
         self._stuck_at: float | None = None
         # Replies may wait behind a full queue of events; `drain` must not take that for a slow
         # client.
         writer.transport.set_write_buffer_limits(high=2 * MAX_QUEUED_BYTES)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return () if self._topics is None else self._topics.patterns
+
+    def subscribe(self, pattern: str) -> bool:
+        """Adds a pattern; returns whether that selects more than before."""
+        if self._topics is None or pattern in self._topics.patterns:
+            return False
+        self._topics = TopicPatterns((*self._topics.patterns, pattern))
+        return True
+
+    def wants(self, event_name: str, fields: Object) -> bool:
+        """Whether this client gets the event: all of them, or the messages of its topics."""
+        if self._topics is None:
+            return True
+        if event_name == "message":
+            return bool(fields["topic"]) and self._topics.matches(fields["topic"])
+        return event_name == "stopped"
 
     def send(self, line: bytes, now: float) -> None:
         transport = self._writer.transport
@@ -64,20 +85,33 @@ class Subscribers:
         self._host = host
         self._clock = clock
         self._subscribers: dict[asyncio.StreamWriter, Subscriber] = {}
+        self._releases: dict[asyncio.StreamWriter, list[Callable[[], None]]] = {}  # of topics
         self._event_feed = EventFeed(host, self._send_to_all, clock)
         host.listen(self._on_event)
 
-    def add(self, writer: asyncio.StreamWriter) -> None:
-        """Send `writer` the recent messages and every event from now on."""
-        if writer in self._subscribers:
+    def add(self, writer: asyncio.StreamWriter, pattern: str = "") -> None:
+        """Send `writer` the recent messages and every event from now on; with a `pattern` of topics only
+        its messages. A client that watches has every event already."""
+        known = self._subscribers.get(writer)
+        sent = Subscriber(writer, *known.patterns) if known is not None else None
+        if known is not None and not (pattern and known.subscribe(pattern)):
             return
+        patterns = (pattern,) if pattern else ()
+        if pattern:
+            release = self._host.node.hold_topics(pattern)
+            self._releases.setdefault(writer, []).append(release)
+        added = Subscriber(writer, *patterns)
         for entry in self._replayed_entries():
             fields = message_to_json(entry.message, self._host.name_of)
-            writer.write(encode_event("message", fields | {"at": round(entry.at_unix, 3)}))
-        self._subscribers[writer] = Subscriber(writer)
+            is_sent = sent is not None and sent.wants("message", fields)
+            if added.wants("message", fields) and not is_sent:
+                writer.write(encode_event("message", fields | {"at": round(entry.at_unix, 3)}))
+        self._subscribers.setdefault(writer, added)
 
     def remove(self, writer: asyncio.StreamWriter) -> None:
         self._subscribers.pop(writer, None)
+        for release in self._releases.pop(writer, ()):
+            release()
 
     def flush(self) -> None:
         """Emit the counts that are due."""
@@ -112,4 +146,5 @@ class Subscribers:
     def _send_to_all(self, event_name: str, fields: Object) -> None:
         line, now = encode_event(event_name, fields), self._clock()
         for subscriber in self._subscribers.values():
-            subscriber.send(line, now)
+            if subscriber.wants(event_name, fields):
+                subscriber.send(line, now)

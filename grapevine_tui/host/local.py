@@ -143,6 +143,13 @@ class Host:
         """Broadcast `payload`; return its ID and the number of peers it is sent to at once."""
         return await self._await_peer_count(await self.node.broadcast(payload))
 
+    async def publish(
+        self, topic: str, payload: bytes, expires_s: int | None = None
+    ) -> tuple[MessageId, int]:
+        """Publish `payload` under `topic`; return as `broadcast` does."""
+        message_id = await self.node.publish(topic, payload, expires_s=expires_s)
+        return await self._await_peer_count(message_id)
+
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         """Broadcast `payload` and trace it: members that receive it confirm, reported by
         TraceUpdated.

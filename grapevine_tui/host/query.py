@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
+from grapevine_proto.topics import TopicPatterns, pattern_fault
 from grapevine_tui.host.model import Model
 
 MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: more than a screen shows
@@ -86,6 +87,11 @@ def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
                 text in model.name_of(message.origin).lower()
                 or (len(text) >= 4 and str(message.origin).startswith(text))
             )
+        case "topic":
+            if pattern_fault(text):  # still being typed
+                return lambda message: bool(message.topic) and message.topic.startswith(text)
+            patterns = TopicPatterns((text,))
+            return lambda message: bool(message.topic) and patterns.matches(message.topic)
         case "via":
             return lambda message: message.via.value.startswith(text)
         case "zone":

@@ -136,6 +136,7 @@ def message_from_json(fields: Object, now: float) -> Message:
         received_at=now,
         is_direct=bool(fields["direct"]),
         to=None if fields.get("to") is None else PeerId.parse(fields["to"]),
+        topic=_text(fields.get("topic", "")),
     )
 
 

@@ -327,7 +327,9 @@ class RemoteHost:
             raise CommandFailed(str(reply["error"]))
         return reply
 
-    async def _request_with_payload(self, command: str, payload: bytes, **fields: str) -> Object:
+    async def _request_with_payload(
+        self, command: str, payload: bytes, **fields: str | int
+    ) -> Object:
         if len(payload) <= MAX_INLINE_PAYLOAD_BYTES:
             return await self._request(command, base64=b64encode(payload).decode("ascii"), **fields)
         with tempfile.NamedTemporaryFile(prefix="grapevine-") as file:  # mode 0600
@@ -337,6 +339,13 @@ class RemoteHost:
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
         reply = await self._request_with_payload("broadcast", payload)
+        return MessageId.parse(reply["id"]), int(reply["peers"])
+
+    async def publish(
+        self, topic: str, payload: bytes, expires_s: int | None = None
+    ) -> tuple[MessageId, int]:
+        options = {} if expires_s is None else {"expires_s": expires_s}
+        reply = await self._request_with_payload("publish", payload, topic=topic, **options)
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:

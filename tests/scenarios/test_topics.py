@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Callable
 
 import pytest
 
-from grapevine_proto import NodeConfig
+from grapevine_proto import ClusterKey, Message, Node, NodeConfig
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import Event, MessageReceived
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.topics import MAX_PATTERNS
+from tests.conftest import Run
 
 DEPLOY, OTHER = "deploy.web", "metrics.cpu"
 
@@ -138,3 +141,40 @@ def test_one_pattern_more_than_a_node_may_have_is_refused() -> None:
     sim.subscribe(0, *(f"t{number}" for number in range(MAX_PATTERNS)))
     with pytest.raises(InvalidArgument, match="at most 256 patterns"):
         sim.subscribe(0, *(f"t{number}" for number in range(MAX_PATTERNS + 1)))
+
+
+async def wait_for(is_so: Callable[[], bool]) -> None:
+    while not is_so():  # noqa: ASYNC110  whatever it waits for is no event
+        await asyncio.sleep(0.005)
+
+
+def test_programs_publish_and_subscribe(run: Run[None]) -> None:
+    run(publish_and_subscribe())
+
+
+async def publish_and_subscribe() -> None:
+    """Over real sockets; what was published before a subscription begins is replayed from the cache."""
+    key = ClusterKey.generate()
+    async with Node(NodeConfig.local(keys=[key])) as ada:
+        config = NodeConfig.local(keys=[key], bootstrap_peers=[str(ada.address)], topics=())
+        async with Node(config) as bob:
+            await bob.ready()
+            delivered: list[Message] = []
+            bob.on_message(delivered.append)
+            await ada.publish(DEPLOY, b"before")
+            await ada.publish(OTHER, b"never")
+            plain = await ada.broadcast(b"plain")
+            await wait_for(lambda: any(each.id == plain for each in delivered))
+            async with bob.subscribe("deploy.>") as subscription:
+                assert (await anext(subscription)).payload == b"before"
+                await ada.publish(DEPLOY, b"live", expires_s=60)
+                message = await anext(subscription)
+            assert (message.topic, message.payload, message.via.value) == (DEPLOY, b"live", "eager")
+            await ada.publish(DEPLOY, b"after")
+            plain = await ada.broadcast(b"plain again")
+            await wait_for(lambda: any(each.id == plain for each in delivered))
+            assert sorted(each.payload for each in delivered) == [b"live", b"plain", b"plain again"]
+            assert bob.stats().unsubscribed == 3
+            for bad in (-1, 0, float("nan"), "60", True):
+                with pytest.raises(InvalidArgument, match="expires_s"):
+                    await ada.publish(DEPLOY, b"x", expires_s=bad)  # type: ignore[arg-type]

@@ -68,6 +68,7 @@ class FakeHost:
         vars(self.fails).update(fails)
         self.broadcasts: list[bytes] = []
         self.traced: list[bytes] = []
+        self.published: list[tuple[str, bytes, int | None]] = []
         self.sends: list[tuple[str, bytes]] = []
         self.dials: list[str] = []
         self.denied: list[PeerId] = []
@@ -115,6 +116,12 @@ class FakeHost:
         message = a_message(ME, len(self.broadcasts), payload, via=Via.LOCAL, hops=0)
         self.happen(MessageSent(message, len(self.peers)))
         return message.id, len(self.peers)
+
+    async def publish(
+        self, topic: str, payload: bytes, expires_s: int | None = None
+    ) -> tuple[MessageId, int]:
+        self.published.append((topic, payload, expires_s))
+        return await self.broadcast(payload)
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         self.traced.append(payload)

@@ -70,7 +70,9 @@ class Run:
 
     def expect(self, event: str, **fields: Any) -> Object:
         """Return the next object of that event with these fields."""
+        give_up_at = time.monotonic() + WAIT_S
         while True:
+            assert time.monotonic() < give_up_at, f"no {event} with {fields} in {self.seen}"
             found = self.next()
             if found["event"] == event and fields.items() <= found.items():
                 return found

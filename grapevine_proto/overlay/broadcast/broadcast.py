@@ -491,6 +491,21 @@ class Broadcast:
         hops = DIRECT_MAIL_HOPS if is_mail else min(copy.hops + 1, DIRECT_MAIL_HOPS - 1)
         return [Send(tuple(targets), Rumors((RumorCopy(copy.rumor, hops, copy.age_ms),)))]
 
+    def cached_messages(self, patterns: TopicPatterns, now: float) -> list[Message]:
+        """Cached messages of other nodes whose topic `patterns` select, in order of arrival."""
+        messages: list[Message] = []
+        for copy in self._store.cache.copies(now):
+            known = copy.rumor.known_attributes
+            is_expired = 0 < known.expires_s * 1000 <= copy.age_ms
+            if not known.topic or known.unsupported or is_expired:
+                continue
+            if copy.rumor.origin != self._context.our_id and patterns.matches(known.topic):
+                messages += [
+                    Message(each, body, copy.hops, Via.CACHE, now, topic=known.topic)
+                    for each, body in copy.rumor.payloads()
+                ]
+        return messages
+
     # --- time -----------------------------------------------------------------------------------
 
     def advance(self, now: float) -> list[Effect]:

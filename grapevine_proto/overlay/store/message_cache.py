@@ -196,6 +196,11 @@ class MessageCache:
         entry = self._entries.get(key)
         return None if entry is None else entry.rumor
 
+    def copies(self, now: float) -> Iterator[RumorCopy]:
+        """Every cached rumor as of now, in order of arrival, possibly with an unchecked signature."""
+        for entry in self._entries.values():
+            yield RumorCopy(entry.rumor, entry.hops, entry.age_now_ms(now))
+
     def received_since(self, cutoff: float) -> Iterator[Rumor]:
         """Cached rumors received after `cutoff`, latest first."""
         for entry in reversed(self._entries.values()):

@@ -83,6 +83,7 @@ def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]
     facts = [
         Fact("from", printable(model.name_of(message.origin))),
         Fact("to", _format_recipient(model, message)),
+        *([Fact("topic", printable(message.topic))] if message.topic else []),
         Fact("author", str(message.origin), "accent"),
         Fact("id", str(message.id)),
         Fact("received", f"{timestamp}, {route}"),

@@ -40,7 +40,7 @@ from grapevine_tui.config.keymap import MESSAGE_KEYS
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import MATCH_ALL, Query, compile_filter
-from grapevine_tui.text import format_payload, pad, printable, wrap
+from grapevine_tui.text import format_payload, pad, printable, truncate, wrap
 
 
 def log_title(
@@ -70,6 +70,7 @@ AUTHOR_CELLS: Final = 9
 MAX_AUTHOR_TONES: Final = 4096  # authors whose color is remembered
 VIA_CELLS: Final = 7
 HOPS_CELLS: Final = 6
+TOPIC_CELLS: Final = 12  # of a topic in a narrow panel
 WITH_ROUTE_CELLS: Final = 60  # narrower lines show time, author and text
 WITH_SECONDS_CELLS: Final = 48  # narrower lines show the time without seconds
 WITH_TIME_CELLS: Final = 32  # narrower lines show author and text
@@ -323,6 +324,9 @@ class MessageLog(LineScrollView):
             )
             hops = "" if is_own else f"{message.hops} hop{'s' if message.hops != 1 else ''}"
             spans.append(Span(pad(hops, HOPS_CELLS) + " ", dim))
+        if message.topic:
+            topic = truncate(message.topic, max(TOPIC_CELLS, width // 5))
+            spans.append(Span(f"{topic}  ", self.tone_styles.foreground("accent")))
         spans.append(
             Span(
                 format_payload(message.payload, max(16, width * 8)),

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from grapevine_proto.events import MessageReceived
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.config import keymap
 from grapevine_tui.config.settings import load_settings
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged
-from tests.tui.values import a_member, a_peer, an_id, received
+from tests.tui.values import a_member, a_message, a_peer, an_id, received
 
 pytestmark = pytest.mark.asyncio
 
@@ -295,6 +296,29 @@ async def test_every_word_does_in_the_app_what_its_key_does(
         assert "nothing to undo" in stage.text
         await stage.submit("/forget bob")
         assert is_asked(stage)
+
+
+async def test_topics_are_published_shown_and_subscribed_to_by_word() -> None:
+    host = peopled()
+    async with staged(host) as stage:
+        await stage.submit("/publish deploy.web version 2 is out")
+        assert host.published == [("deploy.web", b"version 2 is out", None)]
+        assert "publish deploy.web: 16 bytes" in host.model.commands[-1].text
+        host.happen(MessageReceived(a_message(1, 90, b"of a deploy", topic="deploy.db")))
+        host.happen(MessageReceived(a_message(1, 91, b"of a metric", topic="metrics.cpu")))
+        host.happen(MessageReceived(a_message(1, 92, b"of nothing")))
+        await stage.paint()
+        assert "deploy.db  of a deploy" in stage.text
+        await stage.submit("/subscribe deploy.>")
+        assert stage.main.log_view.filter_query.text == "topic:deploy.>"
+        await stage.paint()
+        assert "of a deploy" in stage.text
+        assert "of a metric" not in stage.text
+        assert "of nothing" not in stage.text
+        await stage.submit("/subscribe a..b")
+        assert "pattern: 'a..b' is empty, or has an empty part" in stage.text
+        await stage.submit("/publish deploy.web")
+        assert "missing TEXT" in stage.text
 
 
 async def test_what_the_cursor_is_on_is_copied_by_word() -> None:

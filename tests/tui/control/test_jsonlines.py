@@ -93,6 +93,7 @@ def test_a_message_has_text_and_base64() -> None:
         "hops": 2,
         "via": "eager",
         "direct": False,
+        "topic": "",
         "bytes": 5,
         "from_name": "bob",
         "text": "hi é",

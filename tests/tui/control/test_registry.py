@@ -41,6 +41,7 @@ from tests.tui.stage import Stage, staged
 SAMPLE_BY_TYPE = {
     ArgumentType.PEER: "bob",
     ArgumentType.ADDRESS: "127.0.0.1:8001",
+    ArgumentType.TOPIC: "deploy.web",
     ArgumentType.PAYLOAD: "hello",
     ArgumentType.CHANGES: "fanout=5",
     ArgumentType.WORDS: "from:bob",

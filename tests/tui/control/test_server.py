@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -30,7 +31,7 @@ from grapevine_tui.control.socket_file import (
     connectable_path,
 )
 from grapevine_tui.host.local import Host
-from tests.tui.runs import WAIT_S, Bench, Run
+from tests.tui.runs import WAIT_S, Bench, Run, environ_of
 
 Object = dict[str, Any]
 
@@ -160,6 +161,45 @@ async def a_host(stack: AsyncExitStack, state_dir: Path) -> Host:
     stack.push_async_callback(host.leave, 0.1)
     assert (state_dir / SOCKET_NAME).is_socket()  # at once
     return host
+
+
+def test_topics_are_published_and_subscribed_to_from_the_shell(bench: Bench) -> None:
+    _, address = bench.started("--name", "one", "--state-dir", "a")
+    other, _ = bench.started(
+        "--state-dir", "b", "--peer", address, "--wait-peers", "1", "--topics", "metrics.cpu"
+    )
+    other.expect("ready")
+    publish = ("ctl", "--state-dir", "a", "publish")
+    done = bench.command(*publish, "deploy.web", "version", "2", "--expires", "60")
+    assert done.stdout.endswith("sent to 1 peer\n"), done.stderr
+    bench.command(*publish, "metrics.cpu", "97")
+    assert other.expect("message")["topic"] == "metrics.cpu", "not the other one"
+    follower = subprocess.Popen(
+        f"{sys.executable} -m grapevine_tui ctl --state-dir b --json subscribe deploy.> --count 2".split(),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ_of(bench.directory),
+        cwd=bench.directory,
+    )
+    try:
+        while True:  # until the follower is connected, its node delivers none of these
+            bench.command(*publish, "deploy.db", "version 3")
+            if other.ask(cmd="stats")["stats"]["delivered"] > 1:
+                break
+        bench.command(*publish, "deploy.db", "version 3")
+        stdout, _ = follower.communicate(timeout=WAIT_S)
+    finally:
+        follower.kill()
+    assert follower.returncode == 0
+    messages = [json.loads(line) for line in stdout.splitlines()]
+    assert [(each["topic"], each["text"]) for each in messages] == [("deploy.db", "version 3")] * 2
+    shown = bench.command("ctl", "--state-dir", "b", "subscribe", ">", "--count", "1")
+    assert shown.stdout == "metrics.cpu  one: 97\n", "from what the node has shown"
+    bad = bench.command(*publish, "Deploy", "x")
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert "'Deploy' has characters other than a-z" in bad.stderr
+    bad = bench.command("ctl", "--state-dir", "a", "subscribe", "a..b")
+    assert (bad.returncode, bad.stderr.count("\n")) == (1, 1)
 
 
 async def talk(path: Path, *lines: bytes) -> list[Object]:

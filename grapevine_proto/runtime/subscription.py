@@ -1,0 +1,182 @@
+"""Subscriptions of one program to topics, each with its own bounded queue.
+
+Invariants:
+
+- A subscription never stalls the node. Beyond its limit it drops messages, counts them in `lost`, and a
+  warning is logged once a minute.
+- A message is in a subscription at most once: what is replayed from the cache arrived before it began.
+- The iteration ends with `unsubscribe`, and when the node has stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, Self, TypeAlias
+
+from grapevine_proto.errors import InvalidArgument
+from grapevine_proto.events import Message
+from grapevine_proto.topics import TopicPatterns, pattern_fault
+
+WhenFull: TypeAlias = Literal["drop_oldest", "drop_newest"]
+"""Which message a subscription drops when its queue is full: the oldest in it, or the one that arrives."""
+
+DEFAULT_QUEUE: Final = 1000
+LOSS_WARNING_INTERVAL_S: Final = 60.0
+MESSAGES_PER_TURN: Final = 256  # after which a reader that never waits yields
+
+logger = logging.getLogger("grapevine")
+
+
+class Subscription:
+    """An async iterator over the messages of the topics that `pattern` selects, returned by
+    `Node.subscribe`. One task may read it. `lost` counts messages dropped unread."""
+
+    def __init__(
+        self,
+        pattern: str,
+        queue: int,
+        on_full: WhenFull,
+        on_unsubscribe: Callable[[Subscription], None],
+    ) -> None:
+        self.pattern = pattern
+        self.lost = 0
+        self._patterns = TopicPatterns((pattern,))
+        self._limit = queue
+        self._keeps_newest = on_full == "drop_oldest"
+        self._on_unsubscribe = on_unsubscribe
+        self._messages: deque[Message] = deque()
+        self._arrived = asyncio.Event()
+        self._is_ended = False
+        self._warn_at = -float("inf")
+        self._reads_without_wait = 0
+
+    def matches(self, message: Message) -> bool:
+        """Whether `message` is of a topic that the pattern selects."""
+        return bool(message.topic) and self._patterns.matches(message.topic)
+
+    def put(self, message: Message) -> None:
+        """Queues `message`. Beyond the limit one is dropped. Never waits."""
+        if self._is_ended:
+            return
+        if len(self._messages) >= self._limit:
+            self._count_lost()
+            if not self._keeps_newest:
+                return
+            self._messages.popleft()
+        self._messages.append(message)
+        self._arrived.set()
+
+    async def unsubscribe(self) -> None:
+        """Ends the subscription; what is queued can still be read. The node no longer delivers these
+        topics unless `NodeConfig.topics` or another subscription selects them."""
+        self.end()
+        self._on_unsubscribe(self)
+
+    def end(self) -> None:
+        """Ends the iteration after what is queued."""
+        self._is_ended = True
+        self._arrived.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        self._reads_without_wait += 1
+        if self._reads_without_wait >= MESSAGES_PER_TURN:
+            self._reads_without_wait = 0
+            await asyncio.sleep(0)
+        while not self._messages:
+            if self._is_ended:
+                raise StopAsyncIteration
+            self._reads_without_wait = 0
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._messages.popleft()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.unsubscribe()
+
+    def _count_lost(self) -> None:
+        self.lost += 1
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + LOSS_WARNING_INTERVAL_S
+            logger.warning(
+                "a subscription to %s is read too slowly: %d messages were dropped so far",
+                self.pattern,
+                self.lost,
+            )
+
+
+class Subscriptions:
+    """The subscriptions of one node. `on_patterns` is called with all patterns when they change."""
+
+    def __init__(self, on_patterns: Callable[[tuple[str, ...]], None]) -> None:
+        self._on_patterns = on_patterns
+        self._open: list[Subscription] = []
+        self._lost_by_closed = 0
+        self._counts: Counter[str] = Counter()
+
+    def add(
+        self, pattern: str, queue: int, on_full: WhenFull, replayed: Iterable[Message]
+    ) -> Subscription:
+        """Opens a subscription, with `replayed` in its queue. Raises InvalidArgument."""
+        if queue < 1:
+            raise InvalidArgument(f"queue: must be at least 1, got {queue}")
+        if on_full not in ("drop_oldest", "drop_newest"):
+            raise InvalidArgument(
+                f"on_full: must be one of drop_oldest, drop_newest; got {on_full!r:.40}"
+            )
+        self.hold(pattern)
+        subscription = Subscription(pattern, queue, on_full, self._remove)
+        self._open.append(subscription)
+        for message in replayed:
+            if subscription.matches(message):
+                subscription.put(message)
+        return subscription
+
+    def hold(self, pattern: str) -> None:
+        """Has the node deliver what `pattern` selects until as many calls of `release`. Raises
+        InvalidArgument."""
+        if fault := pattern_fault(pattern):
+            raise InvalidArgument(f"pattern: {fault}")
+        self._on_patterns(tuple({*self._counts, pattern}))
+        self._counts[pattern] += 1
+
+    def release(self, pattern: str) -> None:
+        """Undoes one `hold`."""
+        self._counts[pattern] -= 1
+        if self._counts[pattern] <= 0:
+            del self._counts[pattern]
+            self._on_patterns(tuple(self._counts))
+
+    def deliver(self, message: Message) -> None:
+        """Queues `message` with each subscription that it matches."""
+        for each in self._open:
+            if each.matches(message):
+                each.put(message)
+
+    @property
+    def lost(self) -> int:
+        """Messages dropped unread, over all subscriptions so far."""
+        return self._lost_by_closed + sum(each.lost for each in self._open)
+
+    def end(self) -> None:
+        """The node has stopped: ends every iteration after what is queued."""
+        for each in self._open:
+            each.end()
+        self._lost_by_closed = self.lost
+        self._open.clear()
+
+    def _remove(self, subscription: Subscription) -> None:
+        if subscription in self._open:
+            self._open.remove(subscription)
+            self._lost_by_closed += subscription.lost
+            self.release(subscription.pattern)

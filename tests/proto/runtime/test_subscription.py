@@ -1,0 +1,127 @@
+"""Subscriptions: bounded queues of their own, and the patterns that a node needs for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from grapevine_proto.errors import InvalidArgument
+from grapevine_proto.events import Message, Via
+from grapevine_proto.ids import MessageId, PeerId
+from grapevine_proto.runtime.subscription import Subscription, Subscriptions
+
+pytestmark = pytest.mark.asyncio
+
+
+def a_message(sequence: int, topic: str = "deploy.web") -> Message:
+    message_id = MessageId(PeerId(bytes(32)), 1, sequence)
+    return Message(message_id, b"x", 1, Via.EAGER, 0.0, topic=topic)
+
+
+class Patterns:
+    """The patterns that the subscriptions asked for, latest last."""
+
+    def __init__(self) -> None:
+        self.seen: list[set[str]] = []
+        self.all = Subscriptions(lambda patterns: self.seen.append(set(patterns)))
+
+    def open(self, pattern: str, queue: int = 10, on_full: str = "drop_oldest") -> Subscription:
+        return self.all.add(pattern, queue, on_full, ())  # type: ignore[arg-type]
+
+
+async def sequences(subscription: Subscription) -> list[int]:
+    return [message.id.sequence async for message in subscription]
+
+
+async def test_a_subscription_gets_the_messages_of_its_topics() -> None:
+    patterns = Patterns()
+    deploys, all_topics = patterns.open("deploy.>"), patterns.open(">")
+    for number, topic in enumerate(("deploy.web", "metrics.cpu", "", "deploy.db"), 1):
+        patterns.all.deliver(a_message(number, topic))
+    patterns.all.end()
+    assert await sequences(deploys) == [1, 4]
+    assert await sequences(all_topics) == [1, 2, 4], "a message without a topic is in none"
+
+
+async def test_what_was_cached_comes_first() -> None:
+    patterns = Patterns()
+    cached = [a_message(1), a_message(2, "metrics.cpu")]
+    subscription = patterns.all.add("deploy.>", 10, "drop_oldest", cached)
+    patterns.all.deliver(a_message(3))
+    patterns.all.end()
+    assert await sequences(subscription) == [1, 3]
+
+
+@pytest.mark.parametrize(("on_full", "left"), [("drop_oldest", [3, 4]), ("drop_newest", [1, 2])])
+async def test_a_full_queue_drops_and_counts(on_full: str, left: list[int]) -> None:
+    patterns = Patterns()
+    subscription = patterns.open(">", queue=2, on_full=on_full)
+    for number in range(1, 5):
+        patterns.all.deliver(a_message(number))
+    assert subscription.lost == patterns.all.lost == 2
+    await subscription.unsubscribe()
+    assert patterns.all.lost == 2, "counted also when it has ended"
+    assert await sequences(subscription) == left
+
+
+async def test_a_pattern_is_held_as_long_as_anything_needs_it() -> None:
+    patterns = Patterns()
+    one, other = patterns.open("a"), patterns.open("a")
+    third = patterns.open("b")
+    await one.unsubscribe()
+    await one.unsubscribe()
+    await third.unsubscribe()
+    assert patterns.seen[-1] == {"a"}
+    async with other:
+        pass
+    assert patterns.seen[-1] == set()
+
+
+async def test_it_waits_for_messages_and_ends_with_the_node() -> None:
+    patterns = Patterns()
+    subscription = patterns.open(">")
+    reader = asyncio.create_task(sequences(subscription))
+    await asyncio.sleep(0)
+    patterns.all.deliver(a_message(1))
+    await asyncio.sleep(0)
+    patterns.all.deliver(a_message(2))
+    patterns.all.end()
+    assert await reader == [1, 2]
+
+
+async def test_a_reader_that_never_waits_lets_others_run() -> None:
+    patterns = Patterns()
+    subscription = patterns.open(">", queue=1000)
+    for number in range(1000):
+        patterns.all.deliver(a_message(number))
+    patterns.all.end()
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(count_turns())
+    assert len(await sequences(subscription)) == 1000
+    other.cancel()
+    assert turns >= 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "queue", "on_full", "fault"),
+    [
+        ("a..b", 10, "drop_oldest", "pattern"),
+        ("a", 0, "drop_oldest", "queue"),
+        ("a", 10, "pause", "on_full"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    pattern: str, queue: int, on_full: str, fault: str
+) -> None:
+    patterns = Patterns()
+    with pytest.raises(InvalidArgument, match=fault):
+        patterns.open(pattern, queue, on_full)
+    assert patterns.seen == []
