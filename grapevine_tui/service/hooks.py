@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple
 
 from grapevine_proto.errors import GrapevineError
-from grapevine_proto.events import Event
+from grapevine_proto.events import Event, NodeStarted
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed, RateLimitedCounter
 from grapevine_tui.control.executor import CommandExecutor
@@ -134,11 +134,14 @@ class HookRunner:
         return self._running > 0 or not self._queue.empty()
 
     def on_event(self, event: Event, _: Changes) -> None:
+        if isinstance(event, NodeStarted):
+            for pattern in {hook.pattern for hook in self._hooks if hook.pattern}:
+                self._host.node.hold_topics(pattern)
         self._event_feed.on_event(event)
 
     def _enqueue(self, event_name: str, fields: Object) -> None:
         for hook in self._hooks:
-            if hook.event == event_name:
+            if hook.wants(event_name, fields.get("topic", "")):
                 try:
                     self._queue.put_nowait((hook, encode_event(event_name, fields)))
                 except asyncio.QueueFull:
@@ -150,7 +153,7 @@ class HookRunner:
         self.counts[result.outcome] += 1
         if result.outcome == "run":
             return
-        key = (f"{hook.event} {shlex.join(hook.command)}", result.outcome)
+        key = (f"{hook.trigger} {shlex.join(hook.command)}", result.outcome)
         self._last_failures[key] = hook, result
         if count := self._failures.add(key, 1, time.monotonic()):
             self._report_failure(hook, result, count)
@@ -160,10 +163,15 @@ class HookRunner:
         outcome_text = result.outcome.replace("_", " ")
         times = f" ({count:,} times)" if count > 1 else ""
         logger.warning(
-            "--on %s: %s %s: %s%s", hook.event, hook.command[0], outcome_text, result.reason, times
+            "--on %s: %s %s: %s%s",
+            hook.trigger,
+            hook.command[0],
+            outcome_text,
+            result.reason,
+            times,
         )
         if self._on_hook_failed is not None:
-            fields = {"on": hook.event, "command": shlex.join(hook.command)}
+            fields = {"on": hook.trigger, "command": shlex.join(hook.command)}
             self._on_hook_failed(
                 fields | {"outcome": result.outcome, "reason": result.reason, "count": count}
             )

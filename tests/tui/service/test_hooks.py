@@ -73,6 +73,23 @@ def test_a_program_gets_the_event_on_its_stdin_and_no_shell_reads_it(bench: Benc
     assert not (bench.directory / "there").exists()
 
 
+def test_a_program_runs_for_the_topics_that_its_pattern_selects(bench: Bench) -> None:
+    command = f'"{sys.executable}" -c "{KEEP}" deploys'
+    run, address = bench.started("--on", "message:deploy.>", command, "--topics", "metrics.cpu")
+    other, _ = bench.started("--peer", address, "--wait-peers", "1")
+    other.expect("ready")
+    for topic in ("deploy.web", "logs", "metrics.cpu", "deploy.db"):
+        other.write(f"/publish {topic} about {topic}\n")
+    other.write("plain\n")
+    lines = wait_for(bench.directory / "deploys", 2)
+    assert {json.loads(line)["topic"] for line in lines} == {"deploy.web", "deploy.db"}
+    run.expect("message", text="plain")
+    topics = {each["topic"] for each in run.seen if each["event"] == "message"}
+    assert "logs" not in topics, "neither the setting nor the hook selects it"
+    assert run.end() == 0
+    assert (bench.directory / "deploys").read_text().count("\n") == 2
+
+
 def test_ready_and_stopped_run_programs_too_and_the_last_outlives_the_node(bench: Bench) -> None:
     keep = f'"{sys.executable}" -c "import time; time.sleep(0.5); {KEEP}"'
     hooks = [word for event in ("ready", "stopped") for word in ("--on", event, f"{keep} {event}")]
@@ -105,7 +122,13 @@ def test_a_missing_program_for_stopped_is_reported(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("event", "command", "expected"),
-    [("massage", "x", "message"), ("message", "", "a command"), ("message", "'x", "quotes")],
+    [
+        ("massage", "x", "message"),
+        ("message", "", "a command"),
+        ("message", "'x", "quotes"),
+        ("message:a..b", "x", "a pattern of topics after message:"),
+        ("peer:a", "x", "one of started"),
+    ],
 )
 def test_a_wrong_hook_is_one_line_and_exit_2(
     event: str, command: str, expected: str, bench: Bench
