@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -109,3 +110,127 @@ def test_one_rtt_outlier_changes_the_estimate_little() -> None:
     assert peer.rtt_s < 0.15
     peer.update_rtt(-5.0)
     assert peer.rtt_s > 0
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def test_a_new_peer_is_disconnected_responsive_and_has_measured_nothing() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 3.0)
+    assert peer.state is PeerState.DISCONNECTED
+    assert (peer.rtt_s, peer.min_rtt_s, peer.linked_at) == (None, None, None)
+    assert (peer.success_ratio, peer.consecutive_failures) == (1.0, 0)
+    assert not (peer.is_unresponsive)
+    assert not (peer.is_address_validated)
+    assert not (peer.is_self_chosen)
+    assert (peer.heartbeat_number, peer.their_heartbeat_number, peer.session_epoch) == (0, 0, 0)
+    assert {
+        peer.last_heard_at,
+        peer.heartbeat_expected_from,
+        peer.heartbeat_due_at,
+        peer.heartbeat_sent_at,
+        peer.their_heartbeat_at,
+    } == {3.0}
+    assert (peer.sync_requested_at, peer.sync_answered_at) == (-math.inf, -math.inf)
+
+
+def test_the_first_sample_is_the_rtt_and_later_ones_count_an_eighth() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
+    peer.update_rtt(0.080)
+    assert (peer.rtt_s, peer.min_rtt_s) == (0.080, 0.080)
+    peer.update_rtt(0.160)
+    assert peer.rtt_s == pytest.approx(0.090)
+    peer.update_rtt(-1.0)
+    assert peer.rtt_s == pytest.approx(0.090 * 7 / 8)
+    assert peer.min_rtt_s == 0.0
+
+
+def test_the_minimum_follows_a_longer_path_half_of_the_way_in_45_samples() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
+    peer.update_rtt(0.0)
+    peer.rtt_s = 0.100  # settled on the longer path
+    for _ in range(44):
+        peer.update_rtt(0.100)
+    assert peer.min_rtt_s is not None
+    assert peer.min_rtt_s == pytest.approx(0.1 * (1 - (63 / 64) ** 44), rel=1e-6)
+    assert peer.min_rtt_s < 0.050 < 0.1 * (1 - (63 / 64) ** 45)
+
+
+def test_the_latest_interval_counts_a_sixteenth() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
+    peer.record_interval(succeeded=False)
+    peer.record_interval(succeeded=False)
+    assert (peer.success_ratio, peer.consecutive_failures) == ((15 / 16) ** 2, 2)
+    peer.record_interval(succeeded=True)
+    assert peer.consecutive_failures == 0
+    assert peer.success_ratio == pytest.approx((15 / 16) ** 3 + 1 / 16)
+
+
+def test_silence_up_to_the_timeout_costs_half_of_the_health_and_each_failure_three_tenths() -> None:
+    table = table_with(1)
+    peer = linked(table, 1)
+    peer.last_heard_at = 100.0
+    assert peer.health(115.0, 30.0) == 0.75
+    assert peer.health(130.0, 30.0) == peer.health(1000.0, 30.0) == 0.5
+    assert peer.health(90.0, 30.0) == 1.0, "a packet that arrives in the same turn"
+    peer.consecutive_failures = 2
+    assert peer.health(100.0, 30.0) == pytest.approx(0.49)
+    peer.consecutive_failures, peer.success_ratio = 0, 0.5
+    assert peer.health(115.0, 30.0) == pytest.approx(0.375)
+
+
+def test_a_peer_is_called_silent_after_one_and_a_half_intervals() -> None:
+    table = table_with(1)
+    peer = linked(table, 1)
+    peer.last_heard_at = 100.0
+    assert peer.health_reason(107.5, 5.0) == ""
+    assert peer.health_reason(107.6, 5.0) == "silent for 8 s"
+    peer.success_ratio = 0.95
+    assert peer.health_reason(100.0, 5.0) == ""
+    peer.success_ratio = 0.94
+    assert peer.health_reason(110.0, 5.0) == ("silent for 10 s, silent in 6% of the last intervals")
+
+
+def test_an_unknown_peer_has_no_zone_and_an_assumed_rtt() -> None:
+    table = PeerTable(9)
+    assert (table.zone_of(peer_id(1)), table.rtt_s(peer_id(1))) == ("", 0.050)
+    peer = table.add(peer_id(1), None, ADDRESS, 0.0)
+    assert (table.zone_of(peer_id(1)), table.rtt_s(peer_id(1))) == ("", 0.050)
+    peer.record = record(1, zone="north")
+    peer.update_rtt(0.2)
+    assert (table.zone_of(peer_id(1)), table.rtt_s(peer_id(1))) == ("north", 0.2)
+
+
+@pytest.mark.parametrize(("rtt_s", "timeout_s"), [(0.05, 0.5), (0.2, 0.8), (9.0, 2.0)])
+def test_a_timeout_is_some_round_trips_within_its_bounds(rtt_s: float, timeout_s: float) -> None:
+    table = table_with(1)
+    linked(table, 1).update_rtt(rtt_s)
+    assert table.timeout_for(peer_id(1), 4.0, (0.5, 2.0)) == timeout_s
+
+
+def test_a_known_peer_is_not_added_again_and_evicts_nobody() -> None:
+    table = table_with(1, 2, limit=2)
+    assert table.add(peer_id(1), None, ADDRESS, 9.0) is table.get(peer_id(1))
+    assert (len(table), table.evicted) == (2, 0)
+    assert [peer.peer_id for peer in table] == [peer_id(1), peer_id(2)]
+
+
+def test_a_table_of_linked_peers_grows_beyond_its_limit_and_evicts_none() -> None:
+    table = table_with(1, 2, limit=2)
+    linked(table, 1)
+    linked(table, 2)
+    table.add(peer_id(3), None, ADDRESS, 9.0)
+    assert (len(table), table.evicted) == (3, 0), "links have a limit of their own"
+
+
+def test_removing_a_peer_removes_it_from_the_linked_ones() -> None:
+    table = table_with(1, 2)
+    linked(table, 1)
+    linked(table, 2)
+    assert list(table.linked) == [peer_id(1), peer_id(2)]
+    table.remove(peer_id(1))
+    table.remove(peer_id(1))
+    assert list(table.linked) == [peer_id(2)]
+    assert not table.is_linked(peer_id(1))
+    table.add(peer_id(3), None, ADDRESS, 0.0)
+    assert not table.is_linked(peer_id(3))

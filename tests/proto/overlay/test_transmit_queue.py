@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from grapevine_proto.overlay.transmit_queue import UPDATES_LIMIT, TransmitLimitedQueue
+import pytest
+
+from grapevine_proto.overlay.transmit_queue import (
+    UPDATES_LIMIT,
+    TransmitLimitedQueue,
+    retransmit_limit,
+)
 from grapevine_proto.wire.signed import PeerRecord
 from tests.proto.overlay.builders import peer_id, record
 
@@ -66,3 +72,39 @@ def test_a_newer_update_is_sent_as_often_as_the_first() -> None:
     assert len(queue) == 1
     queue.remove(peer_id(1))
     assert not queue.peek(4)
+
+
+@pytest.mark.parametrize(
+    ("members", "times"),
+    [(0, 4), (1, 4), (9, 4), (10, 8), (99, 8), (100, 12), (999, 12), (1000, 16)],
+)
+def test_an_update_is_sent_four_times_per_decade_of_members(members: int, times: int) -> None:
+    assert retransmit_limit(members) == times
+
+
+def test_the_1025th_update_evicts_the_one_sent_most_often() -> None:
+    queue = TransmitLimitedQueue()
+    for number in range(1024):
+        queue.enqueue(bare(number), 4)
+    assert len(queue) == 1024
+    queue.note_sent(bare(7).peer_id, 1)
+    queue.enqueue(bare(2000), 4)
+    assert len(queue) == 1024
+    assert bare(7).peer_id not in queue
+    queue.enqueue(bare(2000), 4)
+    assert len(queue) == 1024, "one that is queued takes no other's place"
+    assert bare(0).peer_id in queue
+
+
+def test_an_update_leaves_the_queue_with_its_last_transmission() -> None:
+    queue = TransmitLimitedQueue()
+    queue.enqueue(bare(1), 3)
+    queue.enqueue(bare(2), 3)
+    queue.note_sent(bare(1).peer_id, 2)
+    assert [each.peer_id for each in queue.peek(9)] == [bare(2).peer_id, bare(1).peer_id]
+    queue.note_sent(bare(1).peer_id, 1)
+    assert (len(queue), queue.peek(9)) == (1, [bare(2)])
+    queue.note_sent(bare(1).peer_id, 1)
+    queue.remove(bare(1).peer_id)
+    queue.note_sent(bare(2).peer_id, 9)
+    assert (len(queue), queue.peek(9)) == (0, [])

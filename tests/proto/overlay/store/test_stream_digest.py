@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from grapevine_proto.ids import Stream
 from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S, StreamDigest
 from tests.proto.overlay.builders import EPOCH, peer_id
@@ -69,3 +71,77 @@ def test_a_busy_stream_uses_no_more_memory_than_another() -> None:
         assert stream_digest.digest(second + DIGEST_SETTLE_S)[0] == 1
         assert len(stream_digest._expiry_heap) <= 1
     assert stream_digest.digest(3297.0)[0] == 0
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def streams(count: int) -> list[Stream]:
+    return [Stream(peer_id(1), EPOCH + number) for number in range(count)]
+
+
+def test_the_next_streams_are_all_of_them_or_some_in_turn() -> None:
+    stream_digest = make_digest()
+    given = streams(5)
+    for stream in given:
+        stream_digest.update(stream, 1, 0.0, 0.0)
+    assert stream_digest.next_streams(5) == given
+    assert stream_digest.next_streams(math.inf) == given
+    assert stream_digest.next_streams(2) == given[:2]
+    assert stream_digest.next_streams(2) == given[2:4]
+    assert stream_digest.next_streams(2) == [given[4], given[0]]
+    stream_digest.remove(given[1])
+    assert stream_digest.next_streams(4) == [given[2], given[3], given[4], given[0]]
+
+
+def test_a_stream_settles_and_expires_at_its_very_time() -> None:
+    stream_digest = make_digest()
+    stream_digest.update(FIRST, 1, 10.0, 20.0)
+    assert stream_digest.digest(21.99)[0] == 0
+    assert stream_digest.digest(22.0)[0] == 1
+    assert stream_digest.digest(309.99)[0] == 1
+    assert stream_digest.digest(310.0)[0] == 0
+    assert stream_digest.next_streams(9) == []
+
+
+def test_a_stream_that_became_active_again_expires_later() -> None:
+    stream_digest = make_digest()
+    stream_digest.update(FIRST, 1, 0.0, 0.0)
+    stream_digest.digest(2.0)
+    stream_digest.update(FIRST, 2, 100.0, 100.0)
+    stream_digest.digest(102.0)
+    assert stream_digest.digest(300.0)[0] == 1
+    assert stream_digest.digest(399.9)[0] == 1
+    assert stream_digest.digest(400.0) == (0, bytes(16))
+
+
+def test_the_sum_of_many_terms_stays_within_sixteen_bytes() -> None:
+    stream_digest = make_digest()
+    given = streams(40)
+    for stream in given:
+        stream_digest.update(stream, 1, 0.0, 0.0)
+    assert stream_digest.digest(2.0)[0] == 40
+    for stream in reversed(given[1:]):
+        stream_digest.remove(stream)
+    single = make_digest()
+    single.update(given[0], 1, 0.0, 0.0)
+    assert stream_digest.digest(2.0) == single.digest(2.0)
+    stream_digest.remove(given[0])
+    assert stream_digest.digest(2.0) == (0, bytes(16))
+
+
+def test_expiries_of_removed_streams_are_dropped_beyond_1024() -> None:
+    stream_digest = make_digest()
+    kept = Stream(peer_id(2), EPOCH)
+    stream_digest.update(kept, 1, 0.0, 0.0)
+    stream_digest.digest(2.0)
+    for number, stream in enumerate(streams(1200)):
+        stream_digest.update(stream, 1, 0.0, 0.0)
+        stream_digest.digest(2.0)
+        if number == 1026:
+            assert len(stream_digest._expiry_heap) == 1028
+        if number == 1027:
+            assert len(stream_digest._expiry_heap) == 2, "those of the removed ones are gone"
+        stream_digest.remove(stream)
+    assert stream_digest.digest(299.0)[0] == 1
+    assert stream_digest.digest(300.0)[0] == 0

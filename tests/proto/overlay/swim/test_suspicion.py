@@ -78,3 +78,27 @@ def test_an_answered_probe_lowers_the_score_by_one() -> None:
     awareness.increment(0.0, 3)
     awareness.decrement(0.1)
     assert awareness.score == 2
+
+
+def test_awareness_rises_to_eight_and_a_failure_without_steps_changes_nothing() -> None:
+    awareness = Awareness(0.0)
+    awareness.increment(1.0)
+    assert (awareness.score, awareness.multiplier) == (1, 2.0)
+    awareness.increment(4.0, 0)
+    awareness.decay(6.0)
+    assert awareness.score == 0, "five seconds after the failure, not after the call"
+    awareness.increment(6.0, 20)
+    assert (awareness.score, awareness.multiplier) == (8, 9.0)
+    awareness.decay(10.9)
+    assert awareness.score == 8
+    awareness.decay(11.0)
+    awareness.decay(11.0)
+    assert awareness.score == 7
+
+
+def test_each_quarter_second_of_lag_costs_a_step() -> None:
+    awareness = Awareness(0.0)
+    awareness.on_lag(0.24, 0.0)
+    assert awareness.score == 0
+    awareness.on_lag(0.5, 0.0)
+    assert awareness.score == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from grapevine_proto.overlay.swim.suspicion_table import (
     SuspicionTable,
     fit_updates,
 )
+from grapevine_proto.wire.messages import MemberUpdate
 from grapevine_proto.wire.signed import Accusation, PeerRecord
 from tests.proto.overlay.builders import identity, peer_id, record
 
@@ -177,3 +179,125 @@ def test_updates_in_a_message_carry_accusations_and_fit_one_datagram() -> None:
     assert fitting == tuple(updates[: len(fitting)])
     assert sum(update.size_bytes for update in fitting) <= suspicion_table.UPDATES_MESSAGE_BYTES
     assert fit_updates([]) == ()
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def test_a_suspicion_without_answers_sends_two_final_queries_before_its_timeout() -> None:
+    suspicions = SuspicionTable()
+    suspicion = open_suspicion(suspicions, record(9))
+    assert suspicion is not None
+    assert (suspicion.expires_at, suspicion.due_at) == (48.0, 46.0), (
+        "an eighth of eight seconds each"
+    )
+    asked = [suspicion.has_sent_queries]
+    suspicions.record_final_query(suspicion, 46.0)
+    assert suspicion.due_at == suspicions.deadline == 47.0
+    asked.append(suspicion.has_sent_queries)
+    suspicions.record_final_query(suspicion, 47.5)  # late: each still waits for its answers
+    assert [*asked, suspicion.has_sent_queries] == [False, False, True]
+    assert suspicion.due_at == 48.5
+    suspicions.declare_dead(suspicion)
+    assert suspicion.due_at == suspicions.deadline == math.inf
+
+
+def test_a_suspicion_that_is_cleared_is_kept_for_the_maximum_and_sends_no_query() -> None:
+    suspicions = SuspicionTable()
+    suspicion = open_suspicion(suspicions, record(9), accused_by_us=True)
+    assert suspicion is not None
+    suspicion.accused_by_us = True
+    suspicions.declare_dead(suspicion)
+    suspicions.clear(suspicion, 10.0)
+    assert suspicion.due_at == suspicion.expires_at == suspicions.deadline == 58.0
+    assert (suspicion.is_cleared, suspicion.accused_by_us, suspicion.is_declared_dead) == (
+        True,
+        False,
+        False,
+    )
+    suspicions.record_final_query(suspicion, 10.0)
+    suspicions.reopen(suspicion, 20.0)
+    assert (suspicion.queries_sent, suspicion.expires_at) == (0, 68.0)
+    assert not suspicion.is_cleared
+
+
+def test_a_new_suspicion_has_told_and_asked_nobody() -> None:
+    suspicion = open_suspicion(SuspicionTable(), record(9))
+    assert suspicion is not None
+    assert (suspicion.subject_notified_at, suspicion.last_query_at) == (-math.inf, -math.inf)
+    assert suspicion.queries_sent == 0
+    assert not (suspicion.is_cleared)
+    assert not (suspicion.accused_by_us)
+    assert not (suspicion.is_declared_dead)
+
+
+def test_the_same_version_keeps_its_suspicion_and_a_newer_one_replaces_it() -> None:
+    suspicions = SuspicionTable()
+    suspicion = open_suspicion(suspicions, record(9))
+    assert open_suspicion(suspicions, record(9), 5.0) is suspicion
+    newer = open_suspicion(suspicions, record(9, incarnation=1), 5.0)
+    assert newer is not suspicion
+    assert newer is suspicions.get(peer_id(9))
+    assert len(suspicions) == 1
+    assert suspicions.close(peer_id(9)) is newer
+    assert suspicions.close(peer_id(9)) is None
+
+
+def test_the_1025th_suspicion_is_rejected_unless_one_is_settled_or_it_is_our_own() -> None:
+    suspicions = SuspicionTable()
+    for number in range(1024):
+        assert open_suspicion(suspicions, bare(number))
+    assert open_suspicion(suspicions, bare(2000)) is None
+    assert (len(suspicions), suspicions.rejected) == (1024, 1)
+    settled = suspicions.get(bare(5).peer_id)
+    assert settled is not None
+    suspicions.hold(settled)
+    assert open_suspicion(suspicions, bare(2001))
+    assert bare(5).peer_id not in suspicions
+    assert open_suspicion(suspicions, bare(2002), accused_by_us=True)
+    assert bare(0).peer_id not in suspicions, "the oldest makes room for our own"
+    assert (len(suspicions), suspicions.rejected) == (1024, 1)
+    reopened = suspicions.get(bare(6).peer_id)
+    assert reopened is not None
+    suspicions.hold(reopened)
+    suspicions.reopen(reopened, 0.0)
+    assert open_suspicion(suspicions, bare(2003)) is None, "an active one is not evicted"
+
+
+def test_after_a_stall_timeouts_move_and_active_suspicions_ask_again() -> None:
+    suspicions = SuspicionTable()
+    active, held, dead = (open_suspicion(suspicions, record(number)) for number in (1, 2, 3))
+    assert active is not None
+    assert held is not None
+    assert dead is not None
+    suspicions.hold(held)
+    suspicions.declare_dead(dead)
+    suspicions.record_final_query(active, 1.0)
+    assert suspicions.shift_deadlines(2.5) == [active]
+    assert (active.opened_at, active.queries_sent, active.expires_at) == (2.5, 0, 50.5)
+    assert suspicions.deadline == active.due_at == 48.5
+
+
+def update_of_size(size_bytes: int) -> MemberUpdate:
+    update = MemberUpdate(replace(record(1), zone="", name=""))
+    padded = replace(update.record, name="n" * (size_bytes - update.size_bytes))
+    return MemberUpdate(padded)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fitting"),
+    [
+        ([500, 500], 2),
+        ([500, 501], 1),
+        ([1001], 1),
+        ([200, 200, 200, 200, 200], 4),
+        ([250, 250, 250, 250], 4),
+        ([250, 250, 250, 251], 3),
+        ([], 0),
+    ],
+)
+def test_a_message_holds_at_most_four_updates_and_a_thousand_bytes(
+    sizes: list[int], fitting: int
+) -> None:
+    updates = [update_of_size(size) for size in sizes]
+    assert fit_updates(updates) == tuple(updates[:fitting])

@@ -76,3 +76,108 @@ def test_a_request_beyond_the_limit_evicts_the_oldest() -> None:
     assert len(requests) == 0
     assert len(requests._broken_until) == REQUESTS_LIMIT
     assert not requests._by_stream
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+ONE, TWO = peer_id(1), peer_id(2)
+
+
+def test_a_request_has_three_seconds_for_its_first_answer_even_if_it_is_exclusive_for_less() -> (
+    None
+):
+    requests = OutstandingRequests()
+    requests.add((ONE, False), (span(1, 5),), 0.0, 1.0)
+    assert requests.unrequested([span(1, 5)], 0.9) == []
+    assert requests.unrequested([span(1, 5)], 1.0) == [span(1, 5)]
+    requests.expire(2.9)
+    assert (len(requests), requests.broken_promises) == (1, 0)
+    requests.expire(3.0)
+    assert (len(requests), requests.broken_promises) == (0, 1)
+
+
+def test_a_longer_timeout_is_waited_for() -> None:
+    requests = OutstandingRequests()
+    requests.add((ONE, False), (span(1, 5),), 0.0, 5.0)
+    requests.expire(4.9)
+    assert len(requests) == 1
+    requests.expire(5.0)
+    assert len(requests) == 0
+
+
+def test_progress_makes_a_request_exclusive_for_ten_seconds_at_most() -> None:
+    requests = OutstandingRequests()
+    requests.add((ONE, True), (span(1, 5),), 0.0, 3.0)
+    for now in (2.0, 4.0, 6.0, 8.0, 9.9):
+        requests.on_progress(ONE, now)
+    assert requests.unrequested([span(1, 5)], 9.9) == []
+    assert requests.unrequested([span(1, 5)], 10.0) == [span(1, 5)]
+
+
+def test_a_broken_promise_costs_the_exclusivity_of_a_minute() -> None:
+    requests = OutstandingRequests()
+    requests.add((ONE, False), (span(1, 5),), 0.0, 3.0)
+    requests.close((ONE, False), 1.0)
+    requests.add((ONE, True), (span(1, 5),), 60.9, 3.0)
+    assert len(requests) == 0
+    requests.add((ONE, True), (span(1, 5),), 61.0, 3.0)
+    assert len(requests) == 1
+    requests.add((ONE, False), (), 61.0, 3.0)
+    assert len(requests) == 1, "nothing was asked for"
+
+
+def test_outcomes_are_counted_per_request_and_peer() -> None:
+    requests = OutstandingRequests()
+    for key in ((ONE, False), (ONE, True), (TWO, False)):
+        requests.add(key, (span(1, 5),), 0.0, 3.0)
+    requests.on_progress(ONE, 1.0)
+    requests.on_progress(ONE, 2.0)
+    for key in ((ONE, False), (ONE, True), (TWO, False)):
+        requests.close(key, 2.5)
+    assert requests.pop_outcomes() == [(ONE, 2, 0), (TWO, 0, 1)]
+    assert requests.pop_outcomes() == []
+    assert requests.broken_promises == 1
+
+
+def test_a_peer_has_a_request_in_each_of_two_rounds_and_loses_both_with_its_link() -> None:
+    requests = OutstandingRequests()
+    requests.add((ONE, False), (span(1, 5),), 0.0, 3.0)
+    requests.add((ONE, True), (span(6, 9),), 0.0, 3.0)
+    requests.add((TWO, True), (span(20, 29),), 0.0, 3.0)
+    requests.on_fragment(ONE, 1.0)
+    assert requests.unrequested([span(1, 9)], 3.5) == []
+    requests.remove_peer(ONE)
+    assert requests.unrequested([span(1, 29)], 1.0) == [span(1, 19)]
+    assert (len(requests), requests.broken_promises) == (1, 0), "no promise was broken"
+
+
+def test_a_new_request_closes_the_one_before() -> None:
+    requests = OutstandingRequests()
+    requests.add((ONE, False), (span(1, 5),), 0.0, 3.0)
+    requests.on_progress(ONE, 0.5)
+    requests.add((ONE, False), (span(6, 9),), 1.0, 3.0)
+    assert requests.unrequested([span(1, 9)], 1.0) == [span(1, 5)]
+    assert (len(requests), requests.broken_promises) == (1, 0)
+
+
+def test_1024_requests_and_broken_promises_are_kept() -> None:
+    requests = OutstandingRequests()
+    peers = [PeerId(number.to_bytes(32, "big")) for number in range(1026)]
+    for peer in peers[:1025]:
+        requests.add((peer, False), (span(1, 5),), 0.0, 3.0)
+    assert len(requests) == 1024
+    assert (peers[0], False) not in requests._open
+    for peer in peers:
+        requests._record_broken(peer, 0.0)
+    assert len(requests._broken_until) == 1024
+    requests._record_broken(peers[2], 0.0)
+    requests._record_broken(peers[0], 0.0)
+    assert peers[2] in requests._broken_until
+    assert peers[3] not in requests._broken_until
+
+
+def test_a_range_is_awaited_while_its_request_is_exclusive() -> None:
+    requests = OutstandingRequests()
+    requests.add((ONE, False), (span(1, 5),), 0.0, 4.0)
+    assert requests.is_waiting(3.9)
+    assert not requests.is_waiting(4.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.store.message_cache import MessageCache
 from grapevine_proto.overlay.sync.repair_server import (
@@ -17,7 +19,8 @@ from grapevine_proto.overlay.sync.repair_server import (
     VECTORS_BURST,
     RepairServer,
 )
-from grapevine_proto.wire.messages import IWant
+from grapevine_proto.wire.messages import IWant, Repair, RumorCopy
+from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, context, copy, peer_id
 
 PEER = peer_id(2)
@@ -119,3 +122,169 @@ def test_peers_and_bodies_are_tracked_up_to_their_limits() -> None:
         node.request(span(first, first + 49))
     [quota] = [each for peer, each in node.server._quotas.items() if peer == PEER]
     assert len(quota.sent) == BODIES_PER_PEER_LIMIT
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def repairs(node: Node, *ranges: StreamRange, now: float = 0.0) -> list[Repair]:
+    return node.server.build_repairs(IWant(7, ranges), PEER, now)
+
+
+def size_for(cost_bytes: int) -> int:
+    """The payload whose copy counts as this many bytes."""
+    for overhead in (152, 153):
+        size = cost_bytes - overhead
+        if copy(1, 1, size=size).rumor.size_bytes == cost_bytes:
+            return size
+    raise AssertionError(cost_bytes)
+
+
+def test_a_body_goes_to_a_peer_four_times_in_thirty_seconds_and_then_four_times_more() -> None:
+    node = Node()
+    node.insert(1)
+    sent = [bool(node.request(span(1, 1), now=now)) for now in (0.0, 0.0, 0.0, 0.0, 0.0, 29.9)]
+    assert sent == [True] * 4 + [False] * 2
+    again = [bool(node.request(span(1, 1), now=30.0)) for _ in range(5)]
+    assert again == [True] * 4 + [False]
+    assert node.server.withheld == 3
+
+
+def test_a_repair_repeats_the_round_and_counts_one_hop_more() -> None:
+    node = Node()
+    node.insert(1, 2)
+    [repair] = repairs(node, span(1, 2))
+    assert (repair.round, repair.is_last, repair.has_more) == (7, True, False)
+    assert [each.hops for each in repair.copies] == [2, 2]
+
+
+def test_a_request_for_what_is_not_cached_is_answered_with_an_empty_repair() -> None:
+    assert repairs(Node(), span(1, 2)) == [Repair(7, True, False, ())]
+
+
+@pytest.mark.parametrize(("cost_bytes", "per_datagram"), [(500, 2), (501, 1), (1000, 1), (333, 3)])
+def test_a_datagram_of_a_repair_holds_a_thousand_bytes_of_rumors(
+    cost_bytes: int, per_datagram: int
+) -> None:
+    node = Node()
+    node.insert(*range(1, 7), size=size_for(cost_bytes))
+    found = repairs(node, span(1, 6))
+    assert [len(each.copies) for each in found] == [per_datagram] * (6 // per_datagram)
+    assert [each.is_last for each in found] == [False] * (len(found) - 1) + [True]
+    assert not any(each.has_more for each in found)
+
+
+def test_an_answer_has_32_datagrams_and_the_rest_is_requested_again() -> None:
+    node = Node()
+    node.insert(*range(1, 33), size=size_for(600))
+    assert (len(node.request(span(1, 33))), node.has_more) == (32, False)
+    node.insert(33, size=size_for(600))
+    assert (len(node.request(span(1, 33))), node.has_more) == (32, True)
+
+
+@pytest.mark.parametrize(("cost_bytes", "sent"), [(4096, 16), (4097, 15)])
+def test_an_answer_has_64_kibibytes(cost_bytes: int, sent: int) -> None:
+    node = Node()
+    node.insert(*range(1, 18), size=size_for(cost_bytes))
+    assert (len(node.request(span(1, 17))), node.has_more) == (sent, True)
+    node = Node()
+    node.insert(*range(1, sent + 1), size=size_for(cost_bytes))
+    assert (len(node.request(span(1, 17))), node.has_more) == (sent, False)
+
+
+def test_a_rumor_larger_than_an_answer_is_sent_alone() -> None:
+    node = Node()
+    node.insert(1, 2, size=100_000)
+    assert (node.request(span(1, 2)), node.has_more) == ([1], True)
+    assert (node.request(span(2, 2)), node.has_more) == ([2], False)
+
+
+def test_a_peer_gets_32_mebibytes_at_once_and_four_a_second_after_that() -> None:
+    node = Node()
+    node.insert(*range(1, 130), size=65_536 - 153)
+    for number in range(512):
+        assert node.request(span(1 + number // 4, 1 + number // 4))
+    assert node.request(span(129, 129)) == []
+    assert not node.has_more, "asking again at once is of no use"
+    assert node.server.withheld == 1
+    assert node.request(span(129, 129), now=0.0156) == []
+    assert node.request(span(129, 129), now=0.0157) == [129]
+
+
+def test_what_is_left_of_the_bytes_of_a_peer_limits_an_answer() -> None:
+    node = Node()
+    node.insert(*range(1, 130), size=65_536 - 153)
+    for number in range(511):
+        node.request(span(1 + number // 4, 1 + number // 4))
+    node.cache.insert(copy(1, 200, size=size_for(30_000)), 0.0, is_verified=True)
+    node.request(span(200, 200))  # 35,536 bytes are left
+    node.cache.insert(copy(1, 201, size=size_for(20_000)), 0.0, is_verified=True)
+    node.cache.insert(copy(1, 202, size=size_for(15_536)), 0.0, is_verified=True)
+    node.cache.insert(copy(1, 203, size=size_for(400)), 0.0, is_verified=True)
+    assert node.request(span(201, 203)) == [201, 202]
+    assert node.has_more
+
+
+def test_a_rumor_is_requested_by_any_of_its_sequences() -> None:
+    node = Node()
+    rumor = Rumor(peer_id(1), EPOCH, 1, (3, 4), bytes(7), bytes(64))
+    node.cache.insert(RumorCopy(rumor, 1, 0), 0.0, is_verified=True)
+    assert node.request(span(2, 2)) == [1]
+    assert node.request(span(1, 1)) == [1]
+    assert node.request(span(3, 3)) == []
+
+
+def test_an_answer_examines_512_bodies() -> None:
+    node = Node()
+    node.insert(*range(1, 513))
+    for _ in range(4):
+        for first in range(1, 513, 128):
+            assert len(node.request(span(first, first + 127))) == 128
+    assert (node.request(span(1, 512)), node.has_more) == ([], False)
+    node.insert(513)
+    assert (node.request(span(1, 513)), node.has_more) == ([], True)
+    assert node.request(span(513, 513)) == [513]
+
+
+def test_an_answer_checks_twelve_signatures() -> None:
+    node = Node()
+    node.insert(*range(1, 13), is_verified=False)
+    node.request(span(1, 12))
+    assert (node.cache.signatures_checked, node.has_more) == (12, False)
+    node.insert(*range(21, 34), is_verified=False)
+    node.request(span(21, 33))
+    assert (node.cache.signatures_checked, node.has_more) == (24, True)
+
+
+def test_a_peer_gets_eight_vectors_at_once_and_one_a_second_after_that() -> None:
+    server = Node().server
+    assert [server.try_take_vector(PEER, 0.0) for _ in range(9)] == [True] * 8 + [False]
+    assert not server.try_take_vector(PEER, 0.9)
+    assert server.try_take_vector(PEER, 1.0)
+    assert not server.try_take_vector(PEER, 1.0)
+    assert server.withheld == 3
+
+
+def test_the_peer_that_asked_longest_ago_is_forgotten_beyond_1024() -> None:
+    server = Node().server
+    peers = [PeerId(number.to_bytes(32, "big")) for number in range(1025)]
+    for peer in peers[:1024]:
+        for _ in range(8):
+            server.try_take_vector(peer, 0.0)
+    assert not server.try_take_vector(peers[0], 0.0)
+    assert server.try_take_vector(peers[1024], 0.0)
+    assert len(server) == 1024
+    assert not server.try_take_vector(peers[0], 0.0), "it has just asked"
+    assert server.try_take_vector(peers[1], 0.0), "its quota is new"
+
+
+def test_the_body_sent_longest_ago_is_forgotten_beyond_1024() -> None:
+    node = Node()
+    node.insert(*range(1, 1026))
+    for _ in range(4):
+        assert node.request(span(1, 1)) == [1]
+    for first in range(2, 1025, 128):
+        node.request(span(first, min(first + 127, 1024)))
+    assert node.request(span(1, 1)) == []
+    node.request(span(1025, 1025))
+    assert node.request(span(1, 1)) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.peers import PeerTrigger
+from grapevine_proto.overlay.members import Member
+from grapevine_proto.overlay.peers import Peer, PeerTrigger
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
-from tests.proto.overlay.builders import Links, context, peer_id, record
+from tests.proto.overlay.builders import Links, config, context, peer_id, record
 
 
 class ViewFixture:
@@ -23,7 +25,8 @@ class ViewFixture:
         limits = LimitsConfig(addresses_per_source=10_000)
         node = context(max_peers=max_peers, limits=limits, **changes)
         self.peers, self.members = node.peers, node.members
-        self.active_view = ActiveView(node, Links())
+        self.links, self.config = Links(), node.config
+        self.active_view = ActiveView(node, self.links)
         for number in range(members):
             zone = zones[number] if zones else ""
             peer_record = record(number, zone=zone)
@@ -195,4 +198,190 @@ def test_hub_and_spoke_tolerates_one_excess_remote_link(linked: str, has_excess:
 
 def test_other_distributions_have_no_excess_remote_links() -> None:
     fixture = ViewFixture(members=30, linked=7, max_peers=8, zones="a" * 30, zone="h")
+    assert not fixture.active_view.has_excess_remote(1.0)
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def peer_of(fixture: ViewFixture, number: int) -> Peer:
+    peer = fixture.peers.get(peer_id(number))
+    assert peer is not None
+    return peer
+
+
+def test_links_up_to_two_below_the_smaller_of_members_and_slots_are_too_few() -> None:
+    def needs(members: int, linked: int, max_peers: int) -> bool:
+        fixture = ViewFixture(members=members, linked=linked, max_peers=max_peers)
+        return fixture.active_view.needs_links(1.0)
+
+    assert needs(4, 2, 9)
+    assert not needs(4, 3, 9)
+    assert needs(9, 2, 4)
+    assert not needs(9, 3, 4)
+    assert needs(9, 0, 1), "one without any link always asks"
+    assert not needs(9, 1, 1)
+
+
+def test_a_view_is_partial_with_more_members_than_slots_and_has_room_below_them() -> None:
+    full = ViewFixture(members=5, linked=5, max_peers=5).active_view
+    assert (full.is_partial, full.has_room) == (False, False)
+    larger = ViewFixture(members=6, linked=4, max_peers=5).active_view
+    assert (larger.is_partial, larger.has_room) == (True, True)
+
+
+def test_an_unknown_or_disconnected_peer_is_not_healthy_and_one_without_a_member_entry_may_be() -> (
+    None
+):
+    fixture = ViewFixture(members=3, linked=1, max_peers=5)
+    assert not fixture.active_view.is_healthy(peer_id(99), 0.0)
+    outsider = fixture.peers.add(peer_id(50), None, record(50).addresses[0], 0.0)
+    assert not fixture.active_view.is_healthy(peer_id(50), 0.0)
+    fixture.peers.transition(outsider, PeerTrigger.LINKED)
+    assert fixture.active_view.is_healthy(peer_id(50), 0.0)
+
+
+def test_silence_counts_from_an_interval_and_a_quarter_and_three_probes() -> None:
+    fixture = ViewFixture(members=3, linked=1, max_peers=5, gossip_interval=2.0, peer_timeout=30.0)
+    assert fixture.active_view.is_healthy(peer_id(0), 3.99)
+    assert not fixture.active_view.is_healthy(peer_id(0), 4.0)
+    fixture.config.replace(config(gossip_interval=4.0))
+    assert fixture.active_view.is_healthy(peer_id(0), 6.49)
+    assert not fixture.active_view.is_healthy(peer_id(0), 6.5)
+
+
+def test_a_rejection_is_counted_unless_a_link_was_evicted() -> None:
+    fixture = ViewFixture(members=20, linked=5, max_peers=5)
+    assert fixture.victim() is not None
+    assert fixture.active_view.rejected == 0
+    assert fixture.victim(now=1.9) is None
+    assert fixture.victim(now=1.9) is None
+    assert fixture.active_view.rejected == 2
+    assert fixture.victim(wants_room=False) is None
+    assert fixture.active_view.rejected == 2, "it did not ask for room"
+
+
+def test_one_link_a_second_is_evicted_for_newcomers() -> None:
+    fixture = ViewFixture(members=20, linked=5, max_peers=5)
+    evicted = [
+        fixture.active_view.pick_victim(peer_id(99), now, wants_room=True) is not None
+        for now in (5.0, 5.0, 5.99, 6.0, 6.5)
+    ]
+    assert evicted == [True, False, False, True, False]
+    assert fixture.active_view.rejected == 3
+
+
+def test_a_newcomer_that_is_linked_is_never_its_own_victim() -> None:
+    fixture = ViewFixture(members=20, linked=5, max_peers=5)
+    fixture.miss_heartbeats(2, since=1.0)
+    assert fixture.active_view.pick_victim(peer_id(2), 5.0, wants_room=False) is None
+    victims = set()
+    for _ in range(100):
+        fixture.active_view._eviction_budget = None
+        victims.add(fixture.active_view.pick_victim(peer_id(4), 5.0, wants_room=True))
+    assert peer_id(4) not in victims
+
+
+def test_a_member_that_we_dial_takes_a_link_that_others_chose_until_a_quarter_is_self_chosen() -> (
+    None
+):
+    fixture = ViewFixture(members=40, linked=16, max_peers=16)  # eight may be self-chosen
+
+    def outbound_victim() -> PeerId | None:
+        return fixture.active_view.pick_victim(peer_id(99), 5.0, wants_room=False, is_outbound=True)
+
+    for number in (0, 1):
+        victim = outbound_victim()
+        assert victim is not None
+        assert victim != peer_id(0) or number == 0
+        peer_of(fixture, number).is_self_chosen = True
+    assert outbound_victim() is None
+    assert fixture.active_view.rejected == 0
+
+
+def test_outbound_links_are_not_held_back_by_the_rate_limit() -> None:
+    fixture = ViewFixture(members=40, linked=16, max_peers=16)
+    assert fixture.active_view.try_take_eviction(5.0)
+    assert not fixture.active_view.try_take_eviction(5.0)
+    for _ in range(3):
+        assert fixture.active_view.pick_victim(peer_id(99), 5.0, wants_room=False, is_outbound=True)
+
+
+def crowd(fixture: ViewFixture, rejections: int, now: float) -> None:
+    for _ in range(rejections):
+        fixture.active_view._eviction_budget = None
+        assert fixture.active_view.pick_victim(peer_id(99), now, wants_room=True) is None
+
+
+def crowd_fixture() -> ViewFixture:
+    """A full node with five links, all in their grace period at 1.0. A crowd is 16 + 4 x 5 rejections."""
+    return ViewFixture(members=20, linked=5, max_peers=5)
+
+
+def test_a_crowd_is_sixteen_rejections_and_four_per_slot_within_a_minute() -> None:
+    fixture = crowd_fixture()
+    crowd(fixture, 35, 1.0)
+    assert not fixture.active_view.needs_self_chosen(1.0)
+    crowd(fixture, 1, 1.0)
+    assert fixture.active_view.needs_self_chosen(1.0)
+    assert fixture.active_view.needs_self_chosen(61.0)
+    assert not fixture.active_view.needs_self_chosen(61.1)
+
+
+def test_rejections_of_the_minute_before_do_not_count() -> None:
+    for later_s, is_crowd in [(60.0, True), (60.1, False)]:
+        fixture = crowd_fixture()
+        crowd(fixture, 35, 1.0)
+        for peer in fixture.peers:
+            peer.linked_at = peer.last_heard_at = 1.0 + later_s
+        crowd(fixture, 1, 1.0 + later_s)
+        assert fixture.active_view.needs_self_chosen(1.0 + later_s) is is_crowd
+
+
+def test_in_a_crowd_half_of_the_links_of_a_full_node_are_to_be_self_chosen() -> None:
+    fixture = crowd_fixture()
+    crowd(fixture, 36, 1.0)
+    peer_of(fixture, 0).is_self_chosen = True
+    assert fixture.active_view.needs_self_chosen(1.0)
+    peer_of(fixture, 1).is_self_chosen = True
+    assert not fixture.active_view.needs_self_chosen(1.0)
+    peer_of(fixture, 1).is_self_chosen = False
+    fixture.peers.transition(peer_of(fixture, 4), PeerTrigger.LOST)
+    assert not fixture.active_view.needs_self_chosen(1.0), "there is room"
+
+
+def test_the_oldest_of_the_links_that_carry_broadcasts_is_kept_among_eight() -> None:
+    fixture = ViewFixture(members=20, linked=8, max_peers=8)
+    fixture.links.in_use |= {peer_id(5), peer_id(6)}
+    found = [each.peer_id for each in fixture.active_view.replaceable(5.0)]
+    assert found == [peer_id(number) for number in (2, 3, 4, 6, 7)], "a quarter is kept for its age"
+    found = [each.peer_id for each in fixture.active_view.replaceable(5.0, exclude=peer_id(3))]
+    assert found == [peer_id(number) for number in (1, 2, 4, 5, 6, 7)]
+    assert fixture.active_view.replaceable(1.9) == []
+
+
+def test_eight_members_are_drawn_for_each_candidate_wanted() -> None:
+    fixture = ViewFixture(members=40, linked=0, max_peers=8)
+    drawn: list[int] = []
+
+    def sample(count: int, rng: random.Random) -> list[Member]:
+        drawn.append(count)
+        return []
+
+    fixture.members.sample = sample  # type: ignore[method-assign]
+    fixture.active_view.candidates(3, 0.0)
+    assert drawn == [24]
+
+
+def test_only_members_linked_before_are_candidates_if_asked_for() -> None:
+    fixture = ViewFixture(members=20, linked=3, max_peers=5)
+    fixture.peers.transition(peer_of(fixture, 1), PeerTrigger.LOST)
+    found = fixture.active_view.candidates(3, 0.0, was_linked=True)
+    assert [each.record.peer_id for each in found] == [peer_id(1)]
+
+
+def test_without_members_beyond_its_slots_a_hub_has_no_excess() -> None:
+    fixture = ViewFixture(
+        members=7, linked=7, max_peers=7, zones="aaabbbh", zone="h", distribution="hub-and-spoke"
+    )
     assert not fixture.active_view.has_excess_remote(1.0)

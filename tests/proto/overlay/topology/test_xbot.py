@@ -5,12 +5,16 @@ measured.
 from __future__ import annotations
 
 import itertools
+import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import ActiveView
 from grapevine_proto.overlay.topology.xbot import (
@@ -22,7 +26,7 @@ from grapevine_proto.overlay.topology.xbot import (
     ProximityOptimizer,
     rtt_to_beat_s,
 )
-from tests.proto.overlay.builders import Links, context, peer_id, record
+from tests.proto.overlay.builders import Links, config, context, peer_id, record
 
 INTERVAL_S = 5.0
 
@@ -47,7 +51,12 @@ class ProximityFixture:
             "limits": LimitsConfig(addresses_per_source=10_000),
         }
         node = context(**settings | changes)
-        self.peers, self.members = node.peers, node.members
+        self.peers, self.members, self.rng, self.config = (
+            node.peers,
+            node.members,
+            node.rng,
+            node.config,
+        )
         self.links = Links() if in_use is None else Links(in_use)
         self.optimizer = ProximityOptimizer(node, ActiveView(node, self.links), self.links, 0.0)
         for number in range(members):
@@ -212,3 +221,202 @@ def test_down_and_denied_members_are_not_measured() -> None:
     assert member is not None
     member.status = MemberStatus.DOWN
     assert fixture.candidates(600) == []
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+RTTS_MS = (30, 100, 40, 90, 20)
+
+
+def draw(fixture: ProximityFixture, value: float) -> None:
+    """Makes every random fraction `value`."""
+    fixture.rng.random = lambda: value  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("max_peers", "kept"), [(5, 1), (9, 1), (10, 2), (14, 2), (15, 3)])
+def test_the_farthest_fifth_rounded_down_is_kept(max_peers: int, kept: int) -> None:
+    fixture = ProximityFixture(*range(900, 900 - 10 * max_peers, -10), max_peers=max_peers)
+    assert fixture.victim_for(1) == peer_id(kept)
+
+
+def test_a_replacement_as_near_as_the_rtt_to_beat_is_not_near_enough() -> None:
+    fixture = ProximityFixture(*RTTS_MS)
+    limit_ms = 1000 * rtt_to_beat_s(0.090)
+    assert fixture.victim_for(limit_ms) is None
+    assert fixture.victim_for(limit_ms - 0.001) == peer_id(3)
+
+
+@pytest.mark.parametrize(("gossip_interval", "measured_after_s"), [(5.0, 10.0), (0.5, 2.0)])
+def test_a_link_is_replaced_after_two_intervals_or_its_grace_period(
+    gossip_interval: float, measured_after_s: float
+) -> None:
+    fixture = ProximityFixture(*RTTS_MS, gossip_interval=gossip_interval)
+    assert fixture.victim_for(1, now=measured_after_s - 0.01) is None
+    assert fixture.victim_for(1, now=measured_after_s) == peer_id(3)
+
+
+def test_a_link_that_is_not_established_is_not_replaced() -> None:
+    fixture = ProximityFixture(*RTTS_MS)
+    peer = fixture.peers.get(peer_id(3))
+    assert peer is not None
+    peer.linked_at = None
+    assert fixture.victim_for(1) == peer_id(2)
+
+
+@pytest.mark.parametrize("changes", [{"optimize_links": False}, {"distribution": "hub-and-spoke"}])
+def test_nothing_is_replaced_or_measured_if_the_settings_exclude_it(
+    changes: dict[str, Any],
+) -> None:
+    fixture = ProximityFixture(*RTTS_MS, **changes)
+    assert fixture.victim_for(1) is None
+    assert fixture.candidates(600) == []
+    before = fixture.optimizer._next_candidate_at
+    fixture.optimizer.on_links_changed(-100.0)
+    assert fixture.optimizer._next_candidate_at == before
+    member = fixture.members.get(peer_id(9))
+    assert member is not None
+    fixture.optimizer.on_rejected(member, 50.0)
+    assert member.proximity_check_at == 0.0
+
+
+@pytest.mark.parametrize("strategy", ["plumtree", "auto"])
+def test_trees_tolerate_swaps_with_lazy_push_only(strategy: str) -> None:
+    assert ProximityFixture(*RTTS_MS, strategy=strategy).victim_for(1)
+    assert not ProximityFixture(*RTTS_MS, strategy=strategy, lazy_push=False).victim_for(1)
+
+
+def test_settings_that_change_at_run_time_apply() -> None:
+    fixture = ProximityFixture(*RTTS_MS)
+    fixture.config.replace(config(max_peers=5, optimize_links=False))
+    assert fixture.victim_for(1) is None
+
+
+def test_self_chosen_links_are_not_given_up_for_a_member_that_asks() -> None:
+    fixture = ProximityFixture(*RTTS_MS)
+    chosen = fixture.peers.get(peer_id(3))
+    assert chosen is not None
+    for peer in fixture.peers:
+        peer.last_heard_at = 15.0
+    chosen.is_self_chosen = True
+    newcomer = record(99)
+    asked = fixture.optimizer.pick_victim(newcomer, 0.001, 15.0, newcomer.addresses[0])
+    assert asked != peer_id(3)
+    assert fixture.optimizer.pick_victim(newcomer, 0.001, 15.0) == peer_id(3)
+
+
+@pytest.mark.parametrize(("drawn", "factor"), [(0.0, 0.75), (1.0, 1.25)])
+def test_the_first_pause_is_half_an_interval_and_grows_by_a_tenth(
+    drawn: float, factor: float
+) -> None:
+    fixture = ProximityFixture(*[1] * 5)  # nothing to gain
+    draw(fixture, drawn)
+    pauses, now = [], 0.0
+    for _ in range(40):
+        assert fixture.optimizer.next_candidate(now) is None
+        following = fixture.optimizer._next_candidate_at
+        pauses.append(following - now)
+        assert fixture.optimizer.next_candidate(following - 0.001) is None
+        assert fixture.optimizer._next_candidate_at == following, "not due before"
+        now = following
+    expected = [min(0.5 * 1.1**number, 12.0) * INTERVAL_S * factor for number in range(1, 41)]
+    assert pauses == pytest.approx(expected)
+
+
+def test_changed_links_bring_the_next_measurement_forward_and_never_back() -> None:
+    fixture = ProximityFixture(*RTTS_MS)
+    draw(fixture, 0.5)
+    for _ in range(30):
+        fixture.optimizer.next_candidate(fixture.optimizer._next_candidate_at)
+    last = fixture.optimizer._next_candidate_at
+    fixture.optimizer.on_links_changed(last - 1.0)
+    assert fixture.optimizer._next_candidate_at == last
+    fixture.optimizer.on_links_changed(last - 10.0)
+    assert fixture.optimizer._next_candidate_at == last - 7.5
+
+
+def candidate_of(fixture: ProximityFixture, now: float = 15.0) -> PeerId | None:
+    for peer in fixture.peers:
+        peer.last_heard_at = now
+    fixture.members.sample = lambda count, rng: list(fixture.members)  # type: ignore[method-assign]
+    candidate = fixture.optimizer.next_candidate(now)
+    return None if candidate is None else candidate.member.record.peer_id
+
+
+@pytest.mark.parametrize(("drawn", "wait_s"), [(0.0, 300.0), (1.0, 900.0)])
+def test_a_measured_member_waits_five_to_fifteen_minutes(drawn: float, wait_s: float) -> None:
+    fixture = ProximityFixture(*RTTS_MS, members=6)
+    member = fixture.members.get(peer_id(5))
+    assert member is not None
+    member.rejected_rtt_s = 9.0
+    draw(fixture, drawn)
+    assert candidate_of(fixture) == peer_id(5)
+    assert member.proximity_check_at == 15.0 + wait_s
+    assert fixture.members.get(peer_id(5)).rejected_rtt_s is None  # type: ignore[union-attr]
+    assert candidate_of(fixture, 15.0 + wait_s - 0.1) is None
+    assert candidate_of(fixture, 15.0 + wait_s + 60.0) == peer_id(5)
+    assert fixture.optimizer.candidates_dialed == 2
+
+
+@pytest.mark.parametrize(("drawn", "wait_s"), [(0.0, 30.0), (1.0, 90.0)])
+def test_a_member_that_rejected_us_waits_half_a_minute_to_a_minute_and_a_half(
+    drawn: float, wait_s: float
+) -> None:
+    fixture = ProximityFixture(*RTTS_MS, members=6)
+    member = fixture.members.get(peer_id(5))
+    assert member is not None
+    draw(fixture, drawn)
+    fixture.optimizer.on_rejected(member, 50.0)
+    assert member.proximity_check_at == 50.0 + wait_s
+
+
+def test_only_members_that_could_be_dialed_now_are_measured() -> None:
+    def measured(**changes: object) -> bool:
+        fixture = ProximityFixture(*RTTS_MS, members=6)
+        member = fixture.members.get(peer_id(5))
+        assert member is not None
+        for name, value in changes.items():
+            setattr(member, name, value)
+        return candidate_of(fixture) is not None
+
+    assert measured()
+    assert measured(dial_at=15.0)
+    assert not measured(dial_at=15.1)
+    assert measured(proximity_check_at=15.0)
+    assert not measured(proximity_check_at=15.1)
+    assert measured(proximity_check_at=15.1, rejected_rtt_s=0.071)
+    assert not measured(proximity_check_at=15.1, rejected_rtt_s=rtt_to_beat_s(0.090))
+    assert not measured(status=MemberStatus.SUSPECT)
+    assert not measured(record=replace(record(5), addresses=()))
+
+
+def test_linked_members_are_not_measured() -> None:
+    fixture = ProximityFixture(*RTTS_MS, members=6)
+    peer = fixture.peers.add(peer_id(5), record(5), record(5).addresses[0], 0.0)
+    fixture.peers.transition(peer, PeerTrigger.LINKED)
+    assert candidate_of(fixture) is None
+
+
+def test_a_gain_of_exactly_ten_milliseconds_is_none() -> None:
+    assert candidate_of(ProximityFixture(9, 10, 9, 10, 9, members=6)) is None
+    assert candidate_of(ProximityFixture(9, 11, 9, 11, 9, members=6)) == peer_id(5)
+
+
+def test_links_replaced_are_counted() -> None:
+    optimizer = ProximityFixture(*RTTS_MS).optimizer
+    assert (optimizer.links_optimized, optimizer.candidates_dialed) == (0, 0)
+    optimizer.count_swap()
+    optimizer.count_swap()
+    assert optimizer.links_optimized == 2
+
+
+def test_eight_members_are_drawn_for_a_candidate() -> None:
+    fixture = ProximityFixture(*RTTS_MS)
+    drawn: list[int] = []
+
+    def sample(count: int, rng: random.Random) -> list[Member]:
+        drawn.append(count)
+        return []
+
+    fixture.members.sample = sample  # type: ignore[method-assign]
+    assert fixture.optimizer.next_candidate(0.0) is None
+    assert drawn == [8]

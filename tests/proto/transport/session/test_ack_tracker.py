@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from grapevine_proto.transport.session.ack_tracker import (
     ACK_RANGES_LIMIT,
     ACKS_PER_LOSS,
@@ -87,3 +89,148 @@ def test_the_content_of_a_packet_is_claimed_once() -> None:
     assert not tracker.claim(2, 0.0)
     assert tracker.claim(7, 0.0)
     assert not tracker.claim(7, 0.0)
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def tracker_with_losses(*arrived: int) -> AckTracker:
+    """A tracker on which these packets arrived long ago, so that all others before the last are lost."""
+    tracker = AckTracker()
+    receive(tracker, *arrived, now=0.0)
+    last = arrived[-1]
+    receive(tracker, last + 1, now=STEP_S)
+    receive(tracker, last + 2, now=2 * STEP_S)
+    return tracker
+
+
+def test_an_ack_is_due_after_the_reordering_window_and_an_rtt_after_the_last_one() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, now=5.0)
+    assert tracker.due_at == 5.010
+    tracker.update_rtt(0.2, 0.05)
+    receive(tracker, 1, now=5.001)
+    assert tracker.due_at == 5.010, "later packets do not postpone it"
+    tracker.build_ack(5.010)
+    receive(tracker, 2, now=5.020)
+    assert tracker.due_at == 5.210
+    tracker.build_ack(5.210)
+    receive(tracker, 3, now=6.0)
+    assert tracker.due_at == 6.05
+
+
+def test_an_ack_names_the_highest_packet_that_elicits_one_and_its_age() -> None:
+    tracker = AckTracker()
+    receive(tracker, 4, now=1.0)
+    receive(tracker, 2, now=1.25)
+    tracker.on_packet(5, 1.25)
+    ack = tracker.build_ack(1.5)
+    assert (ack.latest, ack.ack_delay_s, ack.end) == (4, 0.5, 6)
+
+
+def test_losses_are_reported_with_both_ends() -> None:
+    ack = tracker_with_losses(0, 2, 6, 7, 9).build_ack(3 * STEP_S)
+    assert ack == AckRanges(0, 12, 11, 3 * STEP_S - 2 * STEP_S, ((1, 1), (3, 5), (8, 8)))
+
+
+def test_what_may_still_arrive_ends_the_acknowledged_range() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 1, 5, now=0.0)
+    ack = tracker.build_ack(0.0)
+    assert (ack.first, ack.end, ack.missing) == (0, 2, ())
+    assert tracker.due_at == 0.010, "the rest is due after the window"
+    receive(tracker, 6, now=STEP_S)
+    receive(tracker, 7, now=2 * STEP_S)
+    ack = tracker.build_ack(3 * STEP_S)
+    assert (ack.first, ack.end, ack.missing) == (0, 8, ((2, 4),))
+
+
+def test_a_late_packet_splits_the_gap_it_fills() -> None:
+    tracker = tracker_with_losses(0, 10)
+    receive(tracker, 5, now=2 * STEP_S)
+    assert tracker.build_ack(3 * STEP_S).missing == ((1, 4), (6, 9))
+    receive(tracker, 1, 4, 6, 9, now=3 * STEP_S)
+    assert tracker.build_ack(4 * STEP_S).missing == ((2, 3), (7, 8))
+    receive(tracker, 2, 3, 7, 8, now=4 * STEP_S)
+    assert tracker.build_ack(5 * STEP_S).missing == ()
+
+
+def test_a_packet_that_arrives_twice_changes_nothing() -> None:
+    tracker = tracker_with_losses(0, 2)
+    for counter in (0, 2, 3):
+        tracker.on_packet(counter, 3 * STEP_S)
+        assert not tracker.claim(counter, 3 * STEP_S)
+    assert tracker.highest == 4
+    assert tracker.build_ack(3 * STEP_S).missing == ((1, 1),)
+
+
+def test_six_acks_report_a_loss_and_then_begin_above_it() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 2, now=0.0)
+    seen = [next_ack(tracker, number, number * STEP_S) for number in range(3, 13)]
+    assert [bool(ack.missing) for ack in seen].count(True) == 6
+    assert [ack.first for ack in seen] == [0, 0, 0, 0, 0, 0, 1, 5, 6, 7]
+
+
+def test_one_ack_reports_sixty_four_losses_the_earliest_first() -> None:
+    tracker = tracker_with_losses(*range(0, 132, 2))  # 65 are missing
+    ack = tracker.build_ack(3 * STEP_S)
+    assert (len(ack.missing), ack.missing[0], ack.missing[-1]) == (64, (1, 1), (127, 127))
+    assert (ack.end, tracker.due_at) == (129, 3 * STEP_S)
+    ack = tracker.build_ack(3 * STEP_S)
+    assert len(ack.missing) == 64, "one that was reported gives way"
+    assert (ack.first, ack.missing[-1], ack.end) == (2, (129, 129), 133)
+    assert tracker.due_at == math.inf
+    tracker = tracker_with_losses(*range(0, 130, 2))  # 64 are missing
+    ack = tracker.build_ack(3 * STEP_S)
+    assert (len(ack.missing), ack.first, tracker.due_at) == (64, 0, math.inf)
+
+
+def test_2048_gaps_are_kept_the_latest() -> None:
+    tracker = AckTracker()
+    for counter in range(0, 2 * 2048 + 4, 2):
+        tracker.on_packet(counter, 0.0)
+    assert len(tracker._missing) == 2048
+    assert tracker._missing[0] == (3, 3)
+    tracker.on_packet(2 * 2048 + 20, 0.0)
+    assert tracker.claim(2 * 2048 + 10, 0.0)  # splits a gap
+    assert len(tracker._missing) == 2048
+
+
+def reordered_window_s(losses_reported_early: int) -> float:
+    """The reordering window after so many packets arrived that an ACK had reported."""
+    tracker = AckTracker()
+    tracker.update_rtt(0.040, 0.010)
+    count = losses_reported_early
+    receive(tracker, *range(0, 2 * count + 1, 2), now=0.0)
+    receive(tracker, 2 * count + 1, now=STEP_S)
+    receive(tracker, 2 * count + 2, now=2 * STEP_S)
+    tracker.build_ack(3 * STEP_S)
+    receive(tracker, *range(1, 2 * count, 2), now=3 * STEP_S)
+    tracker.update_rtt(0.040, 0.010)
+    return tracker._scaled_reorder_window_s
+
+
+def test_each_loss_reported_too_early_widens_the_window_by_half_up_to_four_times() -> None:
+    assert reordered_window_s(0) == 0.010
+    assert reordered_window_s(1) == pytest.approx(0.015)
+    assert reordered_window_s(2) == pytest.approx(0.0225)
+    assert reordered_window_s(9) == pytest.approx(0.040)
+
+
+def test_a_widened_window_narrows_by_a_fiftieth_with_each_ack() -> None:
+    tracker = tracker_with_losses(0, 2)
+    tracker.build_ack(3 * STEP_S)
+    receive(tracker, 1, now=3 * STEP_S)
+    tracker.build_ack(4 * STEP_S)
+    assert tracker._scaled_reorder_window_s == pytest.approx(0.010 * 1.5 * 0.98)
+    for number in range(30):
+        tracker.build_ack((5 + number) * STEP_S)
+    assert tracker._scaled_reorder_window_s == 0.010
+
+
+def test_a_late_packet_that_no_ack_had_reported_does_not_widen_the_window() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 2, 1, now=0.0)
+    tracker.update_rtt(0.040, 0.010)
+    assert tracker._scaled_reorder_window_s == 0.010
