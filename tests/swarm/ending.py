@@ -93,6 +93,7 @@ def _missing(world: World, expected: list[MessageId]) -> list[tuple[int, Message
         for number in world.up()
         for message_id in expected
         if world.watch.sent[message_id][0] != number
+        and world.watch.is_delivered_by(number, message_id)
         and world.joined_at.get(number, 0.0) < world.watch.sent[message_id][1]
         and not world.watch.delivered_at[number, message_id]
     ]

@@ -92,6 +92,8 @@ def draw_mix(seed: int) -> Mix:
         for each in FAULTS:
             if rng.random() < 0.5:
                 actions[each] = rng.uniform(0.2, 1.5)
+        if seed % 2:  # without a draw, so that the other mixes stay as they were
+            actions["publish"] = 1.0
     duration_s = rng.uniform(250, 300) if is_calm else rng.uniform(30, 90)
     has_malicious = not is_calm and rng.random() < 0.3
     if has_malicious:

@@ -33,6 +33,7 @@ from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.peers import LINKED_STATES, TRANSITIONS
 from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.sim import SimulatedNode, Simulation
+from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import IHave, IWant, RumorCopy, Rumors
 from tests.swarm import inside
@@ -61,6 +62,7 @@ class Watch:
     sim: Simulation
     sent: dict[MessageId, tuple[int, float, bytes]] = field(default_factory=dict)
     direct_sent: dict[MessageId, tuple[int, float, bytes]] = field(default_factory=dict)
+    topics: dict[MessageId, str] = field(default_factory=dict)
     delivered_at: defaultdict[tuple[int, MessageId], list[float]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -132,6 +134,10 @@ class Watch:
         origin, sent_at, payload = self.sent[message.id]
         if message.payload != payload:
             self.fail(f"1: {name} is not what node {origin} sent")
+        if message.topic != self.topics.get(message.id, ""):
+            self.fail(f"1: {name} has the topic {message.topic!r}")
+        if not self.is_delivered_by(number, message.id):
+            self.fail(f"2: {name} is of a topic that the node does not subscribe to")
         self.delivered_at[number, message.id].append(at)
         times = len(self.delivered_at[number, message.id])
         repeats = sum(
@@ -147,6 +153,12 @@ class Watch:
         is_pushed = self.mix.strategy == "epidemic" and message.via is Via.EAGER
         if is_pushed and message.hops > self.mix.config.epidemic.hops:
             self.fail(f"6: {name} came over {message.hops} hops")
+
+    def is_delivered_by(self, number: int, message_id: MessageId) -> bool:
+        """Whether the node delivers messages of this topic, if any."""
+        topic = self.topics.get(message_id)
+        patterns = self.sim.nodes[number].config.topics
+        return topic is None or TopicPatterns(patterns).matches(topic)
 
     def _known_at(self, number: int, message_id: MessageId) -> list[float]:
         origin, sent_at, _ = self.sent[message_id]

@@ -36,6 +36,11 @@ LOST_STATE_S: Final = {"kept": 1.1, "torn": 1.3, "lost": float("inf")}
 NO_NODE: Final = -1
 
 
+def patterns_of(number: int) -> tuple[str, ...]:
+    """The patterns of topics in the configuration of a node; nodes that join later deliver all."""
+    return ("deploy.*",) if number % 3 == 1 else (">",)
+
+
 class World:
     """The cluster of one mix."""
 
@@ -55,7 +60,9 @@ class World:
             str(self.sim.nodes[number].address) for number in BOOTSTRAP_NODES
         ]
         for number in range(mix.nodes):
-            self.sim.reconfigure(number, bootstrap_peers=self.bootstrap_addresses)
+            self.sim.reconfigure(
+                number, bootstrap_peers=self.bootstrap_addresses, topics=patterns_of(number)
+            )
         self.watch = Watch(mix, self.sim)
         self.watch.add_secret(secret)
         self.action_counts: Counter[str] = Counter()
@@ -110,7 +117,12 @@ class World:
         return engine
 
     def broadcast(
-        self, number: int, payload: bytes | None = None, *, traced: bool = False
+        self,
+        number: int,
+        payload: bytes | None = None,
+        *,
+        traced: bool = False,
+        topic: str = "",
     ) -> MessageId:
         if payload is None:
             payload = b"%d sent %d" % (number, len(self.watch.sent))
@@ -119,9 +131,17 @@ class World:
         if expected in self.watch.sent:
             self.watch.fail(f"1: node {number} uses {expected.short} twice")
         self.watch.sent[expected] = (number, self.sim.now, payload)
-        publish = self.sim.trace if traced else self.sim.broadcast
-        assert publish(number, payload) == expected
+        if topic:
+            self.watch.topics[expected] = topic
+            assert self.sim.publish(number, topic, payload) == expected
+        else:
+            publish = self.sim.trace if traced else self.sim.broadcast
+            assert publish(number, payload) == expected
         return expected
+
+    def publish(self, number: int) -> None:
+        """A message of a topic that only some nodes deliver."""
+        self.broadcast(number, topic=self.rng.choice(["deploy.web", "metrics.cpu"]))
 
     def broadcast_large(self, number: int) -> None:
         """Many datagrams long; the larger ones are announced and pulled once."""

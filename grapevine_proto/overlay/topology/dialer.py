@@ -511,7 +511,8 @@ class Dialer:
             peer = self._peers.add(peer_id, member.record, address, now)
             if peer.state is PeerState.DISCONNECTED:
                 self._peers.transition(peer, PeerTrigger.DIALED)
-                effects.append(PeerTransitioned(peer_id, None, "discovered"))
+                # Before the dial, which may fail at once and report that.
+                effects.insert(0, PeerTransitioned(peer_id, None, "discovered"))
         return effects
 
     def address_of(self, member: Member) -> Address | None:

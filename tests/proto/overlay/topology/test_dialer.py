@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from grapevine_proto.events import DialFailed
+from grapevine_proto.errors import Offense
+from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged
 from grapevine_proto.ids import Address
 from grapevine_proto.overlay.topology.address_policy import can_dial_claimed
 from grapevine_proto.overlay.topology.dialer import (
@@ -162,3 +163,26 @@ def test_saved_addresses_are_limited_and_list_linked_peers_first() -> None:
     assert len(dialer._targets) <= SAVED_ADDRESSES_LIMIT + 3
     assert len(dialer.known_addresses()) == SAVED_ADDRESSES_LIMIT
     assert {each for each, _ in dialer.known_addresses()[:2]} == {n.peer_id for n in sim.nodes[1:]}
+
+
+def test_a_dial_that_fails_at_once_is_reported_after_the_discovery() -> None:
+    """The dial of a member that is expelled for misconduct is refused before any packet."""
+    sim = cluster(2)
+    sim.run(5.0)
+    number = sim.add(bootstrap=[1])
+    sim.run_until(lambda: sim.nodes[number].peer_id is not None, 5.0)
+    newcomer = sim.nodes[number].peer_id
+    assert newcomer is not None
+    changes: list[tuple[PeerState | None, PeerState]] = []
+
+    def listen(_: float, reporter: int, event: Event) -> None:
+        if reporter == 0 and isinstance(event, PeerStateChanged) and event.peer.peer_id == newcomer:
+            changes.append((event.previous, event.peer.state))
+
+    sim.listen(listen)
+    engine, now = engine_of(sim, 0), sim.nodes[0].read_clock(sim.now)
+    engine._transport.links.peer_limits.get_or_create(newcomer, now)
+    list(engine._transport.penalize(newcomer, Offense.BAD_SIGNATURE, 100, now))
+    sim.run(10.0)
+    connecting, disconnected = PeerState.CONNECTING, PeerState.DISCONNECTED
+    assert changes[:2] == [(None, connecting), (connecting, disconnected)]
