@@ -331,7 +331,7 @@ class Engine:
         self._transport.send(tuple(self._transport.links), Pause(0), now)
 
     def leave(self, now: float) -> None:
-        """Accepts nothing more. What is queued still goes, then every peer is told that the node leaves."""
+        """Accepts nothing more. Sends everything queued, then tells every peer that the node leaves."""
         if not self._transport.is_leaving:
             self._spread_all(self._publisher.flush(now), now)
             self._transport.leave(self._overlay.leave())
@@ -348,7 +348,7 @@ class Engine:
 
     @property
     def is_drained(self) -> bool:
-        """After `leave`: whether everything queued has gone, and every peer has been told."""
+        """After `leave`: whether everything queued was sent, then the leave messages."""
         return self._transport.is_drained
 
     def reconfigure(self, config: NodeConfig, now: float) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple, TypeAlias
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.ids import Address, MessageId, PeerId, Zone
 
-# A receipt waits up to 100 ms at its member and 20 ms at each hop; the rest is for one that was lost
-# and sent again, and for hops whose way no copy knows.
+# A receipt waits up to 100 ms at its member and 20 ms at each hop; the rest allows for one retransmission
+# and for hops that no copy counts.
 RECEIPT_DELAY_MS: Final = 500
 RECEIPT_DELAY_PER_HOP_MS: Final = 100
 

@@ -121,9 +121,7 @@ class NetworkModel:
         """Returns the latency of this pair of nodes, as a position from 0 (minimum) to 1 (maximum)."""
         pair = (source, target) if source < target else (target, source)
         position = self._pair_positions.get(pair)
-        if (
-            position is None
-        ):  # by the pair's own seed, so that it does not depend on who spoke first
+        if position is None:  # seeded by the pair, so that the order of first use does not matter
             position = random.Random(f"{self._seed}/{pair[0]}/{pair[1]}").random()
             self._pair_positions[pair] = position
         return position

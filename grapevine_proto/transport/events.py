@@ -122,7 +122,7 @@ class DialFailed(NamedTuple):
 
 
 class ProbeDone(NamedTuple):
-    """A dial that looked for a nearer peer ended. `rtt_s`: None if nobody answered."""
+    """A dial that looked for a nearer peer ended. `rtt_s`: None without an answer."""
 
     address: Address
     expected: PeerId | None

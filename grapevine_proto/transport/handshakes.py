@@ -1,10 +1,10 @@
-"""Handshakes that are not done yet: those that this node began, and those of strangers.
+"""Pending handshakes, in both roles.
 
-What must stay true:
+Invariants:
 
-- At most `limits.dials` of ours at a time, but for rekeys, of which a link has one at most; what is
-  kept for strangers is bounded by the link's `Responder`.
-- A dial ends once: its session is live, it was refused for good, or its time is over.
+- At most `limits.dials` dials are pending, rekeys not counted, of which a link has at most one. The
+  `Responder` limits the state that is kept for unauthenticated peers.
+- A dial ends once: its session is live, it was rejected, or it timed out.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from grapevine_proto.wire.signed import PeerRecord
 
 
 class DialError(NamedTuple):
-    """A bug that showed while a dial was served."""
+    """An unexpected exception in a dial."""
 
     dial: Initiator
     error: Exception
 
 
 class ConfirmedDial(NamedTuple):
-    """A dial and the session that it led to."""
+    """A dial and the session that it established."""
 
     dial: Initiator
     established: EstablishedSession
 
 
 class Handshakes:
-    """Both ends' beginnings. Driven by packets that no live session claims, and by `deadline`."""
+    """Initiates and accepts handshakes. Driven by packets that match no live session, and by `deadline`."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Handshakes:
         self._identity = identity
         self._rng = rng
         self._entropy = entropy
-        self._dials: dict[bytes, Initiator] = {}  # by session
-        self._dials_per_peer: Counter[PeerId] = Counter()  # how many of them are for whom
+        self._dials: dict[bytes, Initiator] = {}  # by session ID
+        self._dials_per_peer: Counter[PeerId] = Counter()  # number of dials per peer
         self._internal_errors: list[DialError] = []  # for the owner to end those dials
         self._responder = Responder(
             identity,
@@ -73,19 +73,19 @@ class Handshakes:
         )
 
     def reconfigure(self, now: float) -> None:
-        """Settings changed: sessions that they forbid and that are not confirmed yet end."""
+        """Ends unconfirmed sessions that the changed settings forbid."""
         config = self._config.current
         self._responder.reconfigure(config.keys, config.limits, config.denied, now)
 
-    # --- ours -----------------------------------------------------------------------------------
+    # --- initiator ------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """How many of ours go on."""
+        """Number of pending dials."""
         return len(self._dials)
 
     @property
     def can_dial(self) -> bool:
-        """Whether another dial may begin."""
+        """Whether another dial may start."""
         return len(self._dials) < self._config.current.limits.dials
 
     def dial(
@@ -118,19 +118,19 @@ class Handshakes:
             self._dials_per_peer[expected] += 1
 
     def is_dialing(self, peer_id: PeerId) -> bool:
-        """Whether one of ours is for this peer: its other end keeps one unconfirmed session of us, so
-        that of two at once the newer would end the other."""
+        """Whether a dial of `peer_id` is pending. The responder keeps one unconfirmed session per peer: of
+        two dials at once, the newer would end the older."""
         return peer_id in self._dials_per_peer
 
     def rekey(self, link: Link, record: PeerRecord, now: float, purpose: DialPurpose) -> None:
-        """A fresh handshake beside the session, which goes on until the new one is live."""
+        """Starts a handshake for a link, whose session continues until the new one is live."""
         if not self.is_dialing(link.peer_id):
             self.dial(link.address, link.peer_id, record, now, purpose)
 
     def on_response(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
     ) -> Initiator:
-        """Whom we dialled answers; gives the dial. Raises Refused."""
+        """Handles the answer to a dial and returns the dial. Raises Dropped."""
         dial = self._dials.get(packet.session_id)
         if dial is None:
             raise Dropped(DropReason.UNEXPECTED)
@@ -138,7 +138,7 @@ class Handshakes:
         return dial
 
     def end_dial(self, session_id: bytes) -> Initiator | None:
-        """The dial of ours under this session, which goes on no longer; None: there is none."""
+        """Removes and returns the dial with this session ID; None: there is none."""
         dial = self._dials.pop(session_id, None)
         if dial is not None and dial.expected is not None:
             self._dials_per_peer[dial.expected] -= 1
@@ -147,25 +147,25 @@ class Handshakes:
         return dial
 
     def sessions_dialing(self, address: Address) -> list[bytes]:
-        """Sessions of our dials of `address`."""
+        """Session IDs of the pending dials of `address`."""
         return [each for each, dial in self._dials.items() if dial.address == address]
 
     def cancel_dials(self) -> None:
-        """Give up all dials."""
+        """Ends all dials."""
         self._dials.clear()
         self._dials_per_peer.clear()
 
     def expired_dials(self, now: float) -> list[bytes]:
-        """Sessions of dials whose time is over, to be ended."""
+        """Session IDs of the dials that have timed out, for the caller to end."""
         return [session_id for session_id, dial in self._dials.items() if dial.is_expired(now)]
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
-        """What our dials have to say now."""
+        """Returns the datagrams of dials that are due."""
         datagrams: list[tuple[bytes, Address]] = []
         for dial in self._dials.values():
             try:
                 datagrams += [(datagram, dial.address) for datagram in dial.transmit(now)]
-            except Exception as error:  # noqa: BLE001  of this dial alone: the others go on
+            except Exception as error:  # noqa: BLE001  only this dial ends
                 self._internal_errors.append(DialError(dial, error))
         return datagrams
 
@@ -175,7 +175,7 @@ class Handshakes:
         return bool(self._internal_errors)
 
     def take_internal_errors(self) -> list[DialError]:
-        """Returns the errors that dials met since the last call."""
+        """Returns the exceptions of dials since the last call."""
         errors, self._internal_errors = self._internal_errors, []
         return errors
 
@@ -191,13 +191,13 @@ class Handshakes:
         *,
         exempt: bool,
     ) -> bytes:
-        """What a stranger gets for an answer. Raises Refused."""
+        """Returns the answer to a packet of an unauthenticated peer. Raises Dropped."""
         return self._responder.receive(packet, datagram, source, record, now, exempt=exempt)
 
     def confirm_initiated(
         self, packet: codec.Data, source: Address, now: float
     ) -> ConfirmedDial | None:
-        """The first packet of a session that we dialled for makes it live. Raises Refused."""
+        """Confirms a session that this node initiated by its first packet. Raises Dropped."""
         dial = self._dials.get(packet.session_id)
         if dial is None:
             return None
@@ -208,12 +208,12 @@ class Handshakes:
     def confirm_accepted(
         self, packet: codec.Data, source: Address, now: float
     ) -> EstablishedSession | None:
-        """The same of a session that a stranger began. Raises Refused."""
+        """Confirms a session that the peer initiated by its first packet. Raises Dropped."""
         return self._responder.confirm(packet, source, now)
 
     @property
     def evicted(self) -> int:
-        """Strangers' sessions given up because too many waited for their first packet."""
+        """Unconfirmed sessions that were evicted because too many waited for their first packet."""
         return self._responder.evicted
 
     @property
@@ -224,5 +224,5 @@ class Handshakes:
         return deadline
 
     def advance(self, now: float) -> None:
-        """Forget strangers that did not come back."""
+        """Removes the state of expired unconfirmed sessions."""
         self._responder.advance(now)

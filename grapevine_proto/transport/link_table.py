@@ -1,20 +1,19 @@
-"""Links by session: who is linked, what may go to them now, and closed links that still have a word.
+"""Links by session: which peers are linked, what may be sent to them now, and recently closed links.
 
-What must stay true:
+Invariants:
 
-- One link a peer. A packet finds its link by session, so a link survives that its peer moves; the
-  sessions that find it are those it has, and no others.
-- Whoever is told to go is told again for `CLOSED_LINK_LINGER_S` if it goes on speaking, since the first
-  word may
-  have been lost; of a peer that left, what was still on its way is heard. At most `CLOSED_SESSIONS_LIMIT`.
-- Only links that something happened to, or whose time has come, are looked at when datagrams go out:
-  what a datagram costs does not grow with how many links there are.
-- What a link did not send before it ended is counted, and what its peer allowed us is remembered.
-- A bug that shows while one link is served never costs another its turn: it is kept for
-  `take_internal_errors`, and the owner ends that link.
+- A peer has one link. A packet finds its link by session, so a link survives a change of address. The
+  index contains exactly the sessions of the links.
+- A closed link repeats its Close for `CLOSED_LINK_LINGER_S` if its peer goes on sending, since the first
+  Close may have been lost. Packets of a peer that left are still received. At most
+  `CLOSED_SESSIONS_LIMIT` closed sessions are remembered.
+- Sending visits only links that changed or whose deadline passed, so that the cost of a datagram does
+  not grow with the number of links.
+- Messages that a link had not sent when it ended are counted, and the rate limit of its peer is kept.
+- An exception in one link affects no other: it is kept for `take_internal_errors`, and the owner ends
+  that link.
 
-It is a table, and knows nothing of the overlay: who may link, and what becomes of a message, others
-decide.
+The table knows nothing of the overlay, which decides about links and messages.
 """
 
 from __future__ import annotations
@@ -38,41 +37,41 @@ from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
 from grapevine_proto.wire.signed import PeerRecord
 
-CLOSED_LINK_LINGER_S: Final = 10.0  # for which a closed session still says why it is closed
+CLOSED_LINK_LINGER_S: Final = 10.0  # for which a closed session repeats its Close
 CLOSED_SESSIONS_LIMIT: Final = 64
 
 
 class _ClosedLink:
-    """A link that is closed."""
+    """A closed link and the Close that it repeats."""
 
     __slots__ = ("close", "expires_at", "link", "was_rejected")
 
     def __init__(
         self, link: Link, close: Close | None, expires_at: float, was_rejected: bool
     ) -> None:
-        self.was_rejected = was_rejected  # it never was a link: the first to be forgotten
+        self.was_rejected = was_rejected  # it never was a link: evicted first
         self.link = link
         self.close = close  # None: the peer left
         self.expires_at = expires_at
 
 
 class LinkError(NamedTuple):
-    """A bug that showed while a link was served."""
+    """An unexpected exception in a link."""
 
     link: Link
     error: Exception
 
 
 class ClosedPacket(NamedTuple):
-    """A packet of a closed link. `message`: what it carried, if the peer left and is still heard."""
+    """A packet of a closed link. `message`: its content, if the peer left and may still send."""
 
     link: Link
     message: OverlayMessage | Frame | None
 
 
 class LinkTable(Mapping[PeerId, Link]):
-    """Linked peers and their links; sessions of no link, which `add_transient` gives, are found and sent to
-    like them. Driven by packets, by what is queued, and by `deadline`."""
+    """Linked peers and their links. Transient sessions (`add_transient`) are found and sent to in the same
+    way. Driven by packets, by queued messages, and by `deadline`."""
 
     def __init__(
         self, config: LiveConfig, our_id: PeerId, *, entropy: Callable[[int], bytes]
@@ -82,31 +81,31 @@ class LinkTable(Mapping[PeerId, Link]):
         self._entropy = entropy
         self._links: dict[PeerId, Link] = {}
         self._by_session: dict[bytes, Link] = {}
-        self._indexed_sessions: dict[Link, tuple[bytes, ...]] = {}  # the sessions that find it
+        self._indexed_sessions: dict[Link, tuple[bytes, ...]] = {}  # session IDs per link
         self._by_address: dict[Address, Link] = {}
-        self._closed: dict[bytes, _ClosedLink] = {}  # by session, the oldest first
+        self._closed: dict[bytes, _ClosedLink] = {}  # by session ID, oldest first
         self._reassembly_budget = ReassemblyBudget(config.current.limits.reassembly_bytes)
-        self._dirty: dict[Link, None] = {}  # those that something has happened to
-        self._timers: TimerQueue[Link] = TimerQueue()  # when others have something to send
+        self._dirty: dict[Link, None] = {}  # links that changed
+        self._timers: TimerQueue[Link] = TimerQueue()  # when other links are due
         self._leave_messages: list[bytes] = []
-        self._to_close: dict[Link, None] = {}  # not yet told that we leave
+        self._to_close: dict[Link, None] = {}  # links that have not been sent a leave message
         self._outbox: list[tuple[bytes, Address]] = []
         self._past_send_drops = 0
         self._internal_errors: list[LinkError] = []  # for the owner to end those links
-        self.closed_links_evicted = 0  # closed links forgotten before their time, for want of room
+        self.closed_links_evicted = 0  # before their timeout
         self.is_leaving = False
         self.peer_limits = PeerLimitTable(config.current.rate_limit, self._links)
         self.coalescer = RumorCoalescer(config.current.limits, RUMORS_MESSAGE_BYTES, our_id)
 
     def reconfigure(self, now: float) -> None:
-        """Settings changed: the limits of all peers follow."""
+        """Applies changed settings to the limits of all peers."""
         self.peer_limits.reconfigure(self._config.current.rate_limit, now)
         for peer_id, link in self._links.items():
             limits = self.peer_limits.get(peer_id)
             if limits is not None:
                 link.inbound_limit.set_bucket(limits.bucket)
 
-    # --- look -----------------------------------------------------------------------------------
+    # --- lookup ---------------------------------------------------------------------------------
 
     def __getitem__(self, peer_id: PeerId) -> Link:
         return self._links[peer_id]
@@ -119,17 +118,17 @@ class LinkTable(Mapping[PeerId, Link]):
 
     @property
     def session_count(self) -> int:
-        """How many sessions find a link."""
+        """Number of indexed sessions."""
         return len(self._by_session)
 
     @property
     def send_drops(self) -> int:
-        """Messages that found no room, or were let go, on all links there ever were."""
+        """Messages dropped on send, on all links since the start."""
         return self._past_send_drops + sum(link.send_drops for link in self._links.values())
 
     @property
     def reassembly_dropped(self) -> int:
-        """Large messages that were given up before they had come whole."""
+        """Large messages that were abandoned before all fragments arrived."""
         return self._reassembly_budget.dropped
 
     def find_by_session(self, session_id: bytes) -> Link | None:
@@ -137,32 +136,32 @@ class LinkTable(Mapping[PeerId, Link]):
         return self._by_session.get(session_id)
 
     def take_receiver(self, session_id: bytes) -> Link | None:
-        """The link that has this session and receives a packet on it. It may have something to send then: a
-        reply or an ACK."""
+        """Returns the link that has this session and receives a packet on it, and marks it dirty: it may
+        have a reply or an ACK to send."""
         link = self._by_session.get(session_id)
         if link is not None:
             self._dirty[link] = None
         return link
 
     def find_by_address(self, address: Address) -> Link | None:
-        """The link whose peer is there."""
+        """The link whose peer is at `address`."""
         return self._by_address.get(address)
 
-    # --- links come and go ----------------------------------------------------------------------
+    # --- opening and closing --------------------------------------------------------------------
 
     def is_link(self, link: Link) -> bool:
-        """Whether `link` is one, and no short session."""
+        """Whether `link` is in the table, and no transient session."""
         return self._links.get(link.peer_id) is link
 
     def add(self, established: EstablishedSession, now: float) -> Link:
-        """A link with a peer that has none."""
+        """Adds a link with a peer that has none."""
         link = self._make_link(established, now)
         self._links[link.peer_id] = link
         self._index(link)
         return link
 
     def add_transient(self, established: EstablishedSession, now: float) -> Link:
-        """The path to a peer, not in the table of links but found by its sessions."""
+        """Creates the link of a transient session: not in the table, but found by its sessions."""
         link = self._make_link(established, now)
         self._index(link)
         return link
@@ -182,7 +181,7 @@ class LinkTable(Mapping[PeerId, Link]):
         )
 
     def _send_limit_of(self, peer_id: PeerId, now: float) -> TokenBucket | None:
-        """What the peer allows us: one allowance, over whatever we speak to it."""
+        """The rate limit of the peer for this node, which a link and a transient session share."""
         link = self._links.get(peer_id)
         return (
             link.send_limit
@@ -191,7 +190,7 @@ class LinkTable(Mapping[PeerId, Link]):
         )
 
     def add_session(self, link: Link, established: EstablishedSession, now: float) -> None:
-        """Another session with a linked peer of the same run: a rekey, or both ends dialling at once."""
+        """Adds a session to a link whose peer has the same epoch: a rekey, or a simultaneous open."""
         if supersedes(established, link.session, link.epoch, self._our_id, now):
             self._unindex_address(link)
             link.replace_session(established, now)
@@ -201,21 +200,21 @@ class LinkTable(Mapping[PeerId, Link]):
         self.mark_dirty(link)
 
     def supersede(self, link: Link, established: EstablishedSession, now: float) -> None:
-        """The peer was restarted: its earlier link ends. Should the earlier run still live, two nodes
-        have one identity, and it is told so."""
+        """Ends the link to an earlier epoch of a restarted peer. Its Close says so, in case two nodes use
+        one identity."""
         link.clear()
         self.linger(link, Close(CloseReason.SUPERSEDED, (established.record,)), now)
         self.remove(link, now)
 
     def reject(self, established: EstablishedSession, close: Close, now: float) -> None:
-        """Make no link of a session, but say why."""
+        """Rejects a session with a Close; it becomes no link."""
         limits = self.peer_limits.get_or_create(established.record.peer_id, now)
         link = Link(
             established,
             limits.bucket,
             self._config.current.limits,
             now,
-            max_message_bytes=0,  # whatever it says is heard for the length of a Close
+            max_message_bytes=0,  # at most a Close is received
             reassembly_budget=self._reassembly_budget,
         )
         self.linger(link, close, now, was_rejected=True)
@@ -229,8 +228,8 @@ class LinkTable(Mapping[PeerId, Link]):
         now: float,
         referrals: tuple[PeerRecord, ...] = (),
     ) -> bool:
-        """The link with `peer_id` ends, and it is told the reason, and whom to try instead; False:
-        there is none."""
+        """Ends the link with `peer_id` and sends it the reason and referrals. Returns False if there is
+        none."""
         link = self._links.pop(peer_id, None)
         if link is None:
             return False
@@ -244,7 +243,7 @@ class LinkTable(Mapping[PeerId, Link]):
         return True
 
     def remove(self, link: Link, now: float) -> None:
-        """Nothing more goes to `link` or comes from it, but what `linger` keeps for a while."""
+        """Removes a link. `linger` may keep it for a while."""
         link.close()
         self.peer_limits.keep_send_limit(link.peer_id, link.send_limit, now)
         self._dirty.pop(link, None)
@@ -256,18 +255,18 @@ class LinkTable(Mapping[PeerId, Link]):
         self._unindex_address(link)
 
     def close_all(self, leave_messages: list[bytes]) -> None:
-        """What is queued still goes, then `leave_messages` to everybody with a session."""
+        """Sends everything queued, then `leave_messages` to every peer with a session."""
         self.is_leaving = True
         self._leave_messages = leave_messages
         self._to_close = dict.fromkeys((*self._links.values(), *self._by_session.values()))
 
     @property
     def is_drained(self) -> bool:
-        """After `close_all`: whether everything queued has gone, and every peer has been told."""
+        """After `close_all`: whether everything queued was sent, then the leave messages."""
         return self.is_leaving and not self._to_close
 
     def _index(self, link: Link) -> None:
-        """Keep the sessions of `link` findable, and only those it still has."""
+        """Indexes exactly the current sessions of `link`."""
         current = tuple(link.session_ids())
         for session_id in self._indexed_sessions.get(link, ()):
             if session_id not in current and self._by_session.get(session_id) is link:
@@ -282,11 +281,11 @@ class LinkTable(Mapping[PeerId, Link]):
         if self._by_address.get(link.address) is link:
             del self._by_address[link.address]
 
-    # --- in -------------------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------------
 
     def on_closed_packet(self, packet: codec.Data, now: float) -> ClosedPacket | None:
-        """Takes a packet of a closed session; None: there is no such session. Repeats the Close, unless
-        the peer left itself. Raises Dropped."""
+        """Handles a packet of a closed session; None: there is none. Repeats the Close, unless the peer
+        left. Raises Dropped."""
         closed = self._closed.get(packet.session_id)
         if closed is None:
             return None
@@ -307,14 +306,14 @@ class LinkTable(Mapping[PeerId, Link]):
         return ClosedPacket(link, None)
 
     def find_closed(self, session_id: bytes) -> Link | None:
-        """The closed link that still hears this session."""
+        """The closed link that remembers this session."""
         closed = self._closed.get(session_id)
         return None if closed is None else closed.link
 
     def linger(
         self, link: Link, close: Close | None, now: float, *, was_rejected: bool = False
     ) -> None:
-        """Stay at a closed link for a while, to say so again or to hear the last words."""
+        """Keeps a closed link for a while, to repeat its Close or to receive the last packets."""
         closed = _ClosedLink(link, close, now + CLOSED_LINK_LINGER_S, was_rejected)
         for session_id in link.session_ids():
             self._closed[session_id] = closed
@@ -326,12 +325,12 @@ class LinkTable(Mapping[PeerId, Link]):
             try:
                 link.send(codec.encode_message(close), now)
                 self._transmit(link, now)
-            except Exception as error:  # noqa: BLE001  it ends anyway, and nothing else may suffer for that
+            except Exception as error:  # noqa: BLE001  the link ends anyway
                 self.discard(link)
                 self.note_error(link, error)
 
     def discard(self, link: Link) -> None:
-        """Nothing is sent to `link` or heard from it any more, whatever state it is in."""
+        """Removes every trace of `link`, whatever its state."""
         for session_id in [s for s, each in self._closed.items() if each.link is link]:
             del self._closed[session_id]
         for session_id in self._indexed_sessions.pop(link, ()):
@@ -346,10 +345,10 @@ class LinkTable(Mapping[PeerId, Link]):
         self._timers.cancel(link)
         self._to_close.pop(link, None)
 
-    # --- out ------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------------------------
 
     def mark_dirty(self, link: Link) -> None:
-        """`link` may have something to send: an answer, or feedback."""
+        """Marks that `link` may have something to send."""
         self._dirty[link] = None
 
     def enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> None:
@@ -357,16 +356,16 @@ class LinkTable(Mapping[PeerId, Link]):
         self._dirty[link] = None
 
     def enqueue_rumors(self, rumors: Rumors, links: list[Link], now: float) -> int:
-        """Queue rumors for `links`; for how many of them there was room."""
+        """Queues rumors for `links`. Returns how many of these had room."""
         self._dirty.update(dict.fromkeys(links))
         return min(self.coalescer.enqueue(copy, links, now) for copy in rumors.copies)
 
     def enqueue_raw(self, datagrams: list[tuple[bytes, Address]]) -> None:
-        """Let datagrams go that are of no link."""
+        """Queues datagrams that belong to no link."""
         self._outbox += datagrams
 
     def note_error(self, link: Link, error: Exception) -> None:
-        """Keeps a bug that showed while `link` was served, for the owner to end that link."""
+        """Keeps an exception in `link`, for the owner to end that link."""
         self._internal_errors.append(LinkError(link, error))
 
     @property
@@ -381,7 +380,7 @@ class LinkTable(Mapping[PeerId, Link]):
 
     def collect_datagrams(self, now: float, *, hold_open: bool) -> list[tuple[bytes, Address]]:
         """Returns the datagrams that are due, each with its destination. `hold_open`: a rumor of this node
-        was announced and nobody has requested it yet, so no link may end for lack of traffic."""
+        was announced and no peer has requested it yet, so no link may end for lack of traffic."""
         dirty, self._dirty = self._dirty, {}
         dirty.update(dict.fromkeys(self._timers.pop_expired(now)))
         dirty.update(self._to_close)
@@ -389,13 +388,13 @@ class LinkTable(Mapping[PeerId, Link]):
         for link in dirty:
             try:
                 self._send_due(link, now, hold_open=hold_open)
-            except Exception as error:  # noqa: BLE001  of this link alone: the others have their turn
+            except Exception as error:  # noqa: BLE001  only this link ends
                 self.note_error(link, error)
         outbox, self._outbox = self._outbox, []
         return outbox
 
     def _send_due(self, link: Link, now: float, *, hold_open: bool) -> None:
-        """Let go what may go to `link` now, and plan when to look at it again."""
+        """Sends what is due on `link`, and schedules its next turn."""
         if self._cut_through(link, now):
             return
         is_waiting = self.is_link(link) and self.coalescer.drain_into(link, now)
@@ -409,7 +408,7 @@ class LinkTable(Mapping[PeerId, Link]):
         self._timers.schedule(link, min(link.transmit_at, drain_at))
 
     def _cut_through(self, link: Link, now: float) -> bool:
-        """Let the one rumor that waits for `link` go past all queues, where nothing speaks against it."""
+        """Sends the only waiting rumor of `link` past all queues if nothing is queued before it."""
         envelope = self.coalescer.peek_single(link)
         if envelope is None or self._to_close or not self.is_link(link):
             return False
@@ -434,23 +433,23 @@ class LinkTable(Mapping[PeerId, Link]):
 
     @property
     def deadline(self) -> float:
-        """When a link has something to send, as things are."""
+        """When a link next has something to send."""
         if self._dirty:
             return -math.inf
         return min(self._timers.deadline, self.coalescer.deadline)
 
     def advance(self, now: float) -> None:
-        """Forget large messages that do not grow."""
+        """Abandons large messages that make no progress."""
         self._reassembly_budget.advance(now)
 
     def maintain(self, link: Link, now: float) -> None:
-        """Once a second or so: forget sessions of `link` whose time is over."""
+        """Removes expired sessions of `link`; called about once a second."""
         before = link.session_ids()
         link.advance(now)
         if link.session_ids() != before:
             self._index(link)
 
     def expire_closed(self, now: float) -> None:
-        """Once a second or so: forget closed links to which all is said."""
+        """Removes expired closed links; called about once a second."""
         for session_id in [s for s, each in self._closed.items() if each.expires_at <= now]:
             del self._closed[session_id]

@@ -1,18 +1,18 @@
-"""Short sessions: a few words with a member that is no neighbour, and what waits for one to open.
+"""Transient sessions: short-lived sessions with members that have no link, for repair and direct messages.
 
-What must stay true:
+Invariants:
 
-- The overlay hears of nobody by a short session: it makes no peer, no heartbeat and no relay.
-- At most `limits.transient_sessions`, live or being opened, and with `max_peers` links at most
-  `limits.sessions`. One more closes the one that has been idle
-  for longest, if that is `TRANSIENT_EVICTABLE_IDLE_S`; while all are in use it is refused, and counted.
-- One closes after `TRANSIENT_IDLE_TIMEOUT_S` without a word; since both ends count, nobody begins
-  anything on one that
-  has been idle for `TRANSIENT_USABLE_S`, or words would be lost on the way to a session that just closed.
-- What waits for one to open is bounded like the queue of a link; what finds no room or waits in vain
-  is counted.
+- A transient session makes no peer, carries no heartbeat and relays nothing.
+- At most `limits.transient_sessions` are live or opening, and with `max_peers` links at most
+  `limits.sessions`. One more evicts the one idle for longest, if that is `TRANSIENT_EVICTABLE_IDLE_S`;
+  otherwise it is refused and counted.
+- A session closes after `TRANSIENT_IDLE_TIMEOUT_S` without a message. Both ends measure this, so no end
+  starts anything on a session that was idle for `TRANSIENT_USABLE_S`: the message could arrive after the
+  other end has closed.
+- Messages that wait for a session are limited like the queue of a link. Those without room or without a
+  session in the end are counted.
 
-It is a table: driven by the engine's parts as sessions open and words are said, and by `advance`.
+A passive table, driven by the transport as sessions open and messages are sent, and by `advance`.
 """
 
 from __future__ import annotations
@@ -28,22 +28,26 @@ from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.wire.messages import Close, CloseReason
 
 TRANSIENT_IDLE_TIMEOUT_S: Final = 10.0
-TRANSIENT_USABLE_S: Final = 7.0  # three seconds less: more than any datagram lives on the way
-TRANSIENT_EVICTABLE_IDLE_S: Final = 1.0  # idle for so long, it may give way to another
-TRANSIENT_UNACKED_TIMEOUT_S: Final = 30.0  # what was said last is repaired for about ten seconds
+TRANSIENT_USABLE_S: Final = (
+    7.0  # three seconds less than the timeout, longer than a datagram is in flight
+)
+TRANSIENT_EVICTABLE_IDLE_S: Final = 1.0  # after which another session may evict it
+TRANSIENT_UNACKED_TIMEOUT_S: Final = (
+    30.0  # retransmissions of the last message take about ten seconds
+)
 
 
 class PendingSend(NamedTuple):
-    """A message that goes as soon as a session is open; `message` is the application's, if it is one
-    of those."""
+    """A message that is sent as soon as a session is open. `message`: the application's, if it is one of
+    those."""
 
     plaintext: bytes
     message: Message | None
 
 
 class TransientSessions:
-    """Live short sessions by peer, and what waits for others. `refused` counts sessions for which there
-    was no room, `send_drops` messages that found none or waited in vain."""
+    """Live transient sessions by peer, and messages that wait for one. `refused` counts sessions without
+    room, `send_drops` messages without room or session."""
 
     def __init__(self, config: LiveConfig, links: LinkTable) -> None:
         self._config = config
@@ -59,7 +63,7 @@ class TransientSessions:
         return min(limits.transient_sessions, limits.sessions - self._config.current.max_peers)
 
     def __len__(self) -> int:
-        """How many are live or being opened."""
+        """Number of sessions that are live or opening."""
         return len(self._sessions.keys() | self._pending.keys())
 
     def get(self, peer_id: PeerId) -> Link | None:
@@ -69,7 +73,7 @@ class TransientSessions:
         return list(self._sessions.values())
 
     def usable(self, peer_id: PeerId, now: float) -> Link | None:
-        """The session with `peer_id` on which something may be begun."""
+        """The session with `peer_id` on which a new message may be sent."""
         link = self._sessions.get(peer_id)
         if link is None or now - link.last_heard_at >= TRANSIENT_USABLE_S or link.is_expired(now):
             return None
@@ -78,7 +82,7 @@ class TransientSessions:
     # --- opening --------------------------------------------------------------------------------
 
     def make_room(self, peer_id: PeerId, now: float) -> bool:
-        """Whether a session with `peer_id` may be opened; an idle one gives way to it."""
+        """Whether a session with `peer_id` may open; evicts an idle one if necessary."""
         if peer_id in self._sessions or peer_id in self._pending:
             return True
         if len(self) >= self._limit:
@@ -94,11 +98,11 @@ class TransientSessions:
         return True
 
     def is_opening(self, peer_id: PeerId) -> bool:
-        """Whether something waits for a session with `peer_id`, so that one is being opened."""
+        """Whether a message waits for a session with `peer_id`, so that one is opening."""
         return peer_id in self._pending
 
     def enqueue_pending(self, peer_id: PeerId, pending: PendingSend) -> bool:
-        """Keep a message until the session is open; False: there is no room, and it is counted."""
+        """Keeps a message until the session is open. Returns False, and counts it, if there is no room."""
         queue = self._pending.get(peer_id, [])
         size_bytes = sum(len(each.plaintext) for each in queue) + len(pending.plaintext)
         limits = self._config.current.limits
@@ -110,18 +114,18 @@ class TransientSessions:
         return True
 
     def pop_pending(self, peer_id: PeerId) -> list[PendingSend]:
-        """All that waits for `peer_id`: it can go now, over whatever opened."""
+        """Removes and returns the messages that wait for `peer_id`, to be sent over whatever opened."""
         return self._pending.pop(peer_id, [])
 
     def fail_pending(self, peer_id: PeerId) -> list[PendingSend]:
-        """No session came of it: what waited is counted."""
+        """Counts and removes the messages that wait for `peer_id`, as no session opened."""
         failed = self._pending.pop(peer_id, [])
         self.send_drops += len(failed)
         return failed
 
     def add(self, established: EstablishedSession, now: float) -> Link:
-        """A session is live that shall be short: another one with that peer, or a new one. There is
-        room for it."""
+        """Adds a live transient session, the first or another one with that peer. The caller has made
+        room."""
         record = established.record
         link = self._sessions.get(record.peer_id)
         if link is not None and record.epoch == link.epoch:
@@ -135,7 +139,7 @@ class TransientSessions:
     # --- closing --------------------------------------------------------------------------------
 
     def close(self, peer_id: PeerId, reason: CloseReason | None, now: float) -> None:
-        """End the session with `peer_id`, where there is one, and say why, where that is of use."""
+        """Closes the session with `peer_id`, if any, and sends the reason if that helps the peer."""
         link = self._sessions.get(peer_id)
         if link is None:
             return
@@ -149,16 +153,16 @@ class TransientSessions:
         self._links.remove(link, now)
 
     def discard(self, link: Link) -> None:
-        """Forget `link`, whatever state it is in, where it is one of these."""
+        """Removes `link` if it is a transient session, whatever its state."""
         if self._sessions.get(link.peer_id) is link:
             del self._sessions[link.peer_id]
 
     def advance(self, now: float) -> None:
-        """Once a second or so: close what is idle."""
+        """Closes idle sessions; called about once a second."""
         for link in list(self._sessions.values()):
             try:
                 self._maintain(link, now)
-            except Exception as error:  # noqa: BLE001  of this one alone
+            except Exception as error:  # noqa: BLE001  only this session ends
                 self._links.note_error(link, error)
 
     def _maintain(self, link: Link, now: float) -> None:

@@ -1,12 +1,12 @@
-"""``grapevine-tui ctl``: asks a running node over its control socket and shows what it says.
+"""``grapevine-tui ctl``: sends commands to a running node over its control socket and prints the replies.
 
-What must stay true:
+Invariants:
 
-- An answer is a table or a line for people, or with ``--json`` the reply object as it came.
-- Where no node answers, and where it refuses, that is one line and exit code 1; with ``--json`` also an
-  object with ``"ok": false`` and the error on stdout.
-- Whatever came over the socket passes `printable` before a terminal sees it.
-- Neither Textual nor an event loop is needed: this starts as quickly as Python does.
+- A reply is printed as a table or a line of text, or with ``--json`` as the object received.
+- If no node answers, or the node refuses, the error is one line on stderr and the exit code 1; with
+  ``--json`` an object with ``"ok": false`` and the error is also printed on stdout.
+- Text from the socket passes `printable` before it reaches a terminal.
+- Neither Textual nor an event loop is imported, so that a command starts as quickly as Python.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.text import cells, printable
 
-TRACE_WAIT_S: Final = 5.0  # for the answers to a trace: repair has had its turn by then
+TRACE_WAIT_S: Final = 5.0  # for receipts, including those of members that repair reaches
 POLL_INTERVAL_S: Final = 0.1
-MAX_STDIN_PAYLOAD_BYTES: Final = MAX_LINE_BYTES * 3 // 4 - 1024  # that fit a line as base64
-COLUMN_WIDTHS: Final = {"peer_id": 12, "text": 48}  # digits of an id that people are shown
+MAX_STDIN_PAYLOAD_BYTES: Final = MAX_LINE_BYTES * 3 // 4 - 1024  # as base64 in one line
+COLUMN_WIDTHS: Final = {"peer_id": 12, "text": 48}  # hex digits of an ID in tables
 
 
-# --- for people -----------------------------------------------------------------------------------
+# --- formatting -----------------------------------------------------------------------------------
 
 
 def format_table(rows: Sequence[Object], columns: Sequence[str]) -> list[str]:
-    """Lines with a head, each column as wide as its widest cell; numbers stand right."""
+    """Returns lines with a header; columns fit their widest cell, numbers are right-aligned."""
     cell_texts = [[_format_cell(name, row.get(name)) for name in columns] for row in rows]
     titles = [name.replace("_", " ") for name in columns]
     widths = [
@@ -86,7 +86,7 @@ def _format_cell(name: str, value: Any) -> str:
 
 
 def format_facts(fields: Object) -> list[str]:
-    """A line for each field; counters of a kind beneath its name."""
+    """Returns a line per field; the counters of a group are listed below its name."""
     flat: Object = {}
     for name, value in fields.items():
         if isinstance(value, dict):
@@ -111,7 +111,7 @@ ENVELOPE_FIELDS: Final = ("event", "time", "request", "ok")
 
 
 def format_reply(command: str, reply: Object) -> Iterable[str]:
-    """The reply to the command of that name, as lines for people."""
+    """Returns the reply to the command of that name as text lines."""
     match command:
         case "rounds":
             rows = [_with_start_time(each) for each in reversed(reply[command])]
@@ -157,7 +157,7 @@ def _restart_note(reply: Object) -> str:
 
 
 def _with_start_time(row: Object) -> Object:
-    """`row` with the time of day at which it began."""
+    """Returns `row` with the time of day at which it started."""
     ago_s = row.get("ago_s")
     if ago_s is None:  # of an older node
         return row | {"time": None}
@@ -168,8 +168,8 @@ def _with_start_time(row: Object) -> Object:
 
 
 class JsonErrorGroup(click.Group):
-    """A group that also answers in JSON when it fails, where `--json` is asked for: a script reads one
-    object from stdout in any case. The line on stderr and the exit code stay."""
+    """A group that prints its errors also as a JSON object under `--json`, so that a script always reads one
+    object from stdout. The line on stderr and the exit code are the same."""
 
     def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
         is_json = "--json" in (args[: args.index("--")] if "--" in args else args)
@@ -195,7 +195,7 @@ class JsonErrorGroup(click.Group):
 
 
 class CtlGroup(JsonErrorGroup):
-    """Finds subcommands by alias, and with a hyphen for an underscore, as shells prefer."""
+    """Finds subcommands also by alias, and with hyphens for underscores."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         spec = CTL_COMMANDS.get(name.replace("-", "_"))
@@ -232,7 +232,7 @@ def _run_command(
 
 
 def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
-    """The fields of the JSON command that the given parameters of a subcommand mean."""
+    """Returns the fields of the JSON command for the parameters of a subcommand."""
     fields: Object = {}
     for argument in spec.arguments:
         value = parameters[argument.name]
@@ -285,7 +285,7 @@ def _run_trace(
 def _run_subscribe(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
-    """Prints messages as they arrive, each line at once, until the node stops or enough have come."""
+    """Prints messages as they arrive, each line flushed, until the node stops or enough have arrived."""
     flags, is_json_before = context.obj
     request = {"cmd": spec.name, **_request_fields(spec, parameters)}
     left = parameters["count"]
@@ -303,7 +303,7 @@ def _run_subscribe(
 
 
 def format_message(event: Object) -> str:
-    """A message as one line for people: its topic, its author and its text."""
+    """Returns a message as one line of text: topic, author and payload."""
     author = event.get("from_name") or event["origin"][: COLUMN_WIDTHS["peer_id"]]
     text = event.get("text", f"{event['bytes']:,} bytes, not text")
     return printable(f"{event['topic']}  {author}: {text}")
@@ -312,7 +312,7 @@ def format_message(event: Object) -> str:
 def _run_help(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
-    """The help of ``ctl`` or of one subcommand; no node is needed."""
+    """Prints the help of ``ctl`` or of one subcommand, without a node."""
     parent = context.parent
     assert parent is not None
     name = parameters["command"]
@@ -326,7 +326,7 @@ def _run_help(
 
 
 def wait_for_trace(state_dir: Path, command: Object, wait_s: float) -> Object:
-    """Trace a message; the report once all members have confirmed, or after `wait_s`.
+    """Traces a message. Returns the report once all members have confirmed, or after `wait_s`.
 
     Raises:
         NodeUnreachable: no node answers.
@@ -345,7 +345,7 @@ def wait_for_trace(state_dir: Path, command: Object, wait_s: float) -> Object:
 
 
 def format_trace(report: Object, names: dict[str, str]) -> Iterable[str]:
-    """A trace for people. `names` of members by peer ID."""
+    """Returns a trace as text lines. `names`: of members by peer ID."""
     cell = partial(_format_cell, "")
     sample = f", a sample of {cell(report['known'])}" if report["sample"] else ""
     yield f"{cell(report['reached'])} of {cell(report['expected'])} members have it{sample}"
@@ -385,7 +385,7 @@ _EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
     "trace": (_WAIT_OPTION,),
     "subscribe": (_COUNT_OPTION,),
 }
-# What only a caller of `ctl` needs to know, after the help of the registry.
+# Help that only `ctl` shows, after that of the registry.
 _NOTES: Final = {
     "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
     "subscribe": "Begins with recent ones, then prints each as it arrives. * is one part of a topic, > all "

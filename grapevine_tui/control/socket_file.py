@@ -1,4 +1,4 @@
-"""The control socket as a file: its name, a path short enough to bind, and who serves it."""
+"""The control socket as a file: its name, a path short enough to bind, and the process that serves it."""
 
 from __future__ import annotations
 

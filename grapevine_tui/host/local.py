@@ -45,11 +45,9 @@ MIN_PREFIX_DIGITS: Final = 4  # hex digits of an ID prefix that is accepted as a
 MAX_IDS_IN_ERROR: Final = 4  # members of one name that an error lists
 MAX_PEER_COUNTS: Final = 256  # broadcasts whose peer count is kept until it is read
 PEER_COUNT_TIMEOUT_S: Final = (
-    2.0  # the node tells within a second where all peers are slow, else at once
+    2.0  # if all peers are slow, the node reports the count within a second
 )
-DIGEST_DELAY_S: Final = (
-    2.5  # digests leave out messages newer than 2 s, which broadcast still delivers
-)
+DIGEST_DELAY_S: Final = 2.5  # digests omit messages newer than 2 s, which broadcast still delivers
 
 Listener = Callable[[Event, Changes], None]
 

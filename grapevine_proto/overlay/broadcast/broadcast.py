@@ -313,7 +313,7 @@ class Broadcast:
         now: float,
     ) -> list[Effect]:
         """Deliver new payloads of `copy`, unless its attributes, `known`, say that they are not for this
-        node, or for nobody any more."""
+        node, or have expired."""
         if known is not PLAIN:
             if known.unsupported:
                 return self._report_unsupported(copy.rumor, known.unsupported, payloads)

@@ -152,7 +152,7 @@ class LocalRecord:
         """Whether this node is the later of the two.
 
         It is if the other node outranked exactly our record, which it must have seen then; or if we
-        never had a link and were told at the first. A node that just started on a copy of our state
+        never had a link and learned of it at the first. A node that just started on a copy of our state
         takes its epoch from the clock, so neither applies to it.
         """
         if record.epoch == self.record.epoch:

@@ -334,9 +334,9 @@ class Membership:
         """
         peer = self._peers.get(peer_id)
         if peer is not None and peer.state is not PeerState.DISCONNECTED:
-            raise UnknownPeer(f"{peer.state.value}: only who is gone can be forgotten")
+            raise UnknownPeer(f"it is {peer.state.value}; only a peer that is down can be removed")
         if peer is None and self.members.get(peer_id) is None:
-            raise UnknownPeer("nobody by that id is known here")
+            raise UnknownPeer(f"no member {peer_id.short}… is known")
         self._peers.remove(peer_id)
         if self.members.get(peer_id) is not None:
             self.members.remove(peer_id)

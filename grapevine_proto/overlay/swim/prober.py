@@ -5,7 +5,7 @@ Invariants:
 
 - A peer that sends its heartbeats on time is never pinged. One whose heartbeat is overdue is pinged
   at that moment, unless other packets are arriving.
-- If nobody answers, helpers included, this node suspects its own connectivity.
+- If no member answers, helpers included, this node suspects its own connectivity.
 - A peer that others reach is not suspected because our own path is broken, unless
   `MAJORITY_ACCUSERS` signed accusations outweigh the unsigned reports.
 

@@ -101,7 +101,7 @@ class UpdateGossiper:
             map(self._update_for, itertools.chain(self._final_queries.values(), queued))
         )
         if not self._peers.linked:
-            self._final_queries.clear()  # nobody could answer; updates wait
+            self._final_queries.clear()  # no peer could answer; updates wait
         if not updates or not self._peers.linked:
             return []
         subjects = [update.record.peer_id for update in updates]

@@ -4,7 +4,7 @@
 The active view is the set of links, the passive view is the member table. A lost link is replaced
 from the passive view. A node short of links asks for room; a full node then evicts another link and
 refers the evicted peer to the newcomer, so that those two may link instead. A newcomer is thus
-inserted into existing links, no node ends with fewer links, and nobody has to search for room.
+inserted into existing links, no node ends with fewer links, and none has to search for room.
 
 Invariants:
 

@@ -5,7 +5,7 @@ Invariants:
 
 - The origin and every member compute the same sample from the message ID and the signed share, so
   no list is sent and both ends agree on whose receipt is missing.
-- Each message has another sample, and nobody can choose an identity that is in every one.
+- Each message has another sample, and no identity can be chosen so that it is in every one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TraceSample:
 
 
 def sample_share(members: int) -> int:
-    """The share to sample in a cluster of `members`, out of `TRACE_ALL`; never 0, which would be
-    nobody.
+    """The share to sample in a cluster of `members`, out of `TRACE_ALL`; never 0, which would
+    select no member.
     """
     return TRACE_ALL if members <= SAMPLE_TARGET else max(TRACE_ALL * SAMPLE_TARGET // members, 1)

@@ -147,13 +147,13 @@ async def test_f_forgets_a_dead_peer_and_reports_it() -> None:
 async def test_a_connected_peer_is_not_forgotten_and_the_reason_is_shown() -> None:
     class Linked(FakeHost):
         async def forget(self, peer_id: PeerId) -> None:
-            raise UnknownPeer("connected: only who is gone can be forgotten")
+            raise UnknownPeer("it is connected; only a peer that is down can be removed")
 
     host = Linked()
     host.peers = [a_peer(1, "bob[/nope]")]
     async with staged(host) as stage:
         await stage.press("escape", "1", "F", "y")
-        assert "bob[/nope]: connected: only who is gone can be forgotten" in stage.text
+        assert "bob[/nope]: it is connected; only" in stage.text
 
 
 async def test_d_dials_again_and_y_copies_address_and_id() -> None:
