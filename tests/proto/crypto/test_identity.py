@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.crypto.identity import LARGE_PART_BYTES, Identity, digest, verify
+from grapevine_proto.crypto.identity import (
+    KEY_BYTES,
+    LARGE_PART_BYTES,
+    MAC_BYTES,
+    SEED_BYTES,
+    SIGNATURE_BYTES,
+    Identity,
+    digest,
+    verify,
+)
 
 SEED = bytes(range(32))
 
@@ -54,3 +63,22 @@ def test_a_secret_is_never_printed_or_pickled() -> None:
         assert SEED.hex()[:16] not in shown
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(identity)
+
+
+def test_an_integer_is_hashed_as_eight_bytes() -> None:
+    assert digest(b"d", 258) == digest(b"d", bytes.fromhex("0000000000000102"))
+    assert digest(b"d", "ö") == digest(b"d", "ö".encode())
+
+
+def test_keys_and_signatures_have_the_sizes_of_their_algorithms() -> None:
+    assert (SEED_BYTES, KEY_BYTES, SIGNATURE_BYTES, MAC_BYTES) == (32, 32, 64, 16)
+    assert len(Identity(SEED).sign(b"d", b"x")) == 64
+    assert len(digest(b"d", b"x")) == 32
+    assert len(digest(b"d", b"x", size=16)) == 16
+
+
+@pytest.mark.parametrize("size", [0, 63, 65])
+def test_a_signature_of_another_size_is_none(size: int) -> None:
+    signature = Identity(SEED).sign(b"d", b"x") + b"."
+    assert not verify(Identity(SEED).peer_id, signature[:size], b"d", b"x")
+    assert verify(Identity(SEED).peer_id, signature[:64], b"d", b"x")

@@ -1,0 +1,271 @@
+"""Limits of messages: the greatest value of each field is decoded and the next one is malformed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import pytest
+
+from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.ids import Address, PeerId, Stream, StreamRange
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import (
+    Close,
+    CloseReason,
+    IHave,
+    Kind,
+    Receipts,
+    Records,
+    Rumors,
+)
+from grapevine_proto.wire.signed import PeerRecord, TraceReceipt
+from tests.proto.overlay.builders import copy, peer_id
+
+COUNT, EPOCH, SEQUENCE = 2**32 - 1, 2**48 - 1, 2**53
+ID, SUM, SIGNATURE = bytes(32), bytes(16), bytes(64)
+SMALL = PeerRecord(PeerId(ID), 1, 0, (), "", "", 1, 1, False, SIGNATURE)
+
+
+def reason(kind: Kind, *fields: Any) -> DropReason | None:
+    """Why a message is dropped; None if it is decoded."""
+    try:
+        codec.decode_message(bytes((kind,)) + msgpack.packb(fields))
+    except Dropped as dropped:
+        return dropped.reason
+    return None
+
+
+GREATEST: list[tuple[Kind, list[Any], dict[int, int]]] = [
+    (Kind.HEARTBEAT, [0, 0, 0, 0, 0, SUM, []], {0: COUNT, 1: COUNT, 2: COUNT, 3: 1000, 4: COUNT}),
+    (Kind.DIGEST, [0, 0, SUM], {0: COUNT, 1: COUNT}),
+    (Kind.IN_SYNC, [0], {0: COUNT}),
+    (Kind.VECTOR, [0, True, 0, 256, []], {0: COUNT, 2: 255}),
+    (Kind.DIRECT_MESSAGE, [1, b""], {0: SEQUENCE}),
+    (Kind.IWANT, [0, []], {0: COUNT}),
+    (Kind.REPAIR, [0, True, True, []], {0: COUNT}),
+    (Kind.PING, [0, []], {0: COUNT}),
+    (Kind.PING_REQ, [0, ID], {0: COUNT}),
+    (Kind.PING_ACK, [0, True], {0: COUNT}),
+    (Kind.MEMBER_DIGEST, [0, 0, b"", True], {0: COUNT, 1: COUNT}),
+    (Kind.RECEIPTS, [0, ID, 0, 1, []], {0: COUNT, 2: EPOCH, 3: SEQUENCE}),
+    (Kind.RECEIPT_ACK, [0], {0: COUNT}),
+    (Kind.ANNOUNCE, [[ID, 0, 1, 1], 1], {1: COUNT}),
+    (Kind.PAUSE, [0], {0: COUNT}),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "index", "greatest"),
+    [
+        (kind, fields, index, most)
+        for kind, fields, limits in GREATEST
+        for index, most in limits.items()
+    ],
+)
+def test_the_greatest_number_is_decoded_and_the_next_is_malformed(
+    kind: Kind, fields: list[Any], index: int, greatest: int
+) -> None:
+    def with_value(value: Any) -> list[Any]:
+        return [*fields[:index], value, *fields[index + 1 :]]
+
+    assert reason(kind, *with_value(greatest)) is None
+    assert reason(kind, *with_value(greatest + 1)) is DropReason.MALFORMED
+    assert reason(kind, *with_value(-1)) is DropReason.MALFORMED
+    assert reason(kind, *with_value(True)) is DropReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Kind.DIRECT_MESSAGE, [0, b""]),
+        (Kind.RECEIPTS, [0, ID, 0, 0, []]),
+        (Kind.ANNOUNCE, [[ID, 0, 0, 1], 1]),
+        (Kind.ANNOUNCE, [[ID, 0, 2, 1], 1]),
+        (Kind.ANNOUNCE, [[ID, 0, 1, 1], 0]),
+        (Kind.IWANT, [0, [[ID, 0, 0, 1]]]),
+        (Kind.IWANT, [0, [[ID, 0, 2, 1]]]),
+        (Kind.IHAVE, [[[ID, 0, [0, 1]]]]),
+        (Kind.IHAVE, [[[ID, 0, [2, 1]]]]),
+        (Kind.IHAVE, [[[ID, 0, [1, 2, 3]]]]),
+        (Kind.VECTOR, [0, True, 0, 0, []]),
+        (Kind.VECTOR, [0, True, 1, 1, []]),
+        (Kind.VECTOR, [0, True, 0, 257, []]),
+        (Kind.VECTOR, [0, 1, 0, 1, []]),
+        (Kind.DIGEST, [0, 0, bytes(15)]),
+        (Kind.HEARTBEAT, [0, 0, 0, 0, 0, bytes(17), []]),
+    ],
+)
+def test_sequences_begin_at_one_and_ranges_and_pages_are_not_empty(
+    kind: Kind, fields: list[Any]
+) -> None:
+    assert reason(kind, *fields) is DropReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Kind.ANNOUNCE, [[ID, EPOCH, 1, 1], 1]),
+        (Kind.ANNOUNCE, [[ID, 0, SEQUENCE, SEQUENCE], 1]),
+        (Kind.IWANT, [0, [[ID, EPOCH, 1, 1], [ID, 0, SEQUENCE, SEQUENCE]]]),
+        (Kind.IHAVE, [[[ID, EPOCH, [1, 1, SEQUENCE, SEQUENCE]]]]),
+        (Kind.VECTOR, [0, False, 0, 1, [[ID, EPOCH, 0, SEQUENCE], [ID, 0, 5, 1]]]),
+        (Kind.VECTOR, [0, False, 255, 256, []]),
+    ],
+)
+def test_ranges_at_their_limits_are_decoded(kind: Kind, fields: list[Any]) -> None:
+    assert reason(kind, *fields) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Kind.ANNOUNCE, [[ID, EPOCH + 1, 1, 1], 1]),
+        (Kind.ANNOUNCE, [[ID, 0, 1, SEQUENCE + 1], 1]),
+        (Kind.IHAVE, [[[ID, EPOCH + 1, [1, 1]]]]),
+        (Kind.IHAVE, [[[ID, 0, [1, SEQUENCE + 1]]]]),
+        (Kind.IHAVE, [[[bytes(31), 0, [1, 1]]]]),
+    ],
+)
+def test_ranges_beyond_their_limits_are_malformed(kind: Kind, fields: list[Any]) -> None:
+    assert reason(kind, *fields) is DropReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "most"),
+    [
+        (Kind.IWANT, lambda n: [0, [[ID, 0, 1, 1]] * n], 64),
+        (Kind.VECTOR, lambda n: [0, True, 0, 1, [[ID, 0, 1, 1]] * n], 64),
+        (Kind.IHAVE, lambda n: [[[ID, 0, [1, 1]]] * n], 64),
+        (Kind.IHAVE, lambda n: [[[ID, 0, [1, 1] * n]]], 64),
+        (Kind.IHAVE, lambda n: [[[ID, 0, [1, 1] * 32], [ID, 1, [1, 1] * (n - 32)]]], 64),
+        (Kind.OFFER, lambda n: [[[ID, 0, [1, 1]]] * n], 64),
+        (Kind.MEMBER_DIGEST, lambda n: [0, 0, bytes(4 * n), False], 256),
+        (Kind.RECEIPTS, lambda n: [0, ID, 0, 1, [[ID, 0, 0, 0, b""]] * n], 16),
+        (Kind.RUMORS, lambda n: [[[ID, 0, 1, [0], b"", SIGNATURE, 0, 0]] * n], 64),
+        (Kind.REPAIR, lambda n: [0, True, False, [[ID, 0, 1, [0], b"", SIGNATURE, 0, 0]] * n], 64),
+        (Kind.RUMORS, lambda n: [[[ID, 0, 1, [0] * n, b"", SIGNATURE, 0, 0]]], 512),
+        (Kind.RECORDS, lambda n: [[codec.encode_record(SMALL)] * n], 16),
+        (Kind.PING, lambda n: [0, [[codec.encode_record(SMALL), []]] * n], 4),
+        (Kind.PING, lambda n: [0, [[codec.encode_record(SMALL), [[ID, SIGNATURE]] * n]]], 3),
+    ],
+)
+def test_a_list_has_at_most_its_limit_of_items(kind: Kind, make: Any, most: int) -> None:
+    assert reason(kind, *make(most)) is None
+    assert reason(kind, *make(most + 1)) is DropReason.MALFORMED
+
+
+def record_with(**changes: Any) -> DropReason | None:
+    return reason(Kind.RECORDS, [codec.encode_record(replace(SMALL, **changes))])
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "beyond"),
+    [
+        ("epoch", EPOCH, EPOCH + 1),
+        ("incarnation", COUNT, COUNT + 1),
+        ("rate_capacity", COUNT, COUNT + 1),
+        ("rate_refill", COUNT, COUNT + 1),
+        ("zone", "z" * 64, "z" * 65),
+        ("name", "ö" * 32, "ö" * 32 + "n"),
+        ("addresses", (Address("::1", 65_535),) * 4, (Address("::1", 1),) * 5),
+        ("addresses", (), (Address("::1", 65_536),)),
+        ("left", True, 1),
+    ],
+)
+def test_a_record_at_its_limits_is_decoded_and_beyond_them_malformed(
+    name: str, most: Any, beyond: Any
+) -> None:
+    assert record_with(**{name: most}) is None
+    assert record_with(**{name: beyond}) is DropReason.MALFORMED
+
+
+def test_a_message_with_records_has_at_most_2048_bytes() -> None:
+    def message(total_bytes: int) -> bytes:
+        records = [replace(SMALL, name="n" * 40)] * 12
+        for size in range(128):
+            padded = replace(SMALL, name="n" * min(size, 64), zone="z" * max(size - 64, 0))
+            plaintext = codec.encode_message(Records((*records, padded)))
+            if len(plaintext) == total_bytes:
+                return plaintext
+        raise AssertionError(total_bytes)
+
+    assert codec.decode_message(message(2048))
+    with pytest.raises(Dropped, match="malformed"):
+        codec.decode_message(message(2049))
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "beyond"),
+    [
+        ("epoch", EPOCH, EPOCH + 1),
+        ("first", SEQUENCE - 512, SEQUENCE - 511),
+        ("hops", 255, 256),
+        ("age_ms", COUNT, COUNT + 1),
+        ("lengths", [0, 0], [1, -1]),
+    ],
+)
+def test_a_rumor_at_its_limits_is_decoded_and_beyond_them_malformed(
+    name: str, most: Any, beyond: Any
+) -> None:
+    fields = {"origin": ID, "epoch": 0, "first": 1, "lengths": [0], "body": b"", "signature": SIGNATURE,
+              "hops": 0, "age_ms": 0}  # fmt: skip
+    assert reason(Kind.RUMORS, [list((fields | {name: most}).values())]) is None
+    rejected = reason(Kind.RUMORS, [list((fields | {name: beyond}).values())])
+    assert rejected is DropReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("receipt", "expected"),
+    [
+        ([ID, 255, COUNT, 255, SIGNATURE], None),
+        ([ID, 0, 0, 0, b""], None),
+        ([ID, 256, 0, 0, b""], DropReason.MALFORMED),
+        ([ID, 0, COUNT + 1, 0, b""], DropReason.MALFORMED),
+        ([ID, 0, 0, 256, b""], DropReason.MALFORMED),
+        ([ID, 0, 0, 0, bytes(63)], DropReason.MALFORMED),
+        ([bytes(31), 0, 0, 0, b""], DropReason.MALFORMED),
+    ],
+)
+def test_a_receipt_at_its_limits_is_decoded(
+    receipt: list[Any], expected: DropReason | None
+) -> None:
+    assert reason(Kind.RECEIPTS, 0, ID, 0, 1, [receipt]) is expected
+
+
+def test_claims_beyond_what_the_wire_carries_are_encoded_as_the_greatest() -> None:
+    message = codec.decode_message(
+        codec.encode_message(Rumors((replace(copy(1, 1), hops=256, age_ms=COUNT + 1),)))
+    )
+    assert isinstance(message, Rumors)
+    assert (message.copies[0].hops, message.copies[0].age_ms) == (255, COUNT)
+    receipts = Receipts(
+        1, copy(1, 1).rumor.payloads()[0][0], (TraceReceipt(peer_id(1), 1, 1, 256),)
+    )
+    decoded = codec.decode_message(codec.encode_message(receipts))
+    assert isinstance(decoded, Receipts)
+    assert decoded.receipts[0].relays == 255
+
+
+def test_a_message_without_a_kind_or_of_an_unknown_one_is_no_protocol_violation() -> None:
+    for plaintext in (b"", b"\xfe\x90"):
+        with pytest.raises(Dropped) as dropped:
+            codec.decode_message(plaintext)
+        assert dropped.value.reason is DropReason.UNKNOWN_KIND
+
+
+def test_each_reason_to_close_is_decoded_and_another_is_malformed() -> None:
+    for each in CloseReason:
+        assert codec.decode_message(codec.encode_message(Close(each))) == Close(each)
+    assert reason(Kind.CLOSE, 6, []) is DropReason.MALFORMED
+    assert reason(Kind.CLOSE, 256, []) is DropReason.MALFORMED
+
+
+def test_ranges_of_one_stream_are_sent_under_one_head() -> None:
+    one, two = Stream(PeerId(ID), 1), Stream(PeerId(ID), 2)
+    ranges = (StreamRange(one, 1, 2), StreamRange(one, 5, 5), StreamRange(two, 7, 9))
+    message = IHave(ranges)
+    plaintext = codec.encode_message(message)
+    assert msgpack.unpackb(plaintext[1:]) == [[[ID, 1, [1, 2, 5, 5]], [ID, 2, [7, 9]]]]
+    assert codec.decode_message(plaintext) == message

@@ -1,0 +1,59 @@
+"""Numbers on the wire: another implementation relies on each of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto.wire.messages import (
+    DIRECT_MAIL_HOPS,
+    ID_PREFIX_BYTES,
+    LINK_FRAME_KINDS,
+    REPAIR_DATAGRAMS_LIMIT,
+    CloseReason,
+    Kind,
+    MemberDigest,
+    MemberUpdate,
+)
+from grapevine_proto.wire.signed import Accusation
+from tests.proto.overlay.builders import peer_id, record
+
+KINDS = {
+    "CONFIRM": 0, "CLOSE": 1, "HEARTBEAT": 2, "RECORDS": 3, "RUMORS": 4, "DIRECT_MESSAGE": 5,
+    "DIGEST": 6, "IN_SYNC": 7, "VECTOR": 8, "IWANT": 9, "REPAIR": 10, "IHAVE": 11, "FRAGMENT": 12,
+    "REPAIR_FRAGMENT": 13, "RETRANSMIT": 14, "ACK": 15, "MTU_PROBE": 16, "PATH_CHALLENGE": 17,
+    "PATH_RESPONSE": 18, "OPEN_TRANSIENT": 19, "SUBSCRIBE": 20, "GRAFT": 21, "PRUNE": 22,
+    "OFFER": 23, "ANNOUNCE": 24, "PING": 25, "PING_REQ": 26, "PING_ACK": 27, "MEMBER_UPDATES": 28,
+    "MEMBER_DIGEST": 29, "NEIGHBOR_REQUEST": 30, "SWAP_REQUEST": 31, "RECEIPTS": 35,
+    "RECEIPT_ACK": 36, "PAUSE": 58,
+}  # fmt: skip
+REASONS = {
+    "LEAVING": 0,
+    "FULL": 1,
+    "MISCONDUCT": 2,
+    "KEY_REMOVED": 3,
+    "REDUNDANT": 4,
+    "SUPERSEDED": 5,
+}
+
+
+def test_kinds_and_reasons_have_their_documented_numbers() -> None:
+    assert {kind.name: kind.value for kind in Kind} == KINDS
+    assert {reason.name: reason.value for reason in CloseReason} == REASONS
+    assert (DIRECT_MAIL_HOPS, REPAIR_DATAGRAMS_LIMIT, ID_PREFIX_BYTES) == (255, 32, 4)
+
+
+def test_frames_of_links_are_the_kinds_from_fragment_to_path_response() -> None:
+    assert set(map(int, LINK_FRAME_KINDS)) == set(range(12, 19))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_an_accusation_adds_102_bytes_to_an_update(count: int) -> None:
+    accusations = (Accusation(peer_id(2), bytes(64)),) * count
+    assert MemberUpdate(record(1), accusations).size_bytes == record(1).size_bytes + 2 + 102 * count
+
+
+def test_a_member_digest_lists_prefixes_as_numbers() -> None:
+    digest = MemberDigest(0, 9, bytes.fromhex("0000000100000100ffffffff"))
+    assert digest.to_prefixes() == [1, 256, 2**32 - 1]
+    assert MemberDigest(0, 9, b"").to_prefixes() == []
+    assert not digest.is_reply

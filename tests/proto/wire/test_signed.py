@@ -1,0 +1,157 @@
+"""Signed values: what a signature covers, and the sizes they count as."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
+from grapevine_proto.wire.attributes import PLAIN, TRACE_ALL, rumor_attributes
+from grapevine_proto.wire.signed import (
+    MAX_PAYLOADS_PER_MESSAGE,
+    PUSH_LIMIT_BYTES,
+    Accusation,
+    PeerRecord,
+    Rumor,
+    TraceReceipt,
+    counted_payload_bytes,
+    is_pulled,
+)
+from tests.proto.overlay.builders import EPOCH, identity, peer_id, record
+
+ATTRIBUTES = rumor_attributes(trace_share=300)
+RUMOR = Rumor.signed(identity(1), "default", EPOCH, 5, (b"ab", b"", b"cde"))
+MESSAGE = MessageId(peer_id(1), EPOCH, 7)
+RECEIPT = TraceReceipt(peer_id(2), 3, 250).signed(identity(2), "default", MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("length", "counted"),
+    [(0, 16), (14, 16), (15, 16), (16, 17), (127, 128), (128, 130), (255, 257), (256, 259),
+     (65_535, 65_538), (65_536, 65_541)],
+)  # fmt: skip
+def test_a_payload_counts_with_its_length_field_and_at_least_sixteen_bytes(
+    length: int, counted: int
+) -> None:
+    assert counted_payload_bytes(length) == counted
+
+
+def test_a_payload_above_eight_kibibytes_is_pulled() -> None:
+    assert (is_pulled(8192), is_pulled(8193), PUSH_LIMIT_BYTES) == (False, True, 8192)
+    assert MAX_PAYLOADS_PER_MESSAGE == 512
+    assert TRACE_ALL == 65_535
+
+
+def test_the_size_of_a_record_grows_with_its_texts_addresses_and_attributes() -> None:
+    bare = PeerRecord(peer_id(1), 1, 0, (), "", "", 90, 45, False, bytes(64))
+    assert bare.size_bytes == 134
+    assert replace(bare, zone="eu", name="ö").size_bytes == 138
+    both = (Address("10.0.0.1", 1), Address("::1", 1))
+    assert replace(bare, addresses=both).size_bytes == 134 + 6 + 8 + 6 + 3
+    assert replace(bare, attributes=b"abcd").size_bytes == 134 + 3 + 4
+
+
+def test_the_size_of_a_rumor_is_that_of_its_payloads_and_its_fields() -> None:
+    assert RUMOR.size_bytes == 150 + 3 * 16
+    attributed = replace(RUMOR, attributes=ATTRIBUTES)
+    assert attributed.size_bytes == RUMOR.size_bytes + 3 + len(ATTRIBUTES)
+
+
+def test_a_rumor_names_each_of_its_payloads() -> None:
+    stream = Stream(peer_id(1), EPOCH)
+    assert (RUMOR.stream, RUMOR.last) == (stream, 7)
+    assert RUMOR.ids == StreamRange(stream, 5, 7)
+    assert RUMOR.payloads() == [
+        (MessageId(peer_id(1), EPOCH, 5), b"ab"),
+        (MessageId(peer_id(1), EPOCH, 6), b""),
+        (MessageId(peer_id(1), EPOCH, 7), b"cde"),
+    ]
+
+
+def test_a_rumor_without_attributes_has_none_and_others_are_read() -> None:
+    assert RUMOR.known_attributes is PLAIN
+    assert replace(RUMOR, attributes=ATTRIBUTES).known_attributes.trace_share == 300
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"origin": peer_id(2)},
+        {"epoch": EPOCH + 1},
+        {"first": 6},
+        {"lengths": (3, 0, 2)},
+        {"body": b"abcdf"},
+        {"attributes": ATTRIBUTES},
+        {"signature": bytes(64)},
+    ],
+    ids=str,
+)
+def test_a_signature_covers_all_of_a_rumor_and_its_cluster(changes: dict[str, Any]) -> None:
+    assert RUMOR.is_authentic("default")
+    assert not RUMOR.is_authentic("other")
+    assert not replace(RUMOR, **changes).is_authentic("default")
+
+
+def test_attributes_are_signed_with_the_rumor() -> None:
+    signed = Rumor.signed(identity(1), "default", EPOCH, 5, (b"ab",), attributes=ATTRIBUTES)
+    assert signed.is_authentic("default")
+    assert not replace(signed, attributes=b"").is_authentic("default")
+    assert not replace(signed, attributes=rumor_attributes(trace_share=301)).is_authentic("default")
+    assert not replace(signed, body=b"ac").is_authentic("default")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"peer_id": peer_id(2)},
+        {"epoch": EPOCH + 1},
+        {"incarnation": 1},
+        {"addresses": ()},
+        {"zone": "eu"},
+        {"name": "another"},
+        {"rate_capacity": 91},
+        {"rate_refill": 46},
+        {"left": True},
+        {"attributes": b"\x92\x01\x01"},
+    ],
+    ids=str,
+)
+def test_a_signature_covers_all_of_a_record_and_its_cluster(changes: dict[str, Any]) -> None:
+    assert record(1).is_authentic("default")
+    assert not record(1).is_authentic("other")
+    assert not replace(record(1), **changes).is_authentic("default")
+
+
+def test_attributes_are_signed_with_the_record() -> None:
+    signed = replace(record(1), attributes=b"\x92\x01\x01").signed(identity(1), "default")
+    assert signed.is_authentic("default")
+    assert not replace(signed, attributes=b"").is_authentic("default")
+
+
+def test_a_record_is_newer_by_epoch_then_by_incarnation() -> None:
+    older, newer = record(1, incarnation=9), record(1, epoch=EPOCH + 1)
+    assert older.version == (EPOCH, 9)
+    assert older.version < newer.version
+
+
+def test_an_accusation_is_of_one_run_of_one_member_by_one_accuser() -> None:
+    signed = Accusation.signed(identity(1), "default", record(2))
+    assert (signed.accuser, signed.is_authentic("default", record(2))) == (peer_id(1), True)
+    assert not signed.is_authentic("other", record(2))
+    assert not signed.is_authentic("default", record(3))
+    assert not signed.is_authentic("default", record(2, incarnation=1))
+    assert not replace(signed, accuser=peer_id(3)).is_authentic("default", record(2))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"member": peer_id(3)}, {"hops": 4}, {"delay_ms": 251}], ids=str
+)
+def test_a_receipt_is_signed_but_for_the_relays_that_carried_it(changes: dict[str, Any]) -> None:
+    assert RECEIPT.is_authentic("default", MESSAGE)
+    assert replace(RECEIPT, relays=9).is_authentic("default", MESSAGE)
+    assert not RECEIPT.is_authentic("other", MESSAGE)
+    assert not RECEIPT.is_authentic("default", MESSAGE._replace(sequence=8))
+    assert not replace(RECEIPT, **changes).is_authentic("default", MESSAGE)
+    assert (RECEIPT.relays, TraceReceipt(peer_id(2), 3, 250).signature) == (0, b"")
