@@ -4,10 +4,15 @@ detected.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from grapevine_proto.errors import DropReason
-from grapevine_proto.events import Via
+from grapevine_proto.events import Message, MessagesUnsupported, Via
+from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast.broadcast import (
     DOUBTFUL_HOPS,
     DOUBTFUL_LIMIT,
@@ -15,14 +20,18 @@ from grapevine_proto.overlay.broadcast.broadcast import (
     UNCLAIMED_LIMIT,
     Broadcast,
 )
-from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Send
+from grapevine_proto.overlay.broadcast.epidemic import Epidemic
+from grapevine_proto.overlay.broadcast.large_messages import PULL_WINDOW_BYTES
+from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Emit, Send
 from grapevine_proto.overlay.store.message_cache import rumor_key
-from grapevine_proto.overlay.store.message_store import MessageStore
+from grapevine_proto.overlay.store.message_store import STORE_TICK_S, MessageStore
 from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
 from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
-from grapevine_proto.wire.messages import DIRECT_MAIL_HOPS, IWant, RumorCopy, Rumors
+from grapevine_proto.topics import TopicPatterns
+from grapevine_proto.wire.attributes import encode_attributes, rumor_attributes
+from grapevine_proto.wire.messages import DIRECT_MAIL_HOPS, Announce, IWant, RumorCopy, Rumors
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import NodeTables, peer_id, rumor
+from tests.proto.overlay.builders import EPOCH, NodeTables, identity, peer_id, rumor
 
 ORIGIN = 90
 
@@ -30,12 +39,12 @@ ORIGIN = 90
 class Node:
     """A node that is linked to peers 1 to 5 and receives rumors of `ORIGIN` from them."""
 
-    def __init__(self, strategy: str = "flood") -> None:
-        tables = NodeTables(1, 2, 3, 4, 5, strategy=strategy)
+    def __init__(self, linked: tuple[int, ...] = (1, 2, 3, 4, 5), **changes: Any) -> None:
+        self.tables = tables = NodeTables(*linked, **{"strategy": "flood"} | changes)
         self.store = MessageStore(tables.context, (), 0.0)
         reverse_paths = ReversePaths(tables.context)
         self.broadcast = Broadcast(tables.context, self.store, reverse_paths, 0.0)
-        for number in (3, 4, 5):
+        for number in linked[2:]:
             self.broadcast._strategy._subscribers[peer_id(number)] = None  # type: ignore[attr-defined]
 
     def receive(
@@ -159,3 +168,417 @@ def test_unrequested_own_rumors_are_tracked_up_to_the_limit() -> None:
     ids = Rumor(peer_id(0), 1, 5, (0,), b"", bytes(64)).ids
     node.broadcast.on_requested(IWant(1, (ids, ids)))
     assert len(node.broadcast._unclaimed) == UNCLAIMED_LIMIT - 1
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def own(first: int, size: int = 10, attributes: bytes = b"") -> Rumor:
+    """A rumor of the node itself."""
+    return Rumor.signed(identity(0), "default", EPOCH, first, (bytes(size),), attributes=attributes)
+
+
+def copies_sent(effects: list[Effect]) -> list[RumorCopy]:
+    return [
+        copy
+        for each in effects
+        if isinstance(each, Send) and isinstance(each.message, Rumors)
+        for copy in each.message.copies
+    ]
+
+
+def delivered(effects: list[Effect]) -> list[Message]:
+    return [m for each in effects if isinstance(each, Deliver) for m in each.messages]
+
+
+def announcements(effects: list[Effect]) -> list[tuple[tuple[PeerId, ...], Announce]]:
+    return [
+        (each.peers, each.message)
+        for each in effects
+        if isinstance(each, Send) and isinstance(each.message, Announce)
+    ]
+
+
+def test_nothing_has_been_counted_at_first() -> None:
+    broadcast = Node().broadcast
+    counts = broadcast.conflicts, broadcast.duplicates, broadcast.relayed, broadcast.repaired
+    assert counts == (0, 0, 0, 0)
+    assert (broadcast.unsubscribed, broadcast.expired, broadcast.unsupported) == (0, 0, 0)
+
+
+def test_a_relayed_copy_has_one_hop_more_and_its_age() -> None:
+    node = Node()
+    [copy] = copies_sent(node.receive(rumor(ORIGIN, 1), 1, 0.0, hops=3, age_ms=500))
+    assert (copy.hops, copy.age_ms) == (4, 500)
+    assert node.broadcast.relayed == 3
+    [copy] = copies_sent(node.broadcast.broadcast(own(1), 0.0))
+    assert (copy.hops, copy.age_ms) == (1, 0)
+
+
+def test_transit_ages_a_copy_by_half_of_the_round_trip() -> None:
+    node = Node()
+    node.tables.measure(1, 0.3)
+    effects = node.receive(rumor(ORIGIN, 1), 1, 0.0, age_ms=500)
+    [copy] = copies_sent(effects)
+    assert copy.age_ms == 650
+    assert [message.hops for message in delivered(effects)] == [1]
+
+
+def test_a_claim_of_hops_below_those_of_mail_is_relayed_as_the_greatest() -> None:
+    node = Node()
+    node.receive(rumor(ORIGIN, 1), 1, 0.0, hops=300)
+    cached = node.store.cache.copy(rumor_key(rumor(ORIGIN, 1)), 0.0)
+    assert cached is not None
+    assert cached.hops == DIRECT_MAIL_HOPS - 1
+    assert copies_sent(node.broadcast._push(cached, (peer_id(3),)))[0].hops == 254
+    assert copies_sent(node.broadcast._push(cached, (peer_id(3),), is_mail=True))[0].hops == 255
+    assert node.broadcast._push(cached, ()) == []
+
+
+def test_mail_counts_as_one_hop_if_its_origin_sends_it() -> None:
+    node = Node()
+    [message] = delivered(node.receive(rumor(1, 1), 1, 0.0, hops=DIRECT_MAIL_HOPS))
+    assert message.hops == 1
+    [message] = delivered(node.receive(rumor(2, 1), 1, 0.0, hops=DIRECT_MAIL_HOPS))
+    assert message.hops == 254
+
+
+def test_a_duplicate_is_counted_and_delivered_once() -> None:
+    node = Node()
+    assert len(delivered(node.receive(rumor(ORIGIN, 1), 1, 0.0))) == 1
+    assert delivered(node.receive(rumor(ORIGIN, 1), 2, 0.1)) == []
+    assert node.broadcast.duplicates == 1
+
+
+def test_repaired_payloads_are_counted() -> None:
+    node = Node()
+    node.receive(rumor(ORIGIN, 1, b"a", b"b"), 1, 0.0, via=Via.REPAIR)
+    node.receive(rumor(ORIGIN, 3), 1, 0.0)
+    node.receive(rumor(ORIGIN, 1, b"a", b"b"), 1, 0.0, via=Via.REPAIR)
+    assert node.broadcast.repaired == 2
+
+
+@pytest.mark.parametrize(
+    ("via", "age_ms", "is_forwarded"),
+    [
+        (Via.REPAIR, 9_999, True),
+        (Via.REPAIR, 10_000, False),
+        (Via.EAGER, 10_000, True),
+        (Via.EAGER, 250_000, True),
+    ],
+)
+def test_a_repair_ten_seconds_old_is_not_forwarded(
+    via: Via, age_ms: int, is_forwarded: bool
+) -> None:
+    effects = Node().receive(rumor(ORIGIN, 1), 1, 0.0, age_ms=age_ms, via=via)
+    assert bool(pushes(effects)) is is_forwarded
+    assert len(delivered(effects)) == 1
+
+
+@pytest.mark.parametrize(("age_ms", "is_accepted"), [(299_999, True), (300_000, False)])
+def test_a_rumor_as_old_as_it_is_remembered_is_rejected(age_ms: int, is_accepted: bool) -> None:
+    effects = Node().receive(rumor(ORIGIN, 1), 1, 0.0, age_ms=age_ms)
+    assert bool(delivered(effects)) is is_accepted
+    assert drop_reasons(effects) == ([] if is_accepted else [DropReason.MESSAGE_EXPIRED])
+
+
+def test_a_repeated_repair_does_not_unsubscribe_from_its_sender() -> None:
+    node = Node()
+    told: list[PeerId] = []
+    node.broadcast._strategy.on_duplicate = lambda key, sender, now: told.append(sender) or []  # type: ignore[method-assign, func-returns-value]
+    node.receive(rumor(ORIGIN, 1), 1, 0.0)
+    node.receive(rumor(ORIGIN, 1), 2, 0.0, via=Via.REPAIR)
+    node.receive(rumor(ORIGIN, 1), 3, 0.0)
+    assert told == [peer_id(3)]
+
+
+# --- firsthand rumors ---------------------------------------------------------------------------
+
+
+def firsthand(node: Node, sender: int, epoch: int = EPOCH) -> None:
+    """The session with `sender` is of this epoch, that of its rumors."""
+    peer = node.tables.peers.get(peer_id(sender))
+    assert peer is not None
+    peer.session_epoch = epoch
+
+
+def test_a_firsthand_rumor_is_delivered_and_checked_before_it_is_forwarded() -> None:
+    node = Node()
+    firsthand(node, 1)
+    effects = node.receive(rumor(1, 1), 1, 0.0)
+    assert len(delivered(effects)) == 1
+    assert pushes(effects) == [3]
+    forged = replace(rumor(1, 2), signature=bytes(64))
+    effects = node.receive(forged, 1, 0.0)
+    assert len(delivered(effects)) == 1, "its session proves its origin"
+    assert pushes(effects) == []
+    assert effects[-1] == CountDrop(peer_id(1), DropReason.BAD_SIGNATURE)
+
+
+def test_a_rumor_of_another_epoch_or_origin_than_its_session_is_checked_first() -> None:
+    node = Node()
+    firsthand(node, 1, EPOCH - 1)
+    later = replace(rumor(1, 1), signature=bytes(64))
+    assert drop_reasons(node.receive(later, 1, 0.0)) == [DropReason.BAD_SIGNATURE]
+    of_another = replace(rumor(2, 1), signature=bytes(64))
+    assert drop_reasons(node.receive(of_another, 1, 0.0)) == [DropReason.BAD_SIGNATURE]
+
+
+def test_an_origin_above_its_budget_is_rejected_even_if_its_rumors_are_firsthand() -> None:
+    node = Node()
+    firsthand(node, 1)
+    node.tables.context.verifier.allow_origin = lambda origin, now: False  # type: ignore[method-assign]
+    assert drop_reasons(node.receive(rumor(1, 1), 1, 0.0)) == [DropReason.SIGNATURE_BUDGET]
+
+
+def test_two_good_signatures_of_one_content_are_no_conflict() -> None:
+    node = Node()
+    first = rumor(ORIGIN, 1)
+    node.receive(first, 1, 0.0)
+    resigned = replace(first, attributes=rumor_attributes(trace_share=1))
+    parts = resigned._signed_parts("default")
+    resigned = replace(resigned, signature=identity(ORIGIN).sign(resigned._domain, *parts))
+    assert node.receive(resigned, 2, 0.1) == []
+    assert node.broadcast.conflicts == 0
+
+
+# --- doubtful claims ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("younger_ms", "is_corrected"), [(1_000, False), (1_001, True)])
+def test_a_copy_must_be_a_second_younger_to_correct_a_claim(
+    younger_ms: int, is_corrected: bool
+) -> None:
+    node = Node()
+    node.receive(rumor(ORIGIN, 1), 1, 0.0, age_ms=10_500, via=Via.REPAIR)
+    effects = node.receive(rumor(ORIGIN, 1), 2, 0.0, age_ms=10_500 - younger_ms)
+    assert bool(pushes(effects)) is is_corrected
+
+
+@pytest.mark.parametrize(
+    ("first_hops", "second_hops", "is_corrected"), [(10, 9, True), (10, 10, False), (9, 1, False)]
+)
+def test_a_copy_below_ten_hops_corrects_a_claim_of_ten(
+    first_hops: int, second_hops: int, is_corrected: bool
+) -> None:
+    node = Node()
+    node.receive(rumor(ORIGIN, 1), 1, 0.0, hops=first_hops)
+    effects = node.receive(rumor(ORIGIN, 1), 2, 0.0, hops=second_hops)
+    assert bool(pushes(effects)) is is_corrected
+
+
+def test_a_corrected_rumor_that_is_still_old_is_not_forwarded() -> None:
+    node = Node()
+    node.receive(rumor(ORIGIN, 1), 1, 0.0, age_ms=100_000, via=Via.REPAIR)
+    assert pushes(node.receive(rumor(ORIGIN, 1), 2, 0.0, age_ms=10_000)) == []
+    node = Node()
+    node.receive(rumor(ORIGIN, 1), 1, 0.0, age_ms=100_000, via=Via.REPAIR)
+    assert pushes(node.receive(rumor(ORIGIN, 1), 2, 0.0, age_ms=9_999)) == [3]
+
+
+def test_an_expired_copy_corrects_nothing() -> None:
+    node = Node()
+    node.receive(rumor(ORIGIN, 1), 1, 0.0, hops=200, age_ms=290_000)
+    assert node.receive(rumor(ORIGIN, 1), 2, 100.0, age_ms=300_000) == []
+    assert rumor_key(rumor(ORIGIN, 1)) in node.broadcast._doubtful
+
+
+def test_1024_doubtful_claims_and_unclaimed_rumors_are_kept() -> None:
+    node = Node()
+    for first in range(1, 1026):
+        copy = RumorCopy(Rumor(peer_id(ORIGIN), 1, first, (0,), b"", bytes(64)), 200, 500)
+        node.broadcast._note_doubtful(copy, 2.0)
+        node.broadcast._track_unclaimed((peer_id(0), 1, first), 10)
+    assert len(node.broadcast._doubtful) == len(node.broadcast._unclaimed) == 1024
+    assert (peer_id(ORIGIN), 1, 1) not in node.broadcast._doubtful
+    assert (peer_id(0), 1, 1) not in node.broadcast._unclaimed
+    assert set(node.broadcast._doubtful.values()) == {(200, 1.5)}
+
+
+# --- own rumors ---------------------------------------------------------------------------------
+
+
+def test_own_rumors_that_were_pushed_await_no_request_and_announced_ones_do() -> None:
+    node = Node()
+    assert pushes(node.broadcast.broadcast(own(1), 0.0)) == [3]
+    assert not node.broadcast.has_unclaimed
+    effects = node.broadcast.broadcast(own(2, size=20_000), 0.0)
+    assert len(announcements(effects)) >= 1
+    assert node.broadcast.has_unclaimed
+
+
+def test_a_request_claims_the_rumors_that_begin_in_its_ranges() -> None:
+    node = Node()
+    for first in (3, 5, 7):
+        node.broadcast._track_unclaimed((peer_id(0), EPOCH, first), 10)
+    stream = Stream(peer_id(0), EPOCH)
+    node.broadcast.on_requested(IWant(1, (StreamRange(stream, 4, 6),)))
+    assert [key[2] for key in node.broadcast._unclaimed] == [3, 7]
+    other = Stream(peer_id(0), EPOCH + 1)
+    node.broadcast.on_requested(IWant(1, (StreamRange(other, 1, 9),)))
+    assert len(node.broadcast._unclaimed) == 2
+    node.broadcast.on_requested(IWant(1, (StreamRange(stream, 3, 3), StreamRange(stream, 7, 9))))
+    assert not node.broadcast.has_unclaimed
+
+
+def test_another_large_rumor_waits_until_both_fit_what_peers_request_at_a_time() -> None:
+    node = Node()
+    assert node.broadcast.can_announce(10 * PULL_WINDOW_BYTES), "the first one always"
+    node.broadcast._track_unclaimed((peer_id(0), EPOCH, 1), 100)
+    assert node.broadcast.can_announce(PULL_WINDOW_BYTES - 100)
+    assert not node.broadcast.can_announce(PULL_WINDOW_BYTES - 99)
+
+
+def test_the_first_link_gets_what_was_published_without_any() -> None:
+    node = Node(linked=())
+    assert pushes(node.broadcast.broadcast(own(1), 0.0)) == []
+    node.broadcast.broadcast(own(2, size=20_000), 0.0)
+    claimed = [node.broadcast.has_unclaimed]
+    node.tables.link(1)
+    effects = node.broadcast.on_link_up(peer_id(1), 1.0)
+    assert [copy.rumor.first for copy in copies_sent(effects)] == [1]
+    assert announcements(effects) == [
+        ((peer_id(1),), Announce(own(2, 20_000).ids, own(2, 20_000).size_bytes))
+    ]
+    claimed.append(node.broadcast.has_unclaimed)
+    assert claimed == [False, True]
+    node.tables.link(2)
+    later = node.broadcast.on_link_up(peer_id(2), 1.0)
+    assert copies_sent(later) == []
+    assert announcements(later) == []
+
+
+def test_the_last_link_takes_the_claims_of_peers_with_it() -> None:
+    node = Node(linked=(1, 2))
+    node.broadcast._track_unclaimed((peer_id(0), EPOCH, 1), 100)
+    claimed = []
+    for number in (1, 2):
+        node.tables.unlink(number)
+        node.broadcast.on_link_down(peer_id(number), 0.0)
+        claimed.append(node.broadcast.has_unclaimed)
+    assert claimed == [True, False]
+
+
+def test_what_leaves_the_cache_is_awaited_no_longer() -> None:
+    node = Node(linked=())
+    node.broadcast.broadcast(own(1), 0.0)
+    node.broadcast._track_unclaimed((peer_id(0), EPOCH, 1), 100)
+    node.broadcast.advance(299.0)
+    before = node.broadcast.has_unclaimed, len(node.broadcast._awaiting_first_peer)
+    node.broadcast.advance(302.0)
+    after = node.broadcast.has_unclaimed, len(node.broadcast._awaiting_first_peer)
+    assert (before, after) == ((True, 1), (False, 0))
+
+
+# --- large rumors of peers ----------------------------------------------------------------------
+
+
+def test_a_large_rumor_is_announced_to_those_that_lack_it() -> None:
+    node = Node()
+    large = rumor(ORIGIN, 1, bytes(20_000))
+    effects = node.receive(large, 1, 0.0)
+    told = {peer for peers, _ in announcements(effects) for peer in peers}
+    assert told == {peer_id(number) for number in (2, 3, 4, 5)}
+    assert pushes(effects) == []
+    effects = Node().receive(large, 1, 0.0, via=Via.REPAIR, age_ms=10_000)
+    assert announcements(effects) == []
+    assert len(delivered(effects)) == 1
+
+
+def test_a_corrected_large_rumor_is_announced_to_all_but_its_sender() -> None:
+    node = Node()
+    large = rumor(ORIGIN, 1, bytes(20_000))
+    node.receive(large, 1, 0.0, age_ms=20_000, via=Via.REPAIR)
+    effects = node.receive(large, 2, 0.0, age_ms=10)
+    told = {peer for peers, _ in announcements(effects) for peer in peers}
+    assert told == {peer_id(number) for number in (1, 3, 4, 5)}
+
+
+# --- attributes ---------------------------------------------------------------------------------
+
+
+def attributed(first: int, **values: Any) -> Rumor:
+    attributes = rumor_attributes(**values)
+    return Rumor.signed(
+        identity(ORIGIN), "default", EPOCH, first, (b"x", b"y"), attributes=attributes
+    )
+
+
+def test_topics_are_delivered_if_a_pattern_selects_them_and_relayed_anyway() -> None:
+    node = Node(topics=("deploy.*",))
+    effects = node.receive(attributed(1, topic="deploy.web"), 1, 0.0)
+    assert [message.topic for message in delivered(effects)] == ["deploy.web"] * 2
+    effects = node.receive(attributed(3, topic="alerts.web"), 1, 0.0)
+    assert delivered(effects) == []
+    assert pushes(effects) == [3]
+    assert node.broadcast.unsubscribed == 2
+    node.broadcast.subscribe(["alerts.*"])
+    assert len(delivered(node.receive(attributed(5, topic="alerts.web"), 1, 0.0))) == 2
+    assert len(delivered(node.receive(attributed(7, topic="deploy.web"), 1, 0.0))) == 2
+
+
+@pytest.mark.parametrize(("age_ms", "count"), [(4_999, 2), (5_000, 0)])
+def test_an_expired_message_is_relayed_and_not_delivered(age_ms: int, count: int) -> None:
+    node = Node()
+    effects = node.receive(attributed(1, expires_s=5), 1, 0.0, age_ms=age_ms)
+    assert len(delivered(effects)) == count
+    assert pushes(effects) == [3]
+    assert node.broadcast.expired == 2 - count
+
+
+def test_an_attribute_that_this_version_cannot_read_is_reported_once() -> None:
+    node = Node()
+    unknown = Rumor.signed(
+        identity(ORIGIN), "default", EPOCH, 4, (b"x", b"y"), attributes=encode_attributes({200: 1})
+    )
+    effects = node.receive(unknown, 1, 0.0)
+    assert delivered(effects) == []
+    [event] = [each.event for each in effects if isinstance(each, Emit)]
+    assert event == MessagesUnsupported(peer_id(ORIGIN), EPOCH, 4, 5, 200)
+    assert pushes(effects) == [3]
+    assert node.broadcast.unsupported == 2
+
+
+def test_cached_messages_of_a_topic_are_those_of_others_that_have_not_expired() -> None:
+    node = Node()
+    node.receive(attributed(1, topic="deploy.web"), 1, 0.0)
+    node.receive(attributed(3, topic="deploy.db", expires_s=5), 1, 0.0)
+    node.receive(attributed(5, topic="alerts.web"), 1, 0.0)
+    node.receive(rumor(ORIGIN, 7), 1, 0.0)
+    node.broadcast.broadcast(own(1, attributes=rumor_attributes(topic="deploy.web")), 0.0)
+    patterns = TopicPatterns(("deploy.*",))
+
+    def found(now: float) -> list[tuple[int, str]]:
+        messages = node.broadcast.cached_messages(patterns, now)
+        assert {message.via for message in messages} <= {Via.CACHE}
+        return [(message.id.sequence, message.topic) for message in messages]
+
+    assert found(4.9) == [(1, "deploy.web"), (2, "deploy.web"), (3, "deploy.db"), (4, "deploy.db")]
+    assert found(5.0) == [(1, "deploy.web"), (2, "deploy.web")]
+
+
+# --- settings and time --------------------------------------------------------------------------
+
+
+def test_another_strategy_takes_over_at_run_time() -> None:
+    node = Node()
+    before = node.broadcast._strategy
+    node.tables.reconfigure(fanout=4)
+    node.broadcast.reconfigure(1.0)
+    assert node.broadcast._strategy is before
+    node.tables.reconfigure(strategy="epidemic")
+    node.broadcast.reconfigure(2.0)
+    assert isinstance(node.broadcast._strategy, Epidemic)
+    node.tables.reconfigure(topics=("a.*",))
+    node.broadcast.reconfigure(3.0)
+    assert len(delivered(node.receive(attributed(1, topic="a.b"), 1, 3.0))) == 2
+
+
+def test_an_idle_node_has_nothing_to_do_and_one_with_a_cache_ticks() -> None:
+    node = Node()
+    assert node.broadcast.deadline == math.inf
+    node.receive(rumor(ORIGIN, 1), 1, 0.0, age_ms=20_000, via=Via.REPAIR)
+    node.broadcast.lazy_push.advance(5.0)
+    assert node.broadcast.deadline == STORE_TICK_S
+    node.broadcast.advance(STORE_TICK_S)
+    assert node.broadcast.deadline == 2 * STORE_TICK_S
