@@ -27,6 +27,7 @@ from grapevine_proto.errors import (
 )
 from grapevine_proto.events import (
     AntiEntropyRound,
+    CaughtUp,
     DatagramDropped,
     DialFailed,
     Event,
@@ -39,6 +40,7 @@ from grapevine_proto.events import (
     Message,
     MessageReceived,
     MessageSent,
+    MessagesSkipped,
     MessagesUnsupported,
     NodeStarted,
     NodeStopped,
@@ -56,10 +58,11 @@ from grapevine_proto.events import (
     TraceAnswer,
     TraceUpdated,
     Via,
+    event_to_json,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 from grapevine_proto.node import Node
-from grapevine_proto.runtime.event_hub import EventStream
+from grapevine_proto.runtime.event_queue import EventStream, MessageStream
 from grapevine_proto.version import __version__
 
 __all__ = [
@@ -67,6 +70,7 @@ __all__ = [
     "AntiEntropyConfig",
     "AntiEntropyRound",
     "BindError",
+    "CaughtUp",
     "ClusterKey",
     "ConfigError",
     "CongestionConfig",
@@ -91,7 +95,9 @@ __all__ = [
     "MessageId",
     "MessageReceived",
     "MessageSent",
+    "MessageStream",
     "MessageTooLarge",
+    "MessagesSkipped",
     "MessagesUnsupported",
     "Node",
     "NodeConfig",
@@ -121,4 +127,5 @@ __all__ = [
     "Via",
     "Zone",
     "__version__",
+    "event_to_json",
 ]

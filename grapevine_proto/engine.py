@@ -43,6 +43,7 @@ from grapevine_proto.events import (
     Message,
     MessageReceived,
     MessageSent,
+    MessagesSkipped,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -53,6 +54,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.message_order import MessageOrder, Ordered
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import (
     BumpEpoch,
@@ -157,6 +159,9 @@ class Engine:
         )
         self._publisher = Publisher(live, identity, state.epoch, self._transport)
         self._events: list[Event] = []
+        self._message_order = MessageOrder(live, self._overlay.store.tracker)
+        self._keeps_order = False
+        self._in_order: list[Ordered] = []
         self._stop_reason: str | None = None
         self._delivered = 0
         self._epoch_changes = 0
@@ -293,6 +298,11 @@ class Engine:
         """Begins an anti-entropy round with some peers now."""
         self._apply_effects(self._overlay.antientropy.start_rounds(now), now)
 
+    def catch_up(self, now: float, timeout_s: float) -> None:
+        """Compares with every connected peer, now and as they connect: the event `CaughtUp` follows when
+        this node has what they have, unless that takes `timeout_s`."""
+        self._apply_effects(self._overlay.antientropy.catch_up(now, timeout_s), now)
+
     def on_resolved(self, name: str, addresses: tuple[Address, ...], now: float) -> None:
         """The host name `name` among the bootstrap peers resolves to `addresses`; if to none, `DialFailed`
         reports it."""
@@ -329,6 +339,10 @@ class Engine:
         self._is_paused = False
         self._pause_at = math.inf
         self._transport.send(tuple(self._transport.links), Pause(0), now)
+
+    def keep_order(self) -> None:
+        """From now on `messages_in_order` returns received messages in the order of their origins too."""
+        self._keeps_order = True
 
     def leave(self, now: float) -> None:
         """Accepts nothing more. Sends everything queued, then tells every peer that the node leaves."""
@@ -434,6 +448,8 @@ class Engine:
         message = Message(message_id, direct.payload, 1, Via.EAGER, now, is_direct=True)
         self._delivered += 1
         self._events.append(MessageReceived(message))
+        if self._keeps_order:
+            self._put_in_order(self._message_order.add((message,), now))
 
     def _admit(self, ready: SessionReady, now: float) -> None:
         """A session is live with a peer that has no link: it becomes one if there is room."""
@@ -472,6 +488,8 @@ class Engine:
                 if messages and messages[0].id.origin != self._identity.peer_id:
                     self._delivered += len(messages)
                     self._events += map(MessageReceived, messages)
+                    if self._keeps_order:
+                        self._put_in_order(self._message_order.add(messages, now))
                 # else published in a second that a crash forgot: nothing new to us
             case Emit(event):
                 self._events.append(event)
@@ -528,6 +546,10 @@ class Engine:
             case _:
                 return None
 
+    def _put_in_order(self, ordered: list[Ordered]) -> None:
+        self._in_order += ordered
+        self._events += [each for each in ordered if isinstance(each, MessagesSkipped)]
+
     def _send(self, send: Send, now: float) -> int:
         """Queues a message; returns how many peers had room."""
         if self._is_paused and isinstance(send.message, IWant):
@@ -574,6 +596,7 @@ class Engine:
         """When to call `advance` next, in the seconds of `now`; math.inf: never."""
         return min(
             self._pause_at,
+            self._message_order.deadline,
             self._overlay.deadline,
             self._publisher.deadline,
             self._transport.deadline,
@@ -584,6 +607,7 @@ class Engine:
         transport = self._transport
         self._contained(lambda: self._on_events(transport.expire_dials(now), now), now)
         self._apply_effects(self._overlay.advance(now), now)
+        self._put_in_order(self._message_order.advance(now))
         if now >= self._pause_at:
             self._pause_at = now + PAUSE_INTERVAL_S
             transport.send(tuple(transport.links), Pause(PAUSE_MS), now)
@@ -617,6 +641,20 @@ class Engine:
         """Returns what happened since the last call, in order."""
         events, self._events = self._events, []
         return events
+
+    def messages_in_order(self) -> list[Ordered]:
+        """After `keep_order`: returns the messages that may be read in order since the last call. A report
+        stands in the place of those that are skipped; it is an event too."""
+        ordered, self._in_order = self._in_order, []
+        return ordered
+
+    def release_order(self) -> None:
+        """Skips what messages in order wait for, so that `messages_in_order` returns all of them."""
+        self._put_in_order(self._message_order.release_all())
+
+    def waiting_for_order(self) -> list[MessageId]:
+        """The messages that wait for earlier ones of their stream."""
+        return self._message_order.waiting_ids()
 
     # --- look -----------------------------------------------------------------------------------
 
@@ -682,7 +720,11 @@ class Engine:
     def stats(self) -> Stats:
         """Counters and gauges."""
         return stats.stats(
-            self._transport, self._overlay, self._publisher, delivered=self._delivered
+            self._transport,
+            self._overlay,
+            self._publisher,
+            self._message_order,
+            delivered=self._delivered,
         )
 
     @property

@@ -7,12 +7,15 @@ untrusted: escape them before display.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from base64 import b64encode
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
 from grapevine_proto.errors import DropReason, Offense
-from grapevine_proto.ids import Address, MessageId, PeerId, Zone
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 
 # A receipt waits up to 100 ms at its member and 20 ms at each hop; the rest allows for one retransmission
 # and for hops that no copy counts.
@@ -20,6 +23,20 @@ RECEIPT_DELAY_MS: Final = 500
 RECEIPT_DELAY_PER_HOP_MS: Final = 100
 
 SHOWN_PAYLOAD_BYTES: Final = 80  # in the `repr` of a message
+
+
+JsonObject: TypeAlias = dict[str, Any]
+"""What JSON can express: IDs and addresses as text, enumerations as their words, null for a number that JSON
+lacks."""
+
+
+def json_number(value: float) -> float | None:
+    """Returns `value` to three decimals; None if JSON has no such number."""
+    return round(value, 3) if math.isfinite(value) else None
+
+
+def _seconds_between(at: float | None, now: float | None) -> float | None:
+    return None if at is None or now is None else json_number(max(0.0, now - at))
 
 
 class PeerState(StrEnum):
@@ -98,6 +115,35 @@ class Message(NamedTuple):
     """Recipient of a direct message that this node sent; None for any other message."""
     topic: str = ""
     """Its topic; empty for a broadcast without one and for a direct message."""
+    age_s: float = 0.0
+    """Its age in seconds when it arrived, by the copy that arrived first: a hint, because relays add to
+    it and none signs it. A copy does not age in the network. 0 for a direct message."""
+
+    @property
+    def sent_at(self) -> float:
+        """When it was sent, in seconds of the clock of this node, as far as `age_s` is true."""
+        return self.received_at - self.age_s
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``message``; the payload as `base64`, and as `text` if it is
+        UTF-8."""
+        fields: JsonObject = {
+            "id": str(self.id),
+            "origin": str(self.origin),
+            "sequence": self.id.sequence,
+            "hops": self.hops,
+            "via": self.via.value,
+            "direct": self.is_direct,
+            "topic": self.topic,
+            "bytes": len(self.payload),
+            "age_s": json_number(self.age_s),
+        }
+        if self.to is not None:
+            fields["to"] = str(self.to)
+        with suppress(UnicodeDecodeError):  # then base64 is all there is
+            fields["text"] = self.payload.decode()
+        fields["base64"] = b64encode(self.payload).decode("ascii")
+        return fields
 
     @property
     def origin(self) -> PeerId:
@@ -160,6 +206,40 @@ class PeerInfo:
     """Decaying sum of its misconduct."""
     standing: Standing = Standing.NORMAL
 
+    def to_dict(self, *, now: float | None = None) -> JsonObject:
+        """Returns the fields of a peer in JSON. `now`, a time of `Node.now`, is needed for `last_seen_s` and
+        `connected_s`, which are null without it."""
+        is_connected = self.state in (PeerState.CONNECTED, PeerState.STALE)
+        return {
+            "peer_id": str(self.peer_id),
+            "address": str(self.address),
+            "zone": self.zone,
+            "name": self.name,
+            "state": self.state.value,
+            "health": json_number(self.health),
+            "health_reason": self.health_reason,
+            # A measurement of a closed link says nothing about the present.
+            "rtt_ms": None
+            if self.rtt_s is None or not is_connected
+            else json_number(self.rtt_s * 1000),
+            "sent": self.sent,
+            "received": self.received,
+            "allowed": self.allowed,
+            "throttled": self.throttled,
+            "tokens": json_number(self.tokens),
+            "tokens_capacity": json_number(self.tokens_capacity),
+            "last_seen_s": _seconds_between(self.last_seen_at, now),
+            "connected_s": _seconds_between(self.connected_at, now),
+            "epoch": self.epoch,
+            "queued": self.queued,
+            "subscribed": self.subscribed,
+            "send_rate": json_number(self.send_rate),
+            "lost": self.lost,
+            "datagram_bytes": self.datagram_bytes,
+            "score": json_number(self.score),
+            "standing": self.standing.value,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
@@ -171,6 +251,17 @@ class MemberInfo:
     name: str
     status: MemberStatus
     epoch: int
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``member``."""
+        return {
+            "peer_id": str(self.peer_id),
+            "address": None if self.address is None else str(self.address),
+            "zone": self.zone,
+            "name": self.name,
+            "status": self.status.value,
+            "epoch": self.epoch,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +281,19 @@ class Round:
     received: int
     bytes: int
     outcome: RoundOutcome
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``round``."""
+        return {
+            "number": self.number,
+            "peer_id": str(self.peer),
+            "in_sync": self.in_sync,
+            "sent": self.sent,
+            "received": self.received,
+            "bytes": self.bytes,
+            "duration_ms": json_number(self.duration_s * 1000),
+            "outcome": self.outcome.value,
+        }
 
 
 class TraceAnswer(NamedTuple):
@@ -286,6 +390,26 @@ class Trace:
         """Largest hop count among the answers."""
         return max((answer.hops for answer in self.answers), default=None)
 
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``trace``."""
+        return {
+            "id": str(self.id),
+            "reached": self.reached,
+            "known": self.known,
+            "expected": self.expected,
+            "sample": self.is_sample,
+            "complete": self.is_complete,
+            "p50_ms": self.p50_ms,
+            "p99_ms": self.p99_ms,
+            "last_ms": self.last_ms,
+            "hops": self.hops,
+            "unanswered": [str(peer_id) for peer_id in self.unanswered],
+            "answers": [[str(each.peer_id), each.hops, each.delay_ms] for each in self.answers],
+            "confirmed_ms": [each.confirmed_ms for each in self.answers],
+            "late": sum(each.is_late for each in self.answers),
+            "others": self.others,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -307,6 +431,10 @@ class Stats:
     """Messages relayed but not delivered: this node does not subscribe to their topic."""
     expired: int = 0
     """Messages relayed but not delivered: they arrived after their expiry."""
+    skipped: int = 0
+    """Messages that readers in order did not get, because `order_wait` or the room for waiting ones ended."""
+    late: int = 0
+    """Messages that readers in order did not get, because they arrived after they were skipped."""
     unsupported: int = 0
     """Messages relayed but not delivered: an attribute of theirs is not known to this version."""
     repaired: int = 0
@@ -368,6 +496,16 @@ class Stats:
     subscriptions: int = 0
     """Peers that push every new message to this node."""
 
+    def to_dict(self, *, now: float | None = None) -> JsonObject:
+        """Returns the counters by name. `now`, a time of `Node.now`, is needed for `next_round_s`, which is
+        null without it."""
+        values: JsonObject = asdict(self)
+        values["dropped"] = {reason.value: count for reason, count in self.dropped}
+        values["offenses"] = {offense.value: count for offense, count in self.offenses}
+        next_at = values.pop("next_round_at")
+        in_s = None if now is None or not next_at else json_number(max(0.0, next_at - now))
+        return values | {"next_round_s": in_s}
+
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted:
@@ -404,6 +542,16 @@ class MessagesUnsupported:
     first: int
     last: int
     attribute: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesSkipped:
+    """Readers that asked for messages in order do not get the sequences `first` to `last` of `stream`:
+    they did not arrive within `order_wait`, or too much would have been kept waiting."""
+
+    stream: Stream
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,6 +596,13 @@ class AntiEntropyRound:
     """An anti-entropy round of this node started or ended."""
 
     round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """This node has what each of its `peers` connected peers had when `Node.synced` was called."""
+
+    peers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,4 +692,72 @@ Event: TypeAlias = (
     | IdentityInUse
     | NodeStopped
     | MessagesUnsupported  # new kinds go last: trace hashes number them
+    | MessagesSkipped
+    | CaughtUp
 )
+
+
+def event_to_json(event: Event) -> JsonObject:
+    """Returns `event` as an object of JSON: its word under `event`, and its fields as in the JSON Lines of
+    ``grapevine-tui --headless``.
+
+    IDs are hex, times are in the unit that ends their name. Scripts may depend on fields and words: they
+    are only added.
+    """
+    word, fields = _event_fields(event)
+    return {"event": word, **fields}
+
+
+def _event_fields(event: Event) -> tuple[str, JsonObject]:  # noqa: C901, PLR0912  one case each
+    match event:
+        case NodeStarted(peer_id, address, epoch):
+            return "started", {"peer_id": str(peer_id), "address": str(address), "epoch": epoch}
+        case MessageReceived(message):
+            return "message", message.to_dict()
+        case MessageSent(message, peers):
+            return "message", message.to_dict() | {"peers": peers}
+        case MessagesUnsupported(origin, epoch, first, last, attribute):
+            fields = _range_fields(Stream(origin, epoch), first, last)
+            return "unsupported", fields | {"attribute": attribute}
+        case MessagesSkipped(stream, first, last):
+            return "skipped", _range_fields(stream, first, last)
+        case PeerStateChanged(peer, previous, reason):
+            all_fields = peer.to_dict()
+            names = ("peer_id", "address", "zone", "name", "state")
+            fields = {name: all_fields[name] for name in names}
+            return "peer", fields | {"previous": previous and previous.value, "reason": reason}
+        case MemberChanged(member):
+            return "member", member.to_dict()
+        case RateLimited(peer_id, dropped, tokens):
+            fields = {"peer_id": str(peer_id), "dropped": dropped}
+            return "rate_limited", fields | {"tokens": json_number(tokens)}
+        case StandingChanged(peer_id, standing, score, reason):
+            fields = {"peer_id": str(peer_id), "standing": standing.value}
+            return "standing", fields | {"score": json_number(score), "reason": reason}
+        case AntiEntropyRound(done):
+            return "round", done.to_dict()
+        case CaughtUp(peers):
+            return "caught_up", {"peers": peers}
+        case TraceUpdated(trace):
+            return "trace", trace.to_dict()
+        case DatagramDropped(drop_reason, count, address):
+            fields = {"reason": drop_reason.value, "count": count}
+            return "dropped", fields | {"address": address and str(address)}
+        case EventsLost(count):
+            return "dropped", {"reason": "events_lost", "count": count, "address": None}
+        case DialFailed(address, reason):
+            return "dial_failed", {"address": str(address), "reason": reason}
+        case StateSaveFailed(problem):
+            return "state_save_failed", {"problem": problem}
+        case IdentityInUse(address, problem):
+            return "identity_in_use", {"address": address and str(address), "problem": problem}
+        case InternalErrorContained(peer_id, problem):
+            return "internal_error", {"peer_id": peer_id and str(peer_id), "problem": problem}
+        case NodeStopped(reason):
+            return "stopped", {"reason": reason}
+        case _:
+            assert_never(event)
+
+
+def _range_fields(stream: Stream, first: int, last: int) -> JsonObject:
+    return {"origin": str(stream.origin), "epoch": stream.epoch, "first": first, "last": last}

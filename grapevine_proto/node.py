@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar, overload
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.validate import (
@@ -42,11 +43,13 @@ from grapevine_proto.errors import (
     UnknownPeer,
 )
 from grapevine_proto.events import (
+    CaughtUp,
     DatagramDropped,
     Event,
     MemberInfo,
     Message,
     MessageReceived,
+    MessagesSkipped,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -61,12 +64,12 @@ from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
 from grapevine_proto.runtime.clock import clock
 from grapevine_proto.runtime.driver import EngineDriver
 from grapevine_proto.runtime.event_hub import (
+    ErrorListener,
     EventHub,
     EventListener,
-    EventStream,
     MessageListener,
-    OnFull,
 )
+from grapevine_proto.runtime.event_queue import EventStream, MessageStream, OnFull
 from grapevine_proto.runtime.fork_safety import register_at_fork
 from grapevine_proto.runtime.persistence import StatePersister
 from grapevine_proto.runtime.resolver import BootstrapResolver
@@ -86,6 +89,7 @@ SAVE_INTERVAL_S: Final = 1.0  # so a kill -9 repeats at most the last second
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
 _EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
+_ErrorListenerT = TypeVar("_ErrorListenerT", bound=ErrorListener)
 
 
 class Phase(Enum):
@@ -130,6 +134,8 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._background_tasks: set[asyncio.Task[None]] = set()
         self._leave_task: asyncio.Task[int] | None = None
+        self._leave_deadline = math.inf
+        self._leave_wait: asyncio.Timeout | None = None
         self._is_leaving_from_handler = False
         self._close_task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,6 +143,7 @@ class Node:
         # waiting
         self._backpressure_lock = asyncio.Lock()
         self._peers_changed = asyncio.Event()
+        self._caught_up = asyncio.Event()
         self._reported_dropped_reads = 0
         register_at_fork(self)
 
@@ -190,6 +197,7 @@ class Node:
                 engine,
                 self._socket_or_none,
                 self._publish,
+                self._hub.publish_in_order,
                 self._fail,
                 self._ensure_epoch_saved,
                 self.now,
@@ -198,6 +206,7 @@ class Node:
             self._phase = Phase.NEW
             self._release()
             raise
+        self._keep_order_if_wanted()
         engine.on_addresses_changed(self._socket.refresh_addresses(), self.now())
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
         self._resolver.watch(self._config.bootstrap_addresses)
@@ -234,6 +243,59 @@ class Node:
                 self._peers_changed.clear()
                 await self._peers_changed.wait()
 
+    async def flush(self, timeout: Seconds | None = 5.0) -> int:  # noqa: ASYNC109
+        """Waits until a peer has acknowledged each broadcast of this run, or the node stops.
+
+        Args:
+            timeout: maximum seconds; None waits without limit.
+
+        Returns:
+            The number of broadcasts that no peer has acknowledged: `unacknowledged`.
+
+        Raises:
+            NotRunning: the node has not started or has left.
+            InvalidArgument: `timeout` is not a number of seconds.
+        """
+        timeout_s = None if timeout is None else check_seconds("timeout", timeout)
+        self._running_engine()
+        driver = self._driver
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.unacknowledged and self._phase is Phase.RUNNING:
+                    driver.flushed.clear()
+                    driver.wake()
+                    await driver.flushed.wait()
+        return self.unacknowledged
+
+    async def synced(self, timeout: Seconds | None = 5.0) -> None:  # noqa: ASYNC109
+        """Waits until this node has the messages that each connected peer has: the digests are equal, or
+        an anti-entropy round succeeded. Readers of events have got those messages by then.
+
+        Starts a round with each connected peer, and with those that connect meanwhile. Without any peer
+        it waits for the first; a node without bootstrap peers that knows no member returns at once.
+
+        Args:
+            timeout: maximum seconds; None waits without limit.
+
+        Raises:
+            TimeoutError: after `timeout` seconds.
+            ConfigError: `anti_entropy.enabled` is false.
+            NotRunning: the node has not started, has left, or stops meanwhile.
+            InvalidArgument: `timeout` is not a number of seconds.
+        """
+        timeout_s = None if timeout is None else check_seconds("timeout", timeout)
+        engine = self._running_engine()
+        if not engine.config.anti_entropy.enabled:
+            raise ConfigError("anti_entropy.enabled", "synced() needs anti-entropy")
+        if not (engine.has_peers or engine.config.bootstrap_peers or engine.members()):
+            return
+        async with asyncio.timeout(timeout_s):
+            self._caught_up.clear()
+            engine.catch_up(self.now(), math.inf if timeout_s is None else timeout_s)
+            self._driver.wake()
+            await self._caught_up.wait()
+        self._running_engine()
+
     async def leave(self, timeout: Seconds | None = None) -> int:  # noqa: ASYNC109
         """Shuts down gracefully: sends what is queued, leaves the cluster, waits for message
         handlers, saves, closes.
@@ -241,6 +303,7 @@ class Node:
         With unacknowledged broadcasts and bootstrap peers it first waits for a connection. Messages
         that no handler finished are saved as not seen, so the next run with the same state
         directory receives them again. Repeated calls return the same result.
+        A canceled call does not wait: the node closes at once, and then the cancellation goes on.
 
         Args:
             timeout: maximum seconds for all of this; by default `leave_timeout`.
@@ -261,7 +324,22 @@ class Node:
         if self._leave_task is None:
             self._is_leaving_from_handler = self._hub.is_called_by(asyncio.current_task())
             self._leave_task = asyncio.create_task(self._leave(timeout_s))
-        return await asyncio.shield(self._leave_task)
+        try:
+            return await asyncio.shield(self._leave_task)
+        except asyncio.CancelledError:
+            if not self._leave_task.done():
+                self._hurry_leave()
+                with contextlib.suppress(Exception):
+                    await asyncio.shield(self._leave_task)
+            raise
+
+    def _hurry_leave(self) -> None:
+        """Ends the waits of `leave`, so that only closing remains."""
+        self._leave_deadline = self.now()
+        if self._leave_wait is not None:
+            self._leave_wait.reschedule(asyncio.get_running_loop().time())
+        if not self._is_leaving_from_handler:
+            self._hub.cancel_handlers()
 
     async def aclose(self) -> None:
         """Leaves within `leave_timeout`, for `contextlib.aclosing` and resource stacks. Does nothing
@@ -306,17 +384,15 @@ class Node:
             raise self._failure
 
     async def _leave(self, timeout_s: float) -> int:
-        deadline = self.now() + timeout_s
+        self._leave_deadline = self.now() + timeout_s
         try:
             if self._phase is Phase.RUNNING:
                 self._phase = Phase.LEAVING
-                await self._wait_for_first_peer(timeout_s)
+                await self._wait_leaving(self._first_peer())
                 self._engine.leave(self.now())
                 self._driver.room_available.set()
                 self._driver.wake()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, deadline - self.now())):
-                        await self._driver.drained.wait()
+                await self._wait_leaving(self._driver.drained.wait())
             unacknowledged = self.unacknowledged
             if unacknowledged:
                 logger.warning(
@@ -325,19 +401,25 @@ class Node:
                     " was" if unacknowledged == 1 else "s were",
                 )
         finally:
-            await self._close("left", max(0.0, deadline - self.now()))
+            await self._close("left", max(0.0, self._leave_deadline - self.now()))
         return unacknowledged
 
-    async def _wait_for_first_peer(self, timeout_s: float) -> None:
+    async def _wait_leaving(self, waited_for: Awaitable[object]) -> None:
+        """Awaits `waited_for` until the deadline of leaving."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._leave_deadline - self.now())) as wait:
+                self._leave_wait = wait
+                await waited_for
+        self._leave_wait = None
+
+    async def _first_peer(self) -> None:
         """Waits for the first connection if there are unacknowledged broadcasts: a program that joins,
         broadcasts and exits is not connected yet."""
-        if not self._config.bootstrap_peers or not self.unacknowledged or self._engine.has_peers:
+        if not self._config.bootstrap_peers or not self.unacknowledged:
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while not self._engine.has_peers:
-                    self._peers_changed.clear()
-                    await self._peers_changed.wait()
+        while not self._engine.has_peers:
+            self._peers_changed.clear()
+            await self._peers_changed.wait()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         """Stops the node if one of its tasks ended by itself: it would no longer receive or send."""
@@ -365,8 +447,15 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for event in (self._driver.room_available, self._peers_changed, self._driver.drained):
+        driver = self._driver
+        for event in (driver.room_available, driver.drained, driver.flushed):
             event.set()
+        for event in (self._peers_changed, self._caught_up):
+            event.set()
+        self._driver.publish_rest()
+        if not self._redelivers_waiting:
+            self._engine.release_order()
+            self._driver.publish_rest()
         if not self._is_leaving_from_handler:
             await self._hub.finish_handlers(handler_timeout_s)
         self._log_unhandled()
@@ -381,6 +470,25 @@ class Node:
 
     def _unhandled(self) -> list[Message]:
         return self._hub.unhandled(exclude_current=self._is_leaving_from_handler)
+
+    def _unhandled_ids(self) -> list[MessageId]:
+        """The broadcasts that no handler has finished, which the next run shall receive again."""
+        messages = self._unhandled()
+        if self._hub.has_handlers:
+            messages += self._driver.unpublished_messages()
+        ids = [message.id for message in messages if not message.is_direct]
+        if self._redelivers_waiting:
+            in_order = self._driver.unpublished_in_order()
+            ids += [message.id for message in in_order if not message.is_direct]
+            ids += self._engine.waiting_for_order()
+        return ids
+
+    @property
+    def _redelivers_waiting(self) -> bool:
+        """Whether what waits for its order counts as unhandled: only if no handler got it already."""
+        hub = self._hub
+        is_redelivered = self._persister.is_enabled and not hub.has_unordered_handlers
+        return is_redelivered and hub.has_handlers
 
     def _log_unhandled(self) -> None:
         unhandled = self._unhandled()
@@ -555,31 +663,64 @@ class Node:
         self._driver.wake()
         return restart
 
+    @overload
     def on_message(
-        self, listener: _MessageListenerT, *, on_full: OnFull = "pause"
-    ) -> _MessageListenerT:
+        self,
+        listener: _MessageListenerT,
+        *,
+        queue: int | None = ...,
+        on_full: OnFull = ...,
+        ordered: bool = ...,
+    ) -> _MessageListenerT: ...
+
+    @overload
+    def on_message(
+        self,
+        listener: None = None,
+        *,
+        queue: int | None = ...,
+        on_full: OnFull = ...,
+        ordered: bool = ...,
+    ) -> Callable[[_MessageListenerT], _MessageListenerT]: ...
+
+    def on_message(
+        self,
+        listener: _MessageListenerT | None = None,
+        *,
+        queue: int | None = None,
+        on_full: OnFull = "pause",
+        ordered: bool = False,
+    ) -> _MessageListenerT | Callable[[_MessageListenerT], _MessageListenerT]:
         """Calls `listener` with each message from now on, one at a time. An awaitable result is
         awaited first.
 
-        Dropped messages are logged, counted in `Stats.events_lost` and reported as `EventsLost`.
+        All handlers share one queue: the largest `queue` applies, and the `on_full` that keeps most.
+        Dropped messages are logged, counted in `Stats.events_lost` and reported as `EventsLost`. A
+        handler that runs for more than a second is named in the log.
 
         Args:
-            listener: a function or coroutine function.
-            on_full: what happens when handlers are slower than the traffic. ``pause``: once three
-                quarters of `limits.events` are queued, peers are asked to hold back, so their
-                broadcasts wait as for a slow link; the oldest are dropped only beyond
-                `limits.event_bytes`. ``drop_oldest``: the oldest are dropped beyond
-                `limits.events`.
+            listener: a function or coroutine function. Without one, the method returns a decorator.
+            queue: how many messages may wait for handlers; by default `limits.events`.
+            on_full: what happens when handlers are slower than the traffic. ``pause``: once the
+                queue is three quarters full, peers are asked to hold back, so their broadcasts wait
+                as for a slow link; the oldest messages are dropped only beyond
+                `limits.event_bytes`. ``drop_oldest`` and ``drop_newest``: beyond `queue`, the oldest
+                or the newest are dropped.
+            ordered: whether the messages of each origin come in the order in which it sent them;
+                see `messages`. What is skipped is reported as `MessagesSkipped`.
 
         Returns:
             The listener, so this method can be used as a decorator.
 
         Raises:
-            InvalidArgument: the listener is not callable, or `on_full` is unknown.
+            InvalidArgument: an argument of the wrong type, or an unknown `on_full`.
         """
         self._check_process()
+        if listener is None:
+            return partial(self.on_message, queue=queue, on_full=on_full, ordered=ordered)
         check_callable("on_message", listener)
-        self._hub.add_handler(listener, on_full)
+        self._hub.add_handler(listener, on_full, max_queued=queue, is_ordered=ordered)
+        self._keep_order_if_wanted()
         return listener
 
     def subscribe(
@@ -625,6 +766,42 @@ class Node:
     def _release_topics(self, pattern: str) -> None:
         self._subscriptions.release(pattern)
 
+    @overload
+    def messages(
+        self, *, queue: int | None = ..., on_full: OnFull = ..., ordered: Literal[False] = ...
+    ) -> MessageStream[Message]: ...
+
+    @overload
+    def messages(
+        self, *, queue: int | None = ..., on_full: OnFull = ..., ordered: Literal[True]
+    ) -> MessageStream[Message | MessagesSkipped]: ...
+
+    def messages(
+        self, *, queue: int | None = None, on_full: OnFull = "pause", ordered: bool = False
+    ) -> MessageStream[Message] | MessageStream[Message | MessagesSkipped]:
+        """Returns an iterator over the messages received from now on, with its own queue. It ends when
+        the node has stopped; end it earlier with `aclose`, because a full queue makes peers wait.
+
+        Args:
+            queue: how many messages may wait for the reader; by default `limits.events`.
+            on_full: as in `on_message`.
+            ordered: per origin and epoch, a message waits for those sent before it: `order_wait`
+                seconds per gap, and at most 1,024 messages or 4 MiB per stream and 64 MiB in all.
+                Then the iterator yields `MessagesSkipped` in place of those that are missing. What
+                arrives after that is dropped and counted (`Stats.late`). Direct messages do not wait.
+
+        Raises:
+            InvalidArgument: an argument of the wrong type, or an unknown `on_full`.
+        """
+        self._check_process()
+        stream = self._hub.message_stream(on_full, queue, is_ordered=ordered)
+        self._keep_order_if_wanted()
+        return stream
+
+    def _keep_order_if_wanted(self) -> None:
+        if self._engine_or_none is not None and self._hub.wants_order:
+            self._engine_or_none.keep_order()
+
     def on_event(self, listener: _EventListenerT) -> _EventListenerT:
         """Calls `listener` with every event, in the node's own task: keep it short. Returns the
         listener, so this method can be used as a decorator. Raises InvalidArgument."""
@@ -633,11 +810,45 @@ class Node:
         self._hub.add_listener(listener)
         return listener
 
-    def events(self) -> EventStream:
-        """Returns an iterator over all events from now on, with its own queue. It ends when the
-        node has stopped."""
+    def on_error(self, listener: _ErrorListenerT) -> _ErrorListenerT:
+        """Calls ``listener(error, argument)`` with each exception that a handler or listener raises,
+        and the message or event that it was called with.
+
+        The exception is also logged and counted in `Stats.callback_errors`. Returns the listener, so
+        this method can be used as a decorator. Raises InvalidArgument.
+        """
         self._check_process()
-        return self._hub.stream()
+        check_callable("on_error", listener)
+        self._hub.add_error_listener(listener)
+        return listener
+
+    def remove_handler(self, listener: Callable[..., object]) -> None:
+        """Undoes `on_message`, `on_event` and `on_error`: does not call `listener` any more. A call that
+        is running ends as usual. Messages that wait for no other handler are discarded.
+
+        Raises:
+            InvalidArgument: `listener` was not added.
+        """
+        self._check_process()
+        check_callable("remove_handler", listener)
+        self._hub.remove(listener)
+
+    def events(self, *kinds: type[Event]) -> EventStream:
+        """Returns an iterator over the events from now on, with its own queue. It ends when the node
+        has stopped, or with `aclose`.
+
+        Args:
+            kinds: types of events. Others are not queued, so they cannot crowd out these. A reader
+                that falls behind gets `EventsLost` too. Without any, all events are queued.
+
+        Raises:
+            InvalidArgument: an argument that is not a type.
+        """
+        self._check_process()
+        for kind in kinds:
+            if not isinstance(kind, type):
+                raise InvalidArgument(f"events: expected types of events, not {kind!r:.80}")
+        return self._hub.stream(kinds)
 
     # --- status ---------------------------------------------------------------------------------
 
@@ -740,6 +951,7 @@ class Node:
         """Saves changes and reports socket overruns once a second."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
+            self._hub.update_pause()
             dropped_reads = self._socket.dropped_reads
             if dropped_reads > self._reported_dropped_reads:
                 count = dropped_reads - self._reported_dropped_reads
@@ -817,12 +1029,14 @@ class Node:
             self._subscriptions.deliver(event.message)
         elif isinstance(event, PeerStateChanged):
             self._peers_changed.set()
+        elif isinstance(event, CaughtUp):
+            self._caught_up.set()
 
     async def _save(self) -> bool:
         return await self._persister.save(
             self._engine,
             self.now(),
-            lambda: [message.id for message in self._unhandled() if not message.is_direct],
+            self._unhandled_ids,
             self._hub.handled,
         )
 

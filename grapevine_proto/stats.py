@@ -6,6 +6,7 @@ Invariants: building a snapshot changes nothing.
 from __future__ import annotations
 
 from grapevine_proto.events import PeerInfo, Standing, Stats
+from grapevine_proto.message_order import MessageOrder
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.publisher import Publisher
@@ -53,7 +54,14 @@ def peer_info(
     )
 
 
-def stats(transport: Transport, overlay: Overlay, publisher: Publisher, *, delivered: int) -> Stats:
+def stats(
+    transport: Transport,
+    overlay: Overlay,
+    publisher: Publisher,
+    order: MessageOrder,
+    *,
+    delivered: int,
+) -> Stats:
     """Returns the counters and gauges of one node."""
     dissemination, tracing, store = overlay.dissemination, overlay.tracing, overlay.store
     links, transients, counters = transport.links, transport.transients, transport.counters
@@ -69,6 +77,8 @@ def stats(transport: Transport, overlay: Overlay, publisher: Publisher, *, deliv
         unsubscribed=overlay.dissemination.unsubscribed,
         expired=overlay.dissemination.expired,
         unsupported=overlay.dissemination.unsupported,
+        skipped=order.skipped,
+        late=order.late,
         repaired=dissemination.repaired,
         repair_requests=dissemination.lazy_push.requests_sent + dissemination.puller.requests_sent,
         announcements_dropped=dissemination.lazy_push.announcements_dropped
@@ -95,7 +105,8 @@ def stats(transport: Transport, overlay: Overlay, publisher: Publisher, *, deliv
         evictions=transport.handshakes.evicted
         + links.peer_limits.evicted
         + links.closed_links_evicted
-        + store.origins_evicted,
+        + store.origins_evicted
+        + order.evicted,
         members=len(overlay.membership.members),
         links_optimized=overlay.membership.proximity.links_optimized,
         next_round_at=overlay.antientropy.next_round_at,

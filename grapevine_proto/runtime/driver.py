@@ -22,7 +22,14 @@ from typing import Final, NoReturn
 
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import GrapevineError, NotRunning, StateLockedError, format_error
-from grapevine_proto.events import Event, IdentityInUse, InternalErrorContained
+from grapevine_proto.events import (
+    Event,
+    IdentityInUse,
+    InternalErrorContained,
+    Message,
+    MessageReceived,
+    MessagesSkipped,
+)
 from grapevine_proto.runtime.clock import CLOCK_POLL_INTERVAL_S, LoopLagMonitor
 from grapevine_proto.runtime.udp_socket import SocketClosed, UdpSocket
 
@@ -39,13 +46,15 @@ class EngineDriver:
     """Drives `engine` in two tasks, `read_loop` and `write_loop`, until they are cancelled.
 
     Call `wake` when there is something to send. `room_available` is set when a payload of
-    `waiting_payload_bytes` has room, `drained` when everything was sent after `Engine.leave`.
+    `waiting_payload_bytes` has room, `drained` when everything was sent after `Engine.leave`, `flushed` when
+    no broadcast is unacknowledged.
     `broadcasts_since_turn` counts broadcasts since the last turn.
 
     Args:
         engine: the engine.
         sock: its socket.
         publish: called with each event.
+        publish_in_order: called with each message that may be read in order, and reports of skipped ones.
         fail: called with the error that stops the node.
         ensure_epoch_saved: saves the epoch if necessary; returns whether it is on disk.
         now: the node's monotonic clock, in seconds.
@@ -56,6 +65,7 @@ class EngineDriver:
         engine: Engine,
         sock: UdpSocket,
         publish: Callable[[Event], None],
+        publish_in_order: Callable[[Message | MessagesSkipped], None],
         fail: Callable[[GrapevineError], None],
         ensure_epoch_saved: Callable[[], Awaitable[bool]],
         now: Callable[[], float],
@@ -63,15 +73,18 @@ class EngineDriver:
         self._engine = engine
         self._socket = sock
         self._publish = publish
+        self._publish_in_order = publish_in_order
         self._fail = fail
         self._ensure_epoch_saved = ensure_epoch_saved
         self._now = now
         self.lag_monitor = LoopLagMonitor(now())
         self._unpublished: deque[Event] = deque()
+        self._unpublished_in_order: deque[Message | MessagesSkipped] = deque()
         self._wake_event = asyncio.Event()
         self.room_available = asyncio.Event()
         self.waiting_payload_bytes = 0  # of the payload that has waited longest
         self.drained = asyncio.Event()
+        self.flushed = asyncio.Event()
         self.broadcasts_since_turn = 0
         self._error_logged_at = -math.inf
 
@@ -113,7 +126,7 @@ class EngineDriver:
             if sock.is_readable:
                 await asyncio.sleep(0)
             # datagrams that are not read yet can wait in the socket
-            while len(self._unpublished) > MAX_UNPUBLISHED_EVENTS:
+            while len(self._unpublished) + len(self._unpublished_in_order) > MAX_UNPUBLISHED_EVENTS:
                 self._publish_batch()
                 await asyncio.sleep(0)
 
@@ -145,6 +158,8 @@ class EngineDriver:
             self.room_available.set()
         if engine.is_drained:
             self.drained.set()
+        if not engine.unacknowledged:
+            self.flushed.set()
         if self._wake_event.is_set():
             await asyncio.sleep(0)
             return
@@ -178,8 +193,9 @@ class EngineDriver:
 
     def _publish_batch(self) -> int:
         """Publishes a batch of events. Returns how many."""
-        unpublished = self._unpublished
+        unpublished, in_order = self._unpublished, self._unpublished_in_order
         unpublished += self._engine.events()
+        in_order += self._engine.messages_in_order()
         count = min(len(unpublished), MAX_ITEMS_PER_TURN)
         for _ in range(count):
             event = unpublished.popleft()
@@ -188,7 +204,25 @@ class EngineDriver:
             if isinstance(event, InternalErrorContained):
                 self._log_internal_error(event.problem)
             self._publish(event)
-        return count
+        count_in_order = min(len(in_order), MAX_ITEMS_PER_TURN)
+        for _ in range(count_in_order):
+            self._publish_in_order(in_order.popleft())
+        return count + count_in_order
+
+    def publish_rest(self) -> None:
+        """Publishes everything that is not published yet, without yielding."""
+        while self._publish_batch():
+            pass
+
+    def unpublished_messages(self) -> list[Message]:
+        """Returns received messages that are not published yet."""
+        self._unpublished += self._engine.events()
+        return [each.message for each in self._unpublished if isinstance(each, MessageReceived)]
+
+    def unpublished_in_order(self) -> list[Message]:
+        """Returns messages that may be read in order and are not published yet."""
+        self._unpublished_in_order += self._engine.messages_in_order()
+        return [each for each in self._unpublished_in_order if isinstance(each, Message)]
 
     def _log_internal_error(self, problem: str) -> None:
         """Logs an internal error, at most once per second, because a peer may be able to cause it
@@ -200,7 +234,7 @@ class EngineDriver:
 
     async def _publish_all(self) -> int:
         count = self._publish_batch()
-        while self._unpublished:
+        while self._unpublished or self._unpublished_in_order:
             await asyncio.sleep(0)
             count += self._publish_batch()
         return count

@@ -2,12 +2,12 @@
 
 Invariants:
 
-- A slow reader never stalls the node: each has its own queue, limited by events and by bytes. Beyond the
-  limit the oldest events are dropped, counted and logged, and the reader gets `EventsLost` first.
-- Message handlers that must not lose messages cause a pause before their queue is full (`on_pause`).
+- A slow reader never stalls the node: each stream has its own queue, and all message handlers share one
+  (`event_queue`).
+- Readers that must not lose messages cause a pause before their queue is full (`on_pause`).
 - Readers and handlers get events in the order in which they occurred.
 - Nothing that a listener or handler raises, `CancelledError` and other `BaseException`s included, ends a
-  task of the node: it is logged and counted, and the next event goes to the same callback.
+  task of the node: it is logged, counted and reported, and the next event goes to the same callback.
 - A handler that returns no awaitable is called at once, before anything else happens.
 """
 
@@ -18,114 +18,57 @@ import inspect
 import logging
 import time
 import weakref
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Literal, NoReturn, Self, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NoReturn
 
 from grapevine_proto.errors import InvalidArgument
-from grapevine_proto.events import Event, EventsLost, Message, MessageReceived, MessageSent
+from grapevine_proto.events import Event, EventsLost, Message, MessageReceived, MessagesSkipped
+from grapevine_proto.runtime.event_queue import MAX_EVENTS_PER_TURN as MAX_MESSAGES_PER_TURN
+from grapevine_proto.runtime.event_queue import (
+    ON_FULL,
+    EventQueue,
+    EventStream,
+    InOrder,
+    MessageStream,
+    OnFull,
+    check_on_full,
+)
 
 MessageListener = Callable[[Message], Awaitable[object] | object]
 EventListener = Callable[[Event], object]
-OnFull: TypeAlias = Literal["pause", "drop_oldest"]
-"""What happens when message handlers are slower than the traffic: peers are asked to hold back rumors for
-this node (`pause`), or the oldest queued messages are dropped."""
+ErrorListener = Callable[[BaseException, Message | Event], object]
 
 logger = logging.getLogger("grapevine")
 
-EVENT_OVERHEAD_BYTES: Final = 500  # approximate memory of an event besides its payload
-# A reader that never waits yields after this many. Twice what the tasks of a node publish per turn,
-# otherwise a
-# reader at full speed would fall behind and lose events.
-MAX_EVENTS_PER_TURN: Final = 256
-PAUSE_FILL_RATIO: Final = 0.75  # of the queue's limits: leaves room for what is in flight
+PAUSE_FILL_RATIO: Final = 0.75  # of a queue's limits: leaves room for what is in flight
 RESUME_FILL_RATIO: Final = 0.5
 LOSS_WARNING_INTERVAL_S: Final = 60.0  # between warnings about lost events
+SLOW_HANDLER_S: Final = 1.0  # a handler that runs for longer is named in the log
+SLOW_WARNING_INTERVAL_S: Final = 60.0  # between such warnings about one handler
 
 
-class EventStream:
-    """An async iterator over the events of a node, returned by `Node.events`. One task may read it.
+class _Handler:
+    """A message handler and how it was added."""
 
-    The iteration ends when the node has stopped. A reader that falls behind loses the oldest events
-    and receives `EventsLost` in their place.
-    """
+    __slots__ = ("callback", "is_ordered", "is_removed", "max_queued", "on_full", "warn_at")
 
     def __init__(
-        self, max_events: int, max_bytes: int, on_lost: Callable[[int], None] | None = None
+        self, callback: MessageListener, max_queued: int, on_full: OnFull, *, is_ordered: bool
     ) -> None:
-        self._max_events = max_events
-        self._max_bytes = max_bytes
-        self._on_lost = on_lost
-        self._is_count_limited = True
-        self._events: deque[Event] = deque()
-        self._bytes = 0
-        self._lost = 0
-        self._is_ended = False
-        self._arrived = asyncio.Event()
-        self._reads_without_wait = 0
-
-    def put(self, event: Event) -> None:
-        """Adds `event`. Beyond the limits the oldest events are dropped. Never waits."""
-        if self._is_ended:
-            return
-        self._events.append(event)
-        self._bytes += event_size_bytes(event)
-        lost = 0
-        while (self._is_count_limited and len(self._events) > self._max_events) or (
-            self._bytes > self._max_bytes and len(self._events) > 1
-        ):
-            self._bytes -= event_size_bytes(self._events.popleft())
-            lost += 1
-        if lost:
-            self._lost += lost
-            if self._on_lost is not None:
-                self._on_lost(lost)
-        self._arrived.set()
+        self.callback = callback
+        self.max_queued = max_queued
+        self.on_full = on_full
+        self.is_ordered = is_ordered
+        self.is_removed = False
+        self.warn_at = -float("inf")  # not before, that it is slow
 
     @property
-    def is_empty(self) -> bool:
-        """Whether there is no event to read."""
-        return not self._events
-
-    @property
-    def fill_ratio(self) -> float:
-        """Used share of the limit on events or bytes, whichever is larger; 1 is full."""
-        return max(len(self._events) / self._max_events, self._bytes / self._max_bytes)
-
-    def unread(self) -> Iterator[Event]:
-        """Returns the unread events, oldest first."""
-        return iter(self._events)
-
-    def limit_by_bytes_only(self) -> None:
-        """Limits the queue by bytes only (`EVENT_OVERHEAD_BYTES` and the payload per event) from now on: a
-        few rumors can hold thousands of small messages."""
-        self._is_count_limited = False
-
-    def end(self) -> None:
-        """Ends the stream after the events that are already queued."""
-        self._is_ended = True
-        self._arrived.set()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        self._reads_without_wait += 1
-        if self._reads_without_wait >= MAX_EVENTS_PER_TURN:
-            self._reads_without_wait = 0
-            await asyncio.sleep(0)
-        while not self._events:
-            if self._is_ended:
-                raise StopAsyncIteration
-            self._reads_without_wait = 0
-            self._arrived.clear()
-            await self._arrived.wait()
-        if self._lost:
-            lost, self._lost = self._lost, 0
-            return EventsLost(lost)
-        event = self._events.popleft()
-        self._bytes -= event_size_bytes(event)
-        return event
+    def name(self) -> str:
+        """The name of the function, for people."""
+        callback = getattr(self.callback, "func", self.callback)  # of a functools.partial
+        module = getattr(callback, "__module__", None)
+        name = getattr(callback, "__qualname__", None) or type(callback).__qualname__
+        return f"{module}.{name}" if module else name
 
 
 class EventHub:
@@ -133,9 +76,9 @@ class EventHub:
     streams.
 
     While a task awaits the result of a handler, further messages are queued for the handlers; the task
-    ends with the queue. `on_pause(True)` is called when that queue is three quarters full,
-    `on_pause(False)` once it is half empty. `lost` counts events dropped unread, `failures` exceptions of
-    listeners and handlers, `handled` messages that all handlers have finished.
+    ends with the queue. `on_pause(True)` is called when the queue of a reader that pauses is three quarters
+    full, `on_pause(False)` once all of them are half empty. `lost` counts events dropped unread, `failures`
+    exceptions of listeners and handlers, `handled` messages that all handlers have finished.
     """
 
     def __init__(
@@ -148,14 +91,15 @@ class EventHub:
         self._max_bytes = max_bytes
         self._on_pause = on_pause
         self._listeners: list[EventListener] = []
-        self._handlers: list[MessageListener] = []
-        self._streams: list[
-            weakref.ref[EventStream]
-        ] = []  # weak: a stream that is no longer used disappears
-        self._messages = self._new_stream()  # messages queued for the handlers
+        self._error_listeners: list[ErrorListener] = []
+        self._handlers: list[_Handler] = []
+        # weak: a stream that is no longer used disappears
+        self._streams: list[weakref.ref[EventStream]] = []
+        self._messages = EventQueue(max_events, max_bytes, self._count_lost)  # for the handlers
         self._handling: Message | None = None  # the message whose handlers are running
+        self._running: tuple[_Handler, float] | None = None  # the awaited handler, and since when
         self._handler_task: asyncio.Task[None] | None = None  # the task that runs them
-        self._has_pausing_handler = False  # at least one handler must not lose messages
+        self._slow_timer: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._is_ended = False
         self._next_warning_at = -float("inf")
@@ -164,51 +108,158 @@ class EventHub:
         self.failures = 0
         self.handled = 0
 
+    # --- readers --------------------------------------------------------------------------------
+
     def add_listener(self, listener: EventListener) -> None:
         """Calls `listener` with every event from now on, within `publish`."""
         self._listeners.append(listener)
 
-    def add_handler(self, handler: MessageListener, on_full: OnFull = "pause") -> None:
-        """Calls `handler` with every message from now on; an awaitable result is awaited before the next
-        message. All handlers share one queue, so a pause for one is a pause for all. Raises
-        InvalidArgument."""
-        if on_full not in ("pause", "drop_oldest"):
-            raise InvalidArgument(f"on_full: must be one of pause, drop_oldest; got {on_full!r}")
-        self._handlers.append(handler)
-        if on_full == "pause":
-            self._has_pausing_handler = True
-            self._messages.limit_by_bytes_only()
+    def add_error_listener(self, listener: ErrorListener) -> None:
+        """Calls `listener` with each exception of a handler or listener, and what that was called with."""
+        self._error_listeners.append(listener)
 
-    def stream(self) -> EventStream:
-        """Returns a stream of every event from now on."""
-        stream = self._new_stream()
+    def add_handler(
+        self,
+        handler: MessageListener,
+        on_full: OnFull = "pause",
+        *,
+        max_queued: int | None = None,
+        is_ordered: bool = False,
+    ) -> None:
+        """Calls `handler` with every message from now on; an awaitable result is awaited before the next
+        message.
+
+        All handlers share one queue: the largest `max_queued` applies, and the `on_full` of theirs that
+        comes first in `ON_FULL`. Raises InvalidArgument.
+        """
+        check_on_full(on_full)
+        max_queued = self._check_max_queued(max_queued)
+        self._handlers.append(_Handler(handler, max_queued, on_full, is_ordered=is_ordered))
+        self._configure_queue()
+
+    def remove(self, callback: Callable[..., object]) -> None:
+        """Does not call `callback` any more, whatever it was added for. What it is doing it may finish.
+        Raises InvalidArgument if it was not added."""
+        removed = [each for each in self._handlers if each.callback == callback]
+        for handler in removed:
+            handler.is_removed = True
+            self._handlers.remove(handler)
+        listener_count = len(self._listeners) + len(self._error_listeners)
+        self._listeners = [each for each in self._listeners if each != callback]
+        self._error_listeners = [each for each in self._error_listeners if each != callback]
+        if not removed and len(self._listeners) + len(self._error_listeners) == listener_count:
+            raise InvalidArgument(f"{callback!r} is not a handler or listener of this node")
+        if removed:
+            self._configure_queue()
+
+    def stream(self, kinds: tuple[type, ...] = ()) -> EventStream:
+        """Returns a stream of the events of these kinds from now on; without any, of every event."""
+        kinds = (*kinds, EventsLost) if kinds else ()
+        return self._add_stream(
+            EventStream(self._max_events, self._max_bytes, self._count_lost, kinds=kinds)
+        )
+
+    def message_stream(
+        self, on_full: OnFull, max_queued: int | None, *, is_ordered: bool
+    ) -> MessageStream[Message] | MessageStream[Message | MessagesSkipped]:
+        """Returns a stream of every received message from now on. Raises InvalidArgument."""
+        check_on_full(on_full)
+        stream = EventStream(
+            self._check_max_queued(max_queued),
+            self._max_bytes,
+            self._count_lost_messages,
+            kinds=(InOrder if is_ordered else MessageReceived,),
+            on_full=on_full,
+            on_read=self.update_pause,
+        )
+        return MessageStream(self._add_stream(stream))
+
+    @property
+    def wants_order(self) -> bool:
+        """Whether a reader asked for messages in order."""
+        return any(each.is_ordered for each in self._handlers) or any(
+            stream.wants(InOrder) for stream in self._live_streams()
+        )
+
+    @property
+    def has_unordered_handlers(self) -> bool:
+        """Whether a handler gets messages as they arrive."""
+        return any(not each.is_ordered for each in self._handlers)
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a message handler."""
+        return bool(self._handlers)
+
+    def _add_stream(self, stream: EventStream) -> EventStream:
         if self._is_ended:
             stream.end()
         self._streams.append(weakref.ref(stream, self._streams.remove))
         return stream
 
+    def _live_streams(self) -> list[EventStream]:
+        # a copy: a stream may disappear meanwhile
+        streams = [reference() for reference in tuple(self._streams)]
+        return [stream for stream in streams if stream is not None]
+
+    def _check_max_queued(self, max_queued: int | None) -> int:
+        if max_queued is None:
+            return self._max_events
+        if type(max_queued) is not int or max_queued < 1:
+            raise InvalidArgument(f"queue: expected a number of messages, not {max_queued!r}")
+        return max_queued
+
+    def _configure_queue(self) -> None:
+        """Applies what the handlers ask for to the queue that they share."""
+        if not self._handlers:
+            self._messages.clear()
+        else:
+            asked = {each.on_full for each in self._handlers}
+            self._messages.on_full = next(each for each in ON_FULL if each in asked)
+            self._messages.max_events = max(each.max_queued for each in self._handlers)
+        self.update_pause()
+
+    # --- events ---------------------------------------------------------------------------------
+
     def publish(self, event: Event) -> None:
         """Passes `event` to all readers. Never raises and never waits."""
+        self._call_listeners(event)
+        for stream in self._live_streams():
+            stream.put(event)
+        if isinstance(event, MessageReceived):
+            self._dispatch(event)
+            self.update_pause()
+
+    def publish_in_order(self, item: Message | MessagesSkipped) -> None:
+        """Passes `item` to the readers that asked for messages in order. Never raises and never waits."""
+        event = InOrder(item)
+        for stream in self._live_streams():
+            stream.put(event)
+        if isinstance(item, Message):
+            self._dispatch(event)
+        self.update_pause()
+
+    def _call_listeners(self, event: Event) -> None:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
             except BaseException as error:  # noqa: BLE001  a bug of the application
-                self._on_callback_error(error, "an event listener", type(event).__name__)
-        for reference in tuple(self._streams):  # one may disappear meanwhile
-            stream = reference()
-            if stream is not None:
-                stream.put(event)
-        if self._handlers and isinstance(event, MessageReceived):
-            if self._handler_task is not None:
-                self._messages.put(event)
-                if (
-                    self._has_pausing_handler
-                    and not self._is_paused
-                    and self._messages.fill_ratio >= PAUSE_FILL_RATIO
-                ):
-                    self._set_paused(True)
-            else:
-                self._call_handlers(event.message)
+                self._on_callback_error(error, "an event listener", type(event).__name__, event)
+
+    def _dispatch(self, event: MessageReceived | InOrder) -> None:
+        """Gives a message to the handlers that are for it, now or after those that are queued."""
+        if not self._handlers_for(event):
+            return
+        if self._handler_task is not None:
+            self._messages.put(event)
+        else:
+            self._call_handlers(event)
+
+    def _handlers_for(self, event: MessageReceived | InOrder) -> tuple[_Handler, ...]:
+        is_ordered = isinstance(event, InOrder)
+        return tuple(each for each in self._handlers if each.is_ordered is is_ordered)
+
+    # --- end ------------------------------------------------------------------------------------
 
     def is_called_by(self, task: asyncio.Task[object] | None) -> bool:
         """Whether `task` runs the handlers, so that it must not wait for them."""
@@ -218,7 +269,9 @@ class EventHub:
         """Returns the messages that some handler has not finished, oldest first. `exclude_current` omits
         the one that is being handled now."""
         waiting = [
-            event.message for event in self._messages.unread() if isinstance(event, MessageReceived)
+            _message_of(event)
+            for event in self._messages.unread()
+            if isinstance(event, (MessageReceived, InOrder))
         ]
         current = [] if exclude_current or self._handling is None else [self._handling]
         return current + waiting
@@ -232,12 +285,16 @@ class EventHub:
             dispatcher.cancel()
             await asyncio.gather(dispatcher, return_exceptions=True)
 
+    def cancel_handlers(self) -> None:
+        """Cancels the handlers that are running; `unhandled` returns what they did not finish."""
+        if self._handler_task is not None:
+            self._handler_task.cancel()
+
     def end_streams(self) -> None:
         """Ends all streams after the events that are already queued."""
         self._is_ended = True
-        for stream in (*(reference() for reference in self._streams), self._messages):
-            if stream is not None:
-                stream.end()
+        for stream in self._live_streams():
+            stream.end()
 
     async def close(self, timeout_s: float | None) -> None:
         """Calls `end_streams`, then `finish_handlers`, unless `timeout_s` is None: a handler itself is the
@@ -246,8 +303,7 @@ class EventHub:
         if timeout_s is not None:
             await self.finish_handlers(timeout_s)
 
-    def _new_stream(self) -> EventStream:
-        return EventStream(self._max_events, self._max_bytes, self._count_lost)
+    # --- loss and pause -------------------------------------------------------------------------
 
     def _count_lost(self, count: int) -> None:
         self.lost += count
@@ -262,54 +318,94 @@ class EventHub:
             )
             self._lost_unlogged = 0
 
-    def _on_callback_error(self, error: BaseException, callback_kind: str, subject: str) -> None:
-        """Counts and logs the `error` of a callback. KeyboardInterrupt and SystemExit are raised again in
-        the loop."""
+    def _count_lost_messages(self, count: int) -> None:
+        """A reader of messages alone lost some: others learn it too, because its items are messages."""
+        self._count_lost(count)
+        self._call_listeners(EventsLost(count))
+
+    def update_pause(self) -> None:
+        """Asks for a pause or ends it, as the queues of the readers that pause require. Call it once a
+        second: a stream that nobody refers to any more may have asked for one."""
+        fill_ratio = self._messages.fill_ratio if self._messages.on_full == "pause" else 0.0
+        for stream in self._live_streams():
+            if stream.queue.on_full == "pause":
+                fill_ratio = max(fill_ratio, stream.queue.fill_ratio)
+        is_paused = (
+            fill_ratio > RESUME_FILL_RATIO if self._is_paused else fill_ratio >= PAUSE_FILL_RATIO
+        )
+        if is_paused != self._is_paused:
+            self._is_paused = is_paused
+            self._on_pause(is_paused)
+
+    # --- calls ----------------------------------------------------------------------------------
+
+    def _on_callback_error(
+        self, error: BaseException, callback_kind: str, subject: str, argument: Message | Event
+    ) -> None:
+        """Counts, logs and reports the `error` of a callback. KeyboardInterrupt and SystemExit are raised
+        again in the loop."""
         self.failures += 1
         logger.error("%s failed on %s", callback_kind, subject, exc_info=error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             asyncio.get_running_loop().call_soon(_reraise, error)
+        for listener in tuple(self._error_listeners):
+            try:
+                listener(error, argument)
+            except Exception as own_error:  # a bug of the application
+                self.failures += 1
+                logger.exception("an error listener failed", exc_info=own_error)
 
-    def _set_paused(self, is_paused: bool) -> None:
-        self._is_paused = is_paused
-        self._on_pause(is_paused)
-
-    def _call_handlers(self, message: Message) -> None:
-        """Calls every handler with `message`. From the first awaitable result on, a task does it."""
-        handlers = tuple(self._handlers)
+    def _call_handlers(self, event: MessageReceived | InOrder) -> None:
+        """Calls the handlers that are for `event`. From the first awaitable result on, a task does it."""
+        message = _message_of(event)
+        handlers = self._handlers_for(event)
         for number, handler in enumerate(handlers, 1):
             answer = self._call_handler(handler, message)
             if answer is not None:
                 self._handling = message
-                work = self._run_handlers(answer, handlers[number:], message)
+                work = self._run_handlers(handler, answer, handlers[number:], message)
                 self._handler_task = asyncio.create_task(work, name="grapevine handlers")
                 return
 
-    def _call_handler(self, handler: MessageListener, message: Message) -> Awaitable[object] | None:
+    def _call_handler(self, handler: _Handler, message: Message) -> Awaitable[object] | None:
         """Calls `handler`. Returns its result if it is awaitable, else None."""
+        if handler.is_removed:
+            return None
+        started_at = time.monotonic()
         try:
-            answer = handler(message)
+            answer = handler.callback(message)
             if answer is not None and inspect.isawaitable(answer):
                 return answer
         except BaseException as error:  # noqa: BLE001  a bug of the application
-            self._on_callback_error(error, "a message handler", message.id.short)
+            self._on_callback_error(error, "a message handler", message.id.short, message)
+        finally:
+            self._warn_if_slow(handler, started_at, "blocked the event loop for")
         return None
 
     async def _run_handlers(
-        self, answer: Awaitable[object], rest: tuple[MessageListener, ...], message: Message
+        self,
+        handler: _Handler,
+        answer: Awaitable[object],
+        rest: Sequence[_Handler],
+        message: Message,
     ) -> None:
-        """Awaits `answer`, calls the `rest` of the handlers with the same message, then all handlers with
-        the queue."""
-        await self._await_answer(answer, message)
+        """Awaits `answer` of `handler`, calls the `rest` of the handlers with the same message, then all
+        handlers with the queue."""
+        self._watch_slow_handlers()
+        await self._await_answer(handler, answer, message)
         await self._await_all(rest, message)
         self._on_handled()
-        while not self._messages.is_empty:
-            event = await anext(self._messages)
+        reads = 0
+        while self._messages:
+            reads += 1
+            if reads % MAX_MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            event = self._messages.pop()
             if isinstance(event, EventsLost):
-                self.publish(event)
-            elif isinstance(event, MessageReceived):
-                self._handling = event.message
-                await self._await_all(tuple(self._handlers), event.message)
+                self._call_listeners(event)
+            elif isinstance(event, (MessageReceived, InOrder)):
+                self._handling = _message_of(event)
+                await self._await_all(self._handlers_for(event), self._handling)
                 self._on_handled()
         self._handler_task = None
 
@@ -317,31 +413,64 @@ class EventHub:
         """All handlers have finished the current message."""
         self._handling = None
         self.handled += 1
-        if self._is_paused and self._messages.fill_ratio <= RESUME_FILL_RATIO:
-            self._set_paused(False)
+        self.update_pause()
 
-    async def _await_all(self, handlers: tuple[MessageListener, ...], message: Message) -> None:
+    async def _await_all(self, handlers: Sequence[_Handler], message: Message) -> None:
         for handler in handlers:
             answer = self._call_handler(handler, message)
             if answer is not None:
-                await self._await_answer(answer, message)
+                await self._await_answer(handler, answer, message)
 
-    async def _await_answer(self, answer: Awaitable[object], message: Message) -> None:
+    async def _await_answer(
+        self, handler: _Handler, answer: Awaitable[object], message: Message
+    ) -> None:
+        self._running = (handler, time.monotonic())
         try:
             await answer
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # this task was cancelled, not the handler
-            self._on_callback_error(error, "a message handler", message.id.short)
+            self._on_callback_error(error, "a message handler", message.id.short, message)
+        finally:
+            self._running = None
+
+    # --- slow handlers --------------------------------------------------------------------------
+
+    def _watch_slow_handlers(self) -> None:
+        """Looks once a second whether the awaited handler is slow, for as long as handlers run."""
+        if self._slow_timer is None:
+            loop = asyncio.get_running_loop()
+            self._slow_timer = loop.call_later(SLOW_HANDLER_S, self._check_slow_handler)
+
+    def _check_slow_handler(self) -> None:
+        self._slow_timer = None
+        if self._handler_task is None or self._handler_task.done():
+            return
+        if self._running is not None:
+            self._warn_if_slow(*self._running, "has been running for")
+        self._watch_slow_handlers()
+
+    def _warn_if_slow(self, handler: _Handler, started_at: float, problem: str) -> None:
+        now = time.monotonic()
+        if now - started_at < SLOW_HANDLER_S or now < handler.warn_at:
+            return
+        handler.warn_at = now + SLOW_WARNING_INTERVAL_S
+        logger.warning(
+            "the message handler %s %s %.1f s; %d messages wait for it",
+            handler.name,
+            problem,
+            now - started_at,
+            len(self._messages),
+        )
+
+
+def _message_of(event: MessageReceived | InOrder) -> Message:
+    if isinstance(event, MessageReceived):
+        return event.message
+    assert isinstance(event.item, Message)  # reports of skipped ones are not for handlers
+    return event.item
 
 
 def _reraise(error: BaseException) -> NoReturn:
     raise error
-
-
-def event_size_bytes(event: Event) -> int:
-    """Returns the approximate memory of `event`."""
-    if isinstance(event, (MessageReceived, MessageSent)):
-        return EVENT_OVERHEAD_BYTES + len(event.message.payload)
-    return EVENT_OVERHEAD_BYTES

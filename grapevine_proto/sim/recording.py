@@ -18,6 +18,7 @@ from grapevine_proto.events import Event, Message
 EVENT_NUMBERS: Final = {kind: number for number, kind in enumerate(get_args(Event))}
 
 FIRST_MESSAGE_FIELDS: Final = 7  # fields of a message that every hash covers
+LATER_MESSAGE_FIELDS: Final = ("topic",)
 
 
 def values_of(event: Event) -> tuple[Any, ...]:
@@ -31,8 +32,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return None  # a name, or text for people
     if isinstance(value, Message):
-        # Fields that a message gained later count only where they have a value.
-        later = value[FIRST_MESSAGE_FIELDS:]
+        # Fields that a message gained later count only where they have a value; its age, which every copy
+        # has, does not count.
+        later = tuple(
+            each
+            for name, each in zip(value._fields, value, strict=True)
+            if name in LATER_MESSAGE_FIELDS
+        )
         value = value[:FIRST_MESSAGE_FIELDS] + (later if any(later) else ())
         return tuple([_plain(each) for each in value])
     if isinstance(value, tuple | list):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from grapevine_proto.ids import PeerId
-from grapevine_tui.control.jsonlines import message_to_json
+from grapevine_tui.control.jsonlines import named_message
 from grapevine_tui.host.message_buffer import LogEntry
 
 MAX_NAME_ATTEMPTS: Final = 100  # numbered names tried in one directory
@@ -69,7 +69,7 @@ def write_messages(
             record = {
                 "event": "message",
                 "time": time_text.removesuffix("+00:00") + "Z",
-                **message_to_json(entry.message, name_of),
+                **named_message(entry.message, name_of),
             }
             line = json.dumps(record, allow_nan=False, separators=(",", ":"))
             file.write(line.encode("ascii") + b"\n")

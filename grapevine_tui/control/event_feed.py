@@ -13,9 +13,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from grapevine_proto.events import DatagramDropped, Event, EventsLost, NodeStarted, RateLimited
+from grapevine_proto.events import (
+    DatagramDropped,
+    Event,
+    EventsLost,
+    NodeStarted,
+    NodeStopped,
+    RateLimited,
+)
 from grapevine_tui.control.executor import CommandExecutor
-from grapevine_tui.control.jsonlines import Object, event_to_json
+from grapevine_tui.control.jsonlines import Object, named_event
 from grapevine_tui.host.local import Host
 
 SUMMARY_INTERVAL_S: Final = 1.0  # between two reports of one counter
@@ -83,9 +90,10 @@ class EventFeed:
                 self._count("dropped", drop_reason.value, count)
             case EventsLost(count):
                 self._count("dropped", "events_lost", count)
+            case NodeStopped():
+                pass  # the last line is for those who stop the node
             case _:
-                if named_fields := event_to_json(event, self._host.name_of):
-                    self._emit(*named_fields)
+                self._emit(*named_event(event, self._host.name_of))
 
     def flush(self, *, all_pending: bool = False) -> None:
         """Emit the counts that are due."""

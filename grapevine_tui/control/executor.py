@@ -62,12 +62,7 @@ from grapevine_tui.control.jsonlines import (
     InvalidRequest,
     Object,
     Request,
-    member_to_json,
     parse_request,
-    peer_to_json,
-    round_to_json,
-    stats_to_json,
-    trace_to_json,
 )
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.reload import reload_settings
@@ -227,24 +222,24 @@ class CommandExecutor:
                 now, denied = node.now(), frozenset(self._host.config.denied)
                 return {
                     "peers": [
-                        peer_to_json(peer, now) | {"denied": peer.peer_id in denied}
+                        peer.to_dict(now=now) | {"denied": peer.peer_id in denied}
                         for peer in node.peers()
                     ]
                 }
             case ShowMembers():
-                return {"members": [member_to_json(member) for member in node.members()]}
+                return {"members": [member.to_dict() for member in node.members()]}
             case ShowRounds():
                 now = node.now()
                 return {
                     "rounds": [
-                        round_to_json(each) | {"ago_s": round(max(0.0, now - each.started_at), 3)}
+                        each.to_dict() | {"ago_s": round(max(0.0, now - each.started_at), 3)}
                         for each in node.rounds()
                     ]
                 }
             case ShowTraces():
-                return {"traces": [trace_to_json(each) for each in node.traces()]}
+                return {"traces": [each.to_dict() for each in node.traces()]}
             case ShowStats():
-                return {"stats": stats_to_json(node.stats(), node.now())}
+                return {"stats": node.stats().to_dict(now=node.now())}
             case ShowStatus():
                 return self.status()
             case ShowSnapshot():
@@ -309,8 +304,8 @@ class CommandExecutor:
             "lag_ms": round(node.lag_s * 1000, 3),
             "members": stats.members,
             "denied": [str(peer_id) for peer_id in self._host.config.denied],
-            "peers": [peer_to_json(peer, now) for peer in node.peers()],
-            "stats": stats_to_json(stats, now),
+            "peers": [peer.to_dict(now=now) for peer in node.peers()],
+            "stats": stats.to_dict(now=now),
         }
 
     def _full_state(self) -> Object:
@@ -322,13 +317,13 @@ class CommandExecutor:
             "max_peers": host.config.max_peers,
             "max_message_size": host.config.max_message_size,
             "snapshot": self._snapshot(),
-            "members": [member_to_json(member) for member in host.node.members()],
+            "members": [member.to_dict() for member in host.node.members()],
             "rounds": [
-                round_to_json(each.round) | {"ago_s": round(now_unix - each.at_unix, 3)}
+                each.round.to_dict() | {"ago_s": round(now_unix - each.at_unix, 3)}
                 for each in model.rounds
             ],
             "traces": [
-                trace_to_json(each.trace) | {"ago_s": round(now_unix - each.at_unix, 3)}
+                each.trace.to_dict() | {"ago_s": round(now_unix - each.at_unix, 3)}
                 for each in model.traces.values()
             ],
         }

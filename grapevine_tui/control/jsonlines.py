@@ -3,7 +3,8 @@
 Invariants:
 
 - Output is one ASCII object per line. Fields and values are only ever added: scripts depend on them.
-- Every object encodes: numbers that JSON lacks become null, and no text is left out.
+- Every object encodes: numbers that JSON lacks become null, and no text is left out
+  (`grapevine_proto.events` turns values into objects).
 - One line of input becomes one `Request` or one `InvalidRequest`; parsing has no effects.
 - A line that may have been meant as a command is never broadcast as text: one that contains a control
   character, begins with an invisible one or resembles part of a JSON object is rejected.
@@ -16,36 +17,21 @@ import json
 import math
 import os
 import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, assert_never
 from unicodedata import category
 
 from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import (
-    AntiEntropyRound,
-    DialFailed,
     Event,
-    IdentityInUse,
-    InternalErrorContained,
-    MemberChanged,
-    MemberInfo,
+    JsonObject,
     Message,
     MessageReceived,
     MessageSent,
-    MessagesUnsupported,
-    PeerInfo,
-    PeerState,
-    PeerStateChanged,
-    Round,
-    StandingChanged,
-    StateSaveFailed,
-    Stats,
-    Trace,
-    TraceUpdated,
+    event_to_json,
 )
 from grapevine_proto.ids import PeerId
 from grapevine_tui.control.commands import (
@@ -62,7 +48,7 @@ from grapevine_tui.control.commands import (
 )
 from grapevine_tui.text import escape, printable
 
-Object = dict[str, Any]
+Object = JsonObject
 
 BYTE_ORDER_MARK: Final = "\ufeff"  # PowerShell and some editors write one before UTF-8
 # The end or a member of an object, the start of an array, a command without its brace.
@@ -84,161 +70,27 @@ def encode_event(event: str, fields: Mapping[str, Any]) -> bytes:
 # --- events and values to JSON --------------------------------------------------------------------
 
 
-def event_to_json(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Object] | None:
-    """`event` as (name, fields); None for an event that has no line of its own."""
-    match event:
-        case MessageReceived(message):
-            return "message", message_to_json(message, name_of)
-        case MessageSent(message, peers):
-            return "message", message_to_json(message, name_of) | {"peers": peers}
-        case MessagesUnsupported(origin, epoch, first, last, attribute):
-            fields = {"origin": str(origin), "epoch": epoch, "first": first, "last": last}
-            return "unsupported", fields | {"attribute": attribute}
-        case PeerStateChanged(peer, previous, reason):
-            peer_fields = ("peer_id", "address", "zone", "name", "state")
-            all_fields = peer_to_json(peer, 0.0)
-            fields = {name: all_fields[name] for name in peer_fields}
-            return "peer", fields | {"previous": previous and previous.value, "reason": reason}
-        case MemberChanged(member):
-            return "member", member_to_json(member)
-        case StandingChanged(peer_id, standing, score, reason):
-            fields = {"peer_id": str(peer_id), "standing": standing.value}
-            return "standing", fields | {"score": _json_number(score), "reason": reason}
-        case AntiEntropyRound(done):
-            return "round", round_to_json(done)
-        case TraceUpdated(trace):
-            return "trace", trace_to_json(trace)
-        case DialFailed(address, reason):
-            return "dial_failed", {"address": str(address), "reason": reason}
-        case StateSaveFailed(problem):
-            return "state_save_failed", {"problem": problem}
-        case IdentityInUse(address, problem):
-            address_text = None if address is None else str(address)
-            return "identity_in_use", {"address": address_text, "problem": problem}
-        case InternalErrorContained(peer, problem):
-            return "internal_error", {
-                "peer_id": None if peer is None else str(peer),
-                "problem": problem,
-            }
-        case _:
-            return None
+def named_event(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Object]:
+    """The word and the fields of `event`, with the names that people gave to nodes."""
+    fields = event_to_json(event)
+    word = fields.pop("event")
+    if isinstance(event, (MessageReceived, MessageSent)):
+        fields |= _name_fields(event.message, name_of)
+    return word, fields
 
 
-def message_to_json(message: Message, name_of: Callable[[PeerId], str]) -> Object:
-    payload = message.payload
-    fields: Object = {
-        "id": str(message.id),
-        "origin": str(message.origin),
-        "sequence": message.id.sequence,
-        "hops": message.hops,
-        "via": message.via.value,
-        "direct": message.is_direct,
-        "topic": message.topic,
-        "bytes": len(payload),
-    }
+def named_message(message: Message, name_of: Callable[[PeerId], str]) -> Object:
+    """The fields of `message`, with the names that people gave to nodes."""
+    return message.to_dict() | _name_fields(message, name_of)
+
+
+def _name_fields(message: Message, name_of: Callable[[PeerId], str]) -> Object:
+    fields: Object = {}
     if name := name_of(message.origin):
         fields["from_name"] = name
-    if message.to is not None:
-        fields["to"] = str(message.to)
-        if name := name_of(message.to):
-            fields["to_name"] = name
-    with suppress(UnicodeDecodeError):  # then base64 is all there is
-        fields["text"] = payload.decode()
-    fields["base64"] = b64encode(payload).decode("ascii")
+    if message.to is not None and (name := name_of(message.to)):
+        fields["to_name"] = name
     return fields
-
-
-def peer_to_json(peer: PeerInfo, now: float) -> Object:
-    """A peer as of `now`, a time of the node's clock."""
-    connected_at = peer.connected_at
-    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
-    return {
-        "peer_id": str(peer.peer_id),
-        "address": str(peer.address),
-        "zone": peer.zone,
-        "name": peer.name,
-        "state": peer.state.value,
-        "health": _json_number(peer.health),
-        "health_reason": peer.health_reason,
-        # A measurement of a closed link says nothing about the present.
-        "rtt_ms": None
-        if peer.rtt_s is None or not is_connected
-        else _json_number(peer.rtt_s * 1000),
-        "sent": peer.sent,
-        "received": peer.received,
-        "allowed": peer.allowed,
-        "throttled": peer.throttled,
-        "tokens": _json_number(peer.tokens),
-        "tokens_capacity": _json_number(peer.tokens_capacity),
-        "last_seen_s": _json_number(max(0.0, now - peer.last_seen_at)),
-        "connected_s": None if connected_at is None else _json_number(max(0.0, now - connected_at)),
-        "epoch": peer.epoch,
-        "queued": peer.queued,
-        "subscribed": peer.subscribed,
-        "send_rate": _json_number(peer.send_rate),
-        "lost": peer.lost,
-        "datagram_bytes": peer.datagram_bytes,
-        "score": _json_number(peer.score),
-        "standing": peer.standing.value,
-    }
-
-
-def member_to_json(member: MemberInfo) -> Object:
-    return {
-        "peer_id": str(member.peer_id),
-        "address": None if member.address is None else str(member.address),
-        "zone": member.zone,
-        "name": member.name,
-        "status": member.status.value,
-        "epoch": member.epoch,
-    }
-
-
-def round_to_json(info: Round) -> Object:
-    return {
-        "number": info.number,
-        "peer_id": str(info.peer),
-        "in_sync": info.in_sync,
-        "sent": info.sent,
-        "received": info.received,
-        "bytes": info.bytes,
-        "duration_ms": _json_number(info.duration_s * 1000),
-        "outcome": info.outcome.value,
-    }
-
-
-def trace_to_json(trace: Trace) -> Object:
-    return {
-        "id": str(trace.id),
-        "reached": trace.reached,
-        "known": trace.known,
-        "expected": trace.expected,
-        "sample": trace.is_sample,
-        "complete": trace.is_complete,
-        "p50_ms": trace.p50_ms,
-        "p99_ms": trace.p99_ms,
-        "last_ms": trace.last_ms,
-        "hops": trace.hops,
-        "unanswered": [str(peer_id) for peer_id in trace.unanswered],
-        "answers": [[str(each.peer_id), each.hops, each.delay_ms] for each in trace.answers],
-        "confirmed_ms": [each.confirmed_ms for each in trace.answers],
-        "late": sum(each.is_late for each in trace.answers),
-        "others": trace.others,
-    }
-
-
-def stats_to_json(stats: Stats, now: float) -> Object:
-    fields: Object = asdict(stats)
-    fields["dropped"] = {reason.value: count for reason, count in stats.dropped}
-    fields["offenses"] = {offense.value: count for offense, count in stats.offenses}
-    next_at = fields.pop("next_round_at")
-    fields["next_round_s"] = _json_number(max(0.0, next_at - now)) if next_at else None
-    return fields
-
-
-def _json_number(value: float) -> float | None:
-    """`value` to three decimals; None if JSON has no such number."""
-    return round(value, 3) if math.isfinite(value) else None
 
 
 # --- lines to requests ----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Final
 from grapevine_proto.events import Event, NodeStarted, NodeStopped, PeerStateChanged
 from grapevine_proto.topics import TopicPatterns
 from grapevine_tui.control.event_feed import EventFeed
-from grapevine_tui.control.jsonlines import Object, encode_event, message_to_json, peer_to_json
+from grapevine_tui.control.jsonlines import Object, encode_event, named_message
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Changes
@@ -102,7 +102,7 @@ class Subscribers:
             self._releases.setdefault(writer, []).append(release)
         added = Subscriber(writer, *patterns)
         for entry in self._replayed_entries():
-            fields = message_to_json(entry.message, self._host.name_of)
+            fields = named_message(entry.message, self._host.name_of)
             is_sent = sent is not None and sent.wants("message", fields)
             if added.wants("message", fields) and not is_sent:
                 writer.write(encode_event("message", fields | {"at": round(entry.at_unix, 3)}))
@@ -137,7 +137,7 @@ class Subscribers:
             case NodeStopped(reason):
                 self._send_to_all("stopped", {"reason": reason})
             case PeerStateChanged(peer, previous, reason):
-                peer_fields = peer_to_json(peer, self._host.node.now())
+                peer_fields = peer.to_dict(now=self._host.node.now())
                 fields = peer_fields | {"previous": previous and previous.value, "reason": reason}
                 self._send_to_all("peer", fields)
             case _:

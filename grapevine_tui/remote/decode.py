@@ -2,7 +2,7 @@
 
 Invariants:
 
-- Each function inverts one of `jsonlines`, up to the precision of the JSON.
+- Each function inverts a `to_dict` of `grapevine_proto.events`, up to the precision of the JSON.
   `tests/tui/remote/test_decode.py` checks them.
 - Malformed input raises one of `DECODE_ERRORS` and nothing else; that includes enumeration values
   only a newer node knows.
@@ -17,6 +17,7 @@ from typing import Any, Final
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
+    CaughtUp,
     DatagramDropped,
     DialFailed,
     Event,
@@ -29,6 +30,7 @@ from grapevine_proto.events import (
     Message,
     MessageReceived,
     MessageSent,
+    MessagesSkipped,
     MessagesUnsupported,
     NodeStopped,
     PeerInfo,
@@ -46,7 +48,7 @@ from grapevine_proto.events import (
     TraceUpdated,
     Via,
 )
-from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream, parse_literal
 from grapevine_tui.control.jsonlines import Object
 
 DECODE_ERRORS: Final = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
@@ -137,6 +139,7 @@ def message_from_json(fields: Object, now: float) -> Message:
         is_direct=bool(fields["direct"]),
         to=None if fields.get("to") is None else PeerId.parse(fields["to"]),
         topic=_text(fields.get("topic", "")),
+        age_s=_number(fields.get("age_s", 0.0), 0.0),  # absent from older nodes
     )
 
 
@@ -177,6 +180,11 @@ def event_from_json(fields: Object, now: float) -> Event | None:
         case "unsupported":
             numbers = (int(fields[name]) for name in ("epoch", "first", "last", "attribute"))
             return MessagesUnsupported(PeerId.parse(fields["origin"]), *numbers)
+        case "skipped":
+            stream = Stream(PeerId.parse(fields["origin"]), int(fields["epoch"]))
+            return MessagesSkipped(stream, int(fields["first"]), int(fields["last"]))
+        case "caught_up":
+            return CaughtUp(int(fields["peers"]))
         case "peer":
             previous = fields["previous"]
             return PeerStateChanged(

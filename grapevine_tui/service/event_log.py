@@ -17,12 +17,14 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from grapevine_proto.events import (
+    CaughtUp,
     DialFailed,
     Event,
     EventsLost,
     MemberChanged,
     MemberInfo,
     MemberStatus,
+    MessagesSkipped,
     MessagesUnsupported,
     NodeStarted,
     NodeStopped,
@@ -87,6 +89,11 @@ def format_event(event: Event) -> LogLine | None:
                 f"{attribute} is not known to this version"
             )
             return LogLine("unsupported", logging.WARNING, text)
+        case MessagesSkipped(stream, first, last):
+            text = f"messages {first} to {last} of {stream.origin.short} were skipped by readers in order"
+            return LogLine("skipped", logging.WARNING, text)
+        case CaughtUp(peers):
+            return LogLine("caught_up", logging.INFO, f"in sync with {peers} connected peers")
         case EventsLost(count):
             return LogLine(
                 "events", logging.WARNING, f"{count:,} events were dropped: a slow reader"

@@ -89,6 +89,8 @@ MESSAGE_OUTCOMES: Final = (
         "unsubscribed",
         "expired",
         "unsupported",
+        "skipped",
+        "late",
         "gaps_abandoned",
         "cache_evictions",
         "send_drops",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -12,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -361,3 +364,42 @@ def test_the_command_that_sends_one_message_runs(bench: Bench) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert run.expect("message")["text"] == "deploy finished"
+
+
+def test_the_recipes_for_programs_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the key file
+    printed: asyncio.Queue[str] = asyncio.Queue()
+    recipes: Any = {name: getattr(grapevine_proto, name) for name in grapevine_proto.__all__}
+    recipes |= {"asyncio": asyncio, "json": json}
+    recipes["print"] = lambda *words: printed.put_nowait(" ".join(map(str, words)))
+    for block in blocks(page_of("use-the-library.md"), "python"):
+        exec(block, recipes)
+    recipes_by_node = ("read", "handle", "join"), ("apply_in_order", "log")
+    expected = {"joined;", "apply b'hello'", '"event": "member"', " b'hello'"}
+
+    async def main() -> None:
+        config = recipes["config"].replace(bootstrap_peers=())
+        async with grapevine_proto.Node(config) as first:
+            joining = config.replace(bootstrap_peers=first.address, leave_timeout=60)
+            inbox, stopped = first.messages(), asyncio.Event()
+            assert await recipes["announce"](joining)
+            assert (await anext(inbox)).payload == b"deployed"
+            async with grapevine_proto.Node(joining) as second:
+                recipes["stop_on_error"](second, stopped)
+                second.on_message(lambda _: 1 / 0)
+                running = [
+                    asyncio.create_task(recipes[name](argument))
+                    for names, argument in zip(recipes_by_node, (joining, second), strict=True)
+                    for name in names
+                ]
+                await first.ready(4)
+                await first.broadcast(b"hello")
+                await stopped.wait()
+                while expected:
+                    line = await printed.get()
+                    expected.difference_update({each for each in expected if each in line})
+                for task in running:
+                    task.cancel()
+                await asyncio.wait(running)
+
+    asyncio.run(asyncio.wait_for(main(), 60))

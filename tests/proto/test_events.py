@@ -2,8 +2,49 @@
 
 from __future__ import annotations
 
-from grapevine_proto.events import SHOWN_PAYLOAD_BYTES, Message, Via
-from grapevine_proto.ids import MessageId, PeerId
+import json
+from typing import Any, get_args
+
+import pytest
+
+from grapevine_proto import events
+from grapevine_proto.errors import DropReason, Offense
+from grapevine_proto.events import (
+    SHOWN_PAYLOAD_BYTES,
+    AntiEntropyRound,
+    CaughtUp,
+    DatagramDropped,
+    DialFailed,
+    Event,
+    EventsLost,
+    IdentityInUse,
+    InternalErrorContained,
+    MemberChanged,
+    MemberInfo,
+    MemberStatus,
+    Message,
+    MessageReceived,
+    MessageSent,
+    MessagesSkipped,
+    MessagesUnsupported,
+    NodeStarted,
+    NodeStopped,
+    PeerInfo,
+    PeerState,
+    PeerStateChanged,
+    RateLimited,
+    Round,
+    RoundOutcome,
+    Standing,
+    StandingChanged,
+    StateSaveFailed,
+    Stats,
+    Trace,
+    TraceUpdated,
+    Via,
+    event_to_json,
+)
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 
 ORIGIN = PeerId(bytes(range(32)))
 
@@ -23,3 +64,98 @@ def test_a_message_shows_the_beginning_and_the_size_of_a_long_payload() -> None:
     assert f"payload=b'{'x' * SHOWN_PAYLOAD_BYTES}'... (10000080 bytes), hops=1" in shown
     assert "y" * 4 not in shown
     assert len(shown) < 600
+
+
+PLACE = Address("::1", 8000)
+MESSAGE = a_message(b"hi")
+PEER = PeerInfo(
+    ORIGIN,
+    PLACE,
+    "eu",
+    "bob",
+    PeerState.CONNECTED,
+    0.5,
+    0.0012,
+    1,
+    2,
+    3,
+    4,
+    5.0,
+    9.0,
+    7.0,
+    7,
+    3.0,
+    0,
+)
+ROUND = Round(4, ORIGIN, 1.0, 0.0305, False, 1, 2, 300, RoundOutcome.REPAIRED)
+
+# each event, its word, and one of its fields
+EVENTS: list[tuple[Event, str, tuple[str, Any]]] = [
+    (NodeStarted(ORIGIN, PLACE, 7), "started", ("address", "[::1]:8000")),
+    (MessageReceived(MESSAGE), "message", ("text", "hi")),
+    (MessageSent(MESSAGE, 3), "message", ("peers", 3)),
+    (PeerStateChanged(PEER, None, "new"), "peer", ("state", "connected")),
+    (
+        MemberChanged(MemberInfo(ORIGIN, None, "", "", MemberStatus.UP, 7)),
+        "member",
+        ("status", "up"),
+    ),
+    (RateLimited(ORIGIN, 3, float("inf")), "rate_limited", ("tokens", None)),
+    (
+        StandingChanged(ORIGIN, Standing.SLOWED, 61.25, "work"),
+        "standing",
+        ("peer_id", str(ORIGIN)),
+    ),
+    (AntiEntropyRound(ROUND), "round", ("duration_ms", 30.5)),
+    (TraceUpdated(Trace(MESSAGE.id, 1.0, 0, (), ())), "trace", ("id", str(MESSAGE.id))),
+    (DatagramDropped(DropReason.REPLAY, 2, PLACE), "dropped", ("reason", "replay")),
+    (EventsLost(7), "dropped", ("reason", "events_lost")),
+    (DialFailed("name.example:1", "no answer"), "dial_failed", ("address", "name.example:1")),
+    (StateSaveFailed("disk full"), "state_save_failed", ("problem", "disk full")),
+    (InternalErrorContained(None, "x"), "internal_error", ("peer_id", None)),
+    (IdentityInUse(PLACE, "x"), "identity_in_use", ("address", "[::1]:8000")),
+    (NodeStopped("left"), "stopped", ("reason", "left")),
+    (MessagesUnsupported(ORIGIN, 7, 3, 4, 200), "unsupported", ("attribute", 200)),
+    (MessagesSkipped(Stream(ORIGIN, 7), 3, 4), "skipped", ("origin", str(ORIGIN))),
+    (CaughtUp(3), "caught_up", ("peers", 3)),
+]
+
+
+@pytest.mark.parametrize(("event", "word", "field"), EVENTS)
+def test_an_event_becomes_json(event: Event, word: str, field: tuple[str, Any]) -> None:
+    found = json.loads(json.dumps(event_to_json(event), allow_nan=False))
+    assert found["event"] == word
+    assert (field[0], found[field[0]]) == field
+
+
+def test_all_events_become_json() -> None:
+    assert {type(event) for event, *_ in EVENTS} == set(get_args(events.Event))
+
+
+def test_a_message_becomes_a_dictionary_of_plain_values() -> None:
+    message = a_message(b"hi")._replace(age_s=0.5, topic="deploy.web")
+    assert message.to_dict() == {
+        "id": f"{ORIGIN}:7:1",
+        "origin": str(ORIGIN),
+        "sequence": 1,
+        "hops": 1,
+        "via": "eager",
+        "direct": False,
+        "bytes": 2,
+        "age_s": 0.5,
+        "topic": "deploy.web",
+        "text": "hi",
+        "base64": "aGk=",
+    }
+    assert message.sent_at == 2.0
+
+
+def test_times_of_values_are_ages_at_the_given_time() -> None:
+    assert (PEER.to_dict()["last_seen_s"], PEER.to_dict()["connected_s"]) == (None, None)
+    found = PEER.to_dict(now=10.0)
+    assert (found["last_seen_s"], found["connected_s"], found["rtt_ms"]) == (3.0, 7.0, 1.2)
+    stats = Stats(next_round_at=12.0, offenses=((Offense.EXCESS_WORK, 2),))
+    assert stats.to_dict()["next_round_s"] is None
+    assert stats.to_dict(now=10.0)["next_round_s"] == 2.0
+    assert stats.to_dict()["offenses"] == {"excess_work": 2}
+    json.dumps([PEER.to_dict(), stats.to_dict(), ROUND.to_dict()], allow_nan=False)

@@ -22,7 +22,9 @@ import grapevine_proto.node as node_module
 import grapevine_proto.runtime.driver as driver_module
 from grapevine_proto import (
     Address,
+    AntiEntropyConfig,
     BindError,
+    CaughtUp,
     ClusterKey,
     ConfigError,
     DatagramDropped,
@@ -33,6 +35,8 @@ from grapevine_proto import (
     LimitsConfig,
     Message,
     MessageReceived,
+    MessageSent,
+    MessagesSkipped,
     MessageTooLarge,
     Node,
     NodeConfig,
@@ -44,6 +48,7 @@ from grapevine_proto import (
     RateLimitConfig,
     StateLockedError,
     StateSaveFailed,
+    Stream,
     UnknownPeer,
 )
 from grapevine_proto.engine import NodeState
@@ -773,7 +778,7 @@ def test_arguments_of_the_wrong_type_are_refused_before_anything_happens(run: Ru
             with pytest.raises(InvalidArgument, match="function"):
                 node.on_event(None)  # type: ignore[type-var]
             with pytest.raises(InvalidArgument, match="drop_oldest"):
-                node.on_message(print, on_full="drop")  # type: ignore[arg-type]
+                node.on_message(print, on_full="drop")  # type: ignore[call-overload]
             with pytest.raises(InvalidArgument, match="min_peers"):
                 await node.ready(-1)
             with pytest.raises(InvalidArgument, match="timeout"):
@@ -1000,5 +1005,242 @@ def test_several_nodes_run_in_one_event_loop(run: Run[Any]) -> None:
             if number != 3:
                 await inbox.of(1)
         await asyncio.gather(*(node.leave() for node in nodes))
+
+    run(main())
+
+
+# --- flush, synced --------------------------------------------------------------------------------
+
+
+def test_flush_waits_until_each_broadcast_is_acknowledged(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            inbox = Inbox(ours)
+            for number in range(100):  # before the first connection
+                await theirs.broadcast(b"%d" % number)
+            assert theirs.unacknowledged == 100
+            assert await theirs.flush(timeout=60) == 0
+            assert len(await inbox.of(100)) == 100
+            assert await ours.flush() == 0  # nothing to wait for
+
+    run(main())
+
+
+def test_flush_returns_what_is_left_after_its_timeout_or_the_end(run: Run[Any]) -> None:
+    async def main() -> None:
+        ours = Node(quick())
+        with pytest.raises(NotRunning):
+            await ours.flush()
+        async with ours:
+            await ours.broadcast(b"nobody is there")
+            assert await ours.flush(timeout=timedelta(0)) == 1
+            waiting = asyncio.create_task(ours.flush(timeout=None))
+            await asyncio.sleep(0)
+            await ours.leave(0)
+            assert await waiting == 1
+            with pytest.raises(NotRunning):
+                await ours.flush()
+
+    run(main())
+
+
+def test_a_joined_node_is_synced_when_it_has_the_backlog(run: Run[Any]) -> None:
+    async def main() -> None:
+        config = quick(gossip_interval=5.0, peer_timeout=30.0)
+        async with Node(config) as first, Node(quick(first)) as second:
+            await asyncio.gather(first.ready(), second.ready())
+            for number in range(200):
+                await first.broadcast(b"%d" % number)
+                await second.broadcast(b"%d" % number)
+            late = Node(config.replace(bootstrap_peers=[first.address, second.address]))
+            inbox, events = Inbox(late), list[Event]()
+            late.on_event(events.append)
+            async with late:
+                await late.synced(timeout=60)
+                assert len(inbox.messages) == 400
+                assert [each.peers for each in events if isinstance(each, CaughtUp)] in ([1], [2])
+                await late.synced(timeout=60)  # once more
+
+    run(main())
+
+
+def test_a_first_node_is_synced_and_one_without_peers_is_not(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as first:
+            await first.synced()
+        async with Node(quick(bootstrap_peers=["127.0.0.1:9"])) as lonely:
+            with pytest.raises(TimeoutError):
+                await lonely.synced(timeout=0.01)
+            waiting = asyncio.create_task(lonely.synced(timeout=None))
+            await asyncio.sleep(0)
+            await lonely.leave(0)
+            with pytest.raises(NotRunning):
+                await waiting
+        off = AntiEntropyConfig(enabled=False)
+        async with Node(quick(anti_entropy=off)) as without:
+            with pytest.raises(ConfigError, match=r"anti_entropy\.enabled"):
+                await without.synced()
+
+    run(main())
+
+
+# --- readers ----------------------------------------------------------------------------------------
+
+
+def test_messages_are_read_in_a_loop_until_the_node_leaves(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            messages, peer_events = ours.messages(), ours.events(PeerStateChanged, NodeStopped)
+            for number in range(3):
+                await theirs.broadcast(b"%d" % number)
+            await theirs.send(ours.peer_id, b"direct")
+            found = [(await anext(messages)).payload for _ in range(4)]
+            assert sorted(found) == [b"0", b"1", b"2", b"direct"]
+            closed = ours.messages()
+            await closed.aclose()
+            assert [each async for each in closed] == []
+            await theirs.flush()
+            await ours.leave()
+            assert [each async for each in messages] == []
+            kinds = {type(each) async for each in peer_events}
+            assert NodeStopped in kinds
+            assert kinds <= {PeerStateChanged, NodeStopped}
+            with pytest.raises(InvalidArgument, match="expected types of events"):
+                ours.events("message")  # type: ignore[arg-type]
+
+    run(main())
+
+
+def test_a_handler_can_be_removed_and_errors_are_reported(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            inbox, errors = Inbox(ours), asyncio.Queue[tuple[BaseException, Any]]()
+
+            @ours.on_message(queue=5, on_full="drop_newest")
+            def failing(message: Message) -> None:
+                raise RuntimeError("a bug")
+
+            @ours.on_error
+            def report(error: BaseException, argument: Message | Event) -> None:
+                errors.put_nowait((error, argument))
+
+            await theirs.broadcast(b"one")
+            error, message = await errors.get()
+            assert (str(error), message.payload) == ("a bug", b"one")
+            ours.remove_handler(failing)
+            await theirs.broadcast(b"two")
+            assert await inbox.of(2) == [b"one", b"two"]
+            assert errors.empty()
+            assert ours.stats().callback_errors == 1
+            with pytest.raises(InvalidArgument):
+                ours.remove_handler(failing)
+
+    run(main())
+
+
+def test_messages_of_an_origin_are_read_in_its_order(run: Run[Any]) -> None:
+    """Many senders' batches cross the lossy order of datagrams; each reader in order gets each stream in
+    sequence, from its first message on."""
+
+    async def main() -> None:
+        config = quick(batch_bytes=1)  # a rumor each, so they can overtake one another
+        async with Node(config) as ours:
+            joined = quick(ours, batch_bytes=1)
+            ordered, inbox = ours.messages(ordered=True), Inbox(ours)
+            in_handler: list[int] = []
+            ours.on_message(lambda message: in_handler.append(message.id.sequence), ordered=True)
+            async with Node(joined) as theirs:
+                await asyncio.gather(ours.ready(), theirs.ready())
+                for number in range(300):
+                    await theirs.broadcast(b"%d" % number)
+                found = [await anext(ordered) for _ in range(300)]
+                assert [each.payload for each in found if isinstance(each, Message)] == [
+                    b"%d" % number for number in range(300)
+                ]
+                assert in_handler == list(range(1, 301))
+                await inbox.of(300)
+
+    run(main())
+
+
+def test_what_is_missing_is_skipped_and_reported_in_order(run: Run[Any]) -> None:
+    async def main() -> None:
+        one_message = LimitsConfig(cache_bytes=6000)  # an origin may use a quarter
+        async with Node(quick(batch_bytes=1, limits=one_message)) as theirs:
+            sent = theirs.events(MessageSent)
+            for number in range(3):  # the first two are in no cache when the other node joins
+                await theirs.broadcast(b"%d" % number + bytes(1000))
+                await anext(sent)
+            assert theirs.stats().cached == 1
+            ours = Node(quick(theirs, order_wait=0.1))
+            skipped, messages = ours.events(MessagesSkipped), ours.messages(ordered=True)
+            async with ours:
+                expected = MessagesSkipped(Stream(theirs.peer_id, theirs.epoch), 1, 2)
+                assert await anext(messages) == expected
+                message = await anext(messages)
+                assert isinstance(message, Message)
+                assert message.payload[:1] == b"2"
+                assert await anext(skipped) == expected
+                assert ours.stats().skipped == 2
+
+    run(main())
+
+
+def test_a_message_knows_its_age(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as theirs:
+            await theirs.broadcast(b"old")
+            sent_by = theirs.now()
+            async with Node(quick(theirs)) as ours:
+                inbox = Inbox(ours)
+                await ours.synced(timeout=60)
+                await inbox.of(1)
+                [message] = inbox.messages
+                assert 0.0 <= message.age_s <= message.received_at
+                assert message.sent_at <= message.received_at
+                assert message.sent_at >= sent_by - 1.0 - message.age_s
+
+    run(main())
+
+
+def test_a_canceled_leave_closes_at_once(run: Run[Any]) -> None:
+    async def main() -> None:
+        node = Node(quick(bootstrap_peers=["127.0.0.1:9"], leave_timeout=3600))
+        await node.start()
+        await node.broadcast(b"nobody is there")
+        node.on_message(lambda _: asyncio.get_running_loop().create_future())
+        leaving = asyncio.create_task(node.leave())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await node.wait_stopped()
+        assert await node.leave() == 1
+
+    run(main())
+
+
+def test_a_canceled_leave_does_not_wait_for_handlers(run: Run[Any]) -> None:
+    async def main() -> None:
+        async with Node(quick()) as theirs:
+            node, called = Node(quick(theirs, leave_timeout=3600)), asyncio.Event()
+
+            @node.on_message
+            async def endless(message: Message) -> None:
+                called.set()
+                await asyncio.get_running_loop().create_future()
+
+            await node.start()
+            await asyncio.gather(node.ready(), theirs.ready())
+            await theirs.broadcast(b"go")
+            await called.wait()
+            stopped = asyncio.create_task(node.wait_stopped())
+            leaving = asyncio.create_task(node.leave())
+            await state_of(theirs, node, PeerState.DISCONNECTED)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            await stopped
 
     run(main())

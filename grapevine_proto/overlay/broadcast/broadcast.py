@@ -323,9 +323,10 @@ class Broadcast:
             if known.expires_s and copy.age_ms >= known.expires_s * 1000:
                 self.expired += len(payloads)
                 return []
-        topic = known.topic
+        topic, age_s = known.topic, copy.age_ms / 1000
         messages = [
-            Message(each, body, copy.hops, via, now, topic=topic) for each, body in payloads
+            Message(each, body, copy.hops, via, now, topic=topic, age_s=age_s)
+            for each, body in payloads
         ]
         return [Deliver(tuple(messages))]
 

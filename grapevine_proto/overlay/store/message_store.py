@@ -261,6 +261,11 @@ class MessageStore:
         self._record_change(state, now)
         return new_payloads
 
+    def tracker(self, stream: Stream) -> SequenceTracker | None:
+        """The tracker of `stream`, to read; None if it is not tracked."""
+        state = self._states.get(stream)
+        return None if state is None else state.tracker
+
     def freshen(self, rumor: Rumor, published_at: float, now: float) -> None:
         """Lower the age of a stream after another copy of `rumor` claims that it is younger, but
         not below the age at which it arrived.

@@ -76,6 +76,11 @@ class SequenceTracker:
         """Index of the first gap that ends at or after `first`."""
         return bisect_left(self.gaps, first, key=_LAST_OF_GAP) if self.gaps else 0
 
+    def first_gap(self, first: int) -> Gap | None:
+        """The lowest gap that ends at or after `first`; None if there is none."""
+        index = self._first_gap_index(first)
+        return self.gaps[index] if index < len(self.gaps) else None
+
     def missing(self, first: int, last: int, limit: float = math.inf) -> list[tuple[int, int]]:
         """Up to `limit` unseen ranges within `first` to `last`, ascending."""
         found: list[tuple[int, int]] = []

@@ -36,12 +36,21 @@ from collections import OrderedDict, deque
 from typing import Final, Protocol, TypeAlias, assert_never
 
 from grapevine_proto.errors import DropReason, Offense
-from grapevine_proto.events import AntiEntropyRound, MemberStatus, Round, RoundOutcome, Via
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    CaughtUp,
+    MemberStatus,
+    Round,
+    RoundOutcome,
+    Via,
+)
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Credit, Deliver, Effect, Emit, Penalize, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST, first_batch, hulls_by_stream
+from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S
+from grapevine_proto.overlay.sync.catch_up import CatchUp
 from grapevine_proto.overlay.sync.gap_repair import GapRepair
 from grapevine_proto.overlay.sync.outstanding_requests import OutstandingRequests
 from grapevine_proto.overlay.sync.repair_server import RepairServer
@@ -118,6 +127,7 @@ class AntiEntropy:
         self._is_holding_back = False  # for the message arriving since `_fragments_since`
         self._last_round_number = 0
         self._gap_repair = GapRepair(store, now)
+        self._catch_up = CatchUp()
         self._deadline_bound = now  # lower bound of all deadlines except gap repair
         interval_s = context.config.current.anti_entropy.interval
         self.next_round_at = now + interval_s * context.rng.random()
@@ -155,11 +165,38 @@ class AntiEntropy:
             effects.append(Send((unlinked,), IWant(GAP_REQUEST_ROUND, gaps)))
         return effects
 
-    def _start_round(self, peer_id: PeerId, now: float) -> list[Effect]:
+    def catch_up(self, now: float, timeout_s: float) -> list[Effect]:
+        """Compare with every connected peer, now and as they connect: `CaughtUp` follows when this node has
+        what they have.
+        """
+        self._catch_up.request(now, timeout_s)
+        self._deadline_bound = now
+        return self._advance_catch_up(now)
+
+    def _advance_catch_up(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for peer_id in self._catch_up.due_peers(self._peers.linked, now):
+            if peer_id not in self._active_rounds:
+                effects += self._start_round(peer_id, now, is_full=True)
+        return effects
+
+    def _on_synced(self, peer_id: PeerId, started_at: float) -> list[Effect]:
+        """This node has what `peer_id` had at `started_at`."""
+        self._catch_up.on_synced(peer_id, started_at)
+        linked = self._peers.linked
+        return [Emit(CaughtUp(len(linked)))] if self._catch_up.complete(linked) else []
+
+    def _start_round(self, peer_id: PeerId, now: float, *, is_full: bool = False) -> list[Effect]:
+        """Start a round. `is_full` compares streams that changed in the last seconds too, which digests
+        omit: a digest that matches none is answered with the vector.
+        """
         self._last_round_number += 1
         self._active_rounds[peer_id] = SyncRound(self._last_round_number, now)
         self._deadline_bound = min(self._deadline_bound, now + ROUND_TIMEOUT_S)
-        return [Send((peer_id,), Digest(self._last_round_number, *self._store.digest(now)))]
+        streams, checksum = self._store.digest(now)
+        if is_full:
+            checksum = bytes(byte ^ 0xFF for byte in checksum)
+        return [Send((peer_id,), Digest(self._last_round_number, streams, checksum))]
 
     def on_fragment(self, peer_id: PeerId, now: float) -> None:
         """A fragment of a large message arrived from `peer_id`: it may be what we would request
@@ -209,7 +246,7 @@ class AntiEntropy:
         """Compare a heartbeat digest. One mismatch may be messages in transit: compare again later."""
         if self._store.digest(now) == (streams, total):
             self._mismatches.pop(sender, None)
-            return []
+            return self._on_synced(sender, now - DIGEST_SETTLE_S)
         peer = self._peers.get(sender)
         is_new = (
             peer is not None
@@ -430,12 +467,16 @@ class AntiEntropy:
             self._evict_old(now)
         done = sync_round.to_round(peer_id, outcome, now)
         self.rounds.append(done)
-        return [Emit(AntiEntropyRound(done))]
+        effects: list[Effect] = [Emit(AntiEntropyRound(done))]
+        if sync_round.is_full and not is_requested_elsewhere:
+            effects += self._on_synced(peer_id, sync_round.started_at)
+        return effects
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """The link with `peer_id` closed."""
         effects: list[Effect] = []
         self._requests.remove_peer(peer_id)
+        self._catch_up.on_link_down(peer_id)
         if peer_id in self._active_rounds:
             effects = self._finish(peer_id, self._active_rounds[peer_id].outcome, now)
         self._mismatches.pop(peer_id, None)
@@ -466,7 +507,7 @@ class AntiEntropy:
         return min(self._deadline_bound, self._gap_repair.due_at)
 
     def _next_deadline_bound(self) -> float:
-        due_at = self.next_round_at
+        due_at = min(self.next_round_at, self._catch_up.deadline)
         for sync_round in self._active_rounds.values():
             due_at = min(due_at, sync_round.expires_at(ROUND_TIMEOUT_S))
         for recheck_at, _, _ in self._mismatches.values():
@@ -493,6 +534,7 @@ class AntiEntropy:
                 effects += self._recheck_mismatch(peer_id, streams, total, now)
         if now >= self.next_round_at:
             effects += self.start_rounds(now)
+        effects += self._advance_catch_up(now)
         if now >= self._gap_repair.due_at:
             effects += self._request_gaps(now)
         self._deadline_bound = self._next_deadline_bound()

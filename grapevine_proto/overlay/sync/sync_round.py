@@ -121,6 +121,13 @@ class SyncRound:
         return self.has_vector and not (self.unrequested or self.requested or self.awaits_request)
 
     @property
+    def is_full(self) -> bool:
+        """Whether the round is done and compared all streams of the peer, not just those that fit."""
+        return (
+            self.is_done and not self.streams_dropped and len(self.their_vector) < STREAMS_PER_ROUND
+        )
+
+    @property
     def has_transferred(self) -> bool:
         return self.sent + self.received > 0
 

@@ -50,6 +50,8 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "unsubscribed": "messages of other topics",
         "expired": "messages that came too late",
         "unsupported": "messages for newer versions",
+        "skipped": "messages skipped in order",
+        "late": "messages too late for their order",
         "relayed": "messages relayed",
         "unacked_untracked": "own messages no longer tracked",
         "events_lost": "events lost by slow readers",

@@ -19,7 +19,7 @@ from grapevine_proto.events import (
 from grapevine_tui.app.screens.facts import peer_facts
 from grapevine_tui.app.widgets.grid import Grid, SortOrder
 from grapevine_tui.app.widgets.status_glyphs import STATUS_ORDER
-from grapevine_tui.control.jsonlines import message_to_json, peer_to_json
+from grapevine_tui.control.jsonlines import named_message
 from tests.tui.fake_host import ME, FakeHost
 from tests.tui.stage import staged
 from tests.tui.values import a_member, a_message, a_peer, a_trace, an_id
@@ -77,8 +77,8 @@ async def test_a_peer_without_a_link_has_no_figures_of_now() -> None:
         assert facts["health"] == "-  not connected"
         silent = {fact.name: fact.value for fact in peer_facts(stage.host.model, an_id(2)) or ()}
         assert silent["round trip"] == "33ms, 20s ago"
-        assert peer_to_json(stage.host.peers[4], 100.0)["rtt_ms"] is None
-        assert peer_to_json(stage.host.peers[0], 100.0)["rtt_ms"] == 1.2
+        assert stage.host.peers[4].to_dict(now=100.0)["rtt_ms"] is None
+        assert stage.host.peers[0].to_dict(now=100.0)["rtt_ms"] == 1.2
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ async def test_a_direct_message_names_its_recipient(size: tuple[int, int]) -> No
         assert "this node only" not in stage.text
         await stage.press("escape", "G", "enter")
         assert "this node only" in stage.text
-    json_object = message_to_json(sent, host.model.name_of)
+    json_object = named_message(sent, host.model.name_of)
     assert (json_object["to"], json_object["to_name"]) == (str(an_id(1)), "bob")
-    assert "to" not in message_to_json(got, host.model.name_of)
+    assert "to" not in named_message(got, host.model.name_of)
 
 
 async def test_an_unacknowledged_direct_message_is_shown_as_such() -> None:

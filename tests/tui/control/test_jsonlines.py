@@ -15,18 +15,17 @@ from hypothesis import strategies as st
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import (
     AntiEntropyRound,
-    DatagramDropped,
+    CaughtUp,
     DialFailed,
     Event,
-    EventsLost,
     MemberChanged,
     MemberInfo,
     MemberStatus,
     Message,
     MessageReceived,
     MessageSent,
+    MessagesSkipped,
     MessagesUnsupported,
-    NodeStarted,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -36,7 +35,7 @@ from grapevine_proto.events import (
     Stats,
     Via,
 )
-from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 from grapevine_tui.control.commands import (
     Broadcast,
     Dial,
@@ -50,10 +49,8 @@ from grapevine_tui.control.jsonlines import (
     InvalidRequest,
     Request,
     encode_event,
-    event_to_json,
+    named_event,
     parse_request,
-    peer_to_json,
-    stats_to_json,
 )
 from grapevine_tui.text import printable
 from tests.sources import ROOT
@@ -61,7 +58,7 @@ from tests.sources import ROOT
 ID = PeerId(bytes(range(32)))
 HEX = bytes(range(32)).hex()
 PLACE = Address("::1", 8000)
-MESSAGE = Message(MessageId(ID, 7, 3), b"hi \xc3\xa9", 2, Via.EAGER, 1.0)
+MESSAGE = Message(MessageId(ID, 7, 3), b"hi \xc3\xa9", 2, Via.EAGER, 1.0, age_s=0.25)
 PEER = PeerInfo(
     ID, PLACE, "eu", "bob", PeerState.STALE, 0.5, 0.0012, 1, 2, 3, 4, 5.0, 100.0, 9.0, 7, None, 0
 )
@@ -74,9 +71,7 @@ def name_of(peer_id: PeerId) -> str:
 
 def to_json(event: Event) -> dict[str, Any]:
     """What is printed for `event`, without the time."""
-    described = event_to_json(event, name_of)
-    assert described is not None
-    line = encode_event(*described)
+    line = encode_event(*named_event(event, name_of))
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     found: dict[str, Any] = json.loads(line.decode("ascii"))
@@ -95,6 +90,7 @@ def test_a_message_has_text_and_base64() -> None:
         "direct": False,
         "topic": "",
         "bytes": 5,
+        "age_s": 0.25,
         "from_name": "bob",
         "text": "hi é",
         "base64": "aGkgw6k=",
@@ -149,19 +145,18 @@ def test_members_rounds_and_errors_become_plain_objects() -> None:
         "last": 4,
         "attribute": 200,
     }
+    assert to_json(MessagesSkipped(Stream(ID, 7), 3, 4)) == {
+        "event": "skipped",
+        "origin": str(ID),
+        "epoch": 7,
+        "first": 3,
+        "last": 4,
+    }
+    assert to_json(CaughtUp(3)) == {"event": "caught_up", "peers": 3}
     assert to_json(StateSaveFailed("disk full")) == {
         "event": "state_save_failed",
         "problem": "disk full",
     }
-
-
-def test_summarized_events_are_not_emitted_individually() -> None:
-    for event in (
-        NodeStarted(ID, PLACE, 7),
-        DatagramDropped(DropReason.REPLAY, 1),
-        EventsLost(3),
-    ):
-        assert event_to_json(event, name_of) is None
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -170,14 +165,14 @@ def test_a_number_that_json_has_not_is_null(value: float) -> None:
         ID, PLACE, "", "", PeerState.CONNECTED, value, value, 0, 0, 0, 0, value, value, value, 7,
         value, 0,
     )  # fmt: skip
-    found = json.loads(encode_event("reply", {"peers": [peer_to_json(peer, 1.0)]}))["peers"][0]
+    found = json.loads(encode_event("reply", {"peers": [peer.to_dict(now=1.0)]}))["peers"][0]
     assert found["rtt_ms"] is None
     assert found["tokens"] is None
 
 
 def test_counters_are_listed_by_name() -> None:
     stats = Stats(delivered=3, dropped=((DropReason.REPLAY, 2),), next_round_at=12.0)
-    found = stats_to_json(stats, 10.0)
+    found = stats.to_dict(now=10.0)
     assert found["delivered"] == 3
     assert found["dropped"] == {"replay": 2}
     assert found["next_round_s"] == 2.0

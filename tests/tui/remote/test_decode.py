@@ -12,6 +12,7 @@ import pytest
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
+    CaughtUp,
     DatagramDropped,
     DialFailed,
     Event,
@@ -22,6 +23,7 @@ from grapevine_proto.events import (
     MemberStatus,
     MessageReceived,
     MessageSent,
+    MessagesSkipped,
     MessagesUnsupported,
     NodeStopped,
     PeerState,
@@ -37,15 +39,10 @@ from grapevine_proto.events import (
     TraceUpdated,
     Via,
 )
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import Address, Stream
 from grapevine_tui.control.jsonlines import (
     Object,
-    event_to_json,
-    member_to_json,
-    peer_to_json,
-    round_to_json,
-    stats_to_json,
-    trace_to_json,
+    named_event,
 )
 from grapevine_tui.remote.decode import (
     DECODE_ERRORS,
@@ -80,31 +77,32 @@ def told(fields: Object) -> Object:
     ],
 )
 def test_a_peer_comes_out_as_it_went_in(peer: Any) -> None:
-    assert peer_from_json(told(peer_to_json(peer, NOW)), NOW) == peer
+    assert peer_from_json(told(peer.to_dict(now=NOW)), NOW) == peer
 
 
 @pytest.mark.parametrize("status", list(MemberStatus))
 @pytest.mark.parametrize("address", [None, Address("::1", 8000)])
 def test_a_member_comes_out_as_it_went_in(status: MemberStatus, address: Address | None) -> None:
     member = replace(a_member(1, "bob"), status=status, address=address)
-    assert member_from_json(told(member_to_json(member))) == member
+    assert member_from_json(told(member.to_dict())) == member
 
 
 @pytest.mark.parametrize("outcome", list(RoundOutcome))
 def test_a_round_comes_out_as_it_went_in(outcome: RoundOutcome) -> None:
     done: Round = a_round(7, 1, outcome=outcome, in_sync=False, sent=2, received=3)
-    assert replace(round_from_json(told(round_to_json(done)), NOW), started_at=90.0) == done
+    assert replace(round_from_json(told(done.to_dict()), NOW), started_at=90.0) == done
 
 
 @pytest.mark.parametrize("trace", [a_trace(1, 0, 3), a_trace(2, 5, 1, known=400, others=2)])
 def test_a_trace_comes_out_as_it_went_in(trace: Trace) -> None:
-    assert trace_from_json(told(trace_to_json(trace)), trace.sent_at) == trace
+    assert trace_from_json(told(trace.to_dict()), trace.sent_at) == trace
 
 
 @pytest.mark.parametrize("via", list(Via))
 def test_a_message_comes_out_as_it_went_in(via: Via) -> None:
     message = a_message(1, 2, bytes(range(256)), via=via, hops=3)
-    word, fields = event_to_json(MessageReceived(message), lambda _: "bob") or ("", {})
+    message = message._replace(topic="deploy.web", age_s=0.125)
+    word, fields = named_event(MessageReceived(message), lambda _: "bob")
     assert word == "message"
     assert message_from_json(told(fields), message.received_at) == message
 
@@ -122,9 +120,9 @@ def test_counters_come_out_as_they_went_in() -> None:
         offenses=((Offense.BROKEN_PROMISE, 5),),
         next_round_at=112.5,
     )
-    assert stats_from_json(told(stats_to_json(stats, NOW)), NOW) == stats
-    assert stats_from_json(told(stats_to_json(Stats(), NOW)), NOW) == Stats()
-    newer = told(stats_to_json(stats, NOW)) | {"unheard_of": 1}
+    assert stats_from_json(told(stats.to_dict(now=NOW)), NOW) == stats
+    assert stats_from_json(told(Stats().to_dict(now=NOW)), NOW) == Stats()
+    newer = told(stats.to_dict(now=NOW)) | {"unheard_of": 1}
     newer["dropped"]["a reason of tomorrow"] = 4
     assert stats_from_json(newer, NOW) == stats
 
@@ -139,6 +137,8 @@ def test_counters_come_out_as_they_went_in() -> None:
         DialFailed(Address("10.0.0.1", 9), "no answer"),
         StateSaveFailed("disk full"),
         MessagesUnsupported(an_id(1), 7, 3, 4, 200),
+        MessagesSkipped(Stream(an_id(1), 7), 3, 4),
+        CaughtUp(3),
         StandingChanged(an_id(1), Standing.SLOWED, 61.5, "excess work"),
         InternalErrorContained(an_id(1), "ValueError: x in y (z.py:1)"),
         InternalErrorContained(None, "ValueError: x in y (z.py:1)"),
@@ -147,13 +147,13 @@ def test_counters_come_out_as_they_went_in() -> None:
     ],
 )
 def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
-    word, fields = event_to_json(event, lambda _: "") or ("", {})
+    word, fields = named_event(event, lambda _: "")
     assert event_from_json(told({"event": word, **fields}), NOW) == event
 
 
 def test_fields_encoded_differently_than_for_scripts_round_trip_too() -> None:
     peer = a_peer(1, "bob", state=PeerState.STALE)
-    whole = peer_to_json(peer, NOW) | {"previous": "connected", "reason": "no answer"}
+    whole = peer.to_dict(now=NOW) | {"previous": "connected", "reason": "no answer"}
     changed = PeerStateChanged(peer, PeerState.CONNECTED, "no answer")
     assert event_from_json(told({"event": "peer", **whole}), NOW) == changed
     limited = {"event": "rate_limited", "peer_id": str(an_id(1)), "dropped": 3, "tokens": 0.5}
@@ -177,9 +177,9 @@ def test_fields_encoded_differently_than_for_scripts_round_trip_too() -> None:
         {"event": "message", "id": 7},
         {"event": "message", "id": "x:1:1", "base64": "", "hops": 1, "via": "eager", "direct": 0},
         {"event": "member", "peer_id": "00", "address": None},
-        {"event": "member", **member_to_json(a_member(1)), "name": 7},
-        {"event": "trace", **trace_to_json(a_trace(1, 1)), "answers": [1]},
-        {"event": "round", **round_to_json(a_round(1, 1)), "outcome": "magic"},
+        {"event": "member", **a_member(1).to_dict(), "name": 7},
+        {"event": "trace", **a_trace(1, 1).to_dict(), "answers": [1]},
+        {"event": "round", **a_round(1, 1).to_dict(), "outcome": "magic"},
     ],
 )
 def test_malformed_objects_raise_a_known_error(broken: Object) -> None:

@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.events import (
+    CaughtUp,
     DialFailed,
     Event,
     EventsLost,
     MemberChanged,
     MemberStatus,
+    MessagesSkipped,
     MessagesUnsupported,
     NodeStarted,
     NodeStopped,
@@ -21,7 +23,7 @@ from grapevine_proto.events import (
     RateLimited,
     StateSaveFailed,
 )
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import Address, Stream
 from grapevine_tui.host.model import Changes
 from grapevine_tui.service.event_log import BURST_LINES, EventLog, format_event
 from tests.tui.values import EPOCH, a_member, a_peer, an_id, received
@@ -43,6 +45,8 @@ DOWN = replace(a_member(1, "bob"), status=MemberStatus.DOWN)
         (StateSaveFailed("disk full"), logging.ERROR, "state not saved: disk full"),
         (StateSaveFailed(""), logging.INFO, "state saved again"),
         (MessagesUnsupported(an_id(1), 7, 3, 4, 200), logging.WARNING, "messages 3 to 4 of 00000001"),
+        (MessagesSkipped(Stream(an_id(1), 7), 3, 4), logging.WARNING, "messages 3 to 4 of 00000001"),
+        (CaughtUp(3), logging.INFO, "in sync with 3 connected peers"),
         (EventsLost(3), logging.WARNING, "3 events were dropped"),
         (NodeStarted(an_id(1), Address("127.0.0.1", 8000), EPOCH), logging.INFO, "at 127.0.0.1:8000"),
         (NodeStopped("left"), logging.INFO, "stopped: left"),

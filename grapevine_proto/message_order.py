@@ -1,0 +1,253 @@
+"""Puts received messages into the order in which their origin sent them, for readers that ask for it.
+
+Invariants:
+
+- Within a stream, messages leave in sequence, each once. A gap is waited for until `order_wait` after it
+  opened; then it is skipped and reported. What arrives after that is dropped and counted.
+- A message waits only for what the sequence tracker has not seen. What was seen and not delivered, such as
+  a topic without subscription, is not waited for.
+- A new epoch of an origin waits for what an earlier one keeps waiting.
+- What waits is limited per stream and in all; beyond it gaps are skipped before their time.
+- Direct messages do not wait: their sequence counts those to other members too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Final, TypeAlias
+
+from grapevine_proto.config.live import LiveConfig
+from grapevine_proto.events import Message, MessagesSkipped
+from grapevine_proto.ids import MessageId, PeerId, Stream
+from grapevine_proto.overlay.store.sequence_tracker import SequenceTracker
+
+WAITING_PER_STREAM_LIMIT: Final = 1024
+WAITING_BYTES_PER_STREAM_LIMIT: Final = 4 * 2**20
+WAITING_BYTES_LIMIT: Final = 64 * 2**20
+MESSAGE_OVERHEAD_BYTES: Final = 500  # approximate memory of a message besides its payload
+# A gap may end without a message for us; the streams that wait are looked at this often.
+CHECK_INTERVAL_S: Final = 0.1
+
+Ordered: TypeAlias = Message | MessagesSkipped
+
+
+class _Waiting:
+    """The messages of one stream that wait for earlier ones."""
+
+    __slots__ = ("_messages", "_sequences", "abandoned", "size_bytes", "stream")
+
+    def __init__(self, stream: Stream, abandoned: int) -> None:
+        self.stream = stream
+        self.abandoned = abandoned  # by the tracker, when the first message began to wait
+        self.size_bytes = 0
+        self._sequences: list[int] = []  # a heap
+        self._messages: dict[int, Message] = {}
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._messages.values())
+
+    @property
+    def first(self) -> int:
+        """The lowest sequence. There must be one."""
+        return self._sequences[0]
+
+    @property
+    def is_over_limit(self) -> bool:
+        return (
+            len(self) > WAITING_PER_STREAM_LIMIT or self.size_bytes > WAITING_BYTES_PER_STREAM_LIMIT
+        )
+
+    def add(self, message: Message) -> int:
+        """Adds `message`; returns its size in bytes."""
+        heappush(self._sequences, message.id.sequence)
+        self._messages[message.id.sequence] = message
+        size_bytes = _size_bytes(message)
+        self.size_bytes += size_bytes
+        return size_bytes
+
+    def pop(self) -> Message:
+        """Removes and returns the message with the lowest sequence."""
+        message = self._messages.pop(heappop(self._sequences))
+        self.size_bytes -= _size_bytes(message)
+        return message
+
+
+class MessageOrder:
+    """Keeps messages until those before them arrived. Pass delivered messages to `add`, and call `advance` at
+    `deadline`; both return what may leave.
+
+    `tracker_of` returns the sequence tracker of a stream, None if it has none.
+    """
+
+    def __init__(
+        self, config: LiveConfig, tracker_of: Callable[[Stream], SequenceTracker | None]
+    ) -> None:
+        self._config = config
+        self._tracker_of = tracker_of
+        # the sequence up to which a stream was delivered or skipped, latest used last
+        self._positions: OrderedDict[Stream, int] = OrderedDict()
+        self._waiting: dict[PeerId, dict[int, _Waiting]] = {}  # by origin and epoch
+        self._size_bytes = 0
+        self.deadline = math.inf
+        self.skipped = 0
+        self.late = 0
+        self.evicted = 0
+
+    def add(self, messages: Iterable[Message], now: float) -> list[Ordered]:
+        """Takes messages of one rumor, ascending; returns what may leave, in order."""
+        ordered: list[Ordered] = []
+        for message in messages:
+            if message.is_direct:
+                ordered.append(message)
+                continue
+            stream = message.id.stream
+            position = self._position(stream)
+            if message.id.sequence <= position:
+                self.late += 1
+            elif self._is_next(stream, position, message.id.sequence):
+                self._positions[stream] = message.id.sequence
+                ordered.append(message)
+                if stream.origin in self._waiting:  # this was what they waited for
+                    ordered += self._release(stream.origin, now)
+            else:
+                self._keep(stream, message)
+                ordered += self._release(stream.origin, now)
+                ordered += self._enforce_limits(stream, now)
+        if self._waiting:
+            self.deadline = min(self.deadline, now + CHECK_INTERVAL_S)
+        return ordered
+
+    def advance(self, now: float) -> list[Ordered]:
+        """Skips gaps whose time is over; returns what may leave, in order."""
+        if now < self.deadline:
+            return []
+        ordered: list[Ordered] = []
+        for origin in list(self._waiting):
+            ordered += self._release(origin, now)
+        self.deadline = now + CHECK_INTERVAL_S if self._waiting else math.inf
+        return ordered
+
+    def release_all(self) -> list[Ordered]:
+        """Skips all gaps; returns what waited, in order."""
+        ordered: list[Ordered] = []
+        for origin in list(self._waiting):
+            ordered += self._release(origin, math.inf)
+        self.deadline = math.inf
+        return ordered
+
+    def waiting_ids(self) -> list[MessageId]:
+        """The messages that wait."""
+        return [
+            message.id
+            for streams in self._waiting.values()
+            for waiting in streams.values()
+            for message in waiting
+        ]
+
+    def _position(self, stream: Stream) -> int:
+        """The position of `stream`, which is remembered from now on."""
+        position = self._positions.get(stream)
+        if position is not None:
+            self._positions.move_to_end(stream)
+            return position
+        self._positions[stream] = 0
+        # the message store tracks two streams of each origin
+        if len(self._positions) > 2 * self._config.current.limits.origins:
+            self._positions.popitem(last=False)
+            self.evicted += 1
+        return 0
+
+    def _is_next(self, stream: Stream, position: int, sequence: int) -> bool:
+        """Whether nothing waits that goes before this message, and nothing before it is missing."""
+        streams = self._waiting.get(stream.origin)
+        if streams is not None and any(epoch < stream.epoch for epoch in streams):
+            return False
+        if (
+            streams is not None
+            and stream.epoch in streams
+            and streams[stream.epoch].first < sequence
+        ):
+            return False
+        return self._has_all(self._tracker_of(stream), position + 1, sequence - 1)
+
+    def _has_all(self, tracker: SequenceTracker | None, first: int, last: int) -> bool:
+        return first > last or tracker is None or tracker.contains_all(first, last)
+
+    def _keep(self, stream: Stream, message: Message) -> None:
+        tracker = self._tracker_of(stream)
+        streams = self._waiting.setdefault(stream.origin, {})
+        waiting = streams.get(stream.epoch)
+        if waiting is None:
+            abandoned = 0 if tracker is None else tracker.abandoned
+            waiting = streams[stream.epoch] = _Waiting(stream, abandoned)
+        self._size_bytes += waiting.add(message)
+
+    def _enforce_limits(self, stream: Stream, now: float) -> list[Ordered]:
+        """Skips gaps until what waits is within the limits again."""
+        ordered: list[Ordered] = []
+        while (waiting := self._find(stream)) is not None and waiting.is_over_limit:
+            ordered += self._release(stream.origin, now, is_forced=True)
+        while self._size_bytes > WAITING_BYTES_LIMIT:
+            largest = max(
+                self._waiting,
+                key=lambda each: sum(w.size_bytes for w in self._waiting[each].values()),
+            )
+            ordered += self._release(largest, now, is_forced=True)
+        return ordered
+
+    def _find(self, stream: Stream) -> _Waiting | None:
+        return self._waiting.get(stream.origin, {}).get(stream.epoch)
+
+    def _release(self, origin: PeerId, now: float, *, is_forced: bool = False) -> list[Ordered]:
+        """Returns what of `origin` need not wait any more. `is_forced` skips the first gap, whatever its
+        age."""
+        streams = self._waiting[origin]
+        ordered: list[Ordered] = []
+        while streams:
+            waiting = streams[min(streams)]
+            ordered += self._release_stream(waiting, now, is_forced=is_forced)
+            if waiting:
+                break  # later epochs wait for it
+            is_forced = False
+            del streams[waiting.stream.epoch]
+        if not streams:
+            del self._waiting[origin]
+        return ordered
+
+    def _release_stream(
+        self, waiting: _Waiting, now: float, *, is_forced: bool
+    ) -> Iterator[Ordered]:
+        stream, tracker = waiting.stream, self._tracker_of(waiting.stream)
+        position = self._position(stream)
+        while waiting:
+            first, last = position + 1, waiting.first - 1
+            gap = None if tracker is None or first > last else tracker.first_gap(first)
+            if gap is not None and gap.first <= last:
+                if not is_forced and now < gap.opened_at + self._config.current.order_wait:
+                    break
+                is_forced = False
+                position = min(gap.last, last)
+                yield self._skip(stream, max(gap.first, first), position)
+                continue
+            is_lost = tracker is None or tracker.abandoned > waiting.abandoned
+            if is_lost and first <= last:
+                yield self._skip(stream, first, last)
+            message = waiting.pop()
+            self._size_bytes -= _size_bytes(message)
+            position = message.id.sequence
+            yield message
+        self._positions[stream] = position
+
+    def _skip(self, stream: Stream, first: int, last: int) -> MessagesSkipped:
+        self.skipped += last - first + 1
+        return MessagesSkipped(stream, first, last)
+
+
+def _size_bytes(message: Message) -> int:
+    return MESSAGE_OVERHEAD_BYTES + len(message.payload)
