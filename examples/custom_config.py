@@ -49,8 +49,8 @@ async def main() -> None:
     except ConfigError as error:
         print(f"rejected: {error}")
 
-    with tempfile.TemporaryDirectory() as folder:
-        restored = round_trip(Path(folder, "node.toml"), config)
+    with tempfile.TemporaryDirectory() as directory:
+        restored = round_trip(Path(directory, "node.toml"), config)
         print(f"written and read again: {'equal' if restored == config else 'different'}")
 
     # A config is immutable. A running node applies what it can of a new one, and returns the rest.

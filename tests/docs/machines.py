@@ -1,7 +1,7 @@
-"""Machines to follow the pages on: a network, folders and a home of their own, and terminals.
+"""Isolated hosts on which the tests follow the pages: each has a network, directories, a home and terminals.
 
-A machine is a process that holds a network and a mount namespace, so that a page's fixed ports and its
-folders (`/opt`, `/etc/grapevine`, `/var/lib/grapevine`) are free and leave nothing behind. It needs root.
+A host is a process with its own network and mount namespace, so that the fixed ports and directories of a
+page (`/opt`, `/etc/grapevine`, `/var/lib/grapevine`) are free and leave nothing behind. It needs root.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ import time
 from pathlib import Path
 from typing import Final
 
-WAIT_S: Final = 30.0  # for what takes a second on an idle machine
+WAIT_S: Final = 30.0  # an idle machine needs a second
 POLL_S: Final = 0.05
-IS_UP: Final = (
-    re.compile(  # what a program prints that goes on: its first screen, or its first line
-        rb"Anti-entropy|\"event\": ?\"started\"|http://127\.0\.0\.1:\d+/\?token="
-    )
+IS_UP: Final = re.compile(  # first screen or line of a program that keeps running
+    rb"Anti-entropy|\"event\": ?\"started\"|http://127\.0\.0\.1:\d+/\?token="
 )
 OVERLAID: Final = ("/opt/grapevine", "/etc/grapevine", "/etc/systemd/system", "/var/lib/grapevine")
 
 
 def why_not() -> str:
-    """Why no machine can be made here; empty: it can."""
+    """Returns why no host can be created here; empty: it can."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "namespaces need root on Linux"
     missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
@@ -41,7 +39,7 @@ def why_not() -> str:
 
 
 class Terminal:
-    """A command of a page, typed on a terminal of 120 by 36."""
+    """A command of a page, run in a terminal of 120 by 36."""
 
     def __init__(self, enter: list[str], command: str, environ: dict[str, str]) -> None:
         self.command = command
@@ -72,12 +70,12 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def until_up_or_ended(self) -> int | None:
-        """Wait until it shows that it is up, or ends; the exit code if it ended."""
+        """Waits until the program is up or ends. Returns the exit code if it ended."""
         self.until(lambda: IS_UP.search(self.output) is not None or self.code is not None)
         return self.code
 
     def until_shown(self, pattern: str) -> str:
-        """Wait until its output has `pattern`; the match."""
+        """Waits until the output matches `pattern`. Returns the match."""
         self.until(lambda: re.search(pattern.encode(), self.output) is not None)
         match = re.search(pattern.encode(), self.output)
         assert match is not None
@@ -95,13 +93,13 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """The output without what moves the cursor."""
+        """The output without cursor movements."""
         return re.sub(r"\x1b\[[0-9;?<>=]*[a-zA-Z]", " ", self.output.decode(errors="replace"))[
             -4000:
         ]
 
     def end(self) -> int:
-        """End it as a service manager would; the exit code."""
+        """Ends the program as a service manager would. Returns the exit code."""
         if self.code is None:
             for pid in _programs_in(self._pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -120,7 +118,7 @@ class Terminal:
 
 
 def _programs_in(session: int) -> list[int]:
-    """Processes of ours among those of a terminal, without the shell and what else stands in a pipe."""
+    """Returns the grapevine-tui processes of a terminal, without the shell and other programs of a pipe."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -132,12 +130,12 @@ def _programs_in(session: int) -> list[int]:
 
 
 class Machine:
-    """One host. `address` is its own on the test's network, if it has one."""
+    """A host. `address`: on the network of the test, if connected."""
 
-    def __init__(self, folder: Path, address: str = "") -> None:
+    def __init__(self, directory: Path, address: str = "") -> None:
         self.address = address
-        self.folder = folder
-        folder.mkdir(parents=True)
+        self.directory = directory
+        directory.mkdir(parents=True)
         self._terminals: list[Terminal] = []
         self._holder = subprocess.Popen(
             ["unshare", "-nm", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"],
@@ -145,21 +143,21 @@ class Machine:
         )
         assert self._holder.stdout is not None
         self._holder.stdout.readline()
-        self.enter = ["nsenter", "-t", str(self._holder.pid), "-n", "-m", f"--wd={folder}"]
+        self.enter = ["nsenter", "-t", str(self._holder.pid), "-n", "-m", f"--wd={directory}"]
         for where in OVERLAID:
-            (folder / "overlaid" / where.strip("/")).mkdir(parents=True)
-            self.do(f"mkdir -p {where} && mount --bind {folder}/overlaid{where} {where}")
+            (directory / "overlaid" / where.strip("/")).mkdir(parents=True)
+            self.do(f"mkdir -p {where} && mount --bind {directory}/overlaid{where} {where}")
         self.do("mount -t tmpfs tmpfs /run")
         self.do("ip link set lo up")
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a user of this machine has, with the program on the PATH as the README installs it."""
+        """The environment of a user of this host, with the program on PATH as the README installs it."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         return kept | {
             "PATH": path,
-            "HOME": str(self.folder / "home"),
+            "HOME": str(self.directory / "home"),
             "TERM": "xterm-256color",
             "LANG": "C.UTF-8",
             "COLUMNS": "120",
@@ -167,7 +165,7 @@ class Machine:
         }
 
     def do(self, command: str) -> str:
-        """What a command prints that ends well at once."""
+        """Runs a command, which must succeed. Returns what it prints."""
         done = subprocess.run(
             [*self.enter, "bash", "-c", command],
             env=self.environ,
@@ -180,8 +178,8 @@ class Machine:
         return done.stdout
 
     def type(self, command: str) -> Terminal:
-        """Type `command` on a terminal of its own."""
-        (self.folder / "home").mkdir(exist_ok=True)
+        """Runs `command` in a new terminal."""
+        (self.directory / "home").mkdir(exist_ok=True)
         terminal = Terminal(self.enter, command, self.environ)
         self._terminals.append(terminal)
         return terminal

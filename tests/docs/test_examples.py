@@ -1,4 +1,4 @@
-"""Each file in examples/ is run as its own first lines say: as processes, with real sockets."""
+"""Each file in examples/ runs as its first lines say: as processes, with real sockets."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from tests.tui.runs import environ_of
 
 EXAMPLES = ROOT / "examples"
 ANY = "127.0.0.1:0"
-WAIT_S = 20.0  # for what takes milliseconds on an idle machine
+WAIT_S = 20.0  # an idle machine needs milliseconds
 
 
 class Example:
     """One process, its input and the lines it prints."""
 
-    def __init__(self, name: str, *arguments: str, folder: Path) -> None:
+    def __init__(self, name: str, *arguments: str, directory: Path) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-u", str(EXAMPLES / name), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            cwd=folder,
+            cwd=directory,
         )
         self.seen: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
@@ -53,7 +53,7 @@ class Example:
             self._lines.put(line.rstrip("\n"))
 
     def expect(self, expected: str) -> str:
-        """The next line with `words` in it."""
+        """Returns the next line that contains `expected`."""
         while True:
             try:
                 line = self._lines.get(timeout=WAIT_S)
@@ -64,7 +64,7 @@ class Example:
                 return line
 
     def expect_each(self, *lines: str) -> None:
-        """These lines, in whatever order they come."""
+        """Waits for these lines, in any order."""
         missing = set(lines)
         while missing:
             missing.discard(self.expect(""))
@@ -78,7 +78,7 @@ class Example:
         self.process.stdin.flush()
 
     def leave(self) -> int:
-        """End its input; the exit code."""
+        """Closes the input. Returns the exit code."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         code = self.process.wait(WAIT_S)
@@ -103,7 +103,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     running: list[Example] = []
 
     def begin(name: str, *arguments: str) -> Example:
-        running.append(Example(name, *arguments, folder=tmp_path))
+        running.append(Example(name, *arguments, directory=tmp_path))
         return running[-1]
 
     yield begin
@@ -176,18 +176,18 @@ def test_the_map_is_the_same_everywhere_and_a_joiner_catches_up(start: Start) ->
     third.expect("None")
 
 
-def expect_map(example: Example, wanted: dict[str, str]) -> None:
+def expect_map(example: Example, expected: dict[str, str]) -> None:
     give_up_at = time.monotonic() + WAIT_S
     while time.monotonic() < give_up_at:
         example.type("all")
-        if example.expect("{") == str(wanted):
+        if example.expect("{") == str(expected):
             return
         time.sleep(0.1)
     raise AssertionError(example.seen)
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110  a map tells nobody when it changes
+    while not holds():  # noqa: ASYNC110  a map has no change event
         await asyncio.sleep(0.01)
 
 
@@ -213,9 +213,9 @@ def test_an_entry_outlives_its_author_and_the_message_cache(run: Run[Any]) -> No
     async def scenario() -> None:
         key = ClusterKey.generate()
         config = NodeConfig.local(keys=[key], message_dedup_ttl=cached_s)
-        async with Node(config) as keeper:
-            store = ReplicatedMap(keeper, cached_s=cached_s)
-            there = config.replace(bootstrap_peers=[str(keeper.address)])
+        async with Node(config) as storing:
+            store = ReplicatedMap(storing, cached_s=cached_s)
+            there = config.replace(bootstrap_peers=[str(storing.address)])
             async with Node(there) as author:
                 await author.ready()
                 await ReplicatedMap(author, cached_s=cached_s).put("k", "v")
@@ -231,13 +231,13 @@ def test_an_entry_outlives_its_author_and_the_message_cache(run: Run[Any]) -> No
 
 
 def three_free_ports() -> int:
-    """The first of three in a row that nobody has now, for UDP and TCP alike."""
+    """Returns the first of three consecutive ports that are free for UDP and TCP."""
     for first in range(9220, 9290, 3):
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as stack:
             try:
                 for port in range(first, first + 3):
                     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                        held.enter_context(socket.socket(socket.AF_INET, kind)).bind(
+                        stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(
                             ("127.0.0.1", port)
                         )
             except OSError:

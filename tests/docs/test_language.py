@@ -23,8 +23,8 @@ WORDS: Final = re.compile(rf"\b(?:{BRITISH}|{DIALECT})\b", re.IGNORECASE)
 def files() -> Iterator[Path]:
     yield from ROOT.glob("*.md")
     yield from (ROOT / "docs").rglob("*.md")
-    for folder in ("examples", "config", ".ci"):
-        yield from (each for each in (ROOT / folder).iterdir() if each.is_file())
+    for directory in ("examples", "config", ".ci"):
+        yield from (each for each in (ROOT / directory).iterdir() if each.is_file())
     yield ROOT / ".env.example"
 
 

@@ -1,4 +1,4 @@
-"""Whatever the pages name exists: files, links, commands, flags, settings, words. What can run, runs."""
+"""What the pages name exists: files, links, commands, flags, settings, values. Code blocks run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OTHER_PROGRAMS = {"--secret", "--from-file", "--now"}  # flags of podman, kubect
 
 
 def page_of(name: str) -> str:
-    """The text of the page whose path ends in `name`."""
+    """Returns the text of the page whose path ends in `name`."""
     return path_of(name).read_text()
 
 
@@ -47,32 +47,32 @@ def path_of(name: str) -> Path:
 
 
 def blocks(text: str, *languages: str) -> list[str]:
-    """The fenced blocks in one of these languages."""
+    """Returns the fenced blocks in these languages."""
     found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [body for language, body in found if language in languages]
 
 
 def prose(text: str) -> str:
-    """All that is no fenced block."""
+    """Returns the text without fenced blocks."""
     return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def calls(text: str) -> Iterator[list[str]]:
-    """The arguments of each call of our program in the page's commands and code words."""
+    """Yields the arguments of each call of the program in shell blocks and code spans."""
     lines = "\n".join(blocks(text, "sh")).replace("\\\n", " ").replace("|\n", "| ").splitlines()
-    # A code word that begins with the program's name is a command, except for words like HOST in it.
+    # A code span that begins with the name of the program is a command.
     lines += re.findall(r"`(grapevine-tui [^`]+)`", prose(text))
     for line in lines:
-        words = shlex.split(line.replace("$(", " ( "), comments=True)
-        while words:
-            word = words.pop(0)
-            if word.rpartition("/")[2] == "grapevine-tui":
-                ends = [n for n, each in enumerate(words) if each in ("|", "&&", ";", "<", ">")]
-                yield words[: ends[0]] if ends else words
+        terms = shlex.split(line.replace("$(", " ( "), comments=True)
+        while terms:
+            term = terms.pop(0)
+            if term.rpartition("/")[2] == "grapevine-tui":
+                ends = [n for n, each in enumerate(terms) if each in ("|", "&&", ";", "<", ">")]
+                yield terms[: ends[0]] if ends else terms
 
 
-def understand(arguments: list[str]) -> None:
-    """Read `arguments` as the program would, and do nothing. Raises click.UsageError."""
+def parse(arguments: list[str]) -> None:
+    """Parses `arguments` like the program, and runs nothing. Raises click.UsageError."""
     command: click.Command = ROOT_COMMAND
     context: click.Context | None = None
     name = "grapevine-tui"
@@ -86,14 +86,14 @@ def understand(arguments: list[str]) -> None:
         name, command = str(found), command_named
 
 
-# --- what is named exists -------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_in_the_pages_is_one_that_the_program_understands(name: str) -> None:
     for arguments in calls(page_of(name)):
         try:
-            understand(arguments)
+            parse(arguments)
         except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
             continue  # --version, --help, a group by its name alone
         except click.UsageError as error:
@@ -115,7 +115,7 @@ def all_flags(command: click.Command) -> set[str]:
 def test_every_flag_in_the_pages_exists(name: str) -> None:
     if name.endswith(
         "coming-from.md"
-    ):  # half of it is other programs'; its commands are looked at above
+    ):  # half of it is about other programs; its commands are checked above
         return
     named = set(re.findall(r"`(--[a-z][a-z-]+)", prose(page_of(name))))
     assert named <= all_flags(ROOT_COMMAND) | OTHER_PROGRAMS
@@ -145,12 +145,12 @@ def test_every_file_of_ours_that_is_named_exists(name: str) -> None:
 
 
 def names_in_the_source() -> set[str]:
-    """Every word of the code and of its comments and texts."""
-    # the kernel's, a kind that shares a class, click's completion
+    """Returns every word of the sources, comments and strings included."""
+    # a kernel setting, a kind that shares a class, and click's completion
     found = {"rmem_max", "RepairFragment", "_GRAPEVINE_TUI_COMPLETE"}
     found |= {"bash_source", "zsh_source", "fish_source"}
-    for folder in ("grapevine_proto", "grapevine_tui", "tests", "examples", "config"):
-        for path in (ROOT / folder).rglob("*"):
+    for directory in ("grapevine_proto", "grapevine_tui", "tests", "examples", "config"):
+        for path in (ROOT / directory).rglob("*"):
             if path.suffix in (".py", ".sh", ".toml", ".service", ".yaml"):
                 found |= set(re.findall(r"[A-Za-z_]\w*", f"{path.stem} {path.read_text()}"))
     found |= {each.lower() for each in found if each.isupper()}  # as pages write enumeration values
@@ -158,14 +158,14 @@ def names_in_the_source() -> set[str]:
 
 
 def test_every_name_in_a_code_span_exists() -> None:
-    """A name is a word with an underscore or with a capital inside, so that words of shells pass."""
+    """A name is a word with an underscore or an inner capital, so that shell commands are not checked."""
     source = names_in_the_source()
     for name in NAMES:
         if name.endswith("coming-from.md"):
             continue  # names of other programs
         spans = " ".join(re.findall(r"`([^`]+)`", prose(page_of(name))))
-        words = set(re.findall(r"[A-Za-z_]\w*", spans))
-        names = {each for each in words if "_" in each.strip("_") or re.search(r"[a-z][A-Z]", each)}
+        terms = set(re.findall(r"[A-Za-z_]\w*", spans))
+        names = {each for each in terms if "_" in each.strip("_") or re.search(r"[a-z][A-Z]", each)}
         metrics = {each for each in names if each.startswith("grapevine_")}  # checked elsewhere
         assert names - metrics - source == set(), name
 
@@ -192,7 +192,7 @@ def test_every_piece_of_settings_in_the_pages_is_right(name: str, tmp_path: Path
         load_settings({"app.config": str(path)}, {"HOME": str(tmp_path)}, directory=tmp_path)
 
 
-# --- tables say what there is, all of it ----------------------------------------------------------
+# --- tables are complete --------------------------------------------------------------------------
 
 
 def section(page: str, head: str) -> str:
@@ -202,21 +202,21 @@ def section(page: str, head: str) -> str:
     return text[begin : end if end > 0 else len(text)]
 
 
-def code_words(text: str) -> set[str]:
-    """All that stands in backquotes, word by word."""
+def code_terms(text: str) -> set[str]:
+    """Returns the words of all code spans."""
     return {
-        word
+        term
         for each in re.findall(r"`([^`]+)`", prose(text))
-        for word in re.split(r"[^\w.-]+", each)
+        for term in re.split(r"[^\w.-]+", each)
     }
 
 
 def test_the_library_page_names_every_public_name_and_every_setting() -> None:
-    words = code_words(page_of("library.md")) | set(
+    terms = code_terms(page_of("library.md")) | set(
         re.findall(r"\w+", "".join(blocks(page_of("library.md"), "", "python")))
     )
-    assert {name for name in grapevine_proto.__all__ if name not in words} == set()
-    settings = code_words(section("library.md", "NodeConfig"))
+    assert {name for name in grapevine_proto.__all__ if name not in terms} == set()
+    settings = code_terms(section("library.md", "NodeConfig"))
     assert {each.name for each in dataclasses.fields(NodeConfig)} <= settings
 
 
@@ -230,18 +230,18 @@ def test_the_library_page_names_every_field(name: str) -> None:
         if dataclasses.is_dataclass(kind)
         else ([*kind._fields, "origin"])
     )
-    assert set(fields) <= code_words(row[1])
+    assert set(fields) <= code_terms(row[1])
 
 
 def test_the_library_page_names_every_counter() -> None:
-    named = code_words(section("library.md", "Values"))
+    named = code_terms(section("library.md", "Values"))
     assert {each.name for each in dataclasses.fields(grapevine_proto.Stats)} - named == set()
 
 
 def test_the_library_page_names_every_reason_and_every_command_of_a_script() -> None:
-    words = code_words(page_of("json-lines.md"))
-    assert {each.value for each in DropReason} <= words
-    assert {name for each in COMMANDS for name in (each.name, *each.aliases)} <= words
+    terms = code_terms(page_of("json-lines.md"))
+    assert {each.value for each in DropReason} <= terms
+    assert {name for each in COMMANDS for name in (each.name, *each.aliases)} <= terms
 
 
 def test_the_pages_name_every_event_a_program_can_be_run_at_and_every_exit_code() -> None:
@@ -287,34 +287,34 @@ def test_dependencies_are_what_is_imported_and_nothing_else() -> None:
     named = {re.split(r"[>=;\s\[]", each)[0].lower() for each in project["dependencies"]}
     distribution = {"nacl": "pynacl", "dotenv": "python-dotenv"}
     imported: set[str] = set()
-    for folder in ("grapevine_proto", "grapevine_tui"):
-        for path in (ROOT / folder).rglob("*.py"):
+    for directory in ("grapevine_proto", "grapevine_tui"):
+        for path in (ROOT / directory).rglob("*.py"):
             for node in ast.walk(tree_of(path)):
                 if isinstance(node, ast.Import):
                     imported |= {each.name.partition(".")[0] for each in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     imported.add(node.module.partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"grapevine_proto", "grapevine_tui"}
-    wanted = {distribution.get(each, each.replace("_", "-")) for each in foreign}
+    expected = {distribution.get(each, each.replace("_", "-")) for each in foreign}
     extras = {
         re.split(r"[>=;\s\[]", each)[0].lower()
         for name, several in project["optional-dependencies"].items()
         for each in several
         if name not in ("test", "dev")
     }
-    assert named <= wanted, "installed and never used"
-    assert wanted <= named | extras, "used and never installed"
+    assert named <= expected, "installed and never used"
+    assert expected <= named | extras, "used and never installed"
 
 
-# --- what can be run, runs ------------------------------------------------------------------------
+# --- code blocks ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", ["README.md", "library.md"])
 def test_every_whole_program_in_the_pages_runs(page: str, tmp_path: Path) -> None:
     for block in blocks(page_of(page), "python"):
-        if "import" not in block or "..." in block:  # a piece of one
+        if "import" not in block or "..." in block:  # a fragment
             continue
-        block = re.sub(r"nodes=\d+", "nodes=20", block)  # the shape of it, sooner
+        block = re.sub(r"nodes=\d+", "nodes=20", block)  # the same example, smaller
         done = subprocess.run(
             [sys.executable, "-c", block],
             env=environ_of(tmp_path),

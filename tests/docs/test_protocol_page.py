@@ -77,15 +77,15 @@ class SpecNode:
         return bindings.crypto_sign(h(domain, *parts), self._secret)[:64]
 
     def _record(self) -> bytes:
-        said = ("10.0.0.2:8000,[::1]:9000", "eu", "stranger", 90, 45, 0)
-        signature = self.sign("grapevine record 1", CLUSTER, self.public, 7, 0, *said)
+        signed_fields = ("10.0.0.2:8000,[::1]:9000", "eu", "stranger", 90, 45, 0)
+        signature = self.sign("grapevine record 1", CLUSTER, self.public, 7, 0, *signed_fields)
         addresses = [[b"10.0.0.2", 8000], [b"::1", 9000]]
         fields = [self.public, 7, 0, addresses, b"eu", b"stranger", 90, 45, False, signature]
         return bytes(msgpack.packb(fields))
 
     @staticmethod
-    def mac(words: str, context: bytes, body: bytes) -> bytes:
-        return h(f"grapevine mac 1: {words}", CLUSTER, context, body, key=SECRET, size=16)
+    def mac(label: str, context: bytes, body: bytes) -> bytes:
+        return h(f"grapevine mac 1: {label}", CLUSTER, context, body, key=SECRET, size=16)
 
     def hello(self) -> bytes:
         public = bindings.crypto_scalarmult_base(self._ephemeral)
@@ -96,10 +96,10 @@ class SpecNode:
         self._challenge, mac = challenge[:-16], challenge[-16:]
         assert mac == self.mac("challenge, by the responder", self._hello, self._challenge)
         assert self._challenge[:10] == bytes((2,)) + self.id + bytes((1,))
-        said = h("grapevine transcript 1", self._hello, self._challenge)
+        transcript = h("grapevine transcript 1", self._hello, self._challenge)
         role = "grapevine initiator 1"
-        signature = self.sign(role, CLUSTER, said, self.public)
-        key = h(role, b"", said, key=SECRET)
+        signature = self.sign(role, CLUSTER, transcript, self.public)
+        key = h(role, b"", transcript, key=SECRET)
         box = bindings.crypto_secretbox(signature + self.record, bytes(24), key)
         self._proof = bytes((3,)) + self._hello[1:] + self._challenge[9:] + box
         return self._proof + self.mac("proof, by the initiator", b"", self._proof)
@@ -112,14 +112,16 @@ class SpecNode:
         assert head[:9] == bytes((4,)) + self.id
         shared = bindings.crypto_scalarmult(self._ephemeral, head[9:41])
         self._theirs = head[41:49]
-        said = h("grapevine transcript 1", self._hello, self._challenge, self._proof, head)
-        key = h("grapevine responder 1", shared, said, key=SECRET)
+        transcript = h("grapevine transcript 1", self._hello, self._challenge, self._proof, head)
+        key = h("grapevine responder 1", shared, transcript, key=SECRET)
         opened = bindings.crypto_secretbox_open(box, bytes(24), key)
         fields = msgpack.unpackb(opened[64:], raw=True)
-        signed = h("grapevine responder 1", CLUSTER, said, fields[0])
+        signed = h("grapevine responder 1", CLUSTER, transcript, fields[0])
         assert bindings.crypto_sign_open(opened[:64] + signed, fields[0]) == signed
-        said = h("grapevine transcript 1", self._hello, self._challenge, self._proof, body)
-        self._keys = [h("grapevine data key 1", shared, said, way, key=SECRET) for way in (0, 1)]
+        transcript = h("grapevine transcript 1", self._hello, self._challenge, self._proof, body)
+        self._keys = [
+            h("grapevine data key 1", shared, transcript, way, key=SECRET) for way in (0, 1)
+        ]
         return {"public": fields[0], "name": fields[5]}
 
     def seal(self, counter: int, plaintext: bytes) -> bytes:
@@ -157,18 +159,18 @@ def handshake() -> tuple[dict[str, str], SpecNode, Responder]:
         assert isinstance(packet, codec.Hello | codec.Proof)
         return responder.receive(packet, datagram, HERE, record, 1.0, exempt=False)
 
-    said = {"hello": them.hello()}
-    said["challenge"] = answer(said["hello"])
-    said["proof"] = them.proof(said["challenge"])
-    said["welcome"] = answer(said["proof"])
-    assert them.open_welcome(said["welcome"]) == {"public": us.peer_id, "name": b"us"}
-    said["data"] = them.seal(0, bytes.fromhex("0090"))
-    return {name: datagram.hex() for name, datagram in said.items()}, them, responder
+    packets = {"hello": them.hello()}
+    packets["challenge"] = answer(packets["hello"])
+    packets["proof"] = them.proof(packets["challenge"])
+    packets["welcome"] = answer(packets["proof"])
+    assert them.open_welcome(packets["welcome"]) == {"public": us.peer_id, "name": b"us"}
+    packets["data"] = them.seal(0, bytes.fromhex("0090"))
+    return {name: datagram.hex() for name, datagram in packets.items()}, them, responder
 
 
 def test_a_node_written_from_the_page_completes_the_handshake_and_exchanges_data() -> None:
-    said, them, responder = handshake()
-    packet = codec.decode_packet(bytes.fromhex(said["data"]))
+    packets, them, responder = handshake()
+    packet = codec.decode_packet(bytes.fromhex(packets["data"]))
     assert isinstance(packet, codec.Data)
     established = responder.confirm(packet, HERE, 1.0)
     assert established is not None

@@ -1,4 +1,4 @@
-"""Every shell block of the pages is typed as it stands, on a machine as the page promises it."""
+"""Every shell block of the pages runs as written, on a host as the page describes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGES: Final = (
     *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
-# What runs beside a block, by its first words: the page says so in prose.
+# Programs that run before a block, by its first words; the page says so in prose.
 BESIDE: Final = {
     "printf '{": ("grapevine-tui --headless --name ada",),
     "grapevine-tui --headless --port 0 --peer": ("grapevine-tui --headless --name ada",),
@@ -43,7 +43,7 @@ BESIDE: Final = {
     ),
     "grapevine-tui attach": ("grapevine-tui --headless --state-dir /var/lib/grapevine",),
 }
-# What is not typed here, and why.
+# Blocks that are not run here, and why.
 NOT_HERE: Final = {
     "python3 -m venv .venv && .venv/bin/pip install -q '.[test]'": "this test runs by that line",
     "python3 -m venv .venv && .venv/bin/pip install -q -e": "installs what runs this test",
@@ -65,14 +65,14 @@ PLAYED_BELOW: Final = (
 
 
 class Block(NamedTuple):
-    """The text of a fenced block and where it stands."""
+    """The text of a fenced block and its place."""
 
     where: str
     text: str
 
     @property
     def commands(self) -> list[str]:
-        """Each command, with the lines that belong to it. Installing is what CI does before all tests."""
+        """Each command with its continuation lines. Installation is left out: CI does it before all tests."""
         whole = re.sub(r"\\\n\s*|(?<=\|)\n\s*", " ", self.text)
         lines = [line for line in whole.splitlines() if line.strip() and not line.startswith("#")]
         lines = [re.sub(r"^.*pip install [^&]*(?:&& |$)", "", line) for line in lines]
@@ -109,27 +109,27 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 
 class Network:
-    """Machines on one switch."""
+    """Hosts on one switch."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._switch: Machine | None = None
         self.machines: list[Machine] = []
 
     def machine(self, address: str = "") -> Machine:
-        """A machine with a clone of the repository as the folder it is used from."""
-        made = Machine(self._folder / f"host-{len(self.machines)}", address)
+        """Creates a host whose working directory is a clone of the repository."""
+        made = Machine(self._directory / f"host-{len(self.machines)}", address)
         self.machines.append(made)
         for name in ("config", ".venv"):
             target = ROOT / name if name == "config" else Path(sys.prefix)
-            (made.folder / name).symlink_to(target)
+            (made.directory / name).symlink_to(target)
         if address:
             self._connect(made)
         return made
 
     def _connect(self, machine: Machine) -> None:
         if self._switch is None:
-            self._switch = Machine(self._folder / "switch")
+            self._switch = Machine(self._directory / "switch")
             self._switch.do("ip link add switch type bridge && ip link set switch up")
         port = f"port{len(self.machines)}"
         self._switch.do(
@@ -144,13 +144,13 @@ class Network:
 
 
 def follow(machine: Machine, commands: list[str]) -> list[Terminal]:
-    """Type `commands` one after another, each on a terminal of its own; those that still run."""
+    """Runs `commands` one after another, each in a new terminal. Returns those that still run."""
     running = []
     for command in commands:
         terminal = machine.type(command)
-        if "--on-eof exit" in command:  # it starts as a node does, and ends by itself
+        if "--on-eof exit" in command:  # starts like a node, and ends by itself
             terminal.until(lambda ended=terminal: ended.code is not None)
-        if "| jq" in command:  # which keeps the first line of the node to itself
+        if "| jq" in command:  # hides the first line of the node
             terminal.until_shown("listening on")
             code = terminal.code
         else:
@@ -185,7 +185,7 @@ def test_an_invitation_adds_a_second_machine(network: Network) -> None:
     joining.type(line + "\r")
     joining.until(lambda: joining.code is not None)
     assert joining.code == 0, joining.text
-    assert line not in joining.text  # it holds the key
+    assert line not in joining.text  # it contains the key
     follow(second, [start])
     second_sees = until_members(second, "grapevine-tui ctl members --json", 1)
     assert second_sees == 1
@@ -197,7 +197,7 @@ def test_three_hosts_make_one_cluster_by_the_lines_for_a_service(network: Networ
     key = block_of(pages, "/opt/grapevine/bin/grapevine-tui keygen").commands
     copy = block_of(pages, "scp ").text
     start = block_of(pages, "cat > /etc/grapevine/node.toml").text
-    look, attach = block_of(pages, "/opt/grapevine/bin/grapevine-tui ctl").commands
+    status_command, attach = block_of(pages, "/opt/grapevine/bin/grapevine-tui ctl").commands
     hosts = [network.machine(f"192.0.2.{number}") for number in (10, 11, 12)]
     for host in hosts:
         host.do(f"mkdir -p /opt/grapevine && ln -s {sys.prefix}/bin /opt/grapevine/bin")
@@ -215,14 +215,14 @@ def test_three_hosts_make_one_cluster_by_the_lines_for_a_service(network: Networ
         assert systemctl == "enable --now grapevine"
         follow(host, [command_of_unit(host)])
     for host in hosts:
-        assert until_members(host, f"{look} --json", 2) == 2
+        assert until_members(host, f"{status_command} --json", 2) == 2
     (shown,) = follow(hosts[0], [attach])
     assert shown.end() == 0
 
 
 def command_of_unit(host: Machine) -> str:
-    """What systemd runs for the installed unit, with the variables that it sets and the folders that it
-    makes. Its sandbox is not played here."""
+    """Returns the command that systemd runs for the installed unit, with the variables that it sets and the
+    directories that it creates. The sandbox is not emulated."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[method-assign,assignment]
     unit.read_string(host.do("cat /etc/systemd/system/grapevine.service"))
@@ -239,13 +239,13 @@ def command_of_unit(host: Machine) -> str:
     )
 
 
-def until_members(host: Machine, look: str, count: int) -> int:
-    """Ask until so many members are up; how many there are then."""
-    asked = host.type(
-        f'for each in $(seq 100); do found=$({look} | grep -o \'"status": *"up"\' | wc -l);'
+def until_members(host: Machine, status_command: str, count: int) -> int:
+    """Waits until `count` members are up. Returns the number that are."""
+    loop = host.type(
+        f'for each in $(seq 100); do found=$({status_command} | grep -o \'"status": *"up"\' | wc -l);'
         f' [ "$found" -ge {count} ] && break; sleep 0.2; done; echo "found $found."'
     )
-    return int(re.findall(r"\d+", asked.until_shown(r"found \d+\."))[0])
+    return int(re.findall(r"\d+", loop.until_shown(r"found \d+\."))[0])
 
 
 BENCHMARKS: Final = sorted(
@@ -269,4 +269,8 @@ def test_a_long_command_has_the_flags_that_the_page_gives_it(command: str) -> No
         timeout=60,
         check=True,
     )
-    assert [word for word in arguments if word.startswith("--") and word not in shown.stdout] == []
+    assert [
+        argument
+        for argument in arguments
+        if argument.startswith("--") and argument not in shown.stdout
+    ] == []

@@ -60,10 +60,10 @@ def test_decision_records_are_numbered_without_gaps_and_have_one_form() -> None:
         assert f"| {number} | [{title}]({path.name}) |" in index, path.name
 
 
-def test_the_architecture_page_lists_every_folder() -> None:
+def test_the_architecture_page_lists_every_directory() -> None:
     page = (DOCS / "explanation" / "architecture.md").read_text()
     for package in ("grapevine_proto", "grapevine_tui"):
         folders = {path.parent for path in (ROOT / package).rglob("*.py")}
-        for folder in folders - {ROOT / package}:
-            name = folder.relative_to(ROOT / package).as_posix()
+        for directory in folders - {ROOT / package}:
+            name = directory.relative_to(ROOT / package).as_posix()
             assert f"| `{name}/` |" in page, f"{package}/{name}"

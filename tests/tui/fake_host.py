@@ -47,7 +47,7 @@ class FakeNode:
     def __init__(self) -> None:
         self.time = 100.0
         self.lag_s = 0.002
-        self.rounds_asked = 0
+        self.rounds_requested = 0
 
     def now(self) -> float:
         return self.time
@@ -138,7 +138,7 @@ class FakeHost:
         self.dials.append(where)
 
     async def start_round(self) -> None:
-        self.node.rounds_asked += 1
+        self.node.rounds_requested += 1
 
     async def deny(self, identity: str) -> PeerId:
         self.denied.append(self.resolve(identity))
@@ -183,5 +183,5 @@ class FakeHost:
         return self.model.refresh(self.peers, self.members, self.stats, self.node.now())
 
 
-def tell_time() -> str:
+def clock_time() -> str:
     return time.strftime("%H:%M:%S")

@@ -18,7 +18,7 @@ from tests.tui.fake_host import FakeHost
 from tests.tui.values import a_message, a_peer, a_round
 
 NAMES = ("bob", "carol", "dave", "erin", "frank", "日本語", "heidi")
-WORDS = (
+TEXTS = (
     "deploy of api finished", "disk 91 % on db-3", "thanks, looking", "cache warm again, 2,114 keys",
     "Grüße aus Köln 🎉", "rolling restart of web-1..web-8 begins", "backup done in 4m12s, 81 GB",
     "anyone else sees 502 from the edge?", "p99 back under 40 ms", "ticket 4211 is mine",
@@ -67,7 +67,7 @@ def fill(host: FakeHost, seconds: int = 120) -> None:
         host.refresh()
     ids = [peer.peer_id for peer in host.peers]
     for sequence in range(1, 60):
-        message = a_message(1, sequence, rng.choice(WORDS).encode())
+        message = a_message(1, sequence, rng.choice(TEXTS).encode())
         via = Via.REPAIR if sequence % 7 == 0 else Via.EAGER
         message = message._replace(
             id=message.id._replace(origin=rng.choice(ids)),
@@ -76,13 +76,13 @@ def fill(host: FakeHost, seconds: int = 120) -> None:
         )
         host.happen(MessageReceived(message))
     for number in range(378, 382):
-        for place, peer_id in enumerate(ids[:3]):
-            done = replace(a_round(number, 1), peer=peer_id, bytes=61 + 6000 * (place == 1))
-            if place == 1:
+        for index, peer_id in enumerate(ids[:3]):
+            done = replace(a_round(number, 1), peer=peer_id, bytes=61 + 6000 * (index == 1))
+            if index == 1:
                 done = replace(
                     done, in_sync=False, received=4, outcome=RoundOutcome.REPAIRED, duration_s=0.088
                 )
-            if place == 2 and number % 2:
+            if index == 2 and number % 2:
                 done = replace(done, in_sync=False, outcome=RoundOutcome.NO_ANSWER, bytes=0)
             host.happen(AntiEntropyRound(done))
     host.happen(RateLimited(ids[1], 214, 0.0))

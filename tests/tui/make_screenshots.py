@@ -24,7 +24,7 @@ from tests.tui.lively import fill
 
 DIRECTORY = ROOT / "screenshots"
 LIVE_S = 40.0  # enough for anti-entropy rounds and for a throttled peer
-CALM_S = 0.03
+IDLE_LAG_S = 0.03
 Act = Callable[[Pilot[None]], Awaitable[None]]
 
 
@@ -42,7 +42,7 @@ async def open_help(pilot: Pilot[None]) -> None:
     await pilot.pause(0.6)
 
 
-async def look(pilot: Pilot[None]) -> None:
+async def focus_messages(pilot: Pilot[None]) -> None:
     await pilot.press("escape", "2")
 
 
@@ -68,36 +68,36 @@ async def open_settings(pilot: Pilot[None]) -> None:
     await pilot.pause(0.3)
 
 
-async def sift(pilot: Pilot[None]) -> None:
+async def filter_messages(pilot: Pilot[None]) -> None:
     await pilot.press("escape", "2", "slash", *"zone:eu-west")
     await pilot.pause(0.3)
 
 
 SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
     ("main", (120, 36), "grapevine", type_something),
-    ("light", (120, 36), "grapevine-light", look),
+    ("light", (120, 36), "grapevine-light", focus_messages),
     ("peer", (120, 36), "grapevine", open_peer),
     ("members", (120, 36), "grapevine", open_members),
     ("traffic", (120, 36), "grapevine", open_traffic),
     ("trace", (120, 36), "grapevine", open_trace),
     ("trace-light", (120, 36), "grapevine-light", open_trace),
     ("settings", (120, 36), "grapevine", open_settings),
-    ("filter", (120, 36), "grapevine", sift),
+    ("filter", (120, 36), "grapevine", filter_messages),
     ("help", (120, 36), "grapevine", open_help),
-    ("80x24", (80, 24), "grapevine", look),
-    ("40x12", (40, 12), "grapevine", look),
+    ("80x24", (80, 24), "grapevine", focus_messages),
+    ("40x12", (40, 12), "grapevine", focus_messages),
 )
 
 
-async def calm_down(host: Host | FakeHost, pilot: Pilot[None]) -> None:
+async def wait_for_idle_loop(host: Host | FakeHost, pilot: Pilot[None]) -> None:
     """Wait until the loop lag of the last export is no longer shown."""
     for _ in range(30):
-        if host.node.lag_s < CALM_S:
+        if host.node.lag_s < IDLE_LAG_S:
             return
         await pilot.pause(0.5)
 
 
-async def shoot(
+async def save_screens(
     app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], directory: Path
 ) -> None:
     """Export all screens of one running app."""
@@ -106,7 +106,7 @@ async def shoot(
         await pilot.resize_terminal(*size)
         await act(pilot)
         await pilot.pause(0.4)
-        await calm_down(host, pilot)
+        await wait_for_idle_loop(host, pilot)
         path = directory / f"{name}.svg"
         path.write_text(app.export_screenshot(title="grapevine"), encoding="utf-8")
         await pilot.press("escape")
@@ -115,7 +115,7 @@ async def shoot(
         app.main.compose_box.draft.replace_text("")
 
 
-async def await_trouble(host: Host | FakeHost, pilot: Pilot[None]) -> None:
+async def wait_for_throttling(host: Host | FakeHost, pilot: Pilot[None]) -> None:
     """Wait until a peer has just been throttled, so that the screenshot shows it."""
     for _ in range(120):
         latest = max(host.model.throttled_at.values(), default=0.0)
@@ -140,8 +140,8 @@ async def draw(directory: Path, *, is_fake: bool) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.pause(1.0 if is_fake else LIVE_S)
         if not is_fake:
-            await await_trouble(host, pilot)
-        await shoot(app, host, pilot, directory)
+            await wait_for_throttling(host, pilot)
+        await save_screens(app, host, pilot, directory)
 
 
 def main(arguments: list[str]) -> None:

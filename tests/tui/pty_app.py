@@ -65,7 +65,7 @@ class Show(GrapevineApp):
             yield DialFailed(Address(text, 1), text)
             yield StateSaveFailed(text)
 
-    async def look_around(self, number: int) -> None:
+    async def visit_screen(self, number: int) -> None:
         """Open one of the other screens and close it."""
         host, model = self.fake, self.fake.model
         unanswered = tuple(peer.peer_id for peer in host.peers)
@@ -96,7 +96,7 @@ class Show(GrapevineApp):
             self.refresh()
             await asyncio.sleep(0.02)
             self.clear_notifications()
-            await self.look_around(start // PER_SCREEN)
+            await self.visit_screen(start // PER_SCREEN)
         host.happen(received(1, 10_000, b"all of it was shown"))
 
 

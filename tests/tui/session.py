@@ -4,6 +4,7 @@ each step. `test_session` runs it and checks each step.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import signal
 import sys
@@ -22,11 +23,11 @@ from grapevine_tui.host.local import Host
 from tests.tui.runs import WAIT_S, Bench
 from tests.tui.stage import text_of
 
-QUICK: Final = "gossip_interval = 0.2\npeer_timeout = 3\nanti_entropy = {interval = 2}\n"
+FAST_CONFIG: Final = "gossip_interval = 0.2\npeer_timeout = 3\nanti_entropy = {interval = 2}\n"
 
 
 class Operator:
-    """Hands on the keyboard and eyes on the screen; `frames` are the pictures of what was waited for."""
+    """Types keys and waits for text on the screen; `frames` contains a screenshot of each step."""
 
     def __init__(self, app: GrapevineApp, pilot: Pilot[None]) -> None:
         self.app = app
@@ -38,7 +39,7 @@ class Operator:
         return text_of(self.app)
 
     async def sees(self, step: str, *expected: str, no: tuple[str, ...] = ()) -> None:
-        """Wait until all of `words` stand on the screen and none of `no`."""
+        """Waits until all of `expected` is on the screen and nothing of `no`."""
 
         def is_so() -> bool:
             text = self.text
@@ -56,19 +57,19 @@ class Operator:
 
 
 async def seek(operator: Operator, table: Grid, key: str) -> None:
-    """Walk down to the row of that key."""
+    """Moves the cursor down to the row of `key`."""
     await operator.pilot.press("g")
     while table.cursor_key != key:
         await operator.pilot.press("j")
 
 
 async def play(directory: Path, bench: Bench) -> dict[str, str]:
-    """The whole session; a picture of each step by its name."""
+    """Runs the whole session. Returns a screenshot of each step by name."""
     ClusterKey.generate().save(directory / "cluster.key")
     (directory / "node.toml").write_text(
-        f"# ours\nname = 'ams-1'\n{QUICK}key_files = ['{directory}/cluster.key']\n"
+        f"# ours\nname = 'ams-1'\n{FAST_CONFIG}key_files = ['{directory}/cluster.key']\n"
     )
-    (directory / "other.toml").write_text(QUICK)
+    (directory / "other.toml").write_text(FAST_CONFIG)
     common = ("-c", "other.toml", "-k", "cluster.key")
     bob, bob_at = bench.started(*common, "--name", "bob", "--zone", "eu-west")
     carol, _ = bench.started(*common, "--name", "carol", "--zone", "us-east", "--peer", bob_at)
@@ -87,19 +88,19 @@ async def play(directory: Path, bench: Bench) -> dict[str, str]:
         # Join: one address is enough.
         await press("escape", "c", *bob_at, "enter")
         await sees("2 joined", "● up      bob", "● up      carol", "Peers 2 up")
-        # A peer falls silent, and comes back.
+        # A peer falls silent and recovers.
         bob.process.send_signal(signal.SIGSTOP)
         await sees("3 bob is stale", "◐ silent  bob")
         bob.process.send_signal(signal.SIGCONT)
         await sees("4 bob is back", "● up      bob", no=("◐ silent  bob",))
-        # Filter what is said.
+        # Filter messages.
         bob.ask(cmd="broadcast", text="deploy of api finished")
         carol.ask(cmd="broadcast", text="disk 91 % on db-3")
-        await sees("5 both spoke", "deploy of api finished", "disk 91 % on db-3")
+        await sees("5 messages", "deploy of api finished", "disk 91 % on db-3")
         await press("escape", "2", "slash", *"from:carol", "enter")
         await sees("6 filtered", "disk 91 % on db-3", "from:carol", no=("deploy of api",))
         await press("escape")
-        # Details of a peer, and a word to it alone.
+        # Details of a peer, and a direct message to it.
         await press("1", "g", "enter")
         await sees("7 details", "round trip", "rounds", "send limit")
         await press("w", *"thanks", "enter")
@@ -131,7 +132,15 @@ async def play(directory: Path, bench: Bench) -> dict[str, str]:
 
 
 def main() -> int:
-    directory = Path(sys.argv[1] if len(sys.argv) > 1 else "session")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0] + ".")
+    parser.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path("session"),
+        help="for the screenshots [session]",
+    )
+    directory = parser.parse_args().directory
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(Path(scratch))
         try:
@@ -139,9 +148,9 @@ def main() -> int:
         finally:
             bench.close()
     directory.mkdir(parents=True, exist_ok=True)
-    for step, picture in frames.items():
-        (directory / f"{step.replace(' ', '-')}.svg").write_text(picture)
-    sys.stdout.write(f"{len(frames)} pictures in {directory}\n")
+    for step, screenshot in frames.items():
+        (directory / f"{step.replace(' ', '-')}.svg").write_text(screenshot)
+    sys.stdout.write(f"{len(frames)} screenshots in {directory}\n")
     return 0
 
 

@@ -201,6 +201,6 @@ def test_a_log_file_is_private_and_none_that_others_can_write_is_written(tmp_pat
     with pytest.raises(OSError, match="writable by others"):
         LogFile(tmp_path / "theirs.log")
     (tmp_path / "ours.log").write_bytes(b"")
-    (tmp_path / "ours.log").chmod(0o640)  # for whoever collects logs
+    (tmp_path / "ours.log").chmod(0o640)  # readable for a log collector
     LogFile(tmp_path / "ours.log")
     LogFile(Path(os.devnull))

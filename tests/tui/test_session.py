@@ -21,16 +21,16 @@ async def test_an_operator_does_a_days_work(
         monkeypatch.setenv(name, str(tmp_path))
     frames = await play(tmp_path, bench)
     assert [int(step.split()[0]) for step in frames] == list(range(1, 13))
-    pictures = {step: words_of(picture) for step, picture in frames.items()}
-    assert "◐silent" in pictures["3 bob is stale"]
-    assert "◐silent" not in pictures["4 bob is back"]
-    assert "deployofapi" in pictures["5 both spoke"]
-    assert "deployofapi" not in pictures["6 filtered"]
-    assert "2of2" in pictures["9 traced"]
+    texts = {step: text_of_svg(screenshot) for step, screenshot in frames.items()}
+    assert "◐silent" in texts["3 bob is stale"]
+    assert "◐silent" not in texts["4 bob is back"]
+    assert "deployofapi" in texts["5 messages"]
+    assert "deployofapi" not in texts["6 filtered"]
+    assert "2of2" in texts["9 traced"]
     assert len(set(frames.values())) == len(frames)
 
 
-def words_of(picture: str) -> str:
-    """What an exported SVG says, without blanks."""
-    texts = ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")
+def text_of_svg(screenshot: str) -> str:
+    """Returns the text of an exported SVG, without blanks."""
+    texts = ElementTree.fromstring(screenshot).iter("{http://www.w3.org/2000/svg}text")
     return re.sub(r"\s", "", "".join(each.text or "" for each in texts))

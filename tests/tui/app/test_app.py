@@ -284,7 +284,7 @@ async def test_space_lets_the_screen_stand_still_and_then_catches_up() -> None:
 async def test_a_starts_a_round_and_c_asks_for_an_address() -> None:
     async with staged() as stage:
         await stage.press("i", "d", "r", "escape", "A")
-        assert stage.host.node.rounds_asked == 1
+        assert stage.host.node.rounds_requested == 1
         await stage.press("c")
         assert "❯ dial" in stage.text
         await stage.press(*"10.0.0.1:8000", "enter")
@@ -641,7 +641,7 @@ async def test_a_low_screen_has_one_panel_at_a_time() -> None:
         assert "Messages 59" not in stage.text
 
 
-async def test_a_fault_that_textual_caught_in_a_thread_is_no_success() -> None:
+async def test_an_error_that_textual_caught_in_a_thread_is_no_success() -> None:
     async with staged() as stage:
         assert stage.app.exit_code == 0
         stage.app.panic("a fault")
@@ -717,7 +717,7 @@ async def test_the_palette_holds_our_actions() -> None:
         await stage.pilot.pause(0.3)
         await stage.press("enter")
         await stage.pilot.pause(0.1)
-        assert stage.host.node.rounds_asked == 1
+        assert stage.host.node.rounds_requested == 1
 
 
 async def test_the_footer_shows_the_keys_of_the_focused_widget() -> None:

@@ -72,9 +72,9 @@ async def test_what_one_types_the_other_reads_and_a_goodbye_is_seen_at_once() ->
         await until(pilot, lambda: "hello ␛[2Jyourself" in text_of(app))
         await pilot.press(*"/send bob only for you", "enter")
         await until(pilot, lambda: bob.model.messages.end > 1)
-        private = bob.model.messages.get(bob.model.messages.end - 1)
-        assert private is not None
-        assert private.message.is_direct
+        direct = bob.model.messages.get(bob.model.messages.end - 1)
+        assert direct is not None
+        assert direct.message.is_direct
         await bob.leave(1.0)
         await until(pilot, lambda: "● up      bob" not in text_of(app))
 
@@ -117,7 +117,7 @@ async def test_a_busy_port_ends_the_app_with_the_nodes_own_error() -> None:
         assert isinstance(app.failure, BindError)
 
 
-async def test_the_demonstration_makes_every_panel_alive() -> None:
+async def test_the_demo_fills_every_panel() -> None:
     settings = load_settings({"app.demo": True, "name": "ams-1"}, {}).with_keys()
     host = Host(settings.node, None, settings=settings)
     app = GrapevineApp(host, settings, demo=Demo(host))

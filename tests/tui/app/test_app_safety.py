@@ -286,7 +286,7 @@ async def test_every_word_does_in_the_app_what_its_key_does(
         await stage.submit("/filter")
         assert not stage.main.log_view.filter_query
         await stage.submit("/round")
-        assert stage.host.node.rounds_asked == 1
+        assert stage.host.node.rounds_requested == 1
         await stage.submit("/traffic")
         assert stage.app.screen.name == "traffic"
         await stage.press("escape")

@@ -136,7 +136,7 @@ async def test_the_cursor_stays_with_its_message_when_a_filter_is_set_and_cleare
         assert "line 80." in stage.text
 
 
-async def test_private_and_repaired_messages_can_be_asked_for() -> None:
+async def test_messages_are_filtered_by_direct_and_repair() -> None:
     async with staged(three()) as stage:
         from grapevine_proto.events import MessageReceived
 

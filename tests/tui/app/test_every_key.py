@@ -115,7 +115,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "zoom": Effect(("1",), lambda stage: not stage.shows("log")),
         "pause": Effect((), lambda stage: stage.main.is_paused),
         "dial": Effect((), draft("/dial ")),
-        "round": Effect((), lambda stage: stage.host.node.rounds_asked > 0),
+        "round": Effect((), lambda stage: stage.host.node.rounds_requested > 0),
         "back": Effect(("1", "z"), lambda stage: stage.shows("log")),
     },
     "Tables": {
@@ -188,7 +188,7 @@ def falling(grid: Grid) -> bool:
     return grid.row_order is not None and grid.row_order.is_descending
 
 
-async def begin_anew(stage: Stage) -> None:
+async def restart(stage: Stage) -> None:
     """Restore the state of the start, with the focus in the panels."""
     app, main, host = stage.app, stage.main, stage.host
     while app.screen is not main:
@@ -196,7 +196,7 @@ async def begin_anew(stage: Stage) -> None:
     app.clear_notifications()
     app.copy_to_clipboard("")
     host.peers = a_host().peers
-    host.node.rounds_asked = 0
+    host.node.rounds_requested = 0
     host.dials.clear()
     host.broadcasts.clear()
     main.compose_box.draft.clear()
@@ -251,7 +251,7 @@ async def test_every_key_of_the_help_does_what_it_describes(
             directory = tmp_path / f"{number}"
             directory.mkdir()
             monkeypatch.chdir(directory)
-            await begin_anew(stage)
+            await restart(stage)
             for before in effect.before:
                 await pilot.press(before)
             await stage.paint()

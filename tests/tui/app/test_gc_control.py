@@ -27,9 +27,9 @@ def collector() -> Iterator[GcController]:
 
 def come(passes: int) -> list[list[object]]:
     """Create as many objects as cause that many middle collections."""
-    wanted = gc.get_count()[2] + passes
+    enabled = gc.get_count()[2] + passes
     kept: list[list[object]] = []
-    while gc.get_count()[2] < wanted:
+    while gc.get_count()[2] < enabled:
         kept.append([])
     return kept
 

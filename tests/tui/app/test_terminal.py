@@ -163,7 +163,7 @@ def read_in(pieces: list[bytes]) -> str:
 
 
 def cut_up(data: bytes, places: list[int]) -> list[bytes]:
-    ends = sorted({min(place, len(data)) for place in places} | {0, len(data)})
+    ends = sorted({min(position, len(data)) for position in places} | {0, len(data)})
     return [data[start:end] for start, end in pairwise(ends)]
 
 

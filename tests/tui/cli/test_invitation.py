@@ -77,8 +77,10 @@ def test_the_key_of_another_cluster_is_not_given_away(bench: Bench) -> None:
     wrong = bench.command("--state-dir", "kept", "invite")
     assert (wrong.returncode, wrong.stdout) == (3, "")
     assert "--key-file" in wrong.stderr
-    asked = bench.command("-k", "office.key", "invite", "--state-dir", "kept")
-    assert (asked.returncode, asked.stderr.count("no node is running")) == (0, 0), asked.stderr
+    with_key = bench.command("-k", "office.key", "invite", "--state-dir", "kept")
+    assert (with_key.returncode, with_key.stderr.count("no node is running")) == (0, 0), (
+        with_key.stderr
+    )
 
 
 def read_until(terminal: int, expected: bytes | None) -> bytes:

@@ -47,7 +47,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def here(tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in a folder and as a user of the test's own."""
+    """Runs the program in a directory and as a user of the test."""
     for option in OPTIONS:
         monkeypatch.delenv(option.env or "RUST_LOG", raising=False)
     for name, value in environ.items():

@@ -24,15 +24,15 @@ from grapevine_tui.cli.sim_run import (
 SMALL = ["sim", "--nodes", "20", "--messages", "3", "--seed", "7"]
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main.run([*SMALL, *arguments]) == 0
     return capsys.readouterr().out
 
 
 def test_the_same_arguments_print_the_same_to_the_byte(capsys: pytest.CaptureFixture[str]) -> None:
-    first = said(capsys)
-    assert said(capsys) == first
-    assert said(capsys, "--seed", "8") != first
+    first = output_of(capsys)
+    assert output_of(capsys) == first
+    assert output_of(capsys, "--seed", "8") != first
 
 
 def test_a_run_does_not_depend_on_the_process() -> None:
@@ -42,14 +42,14 @@ def test_a_run_does_not_depend_on_the_process() -> None:
 
 
 def test_the_table_has_a_row_a_message_and_one_for_all(capsys: pytest.CaptureFixture[str]) -> None:
-    head, *rows = said(capsys).splitlines()
+    head, *rows = output_of(capsys).splitlines()
     assert [name for name in COLUMN_TITLES if name in head] == list(COLUMN_TITLES)
     assert [row.split()[0] for row in rows[:4]] == ["1", "2", "3", "all"]
     assert all("100.00 %" in row for row in rows[:4])
 
 
 def test_the_object_has_every_promised_field(capsys: pytest.CaptureFixture[str]) -> None:
-    result = json.loads(said(capsys, "--strategy", "epidemic", "--json"))
+    result = json.loads(output_of(capsys, "--strategy", "epidemic", "--json"))
     assert result["nodes"] == 20
     assert result["seed"] == 7
     assert result["coverage"] == 1.0
@@ -67,7 +67,7 @@ def test_the_object_has_every_promised_field(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_object_repeats_but_for_the_speed(capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = (json.loads(said(capsys, "--json", "--jitter")) for _ in range(2))
+    first, second = (json.loads(output_of(capsys, "--json", "--jitter")) for _ in range(2))
     assert {**first, "events_per_second": 0} == {**second, "events_per_second": 0}
 
 
@@ -80,13 +80,13 @@ def test_without_repair_pushing_alone_leaves_nodes_out() -> None:
 def test_zones_add_latency_and_bytes_between_zones_are_reported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    near = json.loads(said(capsys, "--json", "--latency", "1..1"))
+    near = json.loads(output_of(capsys, "--json", "--latency", "1..1"))
     zones = ("--zones", "3", "--latency", "1", "--latency-between", "80..80")
-    far = json.loads(said(capsys, "--json", *zones))
+    far = json.loads(output_of(capsys, "--json", *zones))
     assert near["between_zones"] == 0
     assert 0 < far["between_zones"] < 1
     assert far["latency_ms"]["last"] > near["latency_ms"]["last"] + 79
-    assert "went from zone to zone" in said(capsys, *zones)
+    assert "went from zone to zone" in output_of(capsys, *zones)
 
 
 def test_with_all_senders_every_node_broadcasts_once_a_round() -> None:

@@ -1,4 +1,4 @@
-"""Settings are changed by the checks of the start, saved where they belong, and told truly of."""
+"""Settings are validated as at start, saved to the right file, and reported truthfully."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_sections_hosts_keys_and_lists_are_saved_by_the_names_of_the_file(make: 
     assert values["bootstrap_peers"] == ["127.0.0.1:1", "[::1]:2"]
 
 
-def test_a_demonstration_applies_and_saves_nothing(
+def test_a_demo_applies_edits_and_saves_nothing(
     make: Make, configs: list[NodeConfig], tmp_path: Path
 ) -> None:
     editing = make("", None, **{"app.demo": True})

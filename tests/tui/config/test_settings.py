@@ -26,7 +26,7 @@ from tests.sources import ROOT
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user of its own for each test, in a folder of its own."""
+    """Gives each test its own user and directory."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     work = tmp_path / "work"
@@ -222,7 +222,7 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     assert origin(settings, "port") == "default"
 
 
-def test_a_malformed_env_file_line_is_reported_and_fatal_only_if_it_is_ours() -> None:
+def test_a_malformed_env_file_line_is_fatal_only_for_a_variable_of_the_program() -> None:
     write(".env", "FANOUT=4\nset -o allexport\n")
     settings = load_settings({}, {})
     assert settings.node.fanout == 4
@@ -289,7 +289,7 @@ def test_service_links_of_other_services_are_reported_in_one_line_and_ignored() 
     assert "65535" in refusal({}, {"BIND_PORT": "tcp"})
 
 
-def test_a_mistyped_variable_of_ours_is_reported_but_not_fatal() -> None:
+def test_a_mistyped_variable_of_the_program_is_reported_but_not_fatal() -> None:
     settings = load_settings({}, {"GRAPEVINE_STRATGY": "epidemic", "GRAPEVINE_ZONE": "eu"})
     (warning,) = settings.warnings
     assert "GRAPEVINE_STRATGY" in warning
@@ -362,7 +362,7 @@ def test_a_key_file_owned_by_others_is_rejected(home: Path) -> None:
         load_settings({"key_files": (str(home / "c.key"),)}, {}).with_keys()
 
 
-def test_a_demonstration_touches_nothing_of_its_users() -> None:
+def test_a_demo_changes_no_user_file() -> None:
     write("../config/grapevine/config.toml", 'bind = "0.0.0.0:8000"\nbootstrap_peers = ["a:1"]\n')
     settings = load_settings({"app.demo": True}, {"GRAPEVINE_STATE_DIR": "here"}).with_keys()
     assert settings.state_dir is None
@@ -428,9 +428,9 @@ def test_the_example_env_file_names_every_variable_and_changes_nothing() -> None
     write(".env", text)
     names = [name for name in dotenv_values(".env") if name != "RUST_LOG"]
     assert set(names) <= {option.env for option in OPTIONS}
-    ours = load_settings({}, {})
-    assert ours.node == plain.node
-    assert ours.log_level == plain.log_level
+    is_ours = load_settings({}, {})
+    assert is_ours.node == plain.node
+    assert is_ours.log_level == plain.log_level
 
 
 def test_keys_are_read_from_the_file_and_a_wrong_one_is_reported_with_its_line(

@@ -57,10 +57,10 @@ from tests.sources import ROOT
 
 ID = PeerId(bytes(range(32)))
 HEX = bytes(range(32)).hex()
-PLACE = Address("::1", 8000)
+ADDRESS = Address("::1", 8000)
 MESSAGE = Message(MessageId(ID, 7, 3), b"hi \xc3\xa9", 2, Via.EAGER, 1.0, age_s=0.25)
 PEER = PeerInfo(
-    ID, PLACE, "eu", "bob", PeerState.STALE, 0.5, 0.0012, 1, 2, 3, 4, 5.0, 100.0, 9.0, 7, None, 0
+    ID, ADDRESS, "eu", "bob", PeerState.STALE, 0.5, 0.0012, 1, 2, 3, 4, 5.0, 100.0, 9.0, 7, None, 0
 )
 ROUND = Round(4, ID, 1.0, 0.0305, False, 1, 2, 300, RoundOutcome.REPAIRED)
 
@@ -136,7 +136,7 @@ def test_members_rounds_and_errors_become_plain_objects() -> None:
         "duration_ms": 30.5,
         "outcome": "repaired",
     }
-    assert to_json(DialFailed(PLACE, "no answer"))["address"] == "[::1]:8000"
+    assert to_json(DialFailed(ADDRESS, "no answer"))["address"] == "[::1]:8000"
     assert to_json(MessagesUnsupported(ID, 7, 3, 4, 200)) == {
         "event": "unsupported",
         "origin": str(ID),
@@ -162,7 +162,7 @@ def test_members_rounds_and_errors_become_plain_objects() -> None:
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_a_number_that_json_has_not_is_null(value: float) -> None:
     peer = PeerInfo(
-        ID, PLACE, "", "", PeerState.CONNECTED, value, value, 0, 0, 0, 0, value, value, value, 7,
+        ID, ADDRESS, "", "", PeerState.CONNECTED, value, value, 0, 0, 0, 0, value, value, value, 7,
         value, 0,
     )  # fmt: skip
     found = json.loads(encode_event("reply", {"peers": [peer.to_dict(now=1.0)]}))["peers"][0]
@@ -265,24 +265,24 @@ JSON = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(["cmd", "request", "text", "base64", "file", "to", "address"])
-WORDS = st.sampled_from(["broadcast", "send", "dial", "peers", "quit"])
+COMMAND_NAMES = st.sampled_from(["broadcast", "send", "dial", "peers", "quit"])
 
 
-@given(st.dictionaries(NAMES, JSON | WORDS))
+@given(st.dictionaries(NAMES, JSON | COMMAND_NAMES))
 def test_no_object_raises_anything_but_a_refusal_and_every_answer_encodes(
     fields: dict[str, Any],
 ) -> None:
     request: Any = None
     try:
-        asked = parse_request(json.dumps(fields).encode())
-        request = asked.request_id if asked else None
+        parsed = parse_request(json.dumps(fields).encode())
+        request = parsed.request_id if parsed else None
     except InvalidRequest as error:
         request = error.request_id
     assert encode_event("reply", {"request": request})
 
 
-def test_every_word_that_a_value_can_be_is_in_the_documentation() -> None:
+def test_every_enumeration_value_is_documented() -> None:
     page = ROOT / "docs" / "reference" / "json-lines.md"
     documented = set(re.findall(r"[a-z_]+", page.read_text(encoding="utf-8")))
     for expected_text in (Via, PeerState, MemberStatus, RoundOutcome, DropReason):
-        assert {word.value for word in expected_text} <= documented
+        assert {value.value for value in expected_text} <= documented

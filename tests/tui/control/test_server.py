@@ -44,17 +44,17 @@ def test_a_node_is_looked_at_from_another_process(bench: Bench) -> None:
     run.expect("ready")
     path = bench.directory / "kept" / SOCKET_NAME
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    for word, shown in (
+    for command, shown in (
         ("peers", "bob"),
         ("members", "up"),
         ("status", "us"),
         ("stats", "datagrams in"),
         ("rounds", "outcome"),
     ):
-        done = bench.command("ctl", "--state-dir", "kept", word)
+        done = bench.command("ctl", "--state-dir", "kept", command)
         assert (done.returncode, done.stderr) == (0, "")
         assert shown in done.stdout
-        reply = json.loads(bench.command("ctl", "--state-dir", "kept", word, "--json").stdout)
+        reply = json.loads(bench.command("ctl", "--state-dir", "kept", command, "--json").stdout)
         assert (reply["event"], reply["ok"]) == ("reply", True)
     output = bench.command("ctl", "--state-dir", "kept", "broadcast", "hello", "there")
     assert "sent to 1 peer" in output.stdout
@@ -202,7 +202,7 @@ def test_topics_are_published_and_subscribed_to_from_the_shell(bench: Bench) -> 
     assert (bad.returncode, bad.stderr.count("\n")) == (1, 1)
 
 
-async def talk(path: Path, *lines: bytes) -> list[Object]:
+async def exchange(path: Path, *lines: bytes) -> list[Object]:
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.writelines(lines)
     writer.write_eof()
@@ -216,7 +216,7 @@ async def test_the_socket_accepts_the_same_commands_as_stdin(tmp_path: Path) -> 
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         await a_host(stack, tmp_path)
         lines = (b"\n", b'{"cmd":"status","request":7}\n', b"/peers\n", b"{\n")
-        status, peers, bad, long, after = await talk(
+        status, peers, bad, long, after = await exchange(
             tmp_path / SOCKET_NAME, *lines, b"x" * (MAX_LINE_BYTES + 1) + b"\n", b"hi\n"
         )
         assert (status["request"], status["name"]) == (7, "us")
@@ -236,7 +236,7 @@ async def test_one_client_too_many_gets_an_error(tmp_path: Path) -> None:
             writers.append(writer)
             writer.write(b"/status\n")
             assert json.loads(await reader.readline())["ok"] is True
-        (refused,) = await talk(tmp_path / SOCKET_NAME)
+        (refused,) = await exchange(tmp_path / SOCKET_NAME)
         assert refused["ok"] is False
         assert "too many clients" in refused["error"]
         for writer in writers:
@@ -251,7 +251,7 @@ async def test_clients_that_have_not_asked_make_room_for_one_that_asks(tmp_path:
         silent = [await asyncio.open_unix_connection(str(path)) for _ in range(MAX_CLIENTS)]
         for _, writer in silent[1:]:
             writer.write(b"/sta")
-        (status,) = await talk(path, b"/status\n")
+        (status,) = await exchange(path, b"/status\n")
         assert status["ok"] is True
         assert await silent[0][0].read() == b""  # the oldest
         for _, writer in silent:
@@ -292,7 +292,7 @@ async def test_a_client_that_does_not_read_is_hung_up_on(
         with pytest.raises(ConnectionError):
             await loop.sock_sendall(sock, b"/help\n" * 2_000_000)
         sock.close()
-        (status,) = await talk(tmp_path / SOCKET_NAME, b"/status\n")
+        (status,) = await exchange(tmp_path / SOCKET_NAME, b"/status\n")
         assert status["ok"] is True
 
 
@@ -304,7 +304,7 @@ async def test_stopped_is_sent_once(tmp_path: Path) -> None:
     async with asyncio.timeout(WAIT_S):
         control.bind()
         await control.start()
-        replies = await talk(tmp_path / SOCKET_NAME, b"/leave\n", b'{"cmd":"quit"}\n')
+        replies = await exchange(tmp_path / SOCKET_NAME, b"/leave\n", b'{"cmd":"quit"}\n')
         control.close()
     assert [reply["ok"] for reply in replies] == [True, True]
     assert reported == ["bye"]
@@ -321,12 +321,12 @@ def test_a_plain_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_path_too_long_for_a_socket_has_a_shorter_name(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * MAX_SOCKET_PATH_BYTES)
-    folder.mkdir()
+    directory = tmp_path / ("x" * MAX_SOCKET_PATH_BYTES)
+    directory.mkdir()
     with socket.socket(socket.AF_UNIX) as sock:
-        with connectable_path(folder / SOCKET_NAME) as name:
+        with connectable_path(directory / SOCKET_NAME) as name:
             sock.bind(name)
-        assert (folder / SOCKET_NAME).is_socket()
+        assert (directory / SOCKET_NAME).is_socket()
 
 
 def test_a_server_that_is_not_a_node_is_reported(tmp_path: Path) -> None:

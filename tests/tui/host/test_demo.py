@@ -1,4 +1,4 @@
-"""The demonstration's neighbours are real, talk, run into the rate limit, and leave no trace."""
+"""The demo peers are real nodes: they broadcast, exceed the rate limit, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from grapevine_proto.events import Event, MessageReceived, RateLimited
 from grapevine_tui.config.settings import load_settings
-from grapevine_tui.host import demo as demonstration
+from grapevine_tui.host import demo as demo_module
 from grapevine_tui.host.demo import DEMO_NODES, Demo
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
@@ -21,10 +21,10 @@ WAIT_S = 20.0
 
 
 @pytest.fixture
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Neighbours that do not take their time, and a temporary folder of the test's own."""
-    monkeypatch.setattr(demonstration, "MESSAGE_INTERVAL_S", 0.2)
-    monkeypatch.setattr(demonstration, "FIRST_BURST_DELAY_S", 0.5)
+def fast_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the demo peers act sooner, and gives the test its own temporary directory."""
+    monkeypatch.setattr(demo_module, "MESSAGE_INTERVAL_S", 0.2)
+    monkeypatch.setattr(demo_module, "FIRST_BURST_DELAY_S", 0.5)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -37,12 +37,12 @@ def shown() -> Host:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("is_host_first", [True, False])
 async def test_the_demo_peers_join_send_get_throttled_and_leave(
-    is_host_first: bool, quick: Path
+    is_host_first: bool, fast_demo: Path
 ) -> None:
     host = shown()
     demo = Demo(host, rng=random.Random(1))
     received: set[str] = set()
-    is_throttled, has_heard = asyncio.Event(), asyncio.Event()
+    is_throttled, has_received = asyncio.Event(), asyncio.Event()
 
     def listen(event: Event, _: Changes) -> None:
         if isinstance(event, RateLimited):
@@ -50,7 +50,7 @@ async def test_the_demo_peers_join_send_get_throttled_and_leave(
         elif isinstance(event, MessageReceived):
             received.add(host.name_of(event.message.origin))
             if received >= {each.name for each in DEMO_NODES}:
-                has_heard.set()
+                has_received.set()
 
     host.listen(listen)
     for each in (host, demo) if is_host_first else (demo, host):
@@ -59,18 +59,18 @@ async def test_the_demo_peers_join_send_get_throttled_and_leave(
         async with asyncio.timeout(WAIT_S):
             await host.node.ready(len(DEMO_NODES))
             await is_throttled.wait()
-            await has_heard.wait()
+            await has_received.wait()
     finally:
         await demo.stop()
         await host.leave(0.5)
-    assert os.listdir(quick) == []
+    assert os.listdir(fast_demo) == []
 
 
 @pytest.mark.asyncio
-async def test_demo_peers_that_never_connected_can_be_stopped(quick: Path) -> None:
+async def test_demo_peers_that_never_connected_can_be_stopped(fast_demo: Path) -> None:
     demo = Demo(shown())
     await demo.start()
     assert len(set(demo.addresses)) == len(DEMO_NODES)
     await demo.stop()
     await demo.stop()
-    assert os.listdir(quick) == []
+    assert os.listdir(fast_demo) == []

@@ -124,7 +124,7 @@ async def test_a_broadcast_reports_how_many_peers_it_goes_to_and_reaches_them(tr
 
 
 @pytest.mark.asyncio
-async def test_a_private_message_reaches_one(trio: Trio) -> None:
+async def test_a_direct_message_reaches_one_member(trio: Trio) -> None:
     got: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
     trio.second.on_message(lambda message: got.put_nowait((message.payload, message.is_direct)))
     assert (await trio.host.send("carol", b"only you")).is_direct

@@ -51,11 +51,11 @@ def model(clock: Clock) -> Model:
     return Model(wall_clock=clock)
 
 
-def told(model: Model) -> list[str]:
+def notice_texts(model: Model) -> list[str]:
     return [notice.text for notice in model.notices]
 
 
-def test_the_log_keeps_the_last_messages_and_counts_those_it_let_go() -> None:
+def test_the_log_keeps_the_last_messages_and_counts_evicted_ones() -> None:
     model = Model(max_messages=3)
     for sequence in range(1, 6):
         assert model.apply(received(1, sequence)) == Changes.MESSAGES
@@ -137,7 +137,9 @@ def test_rates_are_sampled_once_a_second(model: Model) -> None:
         20.0,
         10.0,
     )
-    model.refresh([a_peer(1, received=1, sent=1)], [], stats, 4.0)  # it came back, counting anew
+    model.refresh(
+        [a_peer(1, received=1, sent=1)], [], stats, 4.0
+    )  # it restarted, and its counters too
     assert model.peer_rates[an_id(1)].in_per_s == 0.0
 
 
@@ -146,13 +148,13 @@ def test_a_disconnected_peer_is_noted_and_one_never_reached_is_not(
 ) -> None:
     lost_peer = a_peer(1, "bob\x1b[2J", state=PeerState.DISCONNECTED)
     model.apply(PeerStateChanged(lost_peer, PeerState.CONNECTING, "no answer"))
-    assert told(model) == []
+    assert notice_texts(model) == []
     changes = model.apply(PeerStateChanged(lost_peer, PeerState.STALE, "silent"))
     assert Changes.NOTICES in changes
-    assert told(model) == ["bob␛[2J disconnected: silent"]
+    assert notice_texts(model) == ["bob␛[2J disconnected: silent"]
     assert model.notices[-1].level == "warning"
     model.apply(PeerStateChanged(lost_peer, PeerState.CONNECTED, "left"))
-    assert told(model)[-1] == "bob␛[2J left"
+    assert notice_texts(model)[-1] == "bob␛[2J left"
     assert model.notices[-1].level == "information"
 
 
@@ -166,7 +168,7 @@ def test_throttling_is_noted_when_it_begins_and_again_only_after_a_pause(
     assert model.throttled_at[an_id(1)] == clock.now
     clock.now += 31
     model.apply(RateLimited(an_id(1), 7, 0.0))
-    assert told(model) == [
+    assert notice_texts(model) == [
         "throttling bob: 214 messages over its rate limit",
         "throttling bob: 7 messages over its rate limit",
     ]
@@ -182,32 +184,32 @@ def test_an_unanswered_dial_explains_itself_once_until_a_peer_answers(
     clock.now += 30
     assert model.apply(failed) == Changes.NONE
     expected = "no answer from 10.0.0.7:8001: down, or another key or cluster"
-    assert told(model) == [expected]
+    assert notice_texts(model) == [expected]
     model.apply(PeerStateChanged(a_peer(1, "bob"), None, ""))
     model.apply(failed)
-    assert told(model) == [expected, expected]
+    assert notice_texts(model) == [expected, expected]
     for port in range(1000):
         model.apply(DialFailed(Address("10.0.0.9", port), "refused: full"))
     assert len(model.dial_noticed_at) <= 256
-    assert told(model)[-1] == "cannot reach 10.0.0.9:999: refused: full"
+    assert notice_texts(model)[-1] == "cannot reach 10.0.0.9:999: refused: full"
 
 
 def test_a_failed_save_is_noted_and_so_is_its_recovery(model: Model) -> None:
     model.apply(StateSaveFailed(""))
-    assert told(model) == []
+    assert notice_texts(model) == []
     model.apply(StateSaveFailed("disk full"))
     assert model.save_error == "disk full"
     assert model.notices[-1].level is NoticeLevel.ERROR
     model.apply(StateSaveFailed(""))
-    assert told(model) == ["state not saved: disk full", "state saved again"]
+    assert notice_texts(model) == ["state not saved: disk full", "state saved again"]
 
 
-def test_a_contained_fault_is_an_error_that_names_the_peer_whose_link_ended(model: Model) -> None:
+def test_a_contained_internal_error_names_the_peer_whose_link_ended(model: Model) -> None:
     model.apply(InternalErrorContained(None, "ValueError: x"))
     model.apply(PeerStateChanged(a_peer(1, "bob"), None, ""))
     model.apply(InternalErrorContained(an_id(1), "KeyError: y"))
     expected = "internal error, contained"
-    assert [notice for notice in told(model) if expected in notice] == [
+    assert [notice for notice in notice_texts(model) if expected in notice] == [
         f"{expected}: ValueError: x",
         f"{expected}; the link to bob was closed: KeyError: y",
     ]
@@ -216,9 +218,9 @@ def test_a_contained_fault_is_an_error_that_names_the_peer_whose_link_ended(mode
 
 def test_a_node_that_stops_of_itself_is_an_error_and_one_that_left_is_not(model: Model) -> None:
     model.apply(NodeStopped("left"))
-    assert told(model) == []
+    assert notice_texts(model) == []
     model.apply(NodeStopped("identity in use"))
-    assert told(model) == ["the node stopped: identity in use"]
+    assert notice_texts(model) == ["the node stopped: identity in use"]
     assert model.stop_reason == "identity in use"
 
 

@@ -36,7 +36,7 @@ def test_a_message_matches_by_text_and_fields(text: str, is_found: bool) -> None
     assert compile_filter(parse_query(text), model())(message) is is_found
 
 
-def test_private_messages_are_found_alone() -> None:
+def test_the_direct_term_matches_direct_messages_only() -> None:
     message = a_message(1, 1)._replace(is_direct=True)
     assert compile_filter(parse_query("private:"), model())(message)
     assert not compile_filter(parse_query("private:no"), model())(message)

@@ -59,7 +59,7 @@ from tests.tui.values import a_member, a_message, a_peer, a_round, a_trace, an_i
 NOW = 100.0
 
 
-def told(fields: Object) -> Object:
+def through_json(fields: Object) -> Object:
     """What arrives of what was said."""
     received: Object = json.loads(json.dumps(fields, allow_nan=False))
     return received
@@ -77,25 +77,25 @@ def told(fields: Object) -> Object:
     ],
 )
 def test_a_peer_comes_out_as_it_went_in(peer: Any) -> None:
-    assert peer_from_json(told(peer.to_dict(now=NOW)), NOW) == peer
+    assert peer_from_json(through_json(peer.to_dict(now=NOW)), NOW) == peer
 
 
 @pytest.mark.parametrize("status", list(MemberStatus))
 @pytest.mark.parametrize("address", [None, Address("::1", 8000)])
 def test_a_member_comes_out_as_it_went_in(status: MemberStatus, address: Address | None) -> None:
     member = replace(a_member(1, "bob"), status=status, address=address)
-    assert member_from_json(told(member.to_dict())) == member
+    assert member_from_json(through_json(member.to_dict())) == member
 
 
 @pytest.mark.parametrize("outcome", list(RoundOutcome))
 def test_a_round_comes_out_as_it_went_in(outcome: RoundOutcome) -> None:
     done: Round = a_round(7, 1, outcome=outcome, in_sync=False, sent=2, received=3)
-    assert replace(round_from_json(told(done.to_dict()), NOW), started_at=90.0) == done
+    assert replace(round_from_json(through_json(done.to_dict()), NOW), started_at=90.0) == done
 
 
 @pytest.mark.parametrize("trace", [a_trace(1, 0, 3), a_trace(2, 5, 1, known=400, others=2)])
 def test_a_trace_comes_out_as_it_went_in(trace: Trace) -> None:
-    assert trace_from_json(told(trace.to_dict()), trace.sent_at) == trace
+    assert trace_from_json(through_json(trace.to_dict()), trace.sent_at) == trace
 
 
 @pytest.mark.parametrize("via", list(Via))
@@ -104,7 +104,7 @@ def test_a_message_comes_out_as_it_went_in(via: Via) -> None:
     message = message._replace(topic="deploy.web", age_s=0.125)
     word, fields = named_event(MessageReceived(message), lambda _: "bob")
     assert word == "message"
-    assert message_from_json(told(fields), message.received_at) == message
+    assert message_from_json(through_json(fields), message.received_at) == message
 
 
 def test_counters_come_out_as_they_went_in() -> None:
@@ -120,9 +120,9 @@ def test_counters_come_out_as_they_went_in() -> None:
         offenses=((Offense.BROKEN_PROMISE, 5),),
         next_round_at=112.5,
     )
-    assert stats_from_json(told(stats.to_dict(now=NOW)), NOW) == stats
-    assert stats_from_json(told(Stats().to_dict(now=NOW)), NOW) == Stats()
-    newer = told(stats.to_dict(now=NOW)) | {"unheard_of": 1}
+    assert stats_from_json(through_json(stats.to_dict(now=NOW)), NOW) == stats
+    assert stats_from_json(through_json(Stats().to_dict(now=NOW)), NOW) == Stats()
+    newer = through_json(stats.to_dict(now=NOW)) | {"unheard_of": 1}
     newer["dropped"]["a reason of tomorrow"] = 4
     assert stats_from_json(newer, NOW) == stats
 
@@ -148,14 +148,14 @@ def test_counters_come_out_as_they_went_in() -> None:
 )
 def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
     word, fields = named_event(event, lambda _: "")
-    assert event_from_json(told({"event": word, **fields}), NOW) == event
+    assert event_from_json(through_json({"event": word, **fields}), NOW) == event
 
 
 def test_fields_encoded_differently_than_for_scripts_round_trip_too() -> None:
     peer = a_peer(1, "bob", state=PeerState.STALE)
     whole = peer.to_dict(now=NOW) | {"previous": "connected", "reason": "no answer"}
     changed = PeerStateChanged(peer, PeerState.CONNECTED, "no answer")
-    assert event_from_json(told({"event": "peer", **whole}), NOW) == changed
+    assert event_from_json(through_json({"event": "peer", **whole}), NOW) == changed
     limited = {"event": "rate_limited", "peer_id": str(an_id(1)), "dropped": 3, "tokens": 0.5}
     assert event_from_json(limited, NOW) == RateLimited(an_id(1), 3, 0.5)
     assert event_from_json({"event": "stopped", "reason": "quit"}, NOW) == NodeStopped("quit")

@@ -158,8 +158,8 @@ async def watch(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     return reader, writer
 
 
-def say(host: Host, number: int, payload: bytes = b"x") -> None:
-    """As if another had said it."""
+def deliver(host: Host, number: int, payload: bytes = b"x") -> None:
+    """Delivers a message of another node."""
     host._on_event(received(1, number, payload))
 
 
@@ -170,15 +170,15 @@ async def test_a_subscriber_misses_nothing_between_the_snapshot_and_the_events(
         host = await a_node(stack, tmp_path)
         assert stat.S_IMODE((tmp_path / SOCKET_NAME).stat().st_mode) == 0o600
         for number in range(1, watching_module.MAX_REPLAYED_MESSAGES + 2):
-            say(host, number)
+            deliver(host, number)
         reader, writer = await watch(tmp_path / SOCKET_NAME)
-        say(host, 5000)
+        deliver(host, 5000)
         for number in [*range(2, watching_module.MAX_REPLAYED_MESSAGES + 2), 5000]:
             reported = json.loads(await reader.readline())
             assert (reported["event"], reported["sequence"]) == ("message", number)
             assert ("at" in reported) == (number != 5000)
         writer.write(b'{"cmd":"watch"}\n{"cmd":"snapshot","request":"t"}\n')
-        assert json.loads(await reader.readline())["ok"] is True  # and nothing is told twice
+        assert json.loads(await reader.readline())["ok"] is True  # nothing is reported twice
         tables = json.loads(await reader.readline())
         assert (tables["request"], tables["members"], tables["peers"]) == ("t", 0, [])
         writer.close()
@@ -194,20 +194,20 @@ async def test_a_subscriber_that_does_not_read_loses_events_and_gets_their_count
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         count = 2_000
         for number in range(count):
-            say(host, number, b"x" * 1000)
+            deliver(host, number, b"x" * 1000)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         reported: list[dict[str, object]] = []
         while not reported or reported[-1].get("sequence") != 9_999:
-            say(host, 9_999)
+            deliver(host, 9_999)
             reported.append(json.loads(await reader.readline()))
         lost = [each for each in reported if each["event"] == "dropped"]
-        heard = [
+        received_messages = [
             each for each in reported if each["event"] == "message" and each["sequence"] != 9_999
         ]
         assert lost[0]["reason"] == "slow_reader"
         missed = sum(int(str(each["count"])) for each in lost)
         assert missed > 1_000
-        assert missed + len(heard) >= count
+        assert missed + len(received_messages) >= count
         writer.close()
 
 
@@ -221,7 +221,7 @@ async def test_one_that_never_reads_is_hung_up_on(
         reader, writer = await watch(tmp_path / SOCKET_NAME)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         for number in range(2_000):
-            say(host, number, b"x" * 1000)
+            deliver(host, number, b"x" * 1000)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert not (await reader.read()).endswith(b"\n") or reader.at_eof()
         writer.close()
@@ -250,10 +250,10 @@ async def test_errors_of_the_node_arrive_unchanged(tmp_path: Path) -> None:
             await host.send("nobody", b"x")
         with pytest.raises(CommandFailed):
             await host.forget(node.node.peer_id)
-        heard: asyncio.Queue[object] = asyncio.Queue()
-        host.listen(lambda event, _: heard.put_nowait(event))
-        say(node, 1)
-        assert isinstance(await heard.get(), MessageReceived)
+        received_messages: asyncio.Queue[object] = asyncio.Queue()
+        host.listen(lambda event, _: received_messages.put_nowait(event))
+        deliver(node, 1)
+        assert isinstance(await received_messages.get(), MessageReceived)
 
 
 async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench: Bench) -> None:
@@ -276,7 +276,7 @@ async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench
         reported = await asyncio.to_thread(us.ask, cmd="settings")
         values = {each["name"]: each for each in reported["values"]}
         assert values["fanout"]["value"] == 7
-        # What is right here and cannot be written there is told in the node's words, and kept.
+        # A valid value that the node cannot save is reported with the node's error, and stays in effect.
         editing = await host.edit()
         editing.set_value("fanout", "8")
         path.unlink()

@@ -172,11 +172,11 @@ def test_untrusted_text_is_printed_only_as_ascii_json(bench: Bench) -> None:
 def test_the_end_of_input_ends_it_once_a_peer_has_acknowledged_everything(bench: Bench) -> None:
     first, address = bench.started()
     run = bench.run("--peer", address, "--on-eof", "exit")
-    run.write("said before anybody was there")  # the line's end is not needed at the end
+    run.write("sent without peers")  # the last line needs no newline
     assert run.end(None) == 0
     assert run.seen[-1]["event"] == "stopped"
     assert (run.seen[-1]["reason"], run.seen[-1]["unacknowledged"]) == ("eof", 0)
-    assert first.expect("message")["text"] == "said before anybody was there"
+    assert first.expect("message")["text"] == "sent without peers"
 
 
 def test_the_end_of_input_without_peers_is_exit_1_and_a_count(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""As process 1, a node collects the dead that nobody else waits for, and only those."""
+"""As process 1, a node reaps orphaned zombies that no other code waits for, and only those."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_child_that_stays_dead_is_collected_at_the_second_sweep() -> None:
     assert child.pid in zombie_children()
     assert reaper.reap() >= 1
     assert child.pid not in zombie_children()
-    child.wait()  # which finds nobody to wait for
+    child.wait()  # finds no child left
 
 
 def test_a_child_that_lives_is_left_alone() -> None:

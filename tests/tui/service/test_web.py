@@ -1,4 +1,4 @@
-"""The app in a browser: who is let in, who is not, and that what is typed there is said."""
+"""The app in a browser: access control, and that typed messages are broadcast."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def test_an_invalid_address_is_rejected_at_once(bench: Bench) -> None:
 
 
 @asynccontextmanager
-async def in_browser(folder: Path, *arguments: str) -> AsyncIterator[tuple[str, str]]:
+async def in_browser(directory: Path, *arguments: str) -> AsyncIterator[tuple[str, str]]:
     """A node with its app on the web: the page's address and its token."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "grapevine_tui", "--web", "127.0.0.1:0", "-l", "warn", *arguments,
-        stdout=subprocess.PIPE, env=environ_of(folder), cwd=folder,
+        stdout=subprocess.PIPE, env=environ_of(directory), cwd=directory,
     )  # fmt: skip
     assert process.stdout is not None
     try:
         async with asyncio.timeout(WAIT_S):
-            word, address = (await process.stdout.readline()).decode().split()
-            assert word == "open"
+            keyword, address = (await process.stdout.readline()).decode().split()
+            assert keyword == "open"
             page, _, token = address.partition("?token=")
             yield page, token
             process.send_signal(signal.SIGTERM)
@@ -94,10 +94,10 @@ async def test_only_a_client_with_the_full_address_gets_the_app(bench: Bench) ->
         async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as browser:
             for path in ("", "ws", "static/js/textual.js", f"?token={token}x"):
                 assert (await browser.get(page + path)).status == 403
-            let_in = await browser.get(f"{page}?token={token}")
-            assert (let_in.status, str(let_in.url)) == (200, page)
-            assert "connect-src 'self'" in let_in.headers["Content-Security-Policy"]
-            (cookie,) = let_in.history[0].cookies.values()
+            admitted = await browser.get(f"{page}?token={token}")
+            assert (admitted.status, str(admitted.url)) == (200, page)
+            assert "connect-src 'self'" in admitted.headers["Content-Security-Policy"]
+            (cookie,) = admitted.history[0].cookies.values()
             assert (cookie["samesite"], cookie["httponly"]) == ("Strict", True)
             with pytest.raises(WSServerHandshakeError, match="403"):
                 await browser.ws_connect(f"{page}ws", origin="http://elsewhere.example")
@@ -118,7 +118,7 @@ async def test_only_a_client_with_the_full_address_gets_the_app(bench: Bench) ->
 
 @needs_extra
 @pytest.mark.asyncio
-async def test_a_demonstration_is_one_of_its_own_in_each_tab(tmp_path: Path) -> None:
+async def test_each_tab_has_its_own_demo(tmp_path: Path) -> None:
     from aiohttp import ClientSession, CookieJar
 
     async with (

@@ -110,7 +110,7 @@ async def test_what_is_pasted_over_the_panels_waits_in_the_compose_box() -> None
         assert draft_of(stage) == "q\nz\nA"
         assert stage.focused == "draft"
         assert stage.host.broadcasts == []
-        assert stage.host.node.rounds_asked == 0
+        assert stage.host.node.rounds_requested == 0
 
 
 async def test_an_untrusted_name_in_a_completion_is_printable() -> None:

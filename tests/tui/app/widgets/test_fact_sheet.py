@@ -19,10 +19,10 @@ from grapevine_tui.app.widgets.fact_sheet import Fact, FactSheet, layout_facts, 
 from grapevine_tui.text import cells, wrap
 from tests.tui.stage import lines_of
 
-WORDS = st.text("ab 日é", max_size=60)
+TEXTS = st.text("ab 日é", max_size=60)
 
 
-@given(WORDS, st.integers(2, 40))
+@given(TEXTS, st.integers(2, 40))
 def test_a_broken_text_fits_and_loses_nothing_but_blanks(text: str, width: int) -> None:
     lines = list(wrap(text, width))
     assert all(cells(line) <= width for line in lines)
@@ -55,7 +55,7 @@ def test_a_long_name_pushes_no_other_value_aside() -> None:
     assert shown == ["?  Help", "/broadcast TEXT", "  Tell everyone"]
 
 
-@given(st.lists(st.builds(Fact, WORDS, WORDS), max_size=6), st.integers(0, 60))
+@given(st.lists(st.builds(Fact, TEXTS, TEXTS), max_size=6), st.integers(0, 60))
 def test_every_width_has_a_layout(facts: list[Fact], width: int) -> None:
     assert len(layout_facts(facts, width)) >= len(facts)
 
@@ -127,7 +127,7 @@ def test_two_columns_are_cut_at_a_heading_where_that_leaves_them_about_as_high()
     assert len(layout_two_columns(lopsided, 100)) == 12
 
 
-@given(st.lists(st.builds(Fact, WORDS, WORDS), max_size=12), st.integers(30, 160))
+@given(st.lists(st.builds(Fact, TEXTS, TEXTS), max_size=12), st.integers(30, 160))
 def test_columns_fit_and_leave_nothing_out(facts: list[Fact], width: int) -> None:
     lines = layout_two_columns(facts, width)
     one = layout_facts(facts, (width - 4) // 2)

@@ -5,7 +5,7 @@ Invariants:
 - A cell is a character with the theme's names of its foreground and background color, and its style.
   RGB values are not compared, so that a change of a theme does not change a screenshot.
 - Neither are the exporter's segments and class names, nor where the thumb of a scrollbar ends.
-- `read` returns the picture that `write` wrote.
+- `read` returns the screenshot that `write` wrote.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ SVG: Final = "{http://www.w3.org/2000/svg}"
 
 class Cell(NamedTuple):
     letter: str
-    ink: str
-    ground: str
+    foreground: str
+    background: str
 
     def __str__(self) -> str:
-        return f"{self.ink} on {self.ground}"
+        return f"{self.foreground} on {self.background}"
 
 
 BLANK: Final = Cell(" ", "", "")
 
 
-class Picture(NamedTuple):
+class Screenshot(NamedTuple):
     """Rows of cells; the second cell of a wide character has the letter ``""``."""
 
     rows: tuple[tuple[Cell, ...], ...]
@@ -70,13 +70,13 @@ class Palette:
     def name(self, color: str) -> str:
         """Return the first name of this color, or `OTHER`."""
         try:
-            wanted = Color.parse(color).rgb
+            expected = Color.parse(color).rgb
         except ColorParseError:
             return color  # our own SVG has names
         for name, own in self._colors.items():
             if all(
                 abs(one - other) <= MAX_CHANNEL_DIFFERENCE
-                for one, other in zip(own, wanted, strict=True)
+                for one, other in zip(own, expected, strict=True)
             ):
                 return name
         return OTHER
@@ -91,7 +91,7 @@ class Palette:
 # Reading
 
 
-def read(svg: str, palette: Palette, size: tuple[int, int]) -> Picture:
+def read(svg: str, palette: Palette, size: tuple[int, int]) -> Screenshot:
     """Return the cells of an SVG that Rich or `write` made, of a screen of `size` (columns, lines)."""
     root = ElementTree.fromstring(svg)
     styles = dict(_styles(root, palette))
@@ -100,22 +100,22 @@ def read(svg: str, palette: Palette, size: tuple[int, int]) -> Picture:
     for element in root.iter(f"{SVG}rect"):
         if "class" not in element.attrib and "shape-rendering" not in element.attrib:
             continue  # the window's frame and clip paths
-        row, column, wide = _place(element, RECT_Y)
-        ground = element.get("class") or palette.name(element.get("fill", ""))
+        row, column, wide = _cell_position(element, RECT_Y)
+        background = element.get("class") or palette.name(element.get("fill", ""))
         if row < height:
             for at in range(column, min(column + wide, width)):
-                cells[row][at] = Cell(" ", "", ground)
+                cells[row][at] = Cell(" ", "", background)
     for element in root.iter(f"{SVG}text"):
         if "textLength" not in element.attrib:  # the window's title
             continue
-        row, column, _ = _place(element, TEXT_Y)
+        row, column, _ = _cell_position(element, TEXT_Y)
         name = element.get("class", "")
         if row < height:
             _put(cells[row], column, element.text or "", styles.get(name, name))
-    return Picture(tuple(map(tuple, cells)))
+    return Screenshot(tuple(map(tuple, cells)))
 
 
-def _place(element: ElementTree.Element, above: float) -> tuple[int, int, int]:
+def _cell_position(element: ElementTree.Element, above: float) -> tuple[int, int, int]:
     """Return the line, the column and the number of cells."""
     x, y = float(element.get("x", 0)), float(element.get("y", 0))
     wide = float(element.get("width") or element.get("textLength") or 0)
@@ -126,7 +126,7 @@ def _place(element: ElementTree.Element, above: float) -> tuple[int, int, int]:
     )
 
 
-def _put(row: list[Cell], column: int, text: str, ink: str) -> None:
+def _put(row: list[Cell], column: int, text: str, foreground: str) -> None:
     at = column
     for letter in text.replace("\xa0", " "):
         size = get_character_cell_size(letter)
@@ -137,9 +137,9 @@ def _put(row: list[Cell], column: int, text: str, ink: str) -> None:
             row[below] = row[below]._replace(letter=row[below].letter + letter)
             continue
         shown = " " if letter in SCROLLBARS else letter
-        row[at] = row[at]._replace(letter=shown, ink="" if shown == " " else ink)
+        row[at] = row[at]._replace(letter=shown, foreground="" if shown == " " else foreground)
         if size == 2 and at + 1 < len(row):
-            row[at + 1] = row[at + 1]._replace(letter="", ink=ink)
+            row[at + 1] = row[at + 1]._replace(letter="", foreground=foreground)
         at += size
 
 
@@ -179,9 +179,9 @@ rect.other {{ fill: #8884 }}
 """
 
 
-def write(picture: Picture, palette: Palette, note: str) -> str:
-    """Return `picture` as an SVG whose classes name colors and styles, with `note` as a comment."""
-    width, height = max(map(len, picture.rows)), len(picture.rows)
+def write(screenshot: Screenshot, palette: Palette, note: str) -> str:
+    """Return `screenshot` as an SVG whose classes name colors and styles, with `note` as a comment."""
+    width, height = max(map(len, screenshot.rows)), len(screenshot.rows)
     parts = [
         HEAD.format(
             width=f"{width * CELL_WIDTH:g}",
@@ -190,19 +190,19 @@ def write(picture: Picture, palette: Palette, note: str) -> str:
             rules=palette.rules(),
         )
     ]
-    for number, row in enumerate(picture.rows):
+    for number, row in enumerate(screenshot.rows):
         y = number * LINE_HEIGHT
-        for at, ground, run in _runs(row, lambda cell: cell.ground):
-            if ground:
+        for at, background, run in _runs(row, lambda cell: cell.background):
+            if background:
                 parts.append(
-                    f'<rect class="{ground}" x="{at * CELL_WIDTH:g}" y="{y + RECT_Y:g}" '
+                    f'<rect class="{background}" x="{at * CELL_WIDTH:g}" y="{y + RECT_Y:g}" '
                     f'width="{len(run) * CELL_WIDTH:g}" height="24.65"/>\n'
                 )
-        for at, ink, run in _runs(row, lambda cell: cell.ink):
+        for at, foreground, run in _runs(row, lambda cell: cell.foreground):
             text = "".join(cell.letter for cell in run).replace(" ", "\xa0")
-            if ink:
+            if foreground:
                 parts.append(
-                    f'<text class="{ink}" x="{at * CELL_WIDTH:g}" y="{y + TEXT_Y:g}" '
+                    f'<text class="{foreground}" x="{at * CELL_WIDTH:g}" y="{y + TEXT_Y:g}" '
                     f'textLength="{len(run) * CELL_WIDTH:g}">{html.escape(text)}</text>\n'
                 )
     return "".join([*parts, "</svg>\n"])
@@ -222,19 +222,19 @@ def _runs(
 # Comparing
 
 
-def difference(wanted: Picture, found: Picture) -> str:
+def difference(expected: Screenshot, found: Screenshot) -> str:
     """Return a description of the first difference, or ""."""
-    if len(wanted.rows) != len(found.rows):
-        return f"{len(wanted.rows)} lines were expected, not {len(found.rows)}"
-    for number, (before, after) in enumerate(zip(wanted.text, found.text, strict=True), 1):
+    if len(expected.rows) != len(found.rows):
+        return f"{len(expected.rows)} lines were expected, not {len(found.rows)}"
+    for number, (before, after) in enumerate(zip(expected.text, found.text, strict=True), 1):
         if before != after:
             return f"line {number}\n  was  {before!r}\n  is   {after!r}"
-    for number, (one, other) in enumerate(zip(wanted.rows, found.rows, strict=True), 1):
+    for number, (one, other) in enumerate(zip(expected.rows, found.rows, strict=True), 1):
         for column, (before_cell, after_cell) in enumerate(zip(one, other, strict=True), 1):
             if before_cell != after_cell:
-                words = "".join(cell.letter for cell in other[column - 1 :])[:20].rstrip()
+                text = "".join(cell.letter for cell in other[column - 1 :])[:20].rstrip()
                 return (
-                    f"line {number}, column {column}, at {words!r}: "
+                    f"line {number}, column {column}, at {text!r}: "
                     f"the letters are the same, but {before_cell} is now {after_cell}"
                 )
     return ""

@@ -3,7 +3,7 @@
 Invariants: clock, IDs and tables are made up, so a screenshot is the same in every run. Characters and the
 meaning of their colors are compared, nothing else.
 
-``GRAPEVINE_PICTURES=rewrite python -m pytest tests/tui/test_pictures.py`` replaces the screenshots in
+``GRAPEVINE_SCREENSHOTS=rewrite python -m pytest tests/tui/test_screenshots.py`` replaces the screenshots in
 tests/tui/snapshots. Look at the changed files before you commit them.
 """
 
@@ -30,12 +30,12 @@ from grapevine_tui.host.model import Model
 from grapevine_tui.host.protocol import SettingsView
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
-from tests.tui.pictures import BLANK, Cell, Palette, Picture, difference, read, write
+from tests.tui.screenshots import BLANK, Cell, Palette, Screenshot, difference, read, write
 from tests.tui.stage import Stage
 from tests.tui.values import a_member, a_trace
 
 DIRECTORY: Final = Path(__file__).with_name("snapshots")
-REWRITE: Final = "GRAPEVINE_PICTURES"
+REWRITE: Final = "GRAPEVINE_SCREENSHOTS"
 NOON: Final = 1_763_726_400.0  # 2025-11-21 12:00:00 UTC
 WIDE, NARROW, TINY = (120, 36), (80, 24), (40, 12)
 DARK, LIGHT = "grapevine", "grapevine-light"
@@ -168,30 +168,32 @@ def made_up() -> FakeHost:
 
 def settings_of(directory: Path, monkeypatch: pytest.MonkeyPatch) -> SettingsView:
     (directory / "g.toml").write_text("fanout = 4\n\n[app]\nmessages = 50\n")
-    monkeypatch.chdir(directory)  # so that no path of this machine stands in a picture
+    monkeypatch.chdir(directory)  # so that no path of this machine is in a screenshot
     flags = {"app.config": "g.toml", "zone": "eu-west", "name": "ams-1"}
     return load_settings(flags, {"MAX_PEERS": "7"}, directory=directory).with_keys()
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     return tmp_path
 
 
-def check(picture: Picture, palette: Palette, name: str, directory: Path) -> None:
+def check(screenshot: Screenshot, palette: Palette, name: str, directory: Path) -> None:
     """Compare with the screenshot of that name, or replace it. Fails with a description."""
     kept = DIRECTORY / f"{name}.svg"
-    drawn = write(picture, palette, f"{name}, drawn with Textual {textual.__version__}")
+    drawn = write(screenshot, palette, f"{name}, drawn with Textual {textual.__version__}")
     if os.environ.get(REWRITE) == "rewrite":
-        if not kept.exists() or difference(read_kept(kept, picture), picture):  # else the same file
+        if not kept.exists() or difference(
+            read_kept(kept, screenshot), screenshot
+        ):  # else the same file
             kept.write_text(drawn, encoding="utf-8")
         return
     actual = directory / f"{name}.svg"
     actual.write_text(drawn, encoding="utf-8")
-    assert kept.exists(), f"there is no picture {kept} yet; {actual} is what is shown now"
-    report = difference(read_kept(kept, picture), picture)
+    assert kept.exists(), f"there is no screenshot {kept} yet; the current one is {actual}"
+    report = difference(read_kept(kept, screenshot), screenshot)
     if report:
         note = kept.read_text(encoding="utf-8").split("<!-- ")[1].split(" -->")[0]
         pytest.fail(
@@ -201,7 +203,7 @@ def check(picture: Picture, palette: Palette, name: str, directory: Path) -> Non
         )
 
 
-def read_kept(path: Path, like: Picture) -> Picture:
+def read_kept(path: Path, like: Screenshot) -> Screenshot:
     size = (len(like.rows[0]), len(like.rows))
     return read(path.read_text(encoding="utf-8"), Palette({}), size)
 
@@ -209,11 +211,11 @@ def read_kept(path: Path, like: Picture) -> Picture:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("shot", SHOTS, ids=lambda shot: shot.name)
 async def test_a_state_matches_its_snapshot(
-    shot: Shot, home: Path, monkeypatch: pytest.MonkeyPatch
+    shot: Shot, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = made_up()
     is_settings = shot.name.startswith("settings")
-    settings = settings_of(home, monkeypatch) if is_settings else OURS
+    settings = settings_of(directory, monkeypatch) if is_settings else OURS
     app = GrapevineApp(host.with_settings(settings), settings)
     app.animation_level = "none"
     async with app.run_test(size=shot.size) as pilot:
@@ -225,15 +227,19 @@ async def test_a_state_matches_its_snapshot(
         await shot.act(stage)
         await stage.paint()
         palette = Palette(app.theme_variables)
-        picture = read(app.export_screenshot(), palette, shot.size)
-    check(picture, palette, shot.name, home)
+        screenshot = read(app.export_screenshot(), palette, shot.size)
+    check(screenshot, palette, shot.name, directory)
 
 
 # The comparison itself
 
 
-def a_picture(*lines: str, ink: str = "success", ground: str = "surface") -> Picture:
-    return Picture(tuple(tuple(Cell(letter, ink, ground) for letter in line) for line in lines))
+def a_screenshot(
+    *lines: str, foreground: str = "success", background: str = "surface"
+) -> Screenshot:
+    return Screenshot(
+        tuple(tuple(Cell(letter, foreground, background) for letter in line) for line in lines)
+    )
 
 
 def test_every_snapshot_belongs_to_a_state() -> None:
@@ -243,21 +249,23 @@ def test_every_snapshot_belongs_to_a_state() -> None:
 def test_what_is_written_is_read_back_the_same() -> None:
     wide = (Cell("日", "accent bold", "panel"), Cell("", "accent bold", "panel"), BLANK)
     marked = (Cell("é", "error", ""), Cell("<", "other", "other"), Cell("&", "other", "other"))
-    picture = Picture((wide, marked))
-    assert read(write(picture, Palette({}), "two lines"), Palette({}), (3, 2)) == picture
+    screenshot = Screenshot((wide, marked))
+    assert read(write(screenshot, Palette({}), "two lines"), Palette({}), (3, 2)) == screenshot
 
 
 def test_a_difference_names_the_first_line_whose_text_differs() -> None:
-    report = difference(a_picture("same", "peer bob "), a_picture("same", "peer carl"))
+    report = difference(a_screenshot("same", "peer bob "), a_screenshot("same", "peer carl"))
     assert report == "line 2\n  was  'peer bob'\n  is   'peer carl'"
-    assert "2 lines" in difference(a_picture("a", "b"), a_picture("a"))
+    assert "2 lines" in difference(a_screenshot("a", "b"), a_screenshot("a"))
 
 
 def test_a_colour_counts_by_what_it_means() -> None:
-    report = difference(a_picture("stale", ink="warning"), a_picture("stale", ink="foreground"))
+    report = difference(
+        a_screenshot("stale", foreground="warning"), a_screenshot("stale", foreground="foreground")
+    )
     assert report.startswith("line 1, column 1, at 'stale': ")
     assert "warning on surface is now foreground on surface" in report
-    assert difference(a_picture("stale"), a_picture("stale")) == ""
+    assert difference(a_screenshot("stale"), a_screenshot("stale")) == ""
 
 
 def test_a_theme_may_change_its_colors() -> None:
