@@ -7,7 +7,9 @@ import pytest
 from grapevine_proto.config.sections import RateLimitConfig
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import PeerState, PeerStateChanged, Standing, StandingChanged
+from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.effects import Credit, Penalize
+from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.transport import peer_limits as limits
 from grapevine_proto.transport.peer_limits import (
     EXPELLED_SCORE,
@@ -269,3 +271,194 @@ def test_messages_far_above_the_rate_limit_count_as_excess_work() -> None:
         )
         pair.other._on_events(charged, pair.now)
     assert table.is_expelled(pair.one.peer_id, pair.now)
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def limits_of(table: PeerLimitTable) -> limits.PeerLimits:
+    found = table.get(PEER)
+    assert found is not None
+    return found
+
+
+def test_the_weights_of_offenses_are_those_of_the_documentation() -> None:
+    assert OFFENSE_WEIGHTS == {
+        Offense.BAD_SIGNATURE: 40,
+        Offense.PROTOCOL_VIOLATION: 10,
+        Offense.BROKEN_PROMISE: 1,
+        Offense.REPEATED_REQUEST: 1,
+        Offense.STALLED_ROUND: 4,
+        Offense.EXCESS_WORK: 1,
+    }
+
+
+def test_a_score_of_fifty_slows_and_one_of_a_hundred_expels() -> None:
+    table = make_table()
+    assert table.penalize(PEER, Offense.REPEATED_REQUEST, 49.9, 0.0) is None
+    change = table.penalize(PEER, Offense.REPEATED_REQUEST, 0.1, 0.0)
+    assert change is not None
+    assert (change.standing, change.score, change.reason) == (
+        Standing.SLOWED,
+        50,
+        "repeated request",
+    )
+    assert table.penalize(PEER, Offense.REPEATED_REQUEST, 49.9, 0.0) is None
+    change = table.penalize(PEER, Offense.STALLED_ROUND, 0.1, 0.0)
+    assert change is not None
+    assert change.standing is Standing.EXPELLED
+    assert change.reason == "repeated request", "the main cause"
+    assert (table.slowed, table.expelled) == (1, 1)
+
+
+def test_a_standing_recovers_at_half_of_what_caused_it() -> None:
+    table = make_table()
+    table.penalize(PEER, Offense.REPEATED_REQUEST, 50, 0.0)
+    assert table.update_standings(59.9) == []
+    [change] = table.update_standings(60.1)
+    assert change.standing is Standing.NORMAL
+    table = make_table()
+    table.penalize(PEER, Offense.REPEATED_REQUEST, 100, 0.0)
+    assert table.update_standings(59.9) == []
+    assert table.is_expelled(PEER, 59.9)
+    [change] = table.update_standings(60.1)
+    assert change.standing is Standing.SLOWED
+    [change] = table.update_standings(120.1)
+    assert change.standing is Standing.NORMAL
+    assert table.update_standings(121.0) == []
+
+
+def test_a_slowed_peer_refills_a_fourth_as_fast() -> None:
+    table = make_table(RateLimitConfig(capacity=100, refill_rate=40.0))
+    bucket = limits_of(table).bucket
+    assert bucket is not None
+    table.penalize(PEER, Offense.REPEATED_REQUEST, 50, 0.0)
+    assert (bucket.capacity, bucket.refill_rate) == (100, 10.0)
+    table.update_standings(61.0)
+    assert bucket.refill_rate == 40.0
+
+
+def test_a_bad_signature_takes_ten_tokens_or_what_is_left() -> None:
+    table = make_table(RateLimitConfig(capacity=15, refill_rate=1.0))
+    bucket = limits_of(table).bucket
+    assert bucket is not None
+    table.penalize(PEER, Offense.BAD_SIGNATURE, 1, 0.0)
+    assert bucket.available(0.0) == 5.0
+    table.penalize(PEER, Offense.PROTOCOL_VIOLATION, 1, 0.0)
+    assert bucket.available(0.0) == 5.0
+    table.penalize(PEER, Offense.BAD_SIGNATURE, 1, 0.0)
+    assert bucket.available(0.0) == 0.0
+
+
+def test_a_score_is_800_at_most_whatever_adds_to_it() -> None:
+    for offense in (Offense.PROTOCOL_VIOLATION, Offense.BROKEN_PROMISE):
+        table = make_table()
+        table.penalize(PEER, offense, 10_000, 0.0)
+        table.penalize(PEER, offense, 10_000, 0.0)
+        assert points(table, 0.0) == 800
+        assert points(table, 60.0) == 400
+    table.penalize(PEER, Offense.PROTOCOL_VIOLATION, 60, 60.0)
+    assert points(table, 60.0) == 800
+
+
+def test_a_kept_promise_cancels_four_broken_ones_up_to_forty_in_advance() -> None:
+    table = make_table()
+    table.penalize(PEER, Offense.BROKEN_PROMISE, 9, 0.0)
+    table.credit_promises(PEER, 2, 0.0)
+    assert points(table, 0.0) == 1
+    table.credit_promises(PEER, 99, 0.0)
+    table.penalize(PEER, Offense.BROKEN_PROMISE, 40, 0.0)
+    assert points(table, 0.0) == 0
+    table.penalize(PEER, Offense.BROKEN_PROMISE, 1, 0.0)
+    assert points(table, 0.0) == 1
+    table.credit_promises(peer_id(9), 1, 0.0)
+    assert len(table) == 1, "looking up an identity does not track it"
+
+
+def test_offenses_are_counted_by_kind_and_at_least_one_at_a_time() -> None:
+    table = make_table()
+    table.penalize(PEER, Offense.EXCESS_WORK, 0.2, 0.0)
+    table.penalize(PEER, Offense.EXCESS_WORK, 3.9, 0.0)
+    table.penalize(peer_id(9), Offense.STALLED_ROUND, 1, 0.0)
+    assert table.offenses == {Offense.EXCESS_WORK: 4, Offense.STALLED_ROUND: 1}
+    assert table.get(peer_id(9)) is None
+
+
+def test_shares_of_offenses_decay_so_that_the_cause_is_the_latest_main_one() -> None:
+    table = make_table()
+    table.penalize(PEER, Offense.PROTOCOL_VIOLATION, 4, 0.0)
+    table.penalize(PEER, Offense.STALLED_ROUND, 6, 120.0)
+    change = table.penalize(PEER, Offense.STALLED_ROUND, 5, 120.0)
+    assert change is not None
+    assert change.reason == "stalled round"
+    assert limits.MisconductScore().top_offense() == ""
+
+
+def test_work_beyond_a_thousand_units_per_token_is_charged_as_an_offense() -> None:
+    table = make_table(RateLimitConfig(capacity=10, refill_rate=2.0))
+    assert table.charge_work(PEER, 10_000, 0.0) is None
+    assert table.offenses.total() == 0
+    assert table.charge_work(PEER, 2_000, 1.0) is None
+    assert table.offenses.total() == 0
+    table.charge_work(PEER, 3_000, 1.0)
+    assert points(table, 1.0) == 3
+    change = table.charge_work(PEER, 49_100, 2.0)
+    assert change is not None, "2,000 units were left"
+    assert change.standing is Standing.SLOWED
+    assert table.charge_work(peer_id(9), 99_999, 0.0) is None
+
+
+def test_an_identity_is_reaped_once_it_has_no_link_no_debt_and_no_score() -> None:
+    table = PeerLimitTable(RateLimitConfig(capacity=10, refill_rate=1.0), {PEER})
+    ids = [PEER, *(peer_id(number) for number in range(2, 7))]
+    for each in ids:
+        table.get_or_create(each, 0.0)
+    bucket = table.get_or_create(ids[1], 0.0).bucket
+    assert bucket is not None
+    bucket.try_take(0.0, 5)
+    table.charge_work(ids[2], 5_000, 0.0)
+    table.penalize(ids[3], Offense.REPEATED_REQUEST, 1, 0.0)
+    table.keep_send_limit(ids[4], TokenBucket(10, 1, 5.0), 0.0)
+    table.reap(0.0)
+    assert {each for each in ids if table.get(each)} == set(ids) - {ids[5]}
+    table.reap(5.0)
+    assert {each for each in ids if table.get(each)} == {PEER}
+    table.get_or_create(ids[5], 5.0)
+    table.penalize(ids[5], Offense.REPEATED_REQUEST, 60, 5.0)
+    table.reap(5.0 + 60 * 7)
+    assert table.get(ids[5]), "its standing has not been updated yet"
+    table.update_standings(5.0 + 60 * 7)
+    table.reap(5.0 + 60 * 7)
+    assert table.get(ids[5]) is None
+
+
+def test_4096_identities_are_tracked_and_one_without_a_link_is_evicted() -> None:
+    table = make_table()
+    ids = [PeerId(number.to_bytes(32, "big")) for number in range(4096)]
+    for each in ids[:4095]:
+        table.get_or_create(each, 0.0)
+    assert (len(table), table.evicted) == (4096, 0)
+    table.get_or_create(ids[4095], 0.0)
+    assert (len(table), table.evicted) == (4096, 1)
+    assert table.get(PEER)
+    assert table.get(ids[0]) is None
+
+
+def test_throttled_messages_are_reported_once_with_the_tokens_left() -> None:
+    table = make_table(RateLimitConfig(capacity=10, refill_rate=1.0))
+    assert table.take_rate_limited_event(PEER, 0.0) is None
+    for _ in range(3):
+        table.count_throttled(PEER, 0.0)
+    event = table.take_rate_limited_event(PEER, 0.0)
+    assert event is not None
+    assert (event.peer, event.dropped, event.tokens) == (PEER, 3, 10.0)
+    assert table.take_rate_limited_event(PEER, 0.0) is None
+    table.count_throttled(PEER, 0.0)
+    event = table.take_rate_limited_event(PEER, 0.0)
+    assert event is not None
+    assert event.dropped == 1
+    unlimited = make_table(RateLimitConfig(enabled=False))
+    unlimited.count_throttled(PEER, 0.0)
+    event = unlimited.take_rate_limited_event(PEER, 0.0)
+    assert event is not None
+    assert event.tokens == 0.0

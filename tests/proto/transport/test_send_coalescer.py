@@ -255,3 +255,164 @@ def test_one_large_rumor_may_wait_and_a_second_causes_backpressure() -> None:
     link.room_bytes = size * 2
     coalescer.drain_into(link, 0.0)
     assert coalescer.has_room(1, size)
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def queue_with(*firsts: int, link: FakeLink, size: int = 7, **limits: int) -> RumorCoalescer:
+    coalescer = make_coalescer(**limits)
+    for first in firsts:
+        coalescer.enqueue(copy(9, first, size=size), [link], 0.0)
+    return coalescer
+
+
+def test_the_only_rumor_that_waits_may_be_sent_past_the_queue() -> None:
+    link = FakeLink(1)
+    coalescer = queue_with(1, link=link)
+    single = coalescer.peek_single(link)
+    assert single == codec.encode_message(Rumors((copy(9, 1),)))
+    assert coalescer.peek_single(FakeLink(2)) is None
+    coalescer.pop_single(link)
+    assert coalescer.queued_payloads(link.peer_id) == 0
+    assert coalescer.peek_single(link) is None
+    assert queue_with(1, 2, link=link).peek_single(link) is None
+    both = queue_with(1, link=link)
+    both.enqueue(copy(9, 2, size=5000), [link], 0.0)
+    assert both.peek_single(link) is None
+
+
+def test_a_paused_peer_gets_no_rumor_past_the_queue_either() -> None:
+    link = FakeLink(1, free=9)
+    coalescer = queue_with(1, link=link)
+    coalescer.pause(link.peer_id, 0.5, 0.0)
+    coalescer.tick(0.4)
+    assert coalescer.peek_single(link) is None
+    assert coalescer.next_drain_at(link, 0.4) == 0.5
+    assert not coalescer.can_send_now(FakeLink(1, free=9), 0.4)
+    coalescer.tick(0.5)
+    assert coalescer.peek_single(link) is not None
+    coalescer.pause(link.peer_id, 9.0, 1.0)
+    assert coalescer.next_drain_at(link, 1.0) == 2.0
+    coalescer.pause(link.peer_id, 0.0, 1.0)
+    assert not coalescer.drain_into(link, 1.0)
+    assert link.sequences == [[1]]
+
+
+def test_own_rumors_are_tracked_and_those_of_others_are_not() -> None:
+    link = FakeLink(1, free=9)
+    coalescer = RumorCoalescer(LimitsConfig(), codec.BASE_PLAINTEXT_BYTES, peer_id(9))
+    for number in (9, 8):
+        coalescer.enqueue(copy(number, 1), [link], 0.0)
+        coalescer.drain_into(link, 0.0)
+    assert isinstance(link.sent[0], codec.TrackedBytes)
+    assert not isinstance(link.sent[1], codec.TrackedBytes)
+
+
+def test_a_message_holds_sixteen_rumors_and_512_payloads() -> None:
+    link = FakeLink(1, free=9)
+    coalescer = RumorCoalescer(LimitsConfig(), 64_900)
+    for first in range(1, 18):
+        coalescer.enqueue(copy(9, first), [link], 0.0)
+    coalescer.drain_into(link, 0.0)
+    assert [len(each) for each in link.sequences] == [16, 1]
+    link = FakeLink(1, free=9)
+    for first, count in [(1, 256), (301, 256), (601, 1)]:
+        coalescer.enqueue(RumorCopy(rumor(9, first, *[b""] * count), 1, 0), [link], 0.0)
+    coalescer.drain_into(link, 0.0)
+    assert link.sequences == [[1, 301], [601]]
+
+
+def test_a_message_is_filled_to_its_last_byte() -> None:
+    one = len(codec.encode_rumor_copy(copy(9, 1)))
+    for spare, expected in [(0, [[1, 2, 3]]), (-1, [[1, 2], [3]])]:
+        link = FakeLink(1, free=9)
+        coalescer = RumorCoalescer(LimitsConfig(), 3 * one + codec.RUMORS_OVERHEAD_BYTES + spare)
+        for first in (1, 2, 3):
+            coalescer.enqueue(copy(9, first), [link], 0.0)
+        coalescer.drain_into(link, 0.0)
+        assert link.sequences == expected
+
+
+def test_a_queue_is_full_at_its_number_of_rumors_and_bytes() -> None:
+    link = FakeLink(1)
+    coalescer = queue_with(1, 2, link=link, queue_messages=2)
+    assert coalescer.enqueue(copy(9, 3), [link, FakeLink(2)], 0.0) == 1
+    assert link.send_drops == 1
+    one = len(codec.encode_rumor_copy(copy(9, 1)))
+    for size, accepted in [(3 * one, 1), (3 * one - 1, 0)]:
+        link = FakeLink(1)
+        coalescer = queue_with(1, 2, link=link, queue_bytes=size)
+        assert coalescer.enqueue(copy(9, 3), [link], 0.0) == accepted
+
+
+def test_dropped_rumors_are_counted_per_payload() -> None:
+    link = FakeLink(1)
+    coalescer = queue_with(1, link=link, queue_messages=1)
+    coalescer.enqueue(RumorCopy(rumor(9, 5, b"a", b"b", b"c"), 1, 0), [link], 0.0)
+    assert link.send_drops == 3
+    assert coalescer.remove_peer(link.peer_id) == 1
+    assert coalescer.remove_peer(link.peer_id) == 0
+
+
+def full_since_zero(link_count: int = 2) -> tuple[RumorCoalescer, list[FakeLink]]:
+    """All links but the last have a full queue since 0.0."""
+    links = [FakeLink(number) for number in range(link_count)]
+    coalescer = make_coalescer(queue_messages=1)
+    coalescer.enqueue(copy(9, 1), links[:-1], 0.0)
+    return coalescer, links
+
+
+def test_a_peer_is_slow_a_second_after_it_had_no_room() -> None:
+    coalescer, _ = full_since_zero()
+    assert coalescer.deadline == 1.0
+    coalescer.tick(0.99)
+    assert not coalescer.has_room(2)
+    coalescer.tick(1.0)
+    assert coalescer.has_room(2)
+    assert not coalescer.has_room(1), "all peers are slow"
+    assert coalescer.deadline == math.inf
+
+
+def test_room_for_a_large_rumor_depends_on_large_ones_only() -> None:
+    coalescer, links = full_since_zero()
+    assert coalescer.has_room(2, 5000)
+    coalescer.enqueue(copy(9, 2, size=5000), links[1:], 0.5)
+    assert not coalescer.has_room(2, 5000)
+    assert coalescer.deadline == 1.0
+    coalescer.tick(1.2)
+    assert coalescer.deadline == 1.5
+    limit = codec.BASE_PLAINTEXT_BYTES - codec.RUMORS_OVERHEAD_BYTES
+    assert coalescer.has_room(2, limit)
+    assert not coalescer.has_room(2, limit + 1)
+
+
+def test_a_queue_that_has_room_again_is_not_full_any_more() -> None:
+    coalescer, links = full_since_zero()
+    links[0].free = 1
+    coalescer.drain_into(links[0], 0.5)
+    assert coalescer.has_room(2)
+    assert coalescer.deadline == math.inf
+
+
+def test_the_next_drain_waits_for_the_link() -> None:
+    link = FakeLink(1)
+    coalescer = make_coalescer()
+    link.frees_at = 7.0
+    assert coalescer.next_drain_at(link, 0.0) == math.inf, "nothing waits"
+    coalescer.enqueue(copy(9, 1), [link], 0.0)
+    assert coalescer.next_drain_at(link, 0.0) == 7.0
+    coalescer.enqueue(copy(9, 2, size=5000), [link], 0.0)
+    assert coalescer.next_drain_at(link, 0.0) == 0.0
+    link.room_bytes = 10
+    assert coalescer.next_drain_at(link, 0.0) == math.inf
+    assert coalescer.drain_into(link, 0.0)
+
+
+def test_a_link_can_send_now_if_nothing_waits_and_it_is_ready() -> None:
+    link = FakeLink(1, free=1)
+    coalescer = make_coalescer()
+    assert coalescer.can_send_now(link, 0.0)
+    assert not coalescer.can_send_now(FakeLink(1), 0.0)
+    coalescer.enqueue(copy(9, 2, size=5000), [link], 0.0)
+    assert not coalescer.can_send_now(link, 0.0)
