@@ -37,6 +37,7 @@ from grapevine_proto.errors import (
     UnknownPeer,
 )
 from grapevine_proto.events import (
+    AnswerStatus,
     AntiEntropyRound,
     Event,
     MemberInfo,
@@ -47,6 +48,7 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    QueryReport,
     Round,
     RoundOutcome,
     Stats,
@@ -74,6 +76,7 @@ from grapevine_proto.overlay.effects import (
 )
 from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.overlay import Overlay
+from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.overlay.store.message_store import SavedStream
 from grapevine_proto.publisher import Publisher, SignedBatch
 from grapevine_proto.topics import MAX_PATTERNS, TopicPatterns, pattern_fault, topic_fault
@@ -242,6 +245,48 @@ class Engine:
         attributes = rumor_attributes(trace_share=trace_share)
         self._spread(self._publisher.sign([message], attributes, now), now)
         return message.id
+
+    def query(self, request: QueryRequest, now: float) -> MessageId:
+        """Asks members and gathers their answers: `QueryAnswered` reports each, `QueryEnded` the end. This
+        node is asked as well, if the filter admits it.
+
+        Raises MessageTooLarge, NotRunning, TooManyQueries, and UnknownPeer if no member matches the filter.
+        """
+        queries = self._overlay.queries
+        payload = self._check_payload(request.payload)
+        terms = queries.plan(request, now)
+        self._spread_all(self._publisher.flush(now), now)
+        message = self._publisher.next_message(payload, now)
+        effects = queries.start(message.id, request, terms, now)
+        batch = self._publisher.sign([message], rumor_attributes(query=terms), now)
+        self._spread(batch._replace(messages=[]), now)  # a question is no message to show
+        self._apply_effects(effects, now)
+        return message.id
+
+    def answer(
+        self,
+        message_id: MessageId,
+        payload: BytesLike,
+        now: float,
+        *,
+        status: AnswerStatus = AnswerStatus.ANSWERED,
+        index: int = 0,
+    ) -> bool:
+        """Answers a question that `QueryReceived` reported; `index`, 0 to 3, tells several answers of this
+        node apart. Returns whether the question could still be answered. Raises InvalidArgument."""
+        payload = payload_bytes(payload)
+        is_pending = self._overlay.queries.is_pending(message_id, now)
+        effects = self._overlay.queries.answer(message_id, index, status, payload, now)
+        self._apply_effects(effects, now)
+        return is_pending
+
+    def acknowledge(self, message_id: MessageId, now: float, *, index: int = 0) -> None:
+        """Tells the origin of a question that its handler still works, so that it waits for the answer."""
+        self._apply_effects(self._overlay.queries.acknowledge(message_id, index, now), now)
+
+    def cancel_query(self, message_id: MessageId, now: float) -> None:
+        """Ends a query of this node; `QueryEnded` follows if it was open."""
+        self._apply_effects(self._overlay.queries.cancel(message_id, now), now)
 
     def send(self, peer: PeerId, payload: BytesLike, now: float) -> MessageId:
         """Sends `payload` to one member: over its link, or a transient session. `MessageSent` follows
@@ -716,6 +761,10 @@ class Engine:
     def traces(self) -> list[Trace]:
         """The latest traced messages of this node and how far they got, oldest first."""
         return self._overlay.tracing.reports()
+
+    def queries(self) -> list[QueryReport]:
+        """The latest queries of this node and what has come of them, ended ones first."""
+        return self._overlay.queries.reports()
 
     def stats(self) -> Stats:
         """Counters and gauges."""

@@ -9,7 +9,8 @@
     ├── MessageTooLarge    the payload was rejected as a whole; the node continues
     ├── InvalidArgument    an argument of the wrong type (also a TypeError); nothing was done
     ├── NotRunning         the node has not started or has stopped; nothing was sent
-    └── UnknownPeer        no peer or member has this ID or address; nothing was sent
+    ├── UnknownPeer        no peer or member has this ID or address; nothing was sent
+    └── TooManyQueries     too many queries at a time; nothing was sent
 
 Invariants:
 
@@ -91,6 +92,15 @@ class NotRunning(GrapevineError):
 
 class UnknownPeer(GrapevineError):
     """No peer or known member has this ID or address."""
+
+
+class TooManyQueries(GrapevineError):
+    """Too many queries of this node are open or were begun within a few seconds."""
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        super().__init__(
+            f"{limit} queries of this node are open or were begun within {seconds:g} s; try again soon"
+        )
 
 
 class DropReason(StrEnum):

@@ -35,6 +35,13 @@ def json_number(value: float) -> float | None:
     return round(value, 3) if math.isfinite(value) else None
 
 
+def _payload_fields(payload: bytes) -> JsonObject:
+    fields: JsonObject = {}
+    with suppress(UnicodeDecodeError):  # then base64 is all there is
+        fields["text"] = payload.decode()
+    return fields | {"base64": b64encode(payload).decode("ascii")}
+
+
 def _seconds_between(at: float | None, now: float | None) -> float | None:
     return None if at is None or now is None else json_number(max(0.0, now - at))
 
@@ -140,10 +147,7 @@ class Message(NamedTuple):
         }
         if self.to is not None:
             fields["to"] = str(self.to)
-        with suppress(UnicodeDecodeError):  # then base64 is all there is
-            fields["text"] = self.payload.decode()
-        fields["base64"] = b64encode(self.payload).decode("ascii")
-        return fields
+        return fields | _payload_fields(self.payload)
 
     @property
     def origin(self) -> PeerId:
@@ -411,6 +415,148 @@ class Trace:
         }
 
 
+class AnswerStatus(StrEnum):
+    """What became of a query at one member."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    """It has no handler for the query, or no time."""
+    FAILED = "failed"
+    """Its handler failed, or its answer was too large or could not be fetched."""
+
+
+class QueryEnd(StrEnum):
+    """Why a query of this node ended."""
+
+    COMPLETE = "complete"
+    """Every member that was asked has answered."""
+    LIMIT = "limit"
+    """As many answers as wanted have arrived."""
+    STALLED = "stalled"
+    """No answer arrived for a while, and no member is known to work on one."""
+    DEADLINE = "deadline"
+    CANCELED = "canceled"
+
+
+class Question(NamedTuple):
+    """A query that this node is asked to answer."""
+
+    id: MessageId
+    name: str
+    payload: bytes
+    remaining_s: float
+    """Seconds until its deadline, at the time it arrived."""
+    max_answer_bytes: int
+    hops: int
+
+    @property
+    def origin(self) -> PeerId:
+        """The node that asks."""
+        return self.id.origin
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``query``."""
+        fields: JsonObject = {
+            "id": str(self.id),
+            "name": self.name,
+            "origin": str(self.origin),
+            "hops": self.hops,
+            "remaining_s": json_number(self.remaining_s),
+            "max_answer_bytes": self.max_answer_bytes,
+            "bytes": len(self.payload),
+        }
+        return fields | _payload_fields(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer of one member to a query of this node."""
+
+    peer_id: PeerId
+    status: AnswerStatus
+    payload: bytes
+    """The answer; for `refused` and `failed` the reason, for people."""
+    hops: int
+    """Hops that the question traveled to the member."""
+    delay_ms: int
+    """Age of the question when the member received it, as the member states."""
+    arrived_ms: int
+    """Milliseconds from the query to the arrival of the answer."""
+    index: int = 0
+    """Tells several answers of one member apart."""
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``answer`` besides the ID of the query."""
+        fields: JsonObject = {
+            "peer_id": str(self.peer_id),
+            "status": self.status.value,
+            "index": self.index,
+            "hops": self.hops,
+            "delay_ms": self.delay_ms,
+            "arrived_ms": self.arrived_ms,
+            "bytes": len(self.payload),
+        }
+        return fields | _payload_fields(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReport:
+    """A query of this node and what has come of it so far."""
+
+    id: MessageId
+    name: str
+    started_at: float
+    """Seconds of the node's monotonic clock."""
+    asked: int
+    """Known members that were asked, this node included if the filter admits it."""
+    answered: int
+    """Members that were asked and have answered."""
+    refused: int
+    failed: int
+    unanswered: tuple[PeerId, ...]
+    """Members that were asked and have not answered."""
+    others: int
+    """Answers of members that were not known at the query."""
+    arrivals_ms: tuple[int, ...]
+    """When the answers arrived, after the query, in order."""
+    end: QueryEnd | None = None
+    """Why it ended; None while it runs."""
+
+    @property
+    def p50_ms(self) -> int | None:
+        return self._arrival_ms(50)
+
+    @property
+    def p99_ms(self) -> int | None:
+        return self._arrival_ms(99)
+
+    @property
+    def last_ms(self) -> int | None:
+        return self._arrival_ms(100)
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``query_done``; `end` is null while the query runs."""
+        return {
+            "id": str(self.id),
+            "name": self.name,
+            "end": self.end and self.end.value,
+            "asked": self.asked,
+            "answered": self.answered,
+            "refused": self.refused,
+            "failed": self.failed,
+            "unanswered": [str(peer_id) for peer_id in self.unanswered],
+            "others": self.others,
+            "p50_ms": self.p50_ms,
+            "p99_ms": self.p99_ms,
+            "last_ms": self.last_ms,
+        }
+
+    def _arrival_ms(self, percent: int) -> int | None:
+        """The time by which `percent` of the answers had arrived; None while there is none."""
+        arrivals = self.arrivals_ms
+        return arrivals[max(-(-len(arrivals) * percent // 100), 1) - 1] if arrivals else None
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """Counters since the start of the node, which only grow, and gauges."""
@@ -458,6 +604,11 @@ class Stats:
     """Trace receipts dropped: invalid, or beyond a limit."""
     receipts_lost: int = 0
     """Trace receipts that no peer acknowledged."""
+    answers_relayed: int = 0
+    answers_dropped: int = 0
+    """Answers to queries dropped: late, invalid, or beyond a limit."""
+    answers_lost: int = 0
+    """Answers to queries that no peer acknowledged."""
     events_lost: int = 0
     """Events that a slow handler or reader of this process did not get."""
     callback_errors: int = 0
@@ -674,6 +825,28 @@ class NodeStopped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class QueryReceived:
+    """A query arrived that this node is asked to answer. `Node` runs the handler of its name."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswered:
+    """An answer to query `id` of this node arrived; the first of each member and index."""
+
+    id: MessageId
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class QueryEnded:
+    """A query of this node ended; no more answers of it are reported."""
+
+    report: QueryReport
+
+
 Event: TypeAlias = (
     NodeStarted
     | MessageReceived
@@ -694,6 +867,9 @@ Event: TypeAlias = (
     | MessagesUnsupported  # new kinds go last: trace hashes number them
     | MessagesSkipped
     | CaughtUp
+    | QueryReceived
+    | QueryAnswered
+    | QueryEnded
 )
 
 
@@ -755,6 +931,12 @@ def _event_fields(event: Event) -> tuple[str, JsonObject]:  # noqa: C901, PLR091
             return "internal_error", {"peer_id": peer_id and str(peer_id), "problem": problem}
         case NodeStopped(reason):
             return "stopped", {"reason": reason}
+        case QueryReceived(question):
+            return "query", question.to_dict()
+        case QueryAnswered(query_id, answer):
+            return "answer", {"id": str(query_id)} | answer.to_dict()
+        case QueryEnded(report):
+            return "query_done", report.to_dict()
         case _:
             assert_never(event)
 

@@ -64,6 +64,7 @@ def stats(
 ) -> Stats:
     """Returns the counters and gauges of one node."""
     dissemination, tracing, store = overlay.dissemination, overlay.tracing, overlay.store
+    queries = overlay.queries
     links, transients, counters = transport.links, transport.transients, transport.counters
     return Stats(
         datagrams_in=counters.datagrams_in,
@@ -91,6 +92,9 @@ def stats(
         receipts_relayed=tracing.reverse_paths.relayed,
         receipts_dropped=tracing.refused,
         receipts_lost=tracing.reverse_paths.lost,
+        answers_relayed=queries.reverse_paths.relayed,
+        answers_dropped=queries.refused,
+        answers_lost=queries.reverse_paths.lost,
         dropped=transport.drops.by_reason(),
         offenses=tuple(links.peer_limits.offenses.items()),
         slowed=links.peer_limits.slowed,

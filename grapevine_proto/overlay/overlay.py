@@ -23,11 +23,15 @@ from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, InternalError
 from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.membership.membership import Membership
+from grapevine_proto.overlay.query.queries import Queries
 from grapevine_proto.overlay.store.message_store import MessageStore, SavedStream
 from grapevine_proto.overlay.sync.antientropy import AntiEntropy
 from grapevine_proto.overlay.trace.trace import Tracing
 from grapevine_proto.wire.messages import (
     Announce,
+    AnswerAck,
+    AnswerFetch,
+    Answers,
     CloseReason,
     Digest,
     GossipMessage,
@@ -77,7 +81,9 @@ class Overlay:
         self.peers = context.peers
         self.store = MessageStore(context, streams, now)
         self.tracing = Tracing(context)
-        self.dissemination = Broadcast(context, self.store, self.tracing.reverse_paths, now)
+        self.queries = Queries(context, local_record)
+        watchers = (self.tracing, self.queries)
+        self.dissemination = Broadcast(context, self.store, watchers, now)
         self.membership = Membership(context, local_record, self.store, self.dissemination, now)
         self.membership.dialer.remember(known_addresses, now)
         self.antientropy = AntiEntropy(context, self.store, self.dissemination, now)
@@ -107,6 +113,8 @@ class Overlay:
                 return self.antientropy.handle(message, sender, now)
             case Receipts() | ReceiptAck():
                 return self.tracing.handle(message, sender, now)
+            case Answers() | AnswerAck() | AnswerFetch():
+                return self.queries.handle(message, sender, now)
             case _:
                 assert_never(message)
 
@@ -284,6 +292,7 @@ class Overlay:
             self.dissemination.deadline,
             self.antientropy.deadline,
             self.tracing.deadline,
+            self.queries.deadline,
         )
         return max(deadline, self._retry_at)
 
@@ -292,7 +301,14 @@ class Overlay:
         deadline may be what it was."""
         if now < self._retry_at:
             return
-        for component in (self.membership, self.dissemination, self.antientropy, self.tracing):
+        components = (
+            self.membership,
+            self.dissemination,
+            self.antientropy,
+            self.tracing,
+            self.queries,
+        )
+        for component in components:
             if component is self.membership and self._is_leaving:
                 continue
             try:

@@ -18,7 +18,7 @@ from typing import Final
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.identity import SEED_BYTES
 from grapevine_proto.engine import Engine, NodeState
-from grapevine_proto.events import Message, Stats, Via
+from grapevine_proto.events import Answer, Message, Stats, Via
 from grapevine_proto.ids import Address, MessageId, PeerId
 
 START_UNIX_S: Final = 1_700_000_000  # wall clock at the start of a simulation
@@ -45,6 +45,7 @@ class SimulatedNode:
         self.address = address
         self.config = config
         self.deliveries: dict[MessageId, Delivery] = {}
+        self.answers: dict[MessageId, list[Answer]] = {}  # to its queries, in order
         self.engine: Engine | None = None
         self.peer_id: PeerId | None = None
         self.stop_reason = ""  # why the engine stopped the node

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from heapq import heappop, heappush
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
@@ -30,13 +30,19 @@ from grapevine_proto.crypto.identity import KEY_BYTES
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import NotRunning
 from grapevine_proto.events import (
+    AnswerStatus,
     Event,
     InternalErrorContained,
     MessageReceived,
     PeerInfo,
     PeerState,
+    QueryAnswered,
+    QueryReceived,
+    QueryReport,
+    Question,
 )
 from grapevine_proto.ids import Address, MessageId, Zone
+from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.sim.fast_start import establish_link, regular_overlay
 from grapevine_proto.sim.network import Network, NetworkModel
 from grapevine_proto.sim.node import SimulatedNode
@@ -66,6 +72,7 @@ class _StepKind(IntEnum):
 _Entry: TypeAlias = tuple[float, int, _StepKind, SimulatedNode, bytes, Address | None, int]
 EventListener = Callable[[float, int, Event], None]
 DatagramListener = Callable[[float, int, bytes, Address], None]
+QueryHandler = Callable[[int, Question], bytes | None]
 
 
 class Simulation:
@@ -116,6 +123,7 @@ class Simulation:
         self._hashes_trace = hash_trace
         self._event_listeners: list[EventListener] = []
         self._datagram_listeners: list[DatagramListener] = []
+        self._query_handlers: dict[str, QueryHandler] = {}
         self._by_address: dict[Address, SimulatedNode] = {}
         self.now = 0.0
         self.nodes: list[SimulatedNode] = []
@@ -207,6 +215,30 @@ class Simulation:
         self._broadcast_log.record(message_id, node.number, self.now, self.datagrams, self.bytes)
         self._drive(node)
         return message_id
+
+    def query(self, number: int, name: str, payload: bytes = b"", **terms: Any) -> MessageId:
+        """Asks members and gathers their answers in the node's `answers`; `terms` are as in `QueryRequest`.
+        Raises NotRunning, MessageTooLarge, InvalidArgument, UnknownPeer or TooManyQueries."""
+        node, engine = self._running_engine(number)
+        request = QueryRequest(name, payload, **terms)
+        message_id = engine.query(request, node.read_clock(self.now))
+        self._drive(node)
+        return message_id
+
+    def on_query(self, name: str, handler: QueryHandler) -> None:
+        """Answers queries of this name on every node with `handler(number, question)`; None refuses, as a
+        node without a handler does."""
+        self._query_handlers[name] = handler
+
+    def query_report(self, message_id: MessageId) -> QueryReport:
+        """Returns what has come of one of the latest queries. Raises LookupError."""
+        reports = (
+            report
+            for node in self.nodes
+            if node.engine is not None
+            for report in node.engine.queries()
+        )
+        return next(report for report in reports if report.id == message_id)
 
     def send(self, number: int, to: int, payload: bytes) -> MessageId:
         """Sends a direct message. Raises NotRunning, UnknownPeer or MessageTooLarge."""
@@ -420,8 +452,11 @@ class Simulation:
             node.save(self.now)
         for datagram, address in engine.datagrams_to_send(node.read_clock(self.now)):
             self._send(node, datagram, address)
-        for event in engine.events():
-            self._record(node, event)
+        while events := engine.events():  # a node that answers itself causes more
+            for event in events:
+                self._record(node, event)
+                if isinstance(event, QueryReceived):
+                    self._answer(node, engine, event.question)
         if engine.stop_reason is not None or (node.is_leaving and engine.is_drained):
             node.stop_reason = engine.stop_reason or ""
             node.save(self.now)
@@ -459,12 +494,21 @@ class Simulation:
                 target.address_changes,
             )
 
+    def _answer(self, node: SimulatedNode, engine: Engine, question: Question) -> None:
+        """Runs the handler of a question. What it sends goes out in a step of its own."""
+        handler = self._query_handlers.get(question.name)
+        payload = None if handler is None else handler(node.number, question)
+        status = AnswerStatus.REFUSED if payload is None else AnswerStatus.ANSWERED
+        engine.answer(question.id, payload or b"", node.read_clock(self.now), status=status)
+
     def _record(self, node: SimulatedNode, event: Event) -> None:
         if self._hashes_trace:
             self._trace.update(_TRACE_ENTRY.pack(b"e", self.now, node.number, 0))
             self._trace.update(repr(values_of(event)).encode())
         if isinstance(event, MessageReceived):
             node.record_delivery(event.message, self.now)
+        elif isinstance(event, QueryAnswered):
+            node.answers.setdefault(event.id, []).append(event.answer)
         elif isinstance(event, InternalErrorContained):
             # a real node continues; a simulation exists to find bugs
             raise RuntimeError(f"node {node.number}: {event.problem}")  # noqa: TRY004

@@ -64,6 +64,8 @@ from grapevine_proto.transport.transient_sessions import PendingSend, TransientS
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import (
     REPAIR_DATAGRAMS_LIMIT,
+    AnswerFetch,
+    Answers,
     Close,
     CloseReason,
     Confirm,
@@ -98,8 +100,11 @@ TRANSIENT_MESSAGES: Final = (
     Records,
     Confirm,
     OpenTransient,
+    Answers,
+    AnswerFetch,
 )
-"""What a transient session may carry besides Close: direct messages and repair."""
+"""What a transient session may carry besides Close: direct messages, repair, and large answers."""
+OPENING_MESSAGES: Final = (IWant, AnswerFetch)  # requests that open a transient session
 REAP_INTERVAL_S: Final = 60.0  # between searches for limits of peers that say nothing
 TICK_INTERVAL_S: Final = 1.0  # for what is reported once a second, and for the age of sessions
 INTERNAL_ERROR_EVENT_INTERVAL_S: Final = (
@@ -643,7 +648,7 @@ class Transport:
     ) -> None:
         """Sends on the transient session with a peer. A request opens one."""
         link = self.transients.get(peer_id)
-        if isinstance(message, IWant) and isinstance(plaintext, bytes):
+        if isinstance(message, OPENING_MESSAGES) and isinstance(plaintext, bytes):
             self.send_transient(peer_id, PendingSend(plaintext, None), now)
         elif link is not None:
             self._enqueue(link, plaintext, now)

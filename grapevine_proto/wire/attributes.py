@@ -23,6 +23,7 @@ import msgpack
 
 from grapevine_proto.topics import topic_fault
 from grapevine_proto.wire.bounded_msgpack import unpack
+from grapevine_proto.wire.query_terms import QueryTerms
 
 MAX_RUMOR_ATTRIBUTES_BYTES: Final = 512
 MAX_RECORD_ATTRIBUTES_BYTES: Final = 128
@@ -34,6 +35,7 @@ PARSED_CACHE_SIZE: Final = 256  # at most 512 bytes each
 TRACE_SHARE: Final = 1
 TOPIC: Final = 2
 EXPIRY: Final = 5
+QUERY: Final = 131
 MAX_EXPIRY_S: Final = (1 << 32) - 1
 TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
@@ -44,7 +46,7 @@ class RumorAttributes:
 
     `trace_share` is the share of members, out of `TRACE_ALL`, that confirm the rumor; 0: none. `topic` is
     the topic of its messages; empty: none. `expires_s` is the age in seconds from which on they are not
-    delivered; 0: never.
+    delivered; 0: never. `query`: the rumor is a question to be answered, not messages to be delivered.
     `unsupported` is the number of the first attribute that keeps the rumor from being delivered here: an
     unknown critical one, or a known one whose value makes no sense; 0: there is none.
     """
@@ -53,6 +55,7 @@ class RumorAttributes:
     topic: str = ""
     expires_s: int = 0
     unsupported: int = 0
+    query: QueryTerms | None = None
 
 
 PLAIN: Final = RumorAttributes()
@@ -70,7 +73,9 @@ def encode_attributes(values: Mapping[int, Any]) -> bytes:
     return encoded
 
 
-def rumor_attributes(*, trace_share: int = 0, topic: str = "", expires_s: int = 0) -> bytes:
+def rumor_attributes(
+    *, trace_share: int = 0, topic: str = "", expires_s: int = 0, query: QueryTerms | None = None
+) -> bytes:
     """Returns the encoded attributes of a rumor. The arguments are as in `RumorAttributes`."""
     values: dict[int, Any] = {}
     if trace_share:
@@ -79,6 +84,8 @@ def rumor_attributes(*, trace_share: int = 0, topic: str = "", expires_s: int = 
         values[TOPIC] = topic.encode("ascii")
     if expires_s:
         values[EXPIRY] = expires_s
+    if query is not None:
+        values[QUERY] = query.to_value()
     return encode_attributes(values)
 
 
@@ -131,8 +138,16 @@ def _parse_expiry(value: Any) -> dict[str, Any] | None:
     return {"expires_s": value} if type(value) is int and 1 <= value <= MAX_EXPIRY_S else None
 
 
+def _parse_query(value: Any) -> dict[str, Any] | None:
+    try:
+        return {"query": QueryTerms.from_value(value)}
+    except ValueError:
+        return None
+
+
 _RUMOR_PARSERS: Final[Mapping[int, Callable[[Any], dict[str, Any] | None]]] = {
     TRACE_SHARE: _parse_trace_share,
     TOPIC: _parse_topic,
     EXPIRY: _parse_expiry,
+    QUERY: _parse_query,
 }

@@ -23,6 +23,7 @@ from grapevine_proto.ids import (
     PEER_ID_BYTES,
     SEQUENCE_LIMIT,
     Address,
+    MessageId,
     PeerId,
     Stream,
     StreamRange,
@@ -35,10 +36,15 @@ from grapevine_proto.wire.attributes import (
 )
 from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS, Fields, unpack
 from grapevine_proto.wire.messages import MemberUpdate, RumorCopy
+from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 from grapevine_proto.wire.signed import (
+    MAX_ANSWER_BYTES,
+    MAX_ANSWERS_PER_MEMBER,
     MAX_PAYLOADS_PER_MESSAGE,
     Accusation,
+    AnswerCode,
     PeerRecord,
+    QueryAnswer,
     Rumor,
     TraceReceipt,
 )
@@ -57,6 +63,7 @@ MAX_STREAM_RANGES: Final = 64
 MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
 MAX_RECEIPTS: Final = 16
+MAX_ANSWERS: Final = 16
 MAX_PAYLOADS: Final = MAX_PAYLOADS_PER_MESSAGE  # in one message
 MAX_PAYLOAD_BYTES: Final = (1 << 32) - 1
 MAX_ID_PREFIXES: Final = 256  # per MemberDigest
@@ -276,6 +283,57 @@ def decode_receipt(fields: Any) -> TraceReceipt:
         PeerId(binary(member, PEER_ID_BYTES)),
         uint(hops, MAX_HOPS),
         uint(delay_ms, MAX_AGE_MS),
+        uint(relays, MAX_HOPS),
+        signature,
+    )
+
+
+def message_id_fields(message_id: MessageId) -> Fields:
+    origin, epoch, sequence, _ = message_id
+    return bytes(origin), epoch, sequence
+
+
+def decode_message_id(origin: Any, epoch: Any, sequence: Any) -> MessageId:
+    return MessageId(
+        PeerId(binary(origin, PEER_ID_BYTES)),
+        uint(epoch, EPOCH_LIMIT - 1),
+        uint(sequence, SEQUENCE_LIMIT) or reject_zero(),
+    )
+
+
+def answer_fields(answer: QueryAnswer) -> Fields:
+    return (
+        bytes(answer.member),
+        answer.index,
+        min(answer.hops, MAX_HOPS),
+        min(answer.delay_ms, MAX_AGE_MS),
+        int(answer.status),
+        answer.payload,
+        min(answer.relays, MAX_HOPS),
+        answer.signature,
+    )
+
+
+def decode_answers(value: Any) -> tuple[QueryAnswer, ...]:
+    """Decodes answers; only one that is alone may be large."""
+    fields = items(value, MAX_ANSWERS)
+    limit_bytes = MAX_LARGE_ANSWER_BYTES if len(fields) == 1 else MAX_ANSWER_BYTES
+    return tuple(_decode_answer(each, limit_bytes) for each in fields)
+
+
+def _decode_answer(fields: Any, limit_bytes: int) -> QueryAnswer:
+    member, index, hops, delay_ms, status, payload, relays, signature = items(fields, 8)
+    if binary(signature) and len(signature) != SIGNATURE_BYTES:
+        raise ValueError("signature of the wrong length")
+    if len(binary(payload)) > (MAX_ANSWER_BYTES if signature else limit_bytes):
+        raise ValueError("answer too large")
+    return QueryAnswer(
+        PeerId(binary(member, PEER_ID_BYTES)),
+        uint(index, MAX_ANSWERS_PER_MEMBER - 1),
+        uint(hops, MAX_HOPS),
+        uint(delay_ms, MAX_AGE_MS),
+        AnswerCode(uint(status, max(AnswerCode))),
+        payload,
         uint(relays, MAX_HOPS),
         signature,
     )

@@ -14,13 +14,7 @@ from typing import Final
 import msgpack
 
 from grapevine_proto.errors import Dropped, DropReason
-from grapevine_proto.ids import (
-    EPOCH_LIMIT,
-    PEER_ID_BYTES,
-    SEQUENCE_LIMIT,
-    MessageId,
-    PeerId,
-)
+from grapevine_proto.ids import PEER_ID_BYTES, SEQUENCE_LIMIT, PeerId
 from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS, Fields, unpack
 from grapevine_proto.wire.fields import (
     CHECKSUM_BYTES,
@@ -28,8 +22,11 @@ from grapevine_proto.wire.fields import (
     MAX_ID_PREFIXES,
     MAX_PAGES,
     MAX_RECEIPTS,
+    answer_fields,
     binary,
+    decode_answers,
     decode_member_updates,
+    decode_message_id,
     decode_range,
     decode_ranges,
     decode_receipt,
@@ -41,6 +38,7 @@ from grapevine_proto.wire.fields import (
     flag,
     items,
     member_update_fields,
+    message_id_fields,
     range_fields,
     receipt_fields,
     reject_zero,
@@ -51,6 +49,9 @@ from grapevine_proto.wire.fields import (
 from grapevine_proto.wire.messages import (
     ID_PREFIX_BYTES,
     Announce,
+    AnswerAck,
+    AnswerFetch,
+    Answers,
     Close,
     CloseReason,
     Confirm,
@@ -83,6 +84,7 @@ from grapevine_proto.wire.messages import (
     SwapRequest,
     Vector,
 )
+from grapevine_proto.wire.signed import MAX_ANSWERS_PER_MEMBER
 
 
 def encode_message(message: OverlayMessage | Frame) -> bytes:
@@ -121,11 +123,8 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return _encode_detection_fields(message)
         case Pause(duration_ms):
             return Kind.PAUSE, (duration_ms,)
-        case Receipts(number, (origin, epoch, sequence, _), receipts):
-            encoded_receipts = tuple(map(receipt_fields, receipts))
-            return Kind.RECEIPTS, (number, bytes(origin), epoch, sequence, encoded_receipts)
-        case ReceiptAck(number):
-            return Kind.RECEIPT_ACK, (number,)
+        case Receipts() | ReceiptAck() | Answers() | AnswerAck() | AnswerFetch():
+            return _encode_returned_fields(message)
         case Offer() | Announce() | Subscribe() | Graft() | Prune():
             return _encode_broadcast_fields(message)
         case Confirm():
@@ -152,6 +151,24 @@ def _encode_detection_fields(
             return Kind.PING_ACK, (number, is_alive)
         case MemberUpdates(updates):
             return Kind.MEMBER_UPDATES, (tuple(map(member_update_fields, updates)),)
+
+
+def _encode_returned_fields(
+    message: Receipts | ReceiptAck | Answers | AnswerAck | AnswerFetch,
+) -> tuple[Kind, Fields]:
+    match message:
+        case Receipts(number, message_id, receipts):
+            returned = tuple(map(receipt_fields, receipts))
+            return Kind.RECEIPTS, (number, *message_id_fields(message_id), returned)
+        case ReceiptAck(number):
+            return Kind.RECEIPT_ACK, (number,)
+        case Answers(number, message_id, answers):
+            returned = tuple(map(answer_fields, answers))
+            return Kind.ANSWERS, (number, *message_id_fields(message_id), returned)
+        case AnswerAck(number):
+            return Kind.ANSWER_ACK, (number,)
+        case AnswerFetch(message_id, index):
+            return Kind.ANSWER_FETCH, (*message_id_fields(message_id), index)
 
 
 def _encode_broadcast_fields(
@@ -269,11 +286,7 @@ def _decode_member_digest(f: Fields) -> MemberDigest:
 
 def _decode_receipts(f: Fields) -> Receipts:
     number, origin, epoch, sequence, receipts = f
-    message_id = MessageId(
-        PeerId(binary(origin, PEER_ID_BYTES)),
-        uint(epoch, EPOCH_LIMIT - 1),
-        uint(sequence, SEQUENCE_LIMIT) or reject_zero(),
-    )
+    message_id = decode_message_id(origin, epoch, sequence)
     decoded = tuple(decode_receipt(receipt) for receipt in items(receipts, MAX_RECEIPTS))
     return Receipts(uint(number, MAX_COUNT), message_id, decoded)
 
@@ -281,6 +294,22 @@ def _decode_receipts(f: Fields) -> Receipts:
 def _decode_receipt_ack(f: Fields) -> ReceiptAck:
     (number,) = f
     return ReceiptAck(uint(number, MAX_COUNT))
+
+
+def _decode_answers(f: Fields) -> Answers:
+    number, origin, epoch, sequence, answers = f
+    message_id = decode_message_id(origin, epoch, sequence)
+    return Answers(uint(number, MAX_COUNT), message_id, decode_answers(answers))
+
+
+def _decode_answer_ack(f: Fields) -> AnswerAck:
+    (number,) = f
+    return AnswerAck(uint(number, MAX_COUNT))
+
+
+def _decode_answer_fetch(f: Fields) -> AnswerFetch:
+    *message_id, index = f
+    return AnswerFetch(decode_message_id(*message_id), uint(index, MAX_ANSWERS_PER_MEMBER - 1))
 
 
 def _decode_offer(f: Fields) -> Offer:
@@ -364,6 +393,9 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
     Kind.MEMBER_DIGEST: _decode_member_digest,
     Kind.RECEIPTS: _decode_receipts,
     Kind.RECEIPT_ACK: _decode_receipt_ack,
+    Kind.ANSWERS: _decode_answers,
+    Kind.ANSWER_ACK: _decode_answer_ack,
+    Kind.ANSWER_FETCH: _decode_answer_fetch,
     Kind.OFFER: _decode_offer,
     Kind.ANNOUNCE: _decode_announce,
     Kind.SUBSCRIBE: _decode_subscribe,

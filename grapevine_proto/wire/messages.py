@@ -17,7 +17,13 @@ from enum import IntEnum
 from typing import Final, TypeAlias
 
 from grapevine_proto.ids import MessageId, PeerId, StreamRange
-from grapevine_proto.wire.signed import Accusation, PeerRecord, Rumor, TraceReceipt
+from grapevine_proto.wire.signed import (
+    Accusation,
+    PeerRecord,
+    QueryAnswer,
+    Rumor,
+    TraceReceipt,
+)
 
 DIRECT_MAIL_HOPS: Final = 255
 """Replaces the hops of a copy that its origin sends to every member itself: receivers do not relay
@@ -65,6 +71,9 @@ class Kind(IntEnum):
     ANNOUNCE = 24
     NEIGHBOR_REQUEST = 30
     SWAP_REQUEST = 31
+    ANSWERS = 40
+    ANSWER_ACK = 41
+    ANSWER_FETCH = 42
     PAUSE = 58
 
 
@@ -280,6 +289,31 @@ class ReceiptAck:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers to the query `message_id` on their way to its origin. `number` is repeated in `AnswerAck`; 0:
+    the reply to an `AnswerFetch`, which is not acknowledged."""
+
+    number: int
+    message_id: MessageId
+    answers: tuple[QueryAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAck:
+    """Acknowledges the `Answers` with this number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFetch:
+    """Requests the receiver's large answer with this index to a query of the sender."""
+
+    message_id: MessageId
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """Ranges of rumors that the sender has and will not push; the receiver may request them at once."""
 
@@ -340,6 +374,9 @@ GossipMessage: TypeAlias = (
     | MemberDigest
     | Receipts
     | ReceiptAck
+    | Answers
+    | AnswerAck
+    | AnswerFetch
     | Offer
     | Announce
     | Subscribe

@@ -1,4 +1,4 @@
-"""Signed values of the protocol: records, accusations, rumors and receipts.
+"""Signed values of the protocol: records, accusations, rumors, receipts and answers.
 
 Invariants:
 
@@ -11,7 +11,8 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from enum import IntEnum
+from typing import Final, NamedTuple
 
 from grapevine_proto.crypto.identity import DigestPart, Identity, digest, verify
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, Zone
@@ -21,6 +22,7 @@ from grapevine_proto.wire.attributes import (
     RumorAttributes,
     parse_rumor_attributes,
 )
+from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
@@ -29,6 +31,8 @@ ATTRIBUTED_RECORD_DOMAIN: Final = b"grapevine record 2"
 ATTRIBUTED_RUMOR_DOMAIN: Final = b"grapevine rumor 2"
 BODY_DOMAIN: Final = b"grapevine rumor body 1"
 RECEIPT_DOMAIN: Final = b"grapevine receipt 1"
+ANSWER_DOMAIN: Final = b"grapevine answer 1"
+ANSWER_BODY_DOMAIN: Final = b"grapevine answer body 1"
 
 RUMOR_COPY_OVERHEAD_BYTES: Final = 150  # of a rumor copy besides its payloads, rounded up
 MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # minimum that a payload counts in every size limit
@@ -36,6 +40,10 @@ MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # minimum that a payload counts in every 
 # tables, so none may be almost free. In 64 KiB they have 128 bytes each.
 MAX_PAYLOADS_PER_MESSAGE: Final = 512
 PUSH_LIMIT_BYTES: Final = 8 * 1024
+RECEIPT_BYTES: Final = 110  # of an encoded receipt, rounded up
+ANSWER_OVERHEAD_BYTES: Final = 120  # of an encoded answer besides its payload, rounded up
+MAX_ANSWER_BYTES: Final = 1024  # the payload of an answer that travels the reverse path
+MAX_ANSWERS_PER_MEMBER: Final = 4
 
 
 def is_pulled(payload_bytes: int) -> bool:
@@ -249,6 +257,16 @@ class TraceReceipt:
     relays: int = 0
     signature: bytes = b""
 
+    @property
+    def key(self) -> PeerId:
+        """Distinguishes it from the others for the same message."""
+        return self.member
+
+    @property
+    def size_bytes(self) -> int:
+        """Upper bound of its encoded size."""
+        return RECEIPT_BYTES
+
     def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> TraceReceipt:
         """Returns the receipt for `message_id` signed by `identity`, which must be its member."""
         signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
@@ -262,3 +280,85 @@ class TraceReceipt:
     def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[DigestPart, ...]:
         origin, epoch, sequence, _ = message_id
         return (cluster, origin, epoch, sequence, self.member, self.hops, self.delay_ms)
+
+
+class AnswerCode(IntEnum):
+    """What an answer says of the question, on the wire."""
+
+    ACK = 0  # its handler still works; another answer follows
+    ANSWER = 1
+    REFUSED = 2  # no handler, or it is busy
+    FAILED = 3
+    LARGE = 4  # the payload is `LargeAnswer`, a description of what may be fetched
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """The answer of `member` to a query, with the hops and the delay after which the question reached it.
+
+    `index` tells several answers of one member apart. Signed by the member if others relay it. `relays`
+    counts them, unsigned.
+    """
+
+    member: PeerId
+    index: int
+    hops: int
+    delay_ms: int
+    status: AnswerCode
+    payload: bytes = b""
+    relays: int = 0
+    signature: bytes = b""
+
+    @property
+    def key(self) -> tuple[PeerId, int, bool]:
+        """Distinguishes it from the others for the same query: each member may acknowledge and answer."""
+        return self.member, self.index, self.status is AnswerCode.ACK
+
+    @property
+    def size_bytes(self) -> int:
+        """Upper bound of its encoded size."""
+        return ANSWER_OVERHEAD_BYTES + len(self.payload)
+
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> QueryAnswer:
+        """Returns the answer to `message_id` signed by `identity`, which must be its member."""
+        signature = identity.sign(ANSWER_DOMAIN, *self._signed_parts(cluster, message_id))
+        return replace(self, signature=signature)
+
+    def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
+        """Returns whether its member signed it for this query. Costs one signature check."""
+        parts = self._signed_parts(cluster, message_id)
+        return verify(self.member, self.signature, ANSWER_DOMAIN, *parts)
+
+    def _signed_parts(self, cluster: str, message_id: MessageId) -> tuple[DigestPart, ...]:
+        origin, epoch, sequence, _ = message_id
+        query = (cluster, origin, epoch, sequence)
+        answer = (self.member, self.index, self.hops, self.delay_ms, int(self.status), self.payload)
+        return query + answer
+
+
+class LargeAnswer(NamedTuple):
+    """Describes an answer that its member keeps for a while to be fetched."""
+
+    size_bytes: int
+    hash: bytes
+
+    @classmethod
+    def describing(cls, body: bytes) -> LargeAnswer:
+        """Returns the description of `body`."""
+        return cls(len(body), digest(ANSWER_BODY_DOMAIN, body))
+
+    @classmethod
+    def parse(cls, payload: bytes) -> LargeAnswer | None:
+        """Parses the payload of an answer with the status LARGE; None if it makes no sense."""
+        size_bytes, hash_ = int.from_bytes(payload[:4], "big"), payload[4:]
+        if len(hash_) != 32 or not MAX_ANSWER_BYTES < size_bytes <= MAX_LARGE_ANSWER_BYTES:
+            return None
+        return cls(size_bytes, hash_)
+
+    def to_payload(self) -> bytes:
+        """Returns the payload that describes it."""
+        return self.size_bytes.to_bytes(4, "big") + self.hash
+
+    def describes(self, body: bytes) -> bool:
+        """Whether `body` is the answer."""
+        return self == LargeAnswer.describing(body)

@@ -41,7 +41,15 @@ from grapevine_proto.wire.messages import (
     SwapRequest,
     Vector,
 )
-from grapevine_proto.wire.signed import Accusation, PeerRecord, Rumor, TraceReceipt
+from grapevine_proto.wire.signed import (
+    Accusation,
+    AnswerCode,
+    LargeAnswer,
+    PeerRecord,
+    QueryAnswer,
+    Rumor,
+    TraceReceipt,
+)
 from tests.proto.wire import test_codec
 from tests.sources import ROOT
 
@@ -205,6 +213,13 @@ def test_signatures_cover_what_the_page_lists() -> None:
     )
     parts = (CLUSTER, subject, 3, 5, them.public, 2, 30)
     assert receipt.signature == them.sign("grapevine receipt 1", *parts)
+    answer = QueryAnswer(identity.peer_id, 1, 2, 30, AnswerCode.ANSWER, b"yes").signed(
+        identity, CLUSTER, MessageId(subject, 3, 5)
+    )
+    parts = (CLUSTER, subject, 3, 5, them.public, 1, 2, 30, 1, b"yes")
+    assert answer.signature == them.sign("grapevine answer 1", *parts)
+    large = LargeAnswer.describing(b"much").to_payload()
+    assert large == bytes((0, 0, 0, 4)) + h("grapevine answer body 1", b"much")
     attributes = encode_attributes({2: 7})
     record = PeerRecord(identity.peer_id, 3, 1, (), "eu", "n", 90, 45, False, attributes=attributes)
     parts = (CLUSTER, them.public, 3, 1, "", "eu", "n", 90, 45, 0)

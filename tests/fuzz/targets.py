@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from grapevine_proto import ConfigError, NodeConfig
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
+from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.codec import Data
@@ -112,6 +113,11 @@ def _plaintexts() -> list[bytes]:
         pair.one.broadcast(b"hello", pair.now)
         pair.one.send(pair.other.peer_id, b"psst", pair.now)
         pair.run(3.0)
+        for size in (10, 5000):  # the second answer is fetched
+            query_id = pair.one.query(QueryRequest("up"), pair.now)
+            pair.run(0.1)
+            pair.other.answer(query_id, bytes(size), pair.now)
+            pair.run(1.0)
         pair.one.start_round(pair.now)
         pair.run(40.0, step=0.5)
         pair.one.leave(pair.now)

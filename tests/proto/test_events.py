@@ -11,6 +11,8 @@ from grapevine_proto import events
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import (
     SHOWN_PAYLOAD_BYTES,
+    Answer,
+    AnswerStatus,
     AntiEntropyRound,
     CaughtUp,
     DatagramDropped,
@@ -32,6 +34,12 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    QueryAnswered,
+    QueryEnd,
+    QueryEnded,
+    QueryReceived,
+    QueryReport,
+    Question,
     RateLimited,
     Round,
     RoundOutcome,
@@ -87,6 +95,11 @@ PEER = PeerInfo(
     3.0,
     0,
 )
+QUESTION = Question(MESSAGE.id, "up", b"?", 4.9876, 65_536, 2)
+ANSWER = Answer(ORIGIN, AnswerStatus.ANSWERED, b"\xff", 2, 40, 95)
+REPORT = QueryReport(
+    MESSAGE.id, "up", 1.0, 4, 2, 1, 0, (ORIGIN,), 0, (10, 20, 95), QueryEnd.STALLED
+)
 ROUND = Round(4, ORIGIN, 1.0, 0.0305, False, 1, 2, 300, RoundOutcome.REPAIRED)
 
 # each event, its word, and one of its fields
@@ -118,6 +131,9 @@ EVENTS: list[tuple[Event, str, tuple[str, Any]]] = [
     (MessagesUnsupported(ORIGIN, 7, 3, 4, 200), "unsupported", ("attribute", 200)),
     (MessagesSkipped(Stream(ORIGIN, 7), 3, 4), "skipped", ("origin", str(ORIGIN))),
     (CaughtUp(3), "caught_up", ("peers", 3)),
+    (QueryReceived(QUESTION), "query", ("text", "?")),
+    (QueryAnswered(MESSAGE.id, ANSWER), "answer", ("status", "answered")),
+    (QueryEnded(REPORT), "query_done", ("end", "stalled")),
 ]
 
 
@@ -130,6 +146,44 @@ def test_an_event_becomes_json(event: Event, word: str, field: tuple[str, Any]) 
 
 def test_all_events_become_json() -> None:
     assert {type(event) for event, *_ in EVENTS} == set(get_args(events.Event))
+
+
+def test_a_query_becomes_dictionaries_of_plain_values() -> None:
+    assert QUESTION.to_dict() == {
+        "id": str(MESSAGE.id),
+        "name": "up",
+        "origin": str(ORIGIN),
+        "hops": 2,
+        "remaining_s": 4.988,
+        "max_answer_bytes": 65_536,
+        "bytes": 1,
+        "text": "?",
+        "base64": "Pw==",
+    }
+    assert ANSWER.to_dict() == {
+        "peer_id": str(ORIGIN),
+        "status": "answered",
+        "index": 0,
+        "hops": 2,
+        "delay_ms": 40,
+        "arrived_ms": 95,
+        "bytes": 1,
+        "base64": "/w==",
+    }
+    assert REPORT.to_dict() == {
+        "id": str(MESSAGE.id),
+        "name": "up",
+        "end": "stalled",
+        "asked": 4,
+        "answered": 2,
+        "refused": 1,
+        "failed": 0,
+        "unanswered": [str(ORIGIN)],
+        "others": 0,
+        "p50_ms": 20,
+        "p99_ms": 95,
+        "last_ms": 95,
+    }
 
 
 def test_a_message_becomes_a_dictionary_of_plain_values() -> None:

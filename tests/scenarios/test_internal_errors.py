@@ -21,6 +21,9 @@ from grapevine_proto.wire.fields import MAX_PAYLOADS
 from grapevine_proto.wire.messages import (
     Ack,
     Announce,
+    AnswerAck,
+    AnswerFetch,
+    Answers,
     Digest,
     DirectMessage,
     Fragment,
@@ -52,7 +55,7 @@ from grapevine_proto.wire.messages import (
     Subscribe,
     Vector,
 )
-from grapevine_proto.wire.signed import PeerRecord, Rumor, TraceReceipt
+from grapevine_proto.wire.signed import AnswerCode, PeerRecord, QueryAnswer, Rumor, TraceReceipt
 from tests.cluster import Cluster, address_of, seal_as
 from tests.proto.overlay.builders import EPOCH, identity
 
@@ -328,6 +331,17 @@ totals = st.binary(min_size=16, max_size=16)
 record_lists = st.lists(records(), max_size=3).map(tuple)
 update_lists = st.lists(st.builds(MemberUpdate, records()), max_size=2).map(tuple)
 receipts = st.builds(TraceReceipt, ids, small, counters, small, st.sampled_from([b"", bytes(64)]))
+answers = st.builds(
+    QueryAnswer,
+    ids,
+    st.integers(0, 3),
+    small,
+    counters,
+    st.sampled_from(AnswerCode),
+    st.binary(max_size=40),
+    small,
+    st.sampled_from([b"", bytes(64)]),
+)
 message_ids = st.builds(MessageId, ids, epochs, st.sampled_from([1, SEQUENCE_LIMIT]))
 messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(Heartbeat, counters, counters, counters, st.integers(0, 1000), counters, totals, record_lists),
@@ -352,6 +366,9 @@ messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(MemberDigest, counters, counters, st.sampled_from([b"", bytes(4), bytes(8)]), st.booleans()),
     st.builds(Receipts, counters, message_ids, st.lists(receipts, max_size=2).map(tuple)),
     st.builds(ReceiptAck, counters),
+    st.builds(Answers, counters, message_ids, st.lists(answers, max_size=2).map(tuple)),
+    st.builds(AnswerAck, counters),
+    st.builds(AnswerFetch, message_ids, st.integers(0, 3)),
     st.builds(Pause, counters),
 )  # fmt: skip
 plaintexts = messages.map(codec.encode_message)

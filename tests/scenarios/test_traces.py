@@ -9,9 +9,9 @@ import pytest
 from grapevine_proto import NodeConfig, Trace, TraceUpdated
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.overlay.trace.reverse_paths import ReversePaths, _Route
+from grapevine_proto.overlay.reverse_paths import ReversePaths, _Route
 from grapevine_proto.sim import Network, Simulation
-from grapevine_proto.wire.signed import PeerRecord
+from grapevine_proto.wire.signed import PeerRecord, TraceReceipt
 
 
 def cluster(nodes: int, max_peers: int, *, loss: float = 0.0, seed: int = 1) -> Simulation:
@@ -134,7 +134,9 @@ def test_forged_receipts_are_not_counted(monkeypatch: pytest.MonkeyPatch, seed: 
     member_ids = [node.peer_id for node in simulation.nodes if node.peer_id is not None]
     flush = ReversePaths._flush
 
-    def forge(self: ReversePaths, route: _Route, now: float) -> list[Effect]:
+    def forge(
+        self: ReversePaths[TraceReceipt], route: _Route[TraceReceipt], now: float
+    ) -> list[Effect]:
         if self is malicious._overlay.tracing.reverse_paths:
             signed = route.pending[0].signed(self._identity, self._cluster, route.message_id)
             route.pending += [replace(signed, member=PeerId(each)) for each in member_ids]

@@ -27,6 +27,9 @@ from grapevine_proto.wire.messages import (
     LINK_FRAME_KINDS,
     Ack,
     Announce,
+    AnswerAck,
+    AnswerFetch,
+    Answers,
     Close,
     CloseReason,
     Confirm,
@@ -67,7 +70,14 @@ from grapevine_proto.wire.messages import (
     SwapRequest,
     Vector,
 )
-from grapevine_proto.wire.signed import Accusation, PeerRecord, Rumor, TraceReceipt
+from grapevine_proto.wire.signed import (
+    Accusation,
+    AnswerCode,
+    PeerRecord,
+    QueryAnswer,
+    Rumor,
+    TraceReceipt,
+)
 from tests.cluster import Cluster, address_of
 from tests.proto.overlay.builders import EPOCH, identity, peer_id
 
@@ -226,6 +236,16 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
         )
     ],
     Kind.RECEIPT_ACK: _one(ReceiptAck(1)),
+    Kind.ANSWERS: lambda _: [
+        Answers(
+            number,
+            MessageId(peer_id(FIRST_ORIGIN), EPOCH, 1),
+            (QueryAnswer(peer_id(900), 1, 1, 1, AnswerCode.ANSWER, b"", 1, bytes(64)),) * 8,
+        )
+        for number in (0, 1)
+    ],
+    Kind.ANSWER_ACK: _one(AnswerAck(1)),
+    Kind.ANSWER_FETCH: _one(AnswerFetch(MessageId(peer_id(FIRST_ORIGIN), EPOCH, 1), 0)),
     Kind.ANNOUNCE: lambda _: [Announce(each, 2**20) for each in (*_all_sequences()[:1],)],
     Kind.SUBSCRIBE: _one(Subscribe(True)),
     Kind.GRAFT: lambda _: [Graft(peer_id(FIRST_ORIGIN)), Graft(None)],

@@ -18,11 +18,11 @@ from grapevine_proto.ids import Address
 from grapevine_proto.overlay.broadcast.ihave import MISSING_LIMIT, UNANNOUNCED_LIMIT
 from grapevine_proto.overlay.broadcast.large_messages import PULLS_LIMIT as ANNOUNCED_LIMIT
 from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.reverse_paths import ROUTES_LIMIT
 from grapevine_proto.overlay.swim.indirect_probes import INDIRECT_PROBES_LIMIT
 from grapevine_proto.overlay.swim.suspicion_table import SUSPICIONS_LIMIT
 from grapevine_proto.overlay.topology.dialer import PREFERRED_LIMIT
-from grapevine_proto.overlay.trace.reverse_paths import ROUTES_LIMIT, UNACKED_BATCHES_LIMIT
-from grapevine_proto.overlay.trace.trace import TRACES_LIMIT
+from grapevine_proto.overlay.trace.trace import TRACES_LIMIT, UNACKED_BATCHES_LIMIT
 from grapevine_proto.overlay.transmit_queue import UPDATES_LIMIT
 from grapevine_proto.overlay.verification import LIMITER_KEYS_LIMIT
 from grapevine_proto.sim import SimulatedNode, Simulation

@@ -13,6 +13,8 @@ Invariants:
   signed, so a copy that claims less undoes the effect of one that claimed more: it is forwarded and
   cached again.
 - Only the origin can mark a rumor as mailed to all.
+- A rumor that asks a query is relayed, cached and marked as seen like any other; `overlay.query` takes it up,
+  and nothing is delivered.
 - A rumor with an attribute that this version cannot read is relayed, cached and marked as seen like any
   other, but not delivered.
 - Two contents under one ID are delivered once, the first one. The second counts as a conflict of
@@ -45,11 +47,11 @@ from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan,
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Emit, Send
 from grapevine_proto.overlay.peers import Peer
+from grapevine_proto.overlay.reverse_paths import RumorWatcher
 from grapevine_proto.overlay.store.message_cache import RumorKey, rumor_key
 from grapevine_proto.overlay.store.message_store import STORE_TICK_S, MessageStore
 from grapevine_proto.overlay.store.ranges import merge
 from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
-from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
 from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire.attributes import PLAIN, RumorAttributes
 from grapevine_proto.wire.messages import (
@@ -89,14 +91,18 @@ class Broadcast:
     """
 
     def __init__(
-        self, context: OverlayContext, store: MessageStore, reverse_paths: ReversePaths, now: float
+        self,
+        context: OverlayContext,
+        store: MessageStore,
+        watchers: tuple[RumorWatcher, ...],
+        now: float,
     ) -> None:
         self._context = context
         self._config = context.config
         self._peers = context.peers
         self._verifier = context.verifier
         self._store = store
-        self._reverse_paths = reverse_paths
+        self._watchers = watchers
         self._near_peers = NearPeers(context)
         self._strategy_name = context.config.current.strategy
         self._strategy = _make_strategy(context, self._near_peers)
@@ -247,7 +253,8 @@ class Broadcast:
                 )
                 return effects
             case IHave() | Offer():
-                self._reverse_paths.on_ids(message, sender)
+                for watcher in self._watchers:
+                    watcher.on_ids(message, sender)
                 return self.lazy_push.handle(message, sender, now)
             case Announce():
                 return self.puller.handle(message, sender, now)
@@ -280,8 +287,9 @@ class Broadcast:
         effects = self._deliver(copy, attributes, new_messages, via, now)
         early = self.lazy_push.on_rumor(rumor, now)
         holders = (sender, *early.sources)
-        if attributes.trace_share:
-            self._reverse_paths.on_rumor(copy, holders, now)
+        if rumor.attributes:
+            for watcher in self._watchers:
+                effects += watcher.on_rumor(copy, holders, now)
         is_old = via is Via.REPAIR and copy.age_ms >= NO_FORWARD_AGE_MS
         if copy.hops >= DOUBTFUL_HOPS or copy.age_ms >= NO_FORWARD_AGE_MS:
             self._note_doubtful(copy, now)
@@ -317,6 +325,8 @@ class Broadcast:
         if known is not PLAIN:
             if known.unsupported:
                 return self._report_unsupported(copy.rumor, known.unsupported, payloads)
+            if known.query is not None:
+                return []
             if known.topic and not self._topics.matches(known.topic):
                 self.unsubscribed += len(payloads)
                 return []
@@ -353,7 +363,9 @@ class Broadcast:
             return self._on_second_signature(cached, rumor, sender, now)
         self._store.cache.on_duplicate(copy, now)
         self.lazy_push.on_duplicate(rumor, sender)
-        self._reverse_paths.on_duplicate(rumor, sender)
+        if rumor.attributes:
+            for watcher in self._watchers:
+                watcher.on_duplicate(rumor, sender)
         effects = self._correct_doubtful(copy, sender, now) if key in self._doubtful else []
         if via is not Via.EAGER:
             return effects

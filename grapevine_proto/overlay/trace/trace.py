@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from grapevine_proto.errors import DropReason
@@ -25,14 +26,25 @@ from grapevine_proto.events import MemberStatus, Trace, TraceAnswer, TraceUpdate
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
-from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
-from grapevine_proto.overlay.trace.sample import TraceSample, sample_share
-from grapevine_proto.wire.messages import ReceiptAck, Receipts
-from grapevine_proto.wire.signed import TraceReceipt
+from grapevine_proto.overlay.reverse_paths import (
+    ANSWER_SPREAD_S,
+    PathLimits,
+    ReversePaths,
+    message_id_of,
+)
+from grapevine_proto.overlay.sample import MemberSample, sample_share
+from grapevine_proto.wire.messages import IHave, Offer, ReceiptAck, Receipts, RumorCopy
+from grapevine_proto.wire.signed import RECEIPT_BYTES, Rumor, TraceReceipt
 
 TRACE_EVENT_INTERVAL_S: Final = 0.100  # between two events about one trace
 TRACES_LIMIT: Final = 16  # the oldest is evicted first
 UNKNOWN_MEMBERS_LIMIT: Final = 256  # receipts per trace from members not in our table
+
+RECEIPTS_PER_DATAGRAM: Final = 10  # signed receipts that fit
+RECEIPTS_PER_ROUTE_LIMIT: Final = 1024  # 100 bytes each
+RECEIPTS_PER_PEER_LIMIT: Final = 192  # of those; a sample of 100 hardly ever has 150 members
+UNACKED_BATCHES_LIMIT: Final = 256  # the oldest is abandoned first
+SECOND_PATH_AFTER_S: Final = 1.0  # by then nearly all receipts have arrived
 
 
 class _ActiveTrace:
@@ -50,7 +62,7 @@ class _ActiveTrace:
     )
 
     def __init__(
-        self, message_id: MessageId, sample: TraceSample, members: list[PeerId], now: float
+        self, message_id: MessageId, sample: MemberSample, members: list[PeerId], now: float
     ) -> None:
         self.message_id = message_id
         self.sample = sample
@@ -77,7 +89,7 @@ class _ActiveTrace:
 
 class Tracing:
     """The state machine of tracing, driven by `start_trace`, receipts and its deadline. Broadcast
-    reports rumors of other origins to its `reverse_paths`.
+    reports rumors to it, see `RumorWatcher`.
     """
 
     def __init__(self, context: OverlayContext) -> None:
@@ -85,10 +97,21 @@ class Tracing:
         self._our_id = context.our_id
         self._members = context.members
         self._verifier = context.verifier
+        self._rng = context.rng
         self._traces: OrderedDict[MessageId, _ActiveTrace] = OrderedDict()
         self._emit_at = math.inf  # the earliest of all traces
         self._refused = 0
-        self.reverse_paths = ReversePaths(context)
+        limits = PathLimits(
+            items_per_message=RECEIPTS_PER_DATAGRAM,
+            bytes_per_message=RECEIPTS_PER_DATAGRAM * RECEIPT_BYTES,
+            items_per_route=RECEIPTS_PER_ROUTE_LIMIT,
+            bytes_per_route=RECEIPTS_PER_ROUTE_LIMIT * RECEIPT_BYTES,
+            bytes_held=UNACKED_BATCHES_LIMIT * RECEIPTS_PER_ROUTE_LIMIT * RECEIPT_BYTES,
+            items_per_peer=RECEIPTS_PER_PEER_LIMIT,
+            unacked_batches=UNACKED_BATCHES_LIMIT,
+            second_path_after_s=SECOND_PATH_AFTER_S,
+        )
+        self.reverse_paths: ReversePaths[TraceReceipt] = ReversePaths(context, limits, Receipts)
         self.evicted = 0  # traces evicted by later ones
 
     @property
@@ -105,7 +128,7 @@ class Tracing:
         inactive = (MemberStatus.DOWN, MemberStatus.LEFT)
         member_ids = [each.record.peer_id for each in self._members if each.status not in inactive]
         share = sample_share(len(member_ids))
-        sample = TraceSample(self._cluster, message_id, share)
+        sample = MemberSample(self._cluster, message_id, share)
         self._traces[message_id] = _ActiveTrace(message_id, sample, member_ids, now)
         if len(self._traces) > TRACES_LIMIT:
             self._traces.popitem(last=False)
@@ -148,6 +171,31 @@ class Tracing:
         )
         self._emit_at = min(self._emit_at, trace.emit_at)
         return True
+
+    # --- rumors of others -----------------------------------------------------------------------
+
+    def on_rumor(self, copy: RumorCopy, holders: Iterable[PeerId], now: float) -> list[Effect]:
+        """Opens a route for a traced rumor that is new here, and confirms it if this node is asked to."""
+        rumor = copy.rumor
+        trace_share = rumor.known_attributes.trace_share
+        if not trace_share or rumor.origin == self._our_id:
+            return []
+        message_id = message_id_of(rumor)
+        sample = MemberSample(self._cluster, message_id, trace_share)
+        if self.reverse_paths.open(message_id, sample, holders, now) and self._our_id in sample:
+            receipt = TraceReceipt(self._our_id, copy.hops, copy.age_ms)
+            at = now + ANSWER_SPREAD_S * self._rng.random()
+            self.reverse_paths.submit(message_id, receipt, at)
+        return []
+
+    def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
+        """`sender` has `rumor` too and thus a path to its origin."""
+        if rumor.known_attributes.trace_share:
+            self.reverse_paths.on_duplicate(message_id_of(rumor), sender)
+
+    def on_ids(self, ids: IHave | Offer, sender: PeerId) -> None:
+        """`sender` has these rumors."""
+        self.reverse_paths.on_ids(ids, sender)
 
     # --- receipts -------------------------------------------------------------------------------
 

@@ -72,6 +72,11 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "receipts_lost": "receipts without a way back",
         "traces_evicted": "traces evicted",
     },
+    "queries": {
+        "answers_relayed": "answers relayed",
+        "answers_dropped": "answers dropped",
+        "answers_lost": "answers without a way back",
+    },
     "limits": {
         "slowed": "peers slowed for misconduct",
         "expelled": "peers expelled for misconduct",

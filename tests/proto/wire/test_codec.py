@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, canonical_host
+from grapevine_proto.overlay.query.queries import ANSWERS_MESSAGE_BYTES
 from grapevine_proto.wire import codec, frames, message_codec
 from grapevine_proto.wire.attributes import (
     MAX_RECORD_ATTRIBUTES_BYTES,
@@ -26,6 +27,9 @@ from grapevine_proto.wire.message_codec import MAX_RECORD_MESSAGE_BYTES, RECORD_
 from grapevine_proto.wire.messages import (
     Ack,
     Announce,
+    AnswerAck,
+    AnswerFetch,
+    Answers,
     Close,
     CloseReason,
     Confirm,
@@ -62,8 +66,12 @@ from grapevine_proto.wire.messages import (
     Vector,
 )
 from grapevine_proto.wire.signed import (
+    ANSWER_OVERHEAD_BYTES,
+    MAX_ANSWER_BYTES,
     Accusation,
+    AnswerCode,
     PeerRecord,
+    QueryAnswer,
     Rumor,
     TraceReceipt,
     counted_payload_bytes,
@@ -142,6 +150,17 @@ receipts = st.builds(
     st.integers(0, 255),
     signatures | st.just(b""),
 )
+answers = st.builds(
+    QueryAnswer,
+    peer_ids,
+    st.integers(0, 3),
+    st.integers(0, 255),
+    counts,
+    st.sampled_from(AnswerCode),
+    st.binary(max_size=20),
+    st.integers(0, 255),
+    signatures | st.just(b""),
+)
 message_ids = st.builds(MessageId, peer_ids, epochs, sequences, st.just(False))
 
 
@@ -172,6 +191,9 @@ messages = st.one_of(
     st.builds(MemberDigest, counts, counts, id_prefixes, st.booleans()),
     st.builds(Receipts, counts, message_ids, some(receipts)),
     st.builds(ReceiptAck, counts),
+    st.builds(Answers, counts, message_ids, some(answers)),
+    st.builds(AnswerAck, counts),
+    st.builds(AnswerFetch, message_ids, st.integers(0, 3)),
     st.builds(Offer, some(valid_ranges)),
     st.builds(Announce, valid_ranges, st.integers(1, 2**32 - 1)),
     st.builds(Subscribe, st.booleans()),
@@ -373,6 +395,15 @@ def test_valid_member_updates_are_decoded() -> None:
         bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[b"", []]]]),
         bytes((Kind.MEMBER_UPDATES,)) + msgpack.packb([[[RECORD]]]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
+        bytes((Kind.ANSWERS,)) + msgpack.packb([1, bytes(32), 1, 0, []]),
+        bytes((Kind.ANSWERS,))
+        + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 4, 1, 9, 1, b"", 0, b""]]]),
+        bytes((Kind.ANSWERS,))
+        + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 0, 1, 9, 5, b"", 0, b""]]]),
+        bytes((Kind.ANSWERS,))
+        + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 0, 1, 9, 1, b"", 0, b"s"]]]),
+        bytes((Kind.ANSWER_FETCH,)) + msgpack.packb([bytes(32), 1, 1, 4]),
+        bytes((Kind.ANSWER_FETCH,)) + msgpack.packb([bytes(32), 1]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
         bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
         bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [1, 1] * 65]]]),
@@ -551,7 +582,54 @@ GOLDEN = {
         "239505c420" + "00" * 32 + "01099195c420" + "00" * 32 + "03cd012c00c400"
     ),
     ReceiptAck(5): "249105",
+    Answers(
+        5,
+        MessageId(PeerId(bytes(32)), 1, 9),
+        (QueryAnswer(PeerId(bytes(32)), 2, 3, 300, AnswerCode.ANSWER, b"yes", 1, bytes(64)),),
+    ): (
+        "289505c420"
+        + "00" * 32
+        + "01099198c420"
+        + "00" * 32
+        + "0203cd012c01c40379657301c440"
+        + "00" * 64
+    ),
+    AnswerAck(5): "299105",
+    AnswerFetch(MessageId(PeerId(bytes(32)), 1, 9), 2): "2a94c420" + "00" * 32 + "010902",
 }
+
+
+def signed_answer(size: int) -> QueryAnswer:
+    member, signature = PeerId(bytes(32)), bytes(64)
+    code = AnswerCode.ANSWER
+    return QueryAnswer(member, 3, 255, 2**32 - 1, code, bytes(size), 255, signature)
+
+
+@pytest.mark.parametrize("size", [0, 20, 100, MAX_ANSWER_BYTES])
+def test_answers_are_no_larger_than_they_count(size: int) -> None:
+    message_id = MessageId(PeerId(bytes(32)), 2**48 - 1, 2**53)
+    count = max(min(ANSWERS_MESSAGE_BYTES // (ANSWER_OVERHEAD_BYTES + size), 16), 1)
+    one, several = (
+        len(codec.encode_message(Answers(2**32 - 1, message_id, (signed_answer(size),) * each)))
+        for each in (1, count)
+    )
+    assert several - one <= (count - 1) * (ANSWER_OVERHEAD_BYTES + size)
+    if size < MAX_ANSWER_BYTES:
+        assert several <= codec.BASE_PLAINTEXT_BYTES
+
+
+def test_only_an_unsigned_answer_that_is_alone_may_be_large() -> None:
+    message_id = MessageId(PeerId(bytes(32)), 1, 1)
+    large = QueryAnswer(PeerId(bytes(32)), 0, 0, 0, AnswerCode.ANSWER, bytes(65_536))
+    alone = Answers(0, message_id, (large,))
+    assert codec.decode_message(codec.encode_message(alone)) == alone
+    for answers in (
+        (large, large),
+        (replace(large, signature=bytes(64)),),
+        (replace(large, payload=bytes(65_537)),),
+    ):
+        with pytest.raises(Dropped):
+            codec.decode_message(codec.encode_message(Answers(0, message_id, answers)))
 
 
 def test_ten_signed_receipts_fit_one_datagram() -> None:

@@ -26,7 +26,6 @@ from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Emit, Se
 from grapevine_proto.overlay.store.message_cache import rumor_key
 from grapevine_proto.overlay.store.message_store import STORE_TICK_S, MessageStore
 from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
-from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
 from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire.attributes import encode_attributes, rumor_attributes
 from grapevine_proto.wire.messages import DIRECT_MAIL_HOPS, Announce, IWant, RumorCopy, Rumors
@@ -42,8 +41,8 @@ class Node:
     def __init__(self, linked: tuple[int, ...] = (1, 2, 3, 4, 5), **changes: Any) -> None:
         self.tables = tables = NodeTables(*linked, **{"strategy": "flood"} | changes)
         self.store = MessageStore(tables.context, (), 0.0)
-        reverse_paths = ReversePaths(tables.context)
-        self.broadcast = Broadcast(tables.context, self.store, reverse_paths, 0.0)
+
+        self.broadcast = Broadcast(tables.context, self.store, (), 0.0)
         for number in linked[2:]:
             self.broadcast._strategy._subscribers[peer_id(number)] = None  # type: ignore[attr-defined]
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from grapevine_proto.overlay.trace.sample import TraceSample
+from grapevine_proto.overlay.sample import MemberSample
 from grapevine_proto.overlay.trace.trace import TRACES_LIMIT, UNKNOWN_MEMBERS_LIMIT
 from grapevine_proto.wire.attributes import TRACE_ALL
 from grapevine_proto.wire.signed import TraceReceipt
@@ -129,7 +129,7 @@ def test_a_forged_receipt_is_charged_to_its_sender() -> None:
     node = Node(members=5)
     ours, theirs = message_id(1, OUR_NUMBER), message_id()
     node.tracing.start_trace(ours, 0.0)
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     for traced_id in (ours, theirs):
         forged = TraceReceipt(peer_id(5), 1, 1).signed(identity(1), "default", traced_id)
         assert node.receive(1, traced_id, forged) == FORGED
@@ -155,7 +155,7 @@ def test_a_member_outside_the_sample_cannot_confirm() -> None:
     node = Node(members=300, is_limited=False)
     traced_id = message_id(1, OUR_NUMBER)
     share = node.tracing.start_trace(traced_id, 0.0)
-    sample = TraceSample("default", traced_id, share)
+    sample = MemberSample("default", traced_id, share)
     unsampled = next(n for n in range(1, 300) if peer_id(n) not in sample)
     node.receive(1, traced_id, receipt(unsampled, traced_id))
     assert (

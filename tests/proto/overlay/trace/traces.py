@@ -12,7 +12,7 @@ from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
 from grapevine_proto.overlay.members import MemberTable
 from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
-from grapevine_proto.overlay.trace.reverse_paths import ReversePaths
+from grapevine_proto.overlay.reverse_paths import ReversePaths
 from grapevine_proto.overlay.trace.trace import Tracing
 from grapevine_proto.wire.attributes import TRACE_ALL, rumor_attributes
 from grapevine_proto.wire.messages import ReceiptAck, Receipts, RumorCopy
@@ -87,7 +87,7 @@ class Node:
         return self.tracing.handle(Receipts(number, traced_id, receipts), peer_id(sender), at)
 
     @property
-    def paths(self) -> ReversePaths:
+    def paths(self) -> ReversePaths[TraceReceipt]:
         return self.tracing.reverse_paths
 
     def advance(self) -> tuple[float, list[Effect]]:

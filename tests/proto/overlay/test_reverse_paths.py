@@ -9,22 +9,24 @@ import pytest
 
 from grapevine_proto.ids import Stream, StreamRange
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.overlay.trace import reverse_paths
-from grapevine_proto.overlay.trace.reverse_paths import (
+from grapevine_proto.overlay.reverse_paths import (
     ANSWER_SPREAD_S,
-    RECEIPTS_PER_PEER_LIMIT,
-    RECEIPTS_PER_ROUTE_LIMIT,
     RELAYS_LIMIT,
     ROUNDS_OF_PATHS,
     ROUTE_MIN_LIFETIME_S,
     ROUTES_LIMIT,
     ROUTES_PER_ORIGIN,
-    SECOND_PATH_AFTER_S,
     SOURCES_PER_ROUTE_LIMIT,
     TRIES_PER_PATH,
+)
+from grapevine_proto.overlay.sample import MemberSample, sample_share
+from grapevine_proto.overlay.trace import trace
+from grapevine_proto.overlay.trace.trace import (
+    RECEIPTS_PER_PEER_LIMIT,
+    RECEIPTS_PER_ROUTE_LIMIT,
+    SECOND_PATH_AFTER_S,
     UNACKED_BATCHES_LIMIT,
 )
-from grapevine_proto.overlay.trace.sample import TraceSample, sample_share
 from grapevine_proto.wire.messages import IHave, Offer, ReceiptAck, Receipts
 from grapevine_proto.wire.signed import TraceReceipt
 from tests.proto.overlay.builders import EPOCH, peer_id
@@ -45,14 +47,14 @@ from tests.proto.overlay.trace.traces import (
 
 def test_an_untraced_rumor_gets_no_receipts() -> None:
     node = Node()
-    node.paths.on_rumor(traced(share=0), [peer_id(1)], 0.0)
+    node.tracing.on_rumor(traced(share=0), [peer_id(1)], 0.0)
     assert node.tracing.deadline == math.inf
 
 
 def test_a_linked_origin_gets_an_unsigned_receipt_within_a_tenth_of_a_second() -> None:
     node = Node()
     node.link(ORIGIN)
-    node.paths.on_rumor(traced(), [peer_id(1)], 5.0)
+    node.tracing.on_rumor(traced(), [peer_id(1)], 5.0)
     at, target, message = node.sent()[0]
     assert 5.0 <= at <= 5.0 + ANSWER_SPREAD_S
     assert target == peer_id(ORIGIN)
@@ -62,7 +64,7 @@ def test_a_linked_origin_gets_an_unsigned_receipt_within_a_tenth_of_a_second() -
 
 def test_an_unlinked_origin_gets_a_signed_receipt_along_the_reverse_path() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3)], 5.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 5.0)
     _, target, message = node.sent()[0]
     assert target == peer_id(3)
     (ours,) = message.receipts
@@ -77,11 +79,11 @@ def test_a_node_outside_the_sample_sends_no_receipt_but_forwards_others() -> Non
     sequence = next(
         n
         for n in range(1, 10_000)
-        if peer_id(OUR_NUMBER) not in (s := TraceSample("default", message_id(n), share))
+        if peer_id(OUR_NUMBER) not in (s := MemberSample("default", message_id(n), share))
         and peer_id(FAR) in s
     )
     node = Node()
-    node.paths.on_rumor(traced(sequence, share=share), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(sequence, share=share), [peer_id(3)], 0.0)
     assert node.tracing.deadline == math.inf
     traced_id = message_id(sequence)
     assert node.receive(1, traced_id, receipt(FAR, traced_id)) == [ACKED]
@@ -92,7 +94,7 @@ def test_a_node_outside_the_sample_sends_no_receipt_but_forwards_others() -> Non
 
 def test_our_own_rumor_gets_no_receipt_from_us() -> None:
     node = Node()
-    node.paths.on_rumor(traced(origin=OUR_NUMBER), [peer_id(1)], 0.0)
+    node.tracing.on_rumor(traced(origin=OUR_NUMBER), [peer_id(1)], 0.0)
     assert node.tracing.deadline == math.inf
 
 
@@ -102,7 +104,7 @@ def test_our_own_rumor_gets_no_receipt_from_us() -> None:
 def test_receipts_of_others_are_forwarded_together_each_once() -> None:
     node = Node(links=4)
     traced_id = message_id()
-    node.paths.on_rumor(traced(), [peer_id(4)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(4)], 0.0)
     node.receive(1, traced_id, receipt(FAR, traced_id), receipt(FAR + 1, traced_id), number=7)
     node.receive(2, traced_id, receipt(FAR, traced_id), number=8)
     first = node.sent()[0]
@@ -116,7 +118,7 @@ def test_receipts_of_others_are_forwarded_together_each_once() -> None:
 def test_ten_receipts_fill_a_datagram_and_are_sent_at_once() -> None:
     node = Node()
     traced_id = message_id()
-    node.paths.on_rumor(traced(), [peer_id(4)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(4)], 0.0)
     node.receive(1, traced_id, *(receipt(FAR + number, traced_id) for number in range(12)))
     at, effects = node.advance()
     assert at == 0.0
@@ -126,9 +128,9 @@ def test_ten_receipts_fill_a_datagram_and_are_sent_at_once() -> None:
 
 def test_acknowledged_receipts_take_a_second_path_a_second_later() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
-    node.paths.on_duplicate(traced().rumor, peer_id(2))
-    node.paths.on_duplicate(traced().rumor, peer_id(1))
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_duplicate(traced().rumor, peer_id(2))
+    node.tracing.on_duplicate(traced().rumor, peer_id(1))
     at, effects = node.advance()
     (first,) = effects
     assert isinstance(first, Send)
@@ -145,7 +147,7 @@ def test_acknowledged_receipts_take_a_second_path_a_second_later() -> None:
 def test_receipts_acknowledged_by_the_origin_need_no_second_path() -> None:
     node = Node()
     node.link(ORIGIN)
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     at, effects = node.advance()
     (first,) = effects
     assert isinstance(first, Send)
@@ -156,7 +158,7 @@ def test_receipts_acknowledged_by_the_origin_need_no_second_path() -> None:
 
 def test_acknowledged_receipts_without_another_path_are_sent_once() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     _, effects = node.advance()
     (send,) = effects
     assert isinstance(send, Send)
@@ -170,8 +172,8 @@ def test_acknowledged_receipts_without_another_path_are_sent_once() -> None:
 
 def test_unacknowledged_receipts_are_resent_over_each_path_twice_then_abandoned() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
-    node.paths.on_duplicate(traced().rumor, peer_id(2))
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_duplicate(traced().rumor, peer_id(2))
     sent = node.sent()
     path_round = [peer_id(3)] * TRIES_PER_PATH + [peer_id(2)] * TRIES_PER_PATH
     assert [target for _, target, _ in sent] == path_round * ROUNDS_OF_PATHS
@@ -185,15 +187,15 @@ def test_unacknowledged_receipts_are_resent_over_each_path_twice_then_abandoned(
 
 def test_peers_that_announced_or_offer_a_rumor_are_paths_too() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3), peer_id(2)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3), peer_id(2)], 0.0)
     node.paths.on_ids(Offer((traced().rumor.ids,)), peer_id(4))
     assert {target for _, target, _ in node.sent()} == {peer_id(2), peer_id(3), peer_id(4)}
 
 
 def test_a_closed_link_is_not_used_as_a_path() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
-    node.paths.on_duplicate(traced().rumor, peer_id(2))
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_duplicate(traced().rumor, peer_id(2))
     node.unlink(3)
     assert node.sent()[0][1] == peer_id(2)
 
@@ -201,7 +203,7 @@ def test_a_closed_link_is_not_used_as_a_path() -> None:
 def test_a_receipt_for_a_lost_origin_is_signed_and_sent_along_another_path() -> None:
     node = Node()
     node.link(ORIGIN)
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     node.advance()
     node.unlink(ORIGIN)
     _, target, message = node.sent()[0]
@@ -211,7 +213,7 @@ def test_a_receipt_for_a_lost_origin_is_signed_and_sent_along_another_path() -> 
 
 def test_a_peer_that_announces_a_traced_rumor_is_another_path() -> None:
     node = Node()
-    node.paths.on_rumor(traced(9), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(9), [peer_id(3)], 0.0)
     stream = Stream(peer_id(ORIGIN), EPOCH)
     ids = IHave((StreamRange(stream, 8, 8), StreamRange(stream, 9, 9)))
     node.paths.on_ids(ids, peer_id(2))
@@ -221,7 +223,7 @@ def test_a_peer_that_announces_a_traced_rumor_is_another_path() -> None:
 
 def test_without_a_path_a_receipt_is_lost_and_counted() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     node.unlink(3)
     assert node.sent() == []
     assert node.paths.lost == 1
@@ -229,9 +231,9 @@ def test_without_a_path_a_receipt_is_lost_and_counted() -> None:
 
 def test_paths_per_route_are_limited() -> None:
     node = Node(links=9)
-    node.paths.on_rumor(traced(), [peer_id(1)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(1)], 0.0)
     for number in range(2, 10):
-        node.paths.on_duplicate(traced().rumor, peer_id(number))
+        node.tracing.on_duplicate(traced().rumor, peer_id(number))
     assert len({target for _, target, _ in node.sent()}) == SOURCES_PER_ROUTE_LIMIT
 
 
@@ -241,11 +243,11 @@ def test_paths_per_route_are_limited() -> None:
 def test_routes_per_origin_are_limited() -> None:
     node = Node()
     for sequence in range(1, ROUTES_PER_ORIGIN + 2):
-        node.paths.on_rumor(traced(sequence), [peer_id(1)], 0.0)
+        node.tracing.on_rumor(traced(sequence), [peer_id(1)], 0.0)
     assert node.tracing.refused == 1
-    node.paths.on_rumor(traced(1, origin=ORIGIN + 1), [peer_id(1)], 0.0)
+    node.tracing.on_rumor(traced(1, origin=ORIGIN + 1), [peer_id(1)], 0.0)
     assert node.tracing.refused == 1  # another origin has its own quota
-    node.paths.on_rumor(traced(100), [peer_id(1)], ROUTE_MIN_LIFETIME_S)
+    node.tracing.on_rumor(traced(100), [peer_id(1)], ROUTE_MIN_LIFETIME_S)
     assert node.tracing.refused == 1
     assert len(node.sent(until=ROUTE_MIN_LIFETIME_S + ANSWER_SPREAD_S)) >= ROUTES_PER_ORIGIN + 2
 
@@ -253,9 +255,9 @@ def test_routes_per_origin_are_limited() -> None:
 def test_routes_of_all_origins_are_limited() -> None:
     node = Node()
     for number in range(ROUTES_LIMIT + 1):
-        node.paths.on_rumor(traced(origin=1000 + number), [peer_id(1)], 0.0)
+        node.tracing.on_rumor(traced(origin=1000 + number), [peer_id(1)], 0.0)
     assert node.tracing.refused == 1
-    node.paths.on_rumor(traced(origin=3000), [peer_id(1)], ROUTE_MIN_LIFETIME_S)
+    node.tracing.on_rumor(traced(origin=3000), [peer_id(1)], ROUTE_MIN_LIFETIME_S)
     assert node.tracing.refused == 1
     traced_id = message_id(origin=1000)  # its route was evicted
     node.receive(1, traced_id, receipt(FAR, traced_id), at=ROUTE_MIN_LIFETIME_S)
@@ -265,7 +267,7 @@ def test_routes_of_all_origins_are_limited() -> None:
 def test_receipts_of_one_message_from_one_peer_are_limited() -> None:
     node = Node(is_limited=False)
     traced_id = message_id()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     for number in range(RECEIPTS_PER_PEER_LIMIT + 1):
         assert node.receive(1, traced_id, receipt(1000 + number, traced_id)) == [ACKED]
     assert (node.paths.relayed, node.tracing.refused) == (RECEIPTS_PER_PEER_LIMIT, 1)
@@ -275,10 +277,10 @@ def test_receipts_of_one_message_from_one_peer_are_limited() -> None:
 
 def test_receipts_per_message_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert RECEIPTS_PER_ROUTE_LIMIT > 4 * RECEIPTS_PER_PEER_LIMIT
-    monkeypatch.setattr(reverse_paths, "RECEIPTS_PER_ROUTE_LIMIT", 20)
+    monkeypatch.setattr(trace, "RECEIPTS_PER_ROUTE_LIMIT", 20)
     node = Node()
     traced_id = message_id()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     for number in range(20):  # ours is one of the twenty
         node.receive(1, traced_id, receipt(1000 + number, traced_id))
     assert (node.paths.relayed, node.tracing.refused) == (19, 1)
@@ -287,7 +289,7 @@ def test_receipts_per_message_are_limited(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_receipt_beyond_the_relay_limit_is_not_forwarded() -> None:
     node = Node()
     traced_id = message_id()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     signed = receipt(FAR, traced_id)
     forwarded = TraceReceipt(
         signed.member, signed.hops, signed.delay_ms, RELAYS_LIMIT, signed.signature
@@ -298,10 +300,10 @@ def test_a_receipt_beyond_the_relay_limit_is_not_forwarded() -> None:
 
 def test_unacknowledged_batches_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert UNACKED_BATCHES_LIMIT >= 4 * ROUTES_LIMIT
-    monkeypatch.setattr(reverse_paths, "UNACKED_BATCHES_LIMIT", 3)
+    monkeypatch.setattr(trace, "UNACKED_BATCHES_LIMIT", 3)
     node = Node()
     for sequence in range(1, 5):
-        node.paths.on_rumor(traced(sequence), [peer_id(3)], 0.0)
+        node.tracing.on_rumor(traced(sequence), [peer_id(3)], 0.0)
     node.tracing.advance(ANSWER_SPREAD_S)
     assert node.paths.lost == 1
 
@@ -309,7 +311,7 @@ def test_unacknowledged_batches_are_limited(monkeypatch: pytest.MonkeyPatch) -> 
 def test_signature_checks_are_within_the_budget_of_the_sender() -> None:
     node = Node()
     traced_id = message_id()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     verifier = node.tracing._verifier
     while verifier.try_charge_check(peer_id(1), 0.0):
         pass
@@ -324,14 +326,14 @@ def test_signature_checks_are_within_the_budget_of_the_sender() -> None:
 
 def test_unsigned_receipts_are_accepted_by_the_origin_only() -> None:
     node = Node()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     assert node.receive(1, message_id(), TraceReceipt(peer_id(1), 1, 1)) == FORGED
 
 
 def test_a_forged_receipt_does_not_block_the_authentic_one() -> None:
     node = Node()
     traced_id = message_id()
-    node.paths.on_rumor(traced(), [peer_id(3)], 0.0)
+    node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     node.receive(1, traced_id, TraceReceipt(peer_id(FAR), 1, 1, 0, bytes(64)))
     assert node.receive(2, traced_id, receipt(FAR, traced_id)) == [
         Send((peer_id(2),), ReceiptAck(7))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.trace.sample import TraceSample, sample_share
+from grapevine_proto.overlay.sample import MemberSample, sample_share
 from grapevine_proto.wire.attributes import TRACE_ALL, rumor_attributes
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, identity, peer_id
@@ -18,14 +18,14 @@ from tests.proto.overlay.trace.traces import message_id
 @pytest.mark.parametrize("members", [0, 1, 99, 100])
 def test_up_to_a_hundred_members_are_all_sampled(members: int) -> None:
     assert sample_share(members) == TRACE_ALL
-    assert peer_id(1) in TraceSample("default", message_id(), TRACE_ALL)
+    assert peer_id(1) in MemberSample("default", message_id(), TRACE_ALL)
 
 
 @pytest.mark.parametrize("members", [101, 1000, 10_000])
 def test_about_a_hundred_members_of_a_larger_cluster_are_sampled(members: int) -> None:
     rng = random.Random(3)
     member_ids = [PeerId(rng.randbytes(32)) for _ in range(members)]
-    sample = TraceSample("default", message_id(), sample_share(members))
+    sample = MemberSample("default", message_id(), sample_share(members))
     assert 65 <= sum(member in sample for member in member_ids) <= 140
 
 
@@ -36,12 +36,12 @@ def test_each_message_has_its_own_sample_on_which_all_nodes_agree() -> None:
         {
             each
             for each in members
-            if each in TraceSample("default", message_id(n), sample_share(1000))
+            if each in MemberSample("default", message_id(n), sample_share(1000))
         }
         for n in (1, 2)
     )
     assert len(first_sample & second_sample) < 30
-    resampled = TraceSample("default", message_id(1), sample_share(1000))
+    resampled = MemberSample("default", message_id(1), sample_share(1000))
     assert first_sample == {each for each in members if each in resampled}
 
 

@@ -20,7 +20,7 @@ from grapevine_proto.wire.attributes import TRACE_ALL
 SAMPLE_TARGET: Final = 100  # enough for a 99th percentile, few enough for one link
 
 
-class TraceSample:
+class MemberSample:
     """The members sampled for one message."""
 
     def __init__(self, cluster: str, message_id: MessageId, share: int) -> None:

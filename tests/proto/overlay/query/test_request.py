@@ -1,0 +1,61 @@
+"""Requests: what cannot be asked is refused, and defaults follow the size of the cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from grapevine_proto.errors import InvalidArgument, MessageTooLarge
+from grapevine_proto.overlay.query.request import ASKED_LIMIT, QueryRequest
+from grapevine_proto.wire.query_terms import ASK_ALL, MAX_QUESTION_BYTES
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": ""},
+        {"name": "n" * 65},
+        {"name": b"up"},
+        {"name": "\ud800"},
+        {"payload": "text"},
+        {"filter": {"zone": "eu"}},
+        {"timeout_s": 0},
+        {"timeout_s": 61},
+        {"timeout_s": "5"},
+        {"timeout_s": True},
+        {"stall_s": 0},
+        {"limit": 0},
+        {"limit": 1.5},
+        {"sample": True},
+        {"max_answer_bytes": 0},
+        {"max_answer_bytes": 65_537},
+    ],
+)
+def test_what_cannot_be_asked_is_refused(arguments: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument):
+        QueryRequest(**{"name": "up"} | arguments)  # type: ignore[arg-type]
+
+
+def test_a_question_has_at_most_8_kib() -> None:
+    assert QueryRequest("up", bytes(MAX_QUESTION_BYTES)).payload == bytes(MAX_QUESTION_BYTES)
+    with pytest.raises(MessageTooLarge):
+        QueryRequest("up", bytes(MAX_QUESTION_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("members", "deadline_ms"),
+    [(1, 2000), (10, 3000), (11, 4000), (100, 4000), (101, 5000), (10_000, 6000)],
+)
+def test_the_default_deadline_grows_with_the_magnitude_of_the_cluster(
+    members: int, deadline_ms: int
+) -> None:
+    assert QueryRequest("up").to_terms(members).deadline_ms == deadline_ms
+    assert QueryRequest("up", timeout_s=0.5).to_terms(members).deadline_ms == 500
+
+
+def test_all_are_asked_up_to_the_limit_and_a_share_above_it() -> None:
+    assert QueryRequest("up").to_terms(ASKED_LIMIT).share == ASK_ALL
+    assert QueryRequest("up").to_terms(2 * ASKED_LIMIT).share == ASK_ALL // 2
+    assert QueryRequest("up", sample=10).to_terms(10).share == ASK_ALL
+    assert QueryRequest("up", sample=10).to_terms(100).share == ASK_ALL // 10
+    assert QueryRequest("up", sample=5000).to_terms(2048).share == ASK_ALL // 2
+    assert QueryRequest("up", sample=1).to_terms(100_000).share == 1
