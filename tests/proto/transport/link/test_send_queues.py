@@ -66,7 +66,7 @@ def test_a_message_beyond_one_packet_is_fragmented_under_a_new_number() -> None:
     assert plain == message(Kind.RUMORS, 100)
     assert isinstance(first, FragmentedMessage)
     assert isinstance(second, FragmentedMessage)
-    assert (first._number, second._number) == (41, 42)
+    assert (first._message_number, second._message_number) == (41, 42)
 
 
 def test_a_chunked_message_is_always_fragmented_and_ranked_by_its_head() -> None:
