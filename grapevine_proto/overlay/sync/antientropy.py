@@ -367,6 +367,7 @@ class AntiEntropy:
         if not sync_round.requested:
             sync_round.unrequested.clear()
             return []
+        sync_round.has_requested = True
         self._requests.add((peer_id, False), sync_round.requested, now, ROUND_TIMEOUT_S)
         return [Send((peer_id,), IWant(sync_round.number, sync_round.requested))]
 
@@ -469,7 +470,14 @@ class AntiEntropy:
         self.rounds.append(done)
         effects: list[Effect] = [Emit(AntiEntropyRound(done))]
         if sync_round.is_full and not is_requested_elsewhere:
-            effects += self._on_synced(peer_id, sync_round.started_at)
+            # What is missing may be in transit, from this peer or another. If the peer was asked for it and
+            # sent nothing, it has none.
+            lacks = any(self._store.lacks(each, now) for each in sync_round.their_ranges())
+            if lacks and (sync_round.received or not sync_round.has_requested):
+                self._catch_up.repeat(peer_id, now)
+                self._deadline_bound = min(self._deadline_bound, self._catch_up.deadline)
+            else:
+                effects += self._on_synced(peer_id, sync_round.started_at)
         return effects
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:

@@ -21,18 +21,20 @@ from grapevine_proto.ids import PeerId
 CHECK_INTERVAL_S: Final = 0.1  # between looks for new links, while somebody waits
 MIN_RETRY_S: Final = 0.25  # doubled with each attempt
 MAX_RETRY_S: Final = 1.0
+PROMPT_RETRY_S: Final = 0.02  # after a round that brought messages
+MAX_PROMPT_REPEATS: Final = 3
 ATTEMPTS_RESET_S: Final = 10.0  # without a round of ours
 
 
 class _Attempts(NamedTuple):
     """Rounds that were started with one peer."""
 
-    number: int
+    count_before: int
     last_at: float
+    next_at: float
 
-    @property
-    def next_at(self) -> float:
-        return self.last_at + min(MAX_RETRY_S, MIN_RETRY_S * (1 << max(0, min(self.number, 8))))
+
+_NO_ATTEMPTS: Final = _Attempts(-1, -math.inf, -math.inf)
 
 
 class CatchUp:
@@ -57,6 +59,13 @@ class CatchUp:
         if started_at >= self._since:
             self._synced.add(peer_id)
 
+    def repeat(self, peer_id: PeerId, now: float) -> None:
+        """A round with `peer_id` brought messages, and more are in transit: compares again soon."""
+        attempts = self._attempts.get(peer_id)
+        if attempts is not None and attempts.count_before < MAX_PROMPT_REPEATS:
+            self._attempts[peer_id] = attempts._replace(next_at=now + PROMPT_RETRY_S)
+            self.deadline = min(self.deadline, now + PROMPT_RETRY_S)
+
     def on_link_down(self, peer_id: PeerId) -> None:
         """The link with `peer_id` closed."""
         self._synced.discard(peer_id)
@@ -72,10 +81,12 @@ class CatchUp:
         self.deadline = now + CHECK_INTERVAL_S
         due: list[PeerId] = []
         for peer_id in linked:
-            attempts = self._attempts.get(peer_id, _Attempts(-1, -math.inf))
+            attempts = self._attempts.get(peer_id, _NO_ATTEMPTS)
             if peer_id not in self._synced and now >= attempts.next_at:
                 is_reset = now - attempts.last_at >= ATTEMPTS_RESET_S
-                self._attempts[peer_id] = _Attempts(0 if is_reset else attempts.number + 1, now)
+                count_before = 0 if is_reset else attempts.count_before + 1
+                retry_s = min(MAX_RETRY_S, MIN_RETRY_S * (1 << min(count_before, 8)))
+                self._attempts[peer_id] = _Attempts(count_before, now, now + retry_s)
                 due.append(peer_id)
         return due
 

@@ -31,6 +31,7 @@ class SyncRound:
         "awaits_request",
         "differs",
         "has_new_data",
+        "has_requested",
         "has_vector",
         "is_answered",
         "last_progress_at",
@@ -43,6 +44,7 @@ class SyncRound:
         "sent",
         "started_at",
         "streams_dropped",
+        "their_lowest",
         "their_vector",
         "unrequested",
     )
@@ -60,8 +62,10 @@ class SyncRound:
         self.unrequested: OrderedDict[Stream, StreamRange] = OrderedDict()
         self.streams_dropped = 0  # beyond the limit; left to the next round
         self.requested: tuple[StreamRange, ...] = ()  # and not answered yet
+        self.has_requested = False  # anything
         self.has_new_data = False  # the latest request brought something new
         self.their_vector: dict[Stream, int] = {}
+        self.their_lowest: dict[Stream, int] = {}  # the first sequence that the peer has cached
         self.awaits_request = False
         self.sent = 0
         self.received = 0
@@ -90,6 +94,8 @@ class SyncRound:
         for stream, entry in hulls_by_stream(vector.entries).items():
             if stream in self.their_vector or len(self.their_vector) < STREAMS_PER_ROUND:
                 self.their_vector[stream] = max(entry.last, self.their_vector.get(stream, 0))
+                lowest = self.their_lowest.get(stream, entry.first)
+                self.their_lowest[stream] = min(entry.first, lowest)
         return True
 
     @property
@@ -119,6 +125,13 @@ class SyncRound:
     def is_done(self) -> bool:
         """Whether everything was compared and every request answered."""
         return self.has_vector and not (self.unrequested or self.requested or self.awaits_request)
+
+    def their_ranges(self) -> list[StreamRange]:
+        """What the peer has cached, as far as its vector says."""
+        return [
+            StreamRange(stream, self.their_lowest[stream], last)
+            for stream, last in self.their_vector.items()
+        ]
 
     @property
     def is_full(self) -> bool:
