@@ -23,9 +23,12 @@ from grapevine_proto.errors import (
     Offense,
     StateLockedError,
     StorageError,
+    TooManyQueries,
     UnknownPeer,
 )
 from grapevine_proto.events import (
+    Answer,
+    AnswerStatus,
     AntiEntropyRound,
     CaughtUp,
     DatagramDropped,
@@ -47,6 +50,12 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    QueryAnswered,
+    QueryEnd,
+    QueryEnded,
+    QueryReceived,
+    QueryReport,
+    Question,
     RateLimited,
     Round,
     RoundOutcome,
@@ -62,11 +71,15 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 from grapevine_proto.node import Node
+from grapevine_proto.overlay.query.filters import MemberFilter
 from grapevine_proto.runtime.event_queue import EventStream, MessageStream
+from grapevine_proto.runtime.query_desk import Query
 from grapevine_proto.version import __version__
 
 __all__ = [
     "Address",
+    "Answer",
+    "AnswerStatus",
     "AntiEntropyConfig",
     "AntiEntropyRound",
     "BindError",
@@ -89,6 +102,7 @@ __all__ = [
     "KeyFileError",
     "LimitsConfig",
     "MemberChanged",
+    "MemberFilter",
     "MemberInfo",
     "MemberStatus",
     "Message",
@@ -109,6 +123,13 @@ __all__ = [
     "PeerInfo",
     "PeerState",
     "PeerStateChanged",
+    "Query",
+    "QueryAnswered",
+    "QueryEnd",
+    "QueryEnded",
+    "QueryReceived",
+    "QueryReport",
+    "Question",
     "RateLimitConfig",
     "RateLimited",
     "Round",
@@ -120,6 +141,7 @@ __all__ = [
     "Stats",
     "StorageError",
     "Stream",
+    "TooManyQueries",
     "Trace",
     "TraceAnswer",
     "TraceUpdated",

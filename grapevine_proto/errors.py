@@ -97,11 +97,6 @@ class UnknownPeer(GrapevineError):
 class TooManyQueries(GrapevineError):
     """Too many queries of this node are open or were begun within a few seconds."""
 
-    def __init__(self, limit: int, seconds: float) -> None:
-        super().__init__(
-            f"{limit} queries of this node are open or were begun within {seconds:g} s; try again soon"
-        )
-
 
 class DropReason(StrEnum):
     """Why a datagram, or a message in it, was dropped. Each is counted under exactly one reason."""

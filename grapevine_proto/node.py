@@ -61,6 +61,8 @@ from grapevine_proto.events import (
     Trace,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
+from grapevine_proto.overlay.query.filters import ALL_MEMBERS, MemberFilter
+from grapevine_proto.overlay.query.request import STALL_S, QueryRequest, check_query_name
 from grapevine_proto.runtime.clock import clock
 from grapevine_proto.runtime.driver import EngineDriver
 from grapevine_proto.runtime.event_hub import (
@@ -72,6 +74,7 @@ from grapevine_proto.runtime.event_hub import (
 from grapevine_proto.runtime.event_queue import EventStream, MessageStream, OnFull
 from grapevine_proto.runtime.fork_safety import register_at_fork
 from grapevine_proto.runtime.persistence import StatePersister
+from grapevine_proto.runtime.query_desk import Query, QueryDesk, QueryHandler
 from grapevine_proto.runtime.resolver import BootstrapResolver
 from grapevine_proto.runtime.subscription import (
     DEFAULT_QUEUE,
@@ -80,6 +83,7 @@ from grapevine_proto.runtime.subscription import (
     WhenFull,
 )
 from grapevine_proto.runtime.udp_socket import UdpSocket
+from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 
 logger = logging.getLogger("grapevine")
 
@@ -88,6 +92,7 @@ ADDRESS_CHECK_INTERVAL_S: Final = 2.0  # between checks of our own addresses, 20
 SAVE_INTERVAL_S: Final = 1.0  # so a kill -9 repeats at most the last second
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
+_QueryHandlerT = TypeVar("_QueryHandlerT", bound=QueryHandler)
 _EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
 _ErrorListenerT = TypeVar("_ErrorListenerT", bound=ErrorListener)
 
@@ -131,6 +136,7 @@ class Node:
         self._resolver = BootstrapResolver(self._resolve, self._on_resolved)
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._subscriptions = Subscriptions(self._subscribe)
+        self._queries = QueryDesk(self._hub.on_query_failure)
         self._tasks: list[asyncio.Task[None]] = []
         self._background_tasks: set[asyncio.Task[None]] = set()
         self._leave_task: asyncio.Task[int] | None = None
@@ -207,6 +213,7 @@ class Node:
             self._release()
             raise
         self._keep_order_if_wanted()
+        self._queries.attach(engine, self.now, self._driver.wake)
         engine.on_addresses_changed(self._socket.refresh_addresses(), self.now())
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
         self._resolver.watch(self._config.bootstrap_addresses)
@@ -466,6 +473,7 @@ class Node:
         self._publish(NodeStopped(reason))
         self._hub.end_streams()
         self._subscriptions.end()
+        self._queries.close()
         self._stopped.set()
 
     def _unhandled(self) -> list[Message]:
@@ -601,6 +609,79 @@ class Node:
         self._driver.wake()
         await asyncio.sleep(0)
         return message_id
+
+    async def query(
+        self,
+        name: str,
+        payload: BytesLike = b"",
+        *,
+        filter: MemberFilter = ALL_MEMBERS,  # noqa: A002  the word of the documentation
+        timeout: float | None = None,  # noqa: ASYNC109
+        limit: int | None = None,
+        sample: int | None = None,
+        stall: float = STALL_S,
+        max_answer_bytes: int = MAX_LARGE_ANSWER_BYTES,
+    ) -> Query:
+        """Asks members and gathers their answers. This node is asked as well, if the filter admits it.
+
+        A query ends when all known members that were asked have answered, after `limit` answers, when no
+        answer has arrived for `stall` seconds after the last one and no member is known to work on one, or
+        after `timeout` seconds.
+
+        Args:
+            name: names the handler (`on_query`) that answers; 1 to 64 bytes.
+            payload: a bytes-like object of at most 8 KiB.
+            filter: which members are asked.
+            timeout: at most 60 seconds; None: 2 s, and 1 s for each power of ten of the members.
+            limit: how many answers are enough; None: all.
+            sample: asks about so many of the members that match; None: all, at most 1,024.
+            stall: see above.
+            max_answer_bytes: the largest answer that is wanted, at most 64 KiB.
+
+        Returns:
+            An async iterator over the answers, as they arrive.
+
+        Raises:
+            UnknownPeer: no member matches the filter.
+            TooManyQueries: 16 queries are open or were begun within 5 s.
+            MessageTooLarge: the payload exceeds 8 KiB.
+            InvalidArgument: another argument is out of range or of the wrong type.
+        """
+        engine = self._running_engine()
+        request = QueryRequest(
+            name,
+            payload_bytes(payload),
+            filter=filter,
+            timeout_s=timeout,
+            limit=limit,
+            sample=sample,
+            stall_s=stall,
+            max_answer_bytes=max_answer_bytes,
+        )
+        query = self._queries.open(engine.query(request, self.now()))
+        self._driver.wake()
+        await asyncio.sleep(0)
+        return query
+
+    def on_query(self, name: str) -> Callable[[_QueryHandlerT], _QueryHandlerT]:
+        """Answers queries of this name with the decorated function or coroutine function, from now on.
+
+        It gets the `Question` and returns the answer as a bytes-like object; None refuses. At most four
+        handlers of a node run at a time, each until the deadline of its question. What a handler raises is
+        logged, and the answer is `failed`.
+
+        Raises:
+            InvalidArgument: the name is not 1 to 64 bytes of text or has a handler, or what is decorated is
+                not callable.
+        """
+        self._check_process()
+        check_query_name(name)
+
+        def register(handler: _QueryHandlerT) -> _QueryHandlerT:
+            self._queries.add_handler(name, handler)
+            return handler
+
+        return register
 
     def dial(self, target: str | Address) -> asyncio.Future[None]:
         """Dials ``host:port``. `PeerStateChanged` or `DialFailed` reports the outcome.
@@ -823,15 +904,16 @@ class Node:
         return listener
 
     def remove_handler(self, listener: Callable[..., object]) -> None:
-        """Undoes `on_message`, `on_event` and `on_error`: does not call `listener` any more. A call that
-        is running ends as usual. Messages that wait for no other handler are discarded.
+        """Undoes `on_message`, `on_event`, `on_query` and `on_error`: does not call `listener` any more. A
+        call that is running ends as usual. Messages that wait for no other handler are discarded.
 
         Raises:
             InvalidArgument: `listener` was not added.
         """
         self._check_process()
         check_callable("remove_handler", listener)
-        self._hub.remove(listener)
+        if not self._queries.remove_handler(listener):
+            self._hub.remove(listener)
 
     def events(self, *kinds: type[Event]) -> EventStream:
         """Returns an iterator over the events from now on, with its own queue. It ends when the node
@@ -1025,6 +1107,7 @@ class Node:
 
     def _publish(self, event: Event) -> None:
         self._hub.publish(event)
+        self._queries.on_event(event)
         if isinstance(event, MessageReceived):
             self._subscriptions.deliver(event.message)
         elif isinstance(event, PeerStateChanged):

@@ -22,7 +22,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn
 
 from grapevine_proto.errors import InvalidArgument
-from grapevine_proto.events import Event, EventsLost, Message, MessageReceived, MessagesSkipped
+from grapevine_proto.events import (
+    Event,
+    EventsLost,
+    Message,
+    MessageReceived,
+    MessagesSkipped,
+    QueryReceived,
+    Question,
+)
 from grapevine_proto.runtime.event_queue import MAX_EVENTS_PER_TURN as MAX_MESSAGES_PER_TURN
 from grapevine_proto.runtime.event_queue import (
     ON_FULL,
@@ -338,6 +346,11 @@ class EventHub:
             self._on_pause(is_paused)
 
     # --- calls ----------------------------------------------------------------------------------
+
+    def on_query_failure(self, error: BaseException, question: Question) -> None:
+        """Counts, logs and reports what the handler of a query raised."""
+        subject = f"the query {question.name!r}"
+        self._on_callback_error(error, "a query handler", subject, QueryReceived(question))
 
     def _on_callback_error(
         self, error: BaseException, callback_kind: str, subject: str, argument: Message | Event

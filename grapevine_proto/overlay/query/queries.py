@@ -235,7 +235,10 @@ class Queries:
             raise UnknownPeer("no member matches the filter")
         oldest_at = self._started_at[0] if len(self._started_at) == QUERIES_LIMIT else -math.inf
         if len(self._open) >= QUERIES_LIMIT or now - oldest_at < ROUTE_MIN_LIFETIME_S:
-            raise TooManyQueries(QUERIES_LIMIT, ROUTE_MIN_LIFETIME_S)
+            raise TooManyQueries(
+                f"{QUERIES_LIMIT} queries of this node are open"
+                f" or were begun within {ROUTE_MIN_LIFETIME_S:g} s; try again soon"
+            )
         return request.to_terms(len(matching))
 
     def start(
