@@ -90,7 +90,7 @@ async def main(key_file: Path, bind: str, bootstrap: list[str], name: str) -> No
         bind=bind,
         bootstrap_peers=bootstrap,
         name=name,
-        keys=[ClusterKey.load_or_generate(key_file)],
+        keys=ClusterKey.load_or_generate(key_file),
     )
     node = Node(config)
     chat = Chat(node)  # before the start, so that no event is missed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 from grapevine_proto import (
@@ -28,7 +29,7 @@ def custom_config() -> NodeConfig:
         # many small readings: let them share a signature, with up to 20 ms of delay
         batch_delay=0.02,
         # sensors are often offline: cache messages for a quarter of an hour
-        message_dedup_ttl=900,
+        message_dedup_ttl=timedelta(minutes=15),
         anti_entropy=AntiEntropyConfig(interval=15, fanout=2),
         rate_limit=RateLimitConfig(capacity=500, refill_rate=200),
     )
@@ -54,7 +55,7 @@ async def main() -> None:
         print(f"written and read again: {'equal' if restored == config else 'different'}")
 
     # A config is immutable. A running node applies what it can of a new one, and returns the rest.
-    config = config.replace(keys=[ClusterKey.generate()])
+    config = config.replace(keys=ClusterKey.generate())
     async with Node(config) as node:
         restart = node.reconfigure(config.replace(fanout=4, max_peers=20, zone="eu-north"))
         print(f"applied: fanout, max_peers; after a restart: {', '.join(restart)}")

@@ -117,12 +117,14 @@ async def execute(line: str, store: ReplicatedMap) -> None:
 
 async def main(key_file: str, bind: str, *bootstrap: str) -> None:
     config = NodeConfig.local(
-        bind=bind, bootstrap_peers=bootstrap, keys=[ClusterKey.load_or_generate(key_file)]
+        bind=bind, bootstrap_peers=bootstrap, keys=ClusterKey.load_or_generate(key_file)
     )
     node = Node(config)
     store = ReplicatedMap(node, cached_s=config.message_dedup_ttl)
     async with node:
         print(f"listening on {node.address}")
+        with contextlib.suppress(TimeoutError):  # no peer answers yet: what they have comes later
+            await node.synced()
         refresh = asyncio.create_task(store.keep_alive())
         typed = await lines()
         while line := await typed.readline():

@@ -25,7 +25,7 @@ async def lines() -> asyncio.StreamReader:
 
 async def main(key_file: str, bind: str, *bootstrap: str) -> None:
     config = NodeConfig.local(
-        bind=bind, bootstrap_peers=bootstrap, keys=(ClusterKey.load_or_generate(key_file),)
+        bind=bind, bootstrap_peers=bootstrap, keys=ClusterKey.load_or_generate(key_file)
     )
     async with Node(config) as node:
         print(f"{node.peer_id.short} listening on {node.address}")
