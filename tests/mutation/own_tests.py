@@ -33,6 +33,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     ),
     "overlay/overlay": ("test_engine",),
     "overlay/store/sequence_tracker": ("overlay/store/test_message_store",),
+    "overlay/swim/indirect_probes": ("overlay/swim/test_prober",),
     "overlay/swim/detector": ("overlay/swim/test_detector_events", "overlay/swim/test_detector"),
     "overlay/sync/gap_repair": SYNC,
     "overlay/sync/sync_round": SYNC,

@@ -7,13 +7,6 @@ from dataclasses import dataclass, field
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast import ihave as ihave
 from grapevine_proto.overlay.broadcast.ihave import (
-    IHAVE_BATCH_DELAY_S,
-    IHAVE_INTERVAL_S,
-    MAIL_IHAVE_DELAY_S,
-    MISSING_LIMIT,
-    MISSING_PER_SOURCE_LIMIT,
-    SOURCES_PER_RUMOR_LIMIT,
-    UNANNOUNCED_LIMIT,
     LazyPush,
 )
 from grapevine_proto.overlay.broadcast.near_peers import NEAR_PEERS_LIMIT
@@ -126,8 +119,8 @@ def test_links_without_a_push_get_batched_ids_after_a_delay() -> None:
     node = Node()
     node.receive_rumor(1, 1)
     node.receive_rumor(2, 2)
-    assert node.lazy_push.deadline == IHAVE_BATCH_DELAY_S
-    assert announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S)) == {
+    assert node.lazy_push.deadline == 0.005
+    assert announced_in(node.lazy_push.advance(0.005)) == {
         peer_id(1): [ids_of(2)],
         peer_id(2): [ids_of(1)],
         peer_id(3): [ids_of(1), ids_of(2)],
@@ -139,7 +132,7 @@ def test_links_without_a_push_get_batched_ids_after_a_delay() -> None:
 def test_peers_that_get_the_same_ids_share_one_message() -> None:
     node = Node(links=8)
     node.receive_rumor(1, 1, 2, 3)
-    [send] = node.lazy_push.advance(IHAVE_BATCH_DELAY_S)
+    [send] = node.lazy_push.advance(0.005)
     assert isinstance(send, Send)
     assert len(send.peers) == 5
 
@@ -147,7 +140,7 @@ def test_peers_that_get_the_same_ids_share_one_message() -> None:
 def test_with_many_links_only_near_peers_get_ids() -> None:
     node = Node(links=50)
     node.receive_rumor(1)
-    [send] = node.lazy_push.advance(IHAVE_BATCH_DELAY_S)
+    [send] = node.lazy_push.advance(0.005)
     assert isinstance(send, Send)
     assert set(send.peers) == set(node.tables.near_peers.near)
     assert len(send.peers) <= NEAR_PEERS_LIMIT
@@ -157,9 +150,9 @@ def test_mailed_rumors_are_announced_only_to_ring_successors() -> None:
     node = Node(links=50)
     made = copy(ORIGIN, 1)
     node.lazy_push.announce(made.rumor, (), 0.0, is_mailed=True)
-    assert node.lazy_push.advance(IHAVE_BATCH_DELAY_S) == []
-    assert node.lazy_push.deadline == MAIL_IHAVE_DELAY_S
-    assert set(announced_in(node.lazy_push.advance(MAIL_IHAVE_DELAY_S))) == set(
+    assert node.lazy_push.advance(0.005) == []
+    assert node.lazy_push.deadline == 3.0
+    assert set(announced_in(node.lazy_push.advance(3.0))) == set(
         node.tables.near_peers.ring_successors
     )
 
@@ -169,14 +162,14 @@ def test_mailed_rumors_are_announced_in_ranges_and_not_to_holders() -> None:
     for first in (2, 1, 4):
         node.lazy_push.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
     node.lazy_push.on_duplicate(copy(ORIGIN, 4).rumor, peer_id(3))
-    ids = announced_in(node.lazy_push.advance(MAIL_IHAVE_DELAY_S))
+    ids = announced_in(node.lazy_push.advance(3.0))
     assert ids[peer_id(1)] == [ids_of(1, 2), ids_of(4)]
     assert ids[peer_id(3)] == [ids_of(1, 2)]
 
 
 def test_ids_of_mailed_rumors_have_their_own_limit_and_drops_are_counted() -> None:
     node = Node(links=3)
-    for first in range(1, UNANNOUNCED_LIMIT + 2):
+    for first in range(1, 1024 + 2):
         node.lazy_push.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
     assert node.lazy_push.announcements_dropped == 1
     node.receive_rumor(5000)
@@ -188,7 +181,7 @@ def test_a_rumor_is_not_announced_to_peers_that_sent_or_announced_it() -> None:
     rumor = node.receive_rumor(1)
     node.lazy_push.on_duplicate(rumor, peer_id(1))
     node.receive_ids(2, ids_of(1))
-    assert set(announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S))) == {
+    assert set(announced_in(node.lazy_push.advance(0.005))) == {
         peer_id(3),
         peer_id(4),
     }
@@ -201,7 +194,7 @@ def test_a_rumor_is_not_announced_to_peers_that_announced_it_before_it_arrived()
     node = Node()
     node.receive_ids(3, ids_of(1))
     node.receive_rumor(1, 1)
-    assert set(announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S))) == {
+    assert set(announced_in(node.lazy_push.advance(0.005))) == {
         peer_id(2),
         peer_id(4),
     }
@@ -216,19 +209,17 @@ def test_one_peer_gets_at_most_ten_datagrams_of_ids_a_second() -> None:
         node.receive_rumor(sequence, at=at)
         if node.lazy_push.deadline <= at:
             sent += len(node.lazy_push.advance(at))
-    assert (
-        8 <= sent <= 1 / IHAVE_INTERVAL_S + 20
-    )  # 100 IDs take two datagrams, and twice the interval
+    assert 8 <= sent <= 1 / 0.1 + 20  # 100 IDs take two datagrams, and twice the interval
     assert node.lazy_push.announcements_dropped == 0
 
 
 def test_beyond_the_limit_the_oldest_waiting_id_is_dropped() -> None:
     node = Node()
-    for sequence in range(1, UNANNOUNCED_LIMIT + 2):
+    for sequence in range(1, 1024 + 2):
         node.receive_rumor(sequence)
     assert node.lazy_push.announcements_dropped == 1
-    ranges = announced_in(node.lazy_push.advance(IHAVE_BATCH_DELAY_S))[peer_id(1)]
-    assert ranges == [ids_of(sequence) for sequence in range(2, UNANNOUNCED_LIMIT + 2)]
+    ranges = announced_in(node.lazy_push.advance(0.005))[peer_id(1)]
+    assert ranges == [ids_of(sequence) for sequence in range(2, 1024 + 2)]
 
 
 # --- requests -----------------------------------------------------------------------------------
@@ -404,51 +395,49 @@ def test_announcements_mark_nothing_as_seen() -> None:
 
 def test_an_id_beyond_the_limit_of_its_source_is_dropped_and_others_are_not() -> None:
     node = Node()
-    for first in range(1, MISSING_PER_SOURCE_LIMIT + 2):
+    for first in range(1, 512 + 2):
         node.receive_ids(1, ids_of(first))
     assert node.lazy_push.announcements_dropped == 1
     node.receive_ids(2, ids_of(10**6), ids_of(1))
     assert node.lazy_push.announcements_dropped == 1
-    assert len(node.lazy_push._missing) == MISSING_PER_SOURCE_LIMIT + 1
+    assert len(node.lazy_push._missing) == 512 + 1
     for at in (1.0, 2.0, 3.0):
         node.lazy_push.advance(at)
     assert node.lazy_push._missing == {}, "a rumor that no source serves is given up"
 
 
 def test_an_id_beyond_the_total_limit_is_dropped() -> None:
-    sources = MISSING_LIMIT // MISSING_PER_SOURCE_LIMIT
+    sources = 4096 // 512
     node = Node(links=sources + 1)
     for source in range(1, sources + 1):
-        node.receive_ids(
-            source, *(ids_of(n, origin=source) for n in range(1, MISSING_PER_SOURCE_LIMIT + 1))
-        )
+        node.receive_ids(source, *(ids_of(n, origin=source) for n in range(1, 512 + 1)))
     assert (len(node.lazy_push._missing), node.lazy_push.announcements_dropped) == (
-        MISSING_LIMIT,
+        4096,
         0,
     )
     node.receive_ids(sources + 1, ids_of(1))
     assert (len(node.lazy_push._missing), node.lazy_push.announcements_dropped) == (
-        MISSING_LIMIT,
+        4096,
         1,
     )
 
 
 def test_sources_of_one_rumor_are_tracked_up_to_the_limit() -> None:
-    node = Node(links=SOURCES_PER_RUMOR_LIMIT + 1)
-    for source in range(1, SOURCES_PER_RUMOR_LIMIT + 2):
+    node = Node(links=8 + 1)
+    for source in range(1, 8 + 2):
         node.receive_ids(source, ids_of(1))
     [ranges_] = node.lazy_push._missing.values()
-    assert len(ranges_.pending_sources) == len(ranges_.announced_by) == SOURCES_PER_RUMOR_LIMIT
+    assert len(ranges_.pending_sources) == len(ranges_.announced_by) == 8
 
 
 def test_an_arriving_rumor_frees_its_entry() -> None:
     node = Node()
-    for sequence in range(1, 3 * MISSING_PER_SOURCE_LIMIT):
+    for sequence in range(1, 3 * 512):
         node.receive_ids(1, ids_of(sequence))
         node.receive_rumor(sequence)
     assert node.lazy_push._missing == {}
     assert not node.lazy_push._missing_per_source
-    assert len(node.lazy_push._timer_heap) < 4 * MISSING_PER_SOURCE_LIMIT
+    assert len(node.lazy_push._timer_heap) < 4 * 512
 
 
 def test_disabled_lazy_push_neither_announces_nor_requests() -> None:

@@ -234,3 +234,16 @@ def test_records_are_packed_into_messages_of_at_most_a_thousand_bytes(
     messages = pack_records(records)
     assert [len(message.records) for message in messages] == split
     assert [each for message in messages for each in message.records] == records
+
+
+def test_a_peer_due_at_the_edge_of_this_check_is_not_early_for_the_next() -> None:
+    assert due_numbers(10.5, 11.6, 11.6, 11.6, 11.6, 11.6, 11.6, 11.6) == [0]
+
+
+def test_only_one_record_rides_along_without_updates() -> None:
+    heartbeats, members = make_heartbeats()
+    for number in range(2, 9):
+        members.add(record(number), peer_id(number), 0.0)
+    assert {
+        len(heartbeat_of(heartbeats.next_for(make_peer(1), 0.0)).records) for _ in range(20)
+    } == {1}

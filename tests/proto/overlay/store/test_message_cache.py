@@ -6,8 +6,6 @@ from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.ids import Stream, StreamRange
 from grapevine_proto.overlay.store.message_cache import (
     COMPACT_THRESHOLD,
-    ENTRY_OVERHEAD_BYTES,
-    PAYLOAD_OVERHEAD_BYTES,
     MessageCache,
     rumor_key,
 )
@@ -22,7 +20,7 @@ def make_cache(limits: LimitsConfig | None = None) -> MessageCache:
 
 
 def test_one_origin_may_use_a_quarter_of_the_cache_and_all_origins_all_of_it() -> None:
-    each = 1000 + PAYLOAD_OVERHEAD_BYTES + ENTRY_OVERHEAD_BYTES
+    each = 1000 + 16 + 512
     cache = make_cache(LimitsConfig(cache_bytes=8 * each))
     for first in (1, 2, 3):
         cache.insert(copy(1, first, size=1000), 0.0, is_verified=True)
@@ -79,7 +77,7 @@ def test_ranges_return_the_rumors_that_overlap_them() -> None:
 
 
 def test_an_origin_received_in_reverse_order_stays_within_its_share() -> None:
-    each = 1000 + PAYLOAD_OVERHEAD_BYTES + ENTRY_OVERHEAD_BYTES
+    each = 1000 + 16 + 512
     cache = make_cache(LimitsConfig(cache_bytes=8 * each))
     for first in (9, 8, 7, 6):
         cache.insert(copy(1, first, size=1000), 0.0, is_verified=True)

@@ -477,3 +477,28 @@ def test_a_packet_or_a_new_link_ends_the_report_that_only_others_hear_a_peer() -
     exhaust(node, 2, alive=True)
     node.prober.on_packet(peer_id(2), PROBE_S)
     assert not node.prober.is_heard_by_others(peer_id(2), PROBE_S)
+
+
+def test_a_node_that_is_cut_off_probes_again_after_an_interval_that_its_doubts_lengthen() -> None:
+    node = ProbingNode(4)
+    node.prober.last_heard_at = 4.9
+    node.prober.start(peer_id(1), 5.0)
+    now = 5.0
+    while (probe := node.prober.probes.get(peer_id(1))) and probe.number == 1:
+        now = node.prober.probes.deadline
+        for subject, due in node.prober.probes.pop_due(now):
+            node.prober.next_ping(subject, due, now)
+            if subject != peer_id(1):
+                node.prober.probes.remove(subject)
+    again = node.prober.probes.get(peer_id(1))
+    assert again is not None
+    assert now == 6.5
+    assert again.started_at == 6.5 + 2.0
+
+
+def test_a_slow_probe_is_timed_from_its_start() -> None:
+    node = ProbingNode(1)
+    node.awareness.increment(0.0, 2)
+    node.prober.start(peer_id(1), 5.0)
+    node.advance_to(5.75)
+    assert not node.peer(1).is_unresponsive

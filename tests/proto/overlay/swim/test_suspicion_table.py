@@ -301,3 +301,14 @@ def test_a_message_holds_at_most_four_updates_and_a_thousand_bytes(
 ) -> None:
     updates = [update_of_size(size) for size in sizes]
     assert fit_updates(updates) == tuple(updates[:fitting])
+
+
+def test_final_queries_are_spread_over_a_quarter_of_the_minimum_timeout() -> None:
+    suspicions = SuspicionTable()
+    suspicion = suspicions.open(
+        record(9), 0.0, members=10_000, per_decade_s=4.0, max_factor=6.0, accused_by_us=False
+    )
+    assert suspicion is not None
+    assert (suspicion.expires_at, suspicion.due_at) == (96.0, 92.0)
+    suspicions.record_final_query(suspicion, 50.0)  # after a stall, say
+    assert suspicion.due_at == 94.0

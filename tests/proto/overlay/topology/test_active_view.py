@@ -385,3 +385,76 @@ def test_without_members_beyond_its_slots_a_hub_has_no_excess() -> None:
         members=7, linked=7, max_peers=7, zones="aaabbbh", zone="h", distribution="hub-and-spoke"
     )
     assert not fixture.active_view.has_excess_remote(1.0)
+
+
+def test_hub_and_spoke_protects_self_chosen_links_of_its_own_zone_only() -> None:
+    fixture = ViewFixture(
+        members=20, linked=8, max_peers=8, zones="aaaabbbb" + "a" * 12,
+        distribution="hub-and-spoke", zone="a",
+    )  # fmt: skip
+    for number in (1, 2, 5, 6):
+        peer_of(fixture, number).is_self_chosen = True
+    replaceable = {each.peer_id for each in fixture.active_view.replaceable(5.0)}
+    assert peer_id(1) not in replaceable
+    assert peer_id(2) not in replaceable
+    assert {peer_id(5), peer_id(6)} <= replaceable
+
+
+def test_a_hub_that_dials_may_replace_any_link_and_one_that_is_dialed_may_not() -> None:
+    def victims(*, is_outbound: bool, distribution: str = "hub-and-spoke") -> set[PeerId | None]:
+        fixture = ViewFixture(
+            members=20, linked=4, max_peers=4, zones="aaaa" + "b" * 16,
+            distribution=distribution, zone="b",
+        )  # fmt: skip
+        peer_of(fixture, 0).linked_at = -1.0
+        for number in range(4):
+            peer_of(fixture, number).is_self_chosen = number > 1 or distribution != "hub-and-spoke"
+        found = set()
+        for _ in range(60):
+            fixture.active_view._eviction_budget = None
+            found.add(fixture.active_view.pick_victim(
+                peer_id(99), 5.0, wants_room=True, is_outbound=is_outbound
+            ))  # fmt: skip
+        return found
+
+    everyone = {peer_id(number) for number in range(4)}
+    assert victims(is_outbound=True) == everyone
+    assert victims(is_outbound=False) != everyone or victims(is_outbound=False) == {None}
+    assert victims(is_outbound=True, distribution="uniform") != everyone
+
+
+@pytest.mark.parametrize(("remote", "has_excess"), [("abcde", False), ("abcdef", True)])
+def test_half_of_the_links_of_a_hub_may_lead_to_distinct_zones_and_one_more(
+    remote: str, has_excess: bool
+) -> None:
+    linked = remote + "h"
+    fixture = ViewFixture(
+        members=30, linked=len(linked), max_peers=8, zones=linked + "h" * (30 - len(linked)),
+        zone="h", distribution="hub-and-spoke",
+    )  # fmt: skip
+    assert fixture.active_view.has_excess_remote(1.0) is has_excess
+
+
+@pytest.mark.parametrize(("max_peers", "self_chosen"), [(4, 1), (24, 3)])
+def test_an_eighth_of_the_links_and_at_least_one_is_kept_self_chosen_without_a_crowd(
+    max_peers: int, self_chosen: int
+) -> None:
+    fixture = ViewFixture(members=60, linked=max_peers, max_peers=max_peers)
+    made = 0
+    while fixture.active_view.pick_victim(peer_id(99), 5.0, wants_room=False, is_outbound=True):
+        peer_of(fixture, made).is_self_chosen = True
+        made += 1
+    assert made == self_chosen
+
+
+def test_a_crowd_lasts_to_the_end_of_its_minute() -> None:
+    fixture = crowd_fixture()
+    crowd(fixture, 36, 1.0)
+    peer_of(fixture, 0).is_self_chosen = True
+    assert fixture.active_view.needs_self_chosen(61.0)
+
+
+def test_the_grace_period_of_a_link_is_two_seconds() -> None:
+    fixture = ViewFixture(members=20, linked=5, max_peers=5)
+    assert fixture.victim(now=1.99) is None
+    assert fixture.victim(now=2.0) is not None

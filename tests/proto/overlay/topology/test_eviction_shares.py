@@ -6,14 +6,18 @@ import pytest
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.ids import Address, PeerId
-from grapevine_proto.overlay.peers import PeerTrigger
+from grapevine_proto.overlay.peers import Peer, PeerTrigger
 from grapevine_proto.overlay.topology.active_view import (
     CROWD_MIN_REJECTIONS,
     CROWD_REJECTIONS_PER_LINK,
     LINK_GRACE_S,
     ActiveView,
 )
-from grapevine_proto.overlay.topology.eviction_shares import network_group
+from grapevine_proto.overlay.topology.eviction_shares import (
+    evictable,
+    fair_victims,
+    network_group,
+)
 from grapevine_proto.sim import Simulation
 from tests.proto.overlay.builders import Links, context, peer_id, record
 from tests.scenarios.test_topology import linked, running
@@ -151,3 +155,91 @@ def test_a_crowd_of_newcomers_does_not_evict_self_chosen_links() -> None:
     for _ in range(30):
         sim.run(2.0)
         assert len(linked(sim, 3) & old) >= 3
+
+
+# --- groups and shares --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same_host", "same_network"),
+    [
+        ("10.1.2.3", "10.1.2.3", True, True),
+        ("10.1.2.3", "10.1.2.4", False, True),
+        ("10.1.2.3", "10.1.3.3", False, False),
+        ("2001:db8:1:1::1", "2001:db8:1:1:ffff::2", True, True),
+        ("2001:db8:1:1::1", "2001:db8:1:2::1", False, True),
+        ("2001:db8:1:1::1", "2001:db8:2:1::1", False, False),
+        ("::ffff:10.1.2.3", "10.1.2.3", True, True),
+        ("127.0.0.1", "127.9.9.9", True, True),
+        ("127.0.0.1", "::1", True, True),
+        ("fe80::1%eth0", "fe80::2%eth1", True, True),
+        ("0.0.1.0", "::", False, False),
+    ],
+)
+def test_hosts_are_grouped_by_address_and_network(
+    one: str, other: str, same_host: bool, same_network: bool
+) -> None:
+    first, second = network_group(one), network_group(other)
+    assert (first.host == second.host) is same_host
+    assert (first.network == second.network) is same_network
+
+
+def linked_peers(*hosts: str) -> list[Peer]:
+    """Peers at these hosts, the first linked first."""
+    peers = []
+    for number, host in enumerate(hosts):
+        peer = Peer(peer_id(number), None, Address(host, 8000), 0.0)
+        peer.linked_at = float(number)
+        peers.append(peer)
+    return peers
+
+
+def numbers_of(peers: list[Peer]) -> list[int]:
+    ids = [peer.peer_id for peer in peers]
+    return [number for number in range(50) if peer_id(number) in ids]
+
+
+@pytest.mark.parametrize(
+    ("host", "victims"),
+    [
+        ("10.0.0.1", [0, 1]),  # its host has two of sixteen
+        ("10.0.0.9", [0, 1, 2, 3]),  # its network has four of sixteen
+        ("10.9.9.9", [0, 1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_a_newcomer_replaces_links_of_its_host_or_network_if_that_has_its_share(
+    host: str, victims: list[int]
+) -> None:
+    peers = linked_peers("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3",
+                         "10.1.0.1", "10.2.0.1", "10.3.0.1", "10.4.0.1")  # fmt: skip
+    assert numbers_of(fair_victims(peers, peers, network_group(host), 16)) == victims
+
+
+def test_the_group_furthest_above_its_share_goes_first_and_hosts_before_networks() -> None:
+    hosts = ["10.0.0.1"] * 3 + ["10.1.0.1"] * 4 + ["10.2.0.1", "10.2.0.2", "10.2.0.3"]
+    peers = linked_peers(*hosts)
+    assert numbers_of(fair_victims(peers, peers, None, 16)) == [3, 4, 5, 6]
+    networks = linked_peers(*(f"10.0.0.{n}" for n in range(5)), "10.1.0.1", "10.2.0.1")
+    assert numbers_of(fair_victims(networks, networks, None, 16)) == [0, 1, 2, 3, 4]
+    within = linked_peers(*(f"10.0.0.{n}" for n in range(4)), "10.1.0.1", "10.2.0.1")
+    assert numbers_of(fair_victims(within, within, None, 16)) == [0, 1, 2, 3, 4, 5]
+    assert fair_victims([], peers, None, 16) == []
+
+
+@pytest.mark.parametrize(("max_peers", "victims"), [(8, [0, 1]), (24, [0, 1, 2])])
+def test_a_host_has_two_links_or_an_eighth(max_peers: int, victims: list[int]) -> None:
+    newcomer = network_group("10.0.0.1")
+    peers = linked_peers(*["10.0.0.1"] * len(victims), "10.1.0.1", "10.2.0.1")
+    assert numbers_of(fair_victims(peers, peers, newcomer, max_peers)) == victims
+    fewer = peers[1:]
+    assert len(fair_victims(fewer, fewer, newcomer, max_peers)) == len(fewer)
+
+
+def test_the_oldest_quarter_and_an_eighth_in_use_are_kept_besides_self_chosen_links() -> None:
+    peers = linked_peers(*(f"10.{n}.0.1" for n in range(16)))
+    chosen = {peer_id(number) for number in (3, 4, 5)}
+    assert numbers_of(evictable(peers, 4, chosen, set())) == [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    assert numbers_of(evictable(peers, 16, set(), set())) == list(range(4, 16))
+    in_use = {peer_id(number) for number in (1, 6, 9, 12)}
+    assert numbers_of(evictable(peers, 16, set(), in_use)) == [4, 5, 7, 8, 10, 11, 12, 13, 14, 15]
+    assert evictable([], 16, set(), set()) == []

@@ -420,3 +420,8 @@ def test_eight_members_are_drawn_for_a_candidate() -> None:
     fixture.members.sample = sample  # type: ignore[method-assign]
     assert fixture.optimizer.next_candidate(0.0) is None
     assert drawn == [8]
+
+
+def test_a_node_with_just_enough_links_measures_members() -> None:
+    assert candidate_of(ProximityFixture(100, 90, 80, 70, members=6)) is not None
+    assert candidate_of(ProximityFixture(100, 90, 80, members=6)) is None
