@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Final, NoReturn
 
 from grapevine_proto.errors import InvalidArgument
@@ -34,6 +34,8 @@ from grapevine_proto.events import (
 from grapevine_proto.runtime.event_queue import MAX_EVENTS_PER_TURN as MAX_MESSAGES_PER_TURN
 from grapevine_proto.runtime.event_queue import (
     ON_FULL,
+    PAUSE_FILL_RATIO,
+    RESUME_FILL_RATIO,
     EventQueue,
     EventStream,
     InOrder,
@@ -48,8 +50,6 @@ ErrorListener = Callable[[BaseException, Message | Event], object]
 
 logger = logging.getLogger("grapevine")
 
-PAUSE_FILL_RATIO: Final = 0.75  # of a queue's limits: leaves room for what is in flight
-RESUME_FILL_RATIO: Final = 0.5
 LOSS_WARNING_INTERVAL_S: Final = 60.0  # between warnings about lost events
 SLOW_HANDLER_S: Final = 1.0  # a handler that runs for longer is named in the log
 SLOW_WARNING_INTERVAL_S: Final = 60.0  # between such warnings about one handler
@@ -101,6 +101,8 @@ class EventHub:
         self._listeners: list[EventListener] = []
         self._error_listeners: list[ErrorListener] = []
         self._handlers: list[_Handler] = []
+        self._unordered: tuple[_Handler, ...] = ()  # those for messages as they arrive
+        self._ordered: tuple[_Handler, ...] = ()
         # weak: a stream that is no longer used disappears
         self._streams: list[weakref.ref[EventStream]] = []
         self._messages = EventQueue(max_events, max_bytes, self._count_lost)  # for the handlers
@@ -108,6 +110,7 @@ class EventHub:
         self._running: tuple[_Handler, float] | None = None  # the awaited handler, and since when
         self._handler_task: asyncio.Task[None] | None = None  # the task that runs them
         self._slow_timer: asyncio.TimerHandle | None = None
+        self._has_pausing_streams = False  # at least one so far
         self._is_paused = False
         self._is_ended = False
         self._next_warning_at = -float("inf")
@@ -172,6 +175,7 @@ class EventHub:
     ) -> MessageStream[Message] | MessageStream[Message | MessagesSkipped]:
         """Returns a stream of every received message from now on. Raises InvalidArgument."""
         check_on_full(on_full)
+        self._has_pausing_streams |= on_full == "pause"
         stream = EventStream(
             self._check_max_queued(max_queued),
             self._max_bytes,
@@ -185,14 +189,12 @@ class EventHub:
     @property
     def wants_order(self) -> bool:
         """Whether a reader asked for messages in order."""
-        return any(each.is_ordered for each in self._handlers) or any(
-            stream.wants(InOrder) for stream in self._live_streams()
-        )
+        return bool(self._ordered) or any(stream.wants(InOrder) for stream in self._live_streams())
 
     @property
     def has_unordered_handlers(self) -> bool:
         """Whether a handler gets messages as they arrive."""
-        return any(not each.is_ordered for each in self._handlers)
+        return bool(self._unordered)
 
     @property
     def has_handlers(self) -> bool:
@@ -219,33 +221,42 @@ class EventHub:
 
     def _configure_queue(self) -> None:
         """Applies what the handlers ask for to the queue that they share."""
+        self._unordered = tuple(each for each in self._handlers if not each.is_ordered)
+        self._ordered = tuple(each for each in self._handlers if each.is_ordered)
         if not self._handlers:
             self._messages.clear()
         else:
             asked = {each.on_full for each in self._handlers}
-            self._messages.on_full = next(each for each in ON_FULL if each in asked)
-            self._messages.max_events = max(each.max_queued for each in self._handlers)
+            self._messages.configure(
+                max(each.max_queued for each in self._handlers),
+                next(each for each in ON_FULL if each in asked),
+            )
         self.update_pause()
 
     # --- events ---------------------------------------------------------------------------------
 
     def publish(self, event: Event) -> None:
         """Passes `event` to all readers. Never raises and never waits."""
-        self._call_listeners(event)
-        for stream in self._live_streams():
-            stream.put(event)
-        if isinstance(event, MessageReceived):
-            self._dispatch(event)
-            self.update_pause()
+        if self._listeners:
+            self._call_listeners(event)
+        if self._streams:
+            self._put_to_streams(event)
+        if isinstance(event, MessageReceived) and self._unordered:
+            self._dispatch(event, self._unordered)
 
     def publish_in_order(self, item: Message | MessagesSkipped) -> None:
         """Passes `item` to the readers that asked for messages in order. Never raises and never waits."""
         event = InOrder(item)
+        if self._streams:
+            self._put_to_streams(event)
+        if isinstance(item, Message) and self._ordered:
+            self._dispatch(event, self._ordered)
+
+    def _put_to_streams(self, event: Event | InOrder) -> None:
         for stream in self._live_streams():
             stream.put(event)
-        if isinstance(item, Message):
-            self._dispatch(event)
-        self.update_pause()
+        if self._has_pausing_streams:
+            self.update_pause()
 
     def _call_listeners(self, event: Event) -> None:
         for listener in tuple(self._listeners):
@@ -254,18 +265,17 @@ class EventHub:
             except BaseException as error:  # noqa: BLE001  a bug of the application
                 self._on_callback_error(error, "an event listener", type(event).__name__, event)
 
-    def _dispatch(self, event: MessageReceived | InOrder) -> None:
-        """Gives a message to the handlers that are for it, now or after those that are queued."""
-        if not self._handlers_for(event):
-            return
+    def _dispatch(self, event: MessageReceived | InOrder, handlers: tuple[_Handler, ...]) -> None:
+        """Gives a message to `handlers`, now or after those that are queued."""
         if self._handler_task is not None:
             self._messages.put(event)
+            if self._messages.is_pausing:
+                self.update_pause()
         else:
-            self._call_handlers(event)
+            self._call_handlers(_message_of(event), handlers)
 
     def _handlers_for(self, event: MessageReceived | InOrder) -> tuple[_Handler, ...]:
-        is_ordered = isinstance(event, InOrder)
-        return tuple(each for each in self._handlers if each.is_ordered is is_ordered)
+        return self._ordered if isinstance(event, InOrder) else self._unordered
 
     # --- end ------------------------------------------------------------------------------------
 
@@ -316,7 +326,7 @@ class EventHub:
     def _count_lost(self, count: int) -> None:
         self.lost += count
         self._lost_unlogged += count
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._next_warning_at:
             self._next_warning_at = now + LOSS_WARNING_INTERVAL_S
             logger.warning(
@@ -368,10 +378,8 @@ class EventHub:
                 self.failures += 1
                 logger.exception("an error listener failed", exc_info=own_error)
 
-    def _call_handlers(self, event: MessageReceived | InOrder) -> None:
-        """Calls the handlers that are for `event`. From the first awaitable result on, a task does it."""
-        message = _message_of(event)
-        handlers = self._handlers_for(event)
+    def _call_handlers(self, message: Message, handlers: tuple[_Handler, ...]) -> None:
+        """Calls `handlers` with `message`. From the first awaitable result on, a task does it."""
         for number, handler in enumerate(handlers, 1):
             answer = self._call_handler(handler, message)
             if answer is not None:
@@ -384,7 +392,7 @@ class EventHub:
         """Calls `handler`. Returns its result if it is awaitable, else None."""
         if handler.is_removed:
             return None
-        started_at = time.monotonic()
+        started_at = monotonic()
         try:
             answer = handler.callback(message)
             if answer is not None and inspect.isawaitable(answer):
@@ -392,7 +400,8 @@ class EventHub:
         except BaseException as error:  # noqa: BLE001  a bug of the application
             self._on_callback_error(error, "a message handler", message.id.short, message)
         finally:
-            self._warn_if_slow(handler, started_at, "blocked the event loop for")
+            if monotonic() - started_at >= SLOW_HANDLER_S:
+                self._warn_slow(handler, started_at, "blocked the event loop for")
         return None
 
     async def _run_handlers(
@@ -426,7 +435,8 @@ class EventHub:
         """All handlers have finished the current message."""
         self._handling = None
         self.handled += 1
-        self.update_pause()
+        if self._is_paused:
+            self.update_pause()
 
     async def _await_all(self, handlers: Sequence[_Handler], message: Message) -> None:
         for handler in handlers:
@@ -437,7 +447,7 @@ class EventHub:
     async def _await_answer(
         self, handler: _Handler, answer: Awaitable[object], message: Message
     ) -> None:
-        self._running = (handler, time.monotonic())
+        self._running = (handler, monotonic())
         try:
             await answer
         except BaseException as error:
@@ -460,13 +470,13 @@ class EventHub:
         self._slow_timer = None
         if self._handler_task is None or self._handler_task.done():
             return
-        if self._running is not None:
-            self._warn_if_slow(*self._running, "has been running for")
+        if self._running is not None and monotonic() - self._running[1] >= SLOW_HANDLER_S:
+            self._warn_slow(*self._running, "has been running for")
         self._watch_slow_handlers()
 
-    def _warn_if_slow(self, handler: _Handler, started_at: float, problem: str) -> None:
-        now = time.monotonic()
-        if now - started_at < SLOW_HANDLER_S or now < handler.warn_at:
+    def _warn_slow(self, handler: _Handler, started_at: float, problem: str) -> None:
+        now = monotonic()
+        if now < handler.warn_at:
             return
         handler.warn_at = now + SLOW_WARNING_INTERVAL_S
         logger.warning(

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ OnFull: TypeAlias = Literal["pause", "drop_oldest", "drop_newest"]
 # By how many of the queued messages they keep; readers that share a queue get the first that one asks for.
 ON_FULL: Final[tuple[OnFull, ...]] = ("pause", "drop_newest", "drop_oldest")
 
+PAUSE_FILL_RATIO: Final = 0.75  # of a queue's limits: leaves room for what is in flight
+RESUME_FILL_RATIO: Final = 0.5
 EVENT_OVERHEAD_BYTES: Final = 500  # approximate memory of an event besides its payload
 # A reader that never waits yields after this many. Twice what the tasks of a node publish per turn,
 # otherwise a reader at full speed would fall behind and lose events.
@@ -60,30 +63,34 @@ class EventQueue:
         on_lost: Callable[[int], None] | None = None,
         on_full: OnFull = "drop_oldest",
     ) -> None:
-        self.max_events = max_events
-        self.on_full = on_full
         self._max_bytes = max_bytes
         self._on_lost = on_lost
         self._events: deque[Queued] = deque()
         self._bytes = 0
         self._lost = 0  # oldest events dropped since the last `pop`
+        self.configure(max_events, on_full)
+
+    def configure(self, max_events: int, on_full: OnFull) -> None:
+        """Applies other limits, from the next event on."""
+        self.max_events = max_events
+        self.on_full = on_full
+        self._count_limit = math.inf if on_full == "pause" else max_events
+        self._pause_events = PAUSE_FILL_RATIO * max_events
+        self._pause_bytes = PAUSE_FILL_RATIO * self._max_bytes
 
     def __len__(self) -> int:
         return len(self._events)
 
     def put(self, event: Queued) -> None:
         """Adds `event`, or drops it or older ones beyond the limits."""
-        size_bytes = event_size_bytes(event)
-        if self.on_full == "drop_newest" and self._events and self._is_over(1, size_bytes):
+        events, size_bytes = self._events, event_size_bytes(event)
+        if self.on_full == "drop_newest" and events and self._is_over(size_bytes):
             self._drop_newest()
             return
-        self._events.append(event)
+        events.append(event)
         self._bytes += size_bytes
-        lost = 0
-        while self._is_over(0, 0) and len(self._events) > 1:
-            lost += self._drop_oldest()
-        if lost:
-            self._report_lost(lost)
+        if self._bytes > self._max_bytes or len(events) > self._count_limit:
+            self._drop_excess()
 
     def pop(self) -> Queued:
         """Removes and returns the oldest event, or `EventsLost` if older ones were dropped. There must be
@@ -101,6 +108,11 @@ class EventQueue:
         self._bytes = self._lost = 0
 
     @property
+    def is_pausing(self) -> bool:
+        """Whether the queue is so full that a reader that pauses should do so: `PAUSE_FILL_RATIO`."""
+        return len(self._events) >= self._pause_events or self._bytes >= self._pause_bytes
+
+    @property
     def fill_ratio(self) -> float:
         """Used share of the limit on events or bytes, whichever is larger; 1 is full."""
         return max(len(self._events) / self.max_events, self._bytes / self._max_bytes)
@@ -109,11 +121,18 @@ class EventQueue:
         """Returns the events, oldest first."""
         return iter(self._events)
 
-    def _is_over(self, more_events: int, more_bytes: int) -> bool:
-        is_count_limited = self.on_full != "pause"
-        return (
-            is_count_limited and len(self._events) + more_events > self.max_events
-        ) or self._bytes + more_bytes > self._max_bytes
+    def _is_over(self, size_bytes: int) -> bool:
+        """Whether one more event of this size is too much."""
+        return len(self._events) >= self._count_limit or self._bytes + size_bytes > self._max_bytes
+
+    def _drop_excess(self) -> None:
+        lost = 0
+        while len(self._events) > 1 and (
+            self._bytes > self._max_bytes or len(self._events) > self._count_limit
+        ):
+            lost += self._drop_oldest()
+        if lost:
+            self._report_lost(lost)
 
     def _drop_oldest(self) -> int:
         """Drops the oldest event; returns how many events that loses. A report of earlier losses is only
@@ -253,8 +272,8 @@ def check_on_full(on_full: str) -> None:
 
 def event_size_bytes(event: Queued) -> int:
     """Returns the approximate memory of `event`."""
-    match event:
-        case MessageReceived(message) | MessageSent(message) | InOrder(Message() as message):
-            return EVENT_OVERHEAD_BYTES + len(message.payload)
-        case _:
-            return EVENT_OVERHEAD_BYTES
+    if isinstance(event, (MessageReceived, MessageSent)):
+        return EVENT_OVERHEAD_BYTES + len(event.message.payload)
+    if isinstance(event, InOrder) and isinstance(event.item, Message):
+        return EVENT_OVERHEAD_BYTES + len(event.item.payload)
+    return EVENT_OVERHEAD_BYTES
