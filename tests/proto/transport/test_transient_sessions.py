@@ -17,6 +17,7 @@ from grapevine_proto.ids import Address, Stream, StreamRange
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.transport import transient_sessions
 from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES
+from grapevine_proto.transport.transient_sessions import PendingSend
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Close, CloseReason, Heartbeat, OverlayMessage
 from tests.proto.overlay.builders import identity
@@ -438,3 +439,13 @@ def test_every_member_of_a_sparse_cluster_can_receive_a_direct_message() -> None
     sim.run(10.0)
     assert unlinked >= 15
     assert sorted(got) == [(n, b"to %d" % n) for n in range(1, 24)]
+
+
+def test_messages_that_wait_may_fill_their_queue_to_the_last_byte() -> None:
+    for spare, accepted in [(0, True), (-1, False)]:
+        limits = LimitsConfig(queue_bytes=8192 + spare)
+        sessions = Members(1, limits=limits).engines[0]._transport.transients
+        assert sessions.enqueue_pending(identity(9).peer_id, PendingSend(bytes(8000), None))
+        assert (
+            sessions.enqueue_pending(identity(9).peer_id, PendingSend(bytes(192), None)) is accepted
+        )

@@ -416,3 +416,14 @@ def test_the_first_links_of_rumors_are_tracked_up_to_a_limit() -> None:
         receive(strategy, 1, first)
     assert len(strategy._rumor_sender) == RUMOR_SENDERS_LIMIT
     assert new_rumor(ORIGIN, 1).key not in strategy._rumor_sender
+
+
+def test_another_origin_takes_over_the_shared_tree_after_ten_seconds_of_silence() -> None:
+    for silent_s, takes_over in [(9.9, False), (10.0, True)]:
+        _, strategy = plumtree(1, 2)
+        low, high = sorted([peer_id(80), peer_id(81)])
+        strategy._update_rate(low, 0.0, 0.0)
+        strategy._update_rate(high, 0.0, silent_s)
+        assert (strategy._root == high) is takes_over
+        strategy._update_rate(low, 0.0, silent_s)
+        assert strategy._root == low, "the lowest origin is the same on every node"

@@ -5,9 +5,11 @@ then.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.members import ID_PREFIX_MAX, id_prefix
@@ -158,3 +160,73 @@ def test_a_hundred_nodes_that_join_at_once_know_each_other_within_a_minute() -> 
             return all(len(engine.members()) == 99 for engine in engines)
 
         assert sim.run_until(all_known, 60.0, every=1.0)
+
+
+# --- at the limits ------------------------------------------------------------------------------
+
+
+def test_seventeen_pending_updates_start_ten_seconds_of_syncing() -> None:
+    for pending, is_active in [(16, False), (17, True)]:
+        node = Node(range(20))
+        for number in range(pending):
+            node.members.queue_update(bare(number).peer_id)
+        node.member_sync.on_member_added(5.0)
+        assert bool(node.member_sync.next_request(14.9)) is is_active
+        assert node.member_sync.next_request(15.0) == []
+
+
+def test_two_hundred_members_are_compared_at_once_and_beyond_that_in_parts() -> None:
+    node = Node(range(200))
+    node.add_updates()
+    digest = digest_in(node.member_sync.next_request(0.0))
+    assert (digest.first, digest.last, len(digest.to_prefixes())) == (0, ID_PREFIX_MAX, 200)
+    node = Node(range(201))
+    node.add_updates()
+    digests = [digest_in(node.member_sync.next_request(0.0)) for _ in range(60)]
+    assert max(len(each.to_prefixes()) for each in digests) == 200
+    assert not any(
+        len(each.to_prefixes()) == 200 and (each.first, each.last) == (0, ID_PREFIX_MAX)
+        for each in digests
+    ), "a part does not claim to be all"
+    for each in digests:
+        if each.first:
+            assert each.first == each.to_prefixes()[0]
+        if each.last != ID_PREFIX_MAX:
+            assert each.last == each.to_prefixes()[-1]
+
+
+def test_an_answer_shows_at_most_200_members_and_says_up_to_which() -> None:
+    node = Node(range(300))
+    unknown = bytes(4) + b"\0\0\0\1"
+    answer = digest_in(
+        node.member_sync.handle(MemberDigest(0, ID_PREFIX_MAX, unknown), node.peer, 0.0)
+    )
+    shown = answer.to_prefixes()
+    assert (answer.is_reply, len(shown), answer.first, answer.last) == (True, 200, 0, shown[-1])
+    node = Node(range(30))
+    answer = digest_in(node.member_sync.handle(MemberDigest(0, 2**31, unknown), node.peer, 0.0))
+    assert answer.last == 2**31
+
+
+def test_a_reply_and_a_request_of_one_peer_have_intervals_of_their_own() -> None:
+    node = Node(range(20))
+    request = MemberDigest(0, ID_PREFIX_MAX, b"")
+    reply = MemberDigest(0, ID_PREFIX_MAX, b"", True)
+    assert node.member_sync.handle(request, node.peer, 1.0)
+    assert node.member_sync.handle(reply, node.peer, 1.0)
+    assert node.member_sync.handle(request, node.peer, 1.19) == []
+    assert node.member_sync.handle(reply, node.peer, 1.19) == []
+    assert node.member_sync.rate_limited == 2
+    assert node.member_sync.handle(request, node.peer, 1.2)
+    assert node.member_sync.handle(reply, node.peer, 1.2)
+
+
+def test_only_members_that_are_up_are_sent_and_never_the_requester() -> None:
+    node = Node(range(6))
+    for number in (0, 1):
+        member = node.members.get(bare(number).peer_id)
+        assert member is not None
+        member.status = MemberStatus.DOWN if number else MemberStatus.LEFT
+    node.members.add(replace(bare(7), peer_id=PEER), PEER, 0.0)
+    found = records_in(node.member_sync.handle(MemberDigest(0, ID_PREFIX_MAX, b""), node.peer, 0.0))
+    assert found == {bare(number).peer_id for number in range(2, 6)}

@@ -456,3 +456,12 @@ def test_this_node_is_reached_where_it_says() -> None:
     node = MemberNode()
     assert node.membership.record.addresses == (OURS,)
     assert node.membership.dialer.our_addresses == (OURS,)
+
+
+def test_a_member_that_was_not_reached_by_a_dial_is_suspected_and_one_not_dialed_is_not() -> None:
+    for reason, status in [(None, MemberStatus.SUSPECT), (DropReason.MISCONDUCT, MemberStatus.UP)]:
+        node = MemberNode(linked=2)
+        node.members.add(record(7), peer_id(7), -100.0)
+        node.member(7).validated_address = record(7).addresses[0]
+        fail(node, 7, reason)
+        assert node.member(7).status is status

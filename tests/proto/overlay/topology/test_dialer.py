@@ -733,3 +733,10 @@ def test_a_measured_member_remembers_its_rtt_and_an_answer_is_refunded(
     assert node.dialer._unvalidated_budget.available(0.0) == tokens
     node.dialer.probe_done(address_of(40), None, 0.1, 0.0)
     assert node.member(40).rejected_rtt_s == rtt_s
+
+
+def test_a_lost_peer_that_is_up_is_redialed_while_one_link_is_missing() -> None:
+    node = DialingNode(members=20, linked=4, max_peers=5)  # four are wanted
+    node.unlink(3)
+    node.dialer.redial(node.member(3), 0.0)
+    assert [dial.expected for dial in node.dials(2.0)][:1] == [peer_id(3)]

@@ -245,3 +245,16 @@ def test_beyond_the_limit_the_oldest_accepted_proof_is_evicted_and_its_quota_fre
     cookies.rotate(COOKIE_ROTATION_S)
     cookies.rotate(2 * COOKIE_ROTATION_S)
     assert cookies._accepted_per_peer == {}
+
+
+def test_a_cookie_is_made_with_the_current_secret_and_valid_until_the_second_rotation() -> None:
+    cookies = new_cookies()
+    first = cookies.make(HERE, b"x")
+    assert cookies.check(first, HERE, b"x") == 0
+    cookies.rotate(COOKIE_ROTATION_S)
+    second = cookies.make(HERE, b"x")
+    assert second != first
+    assert (cookies.check(second, HERE, b"x"), cookies.check(first, HERE, b"x")) == (0, 1)
+    cookies.rotate(2 * COOKIE_ROTATION_S)
+    assert stale(cookies, first, HERE, b"x")
+    assert cookies.check(second, HERE, b"x") == 1

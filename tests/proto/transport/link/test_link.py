@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import replace
 
@@ -39,6 +40,8 @@ from grapevine_proto.wire.codec import (
     encode_frame,
 )
 from grapevine_proto.wire.messages import Ack, DirectMessage, PathChallenge, PathResponse
+from grapevine_proto.wire.rumors import encode_rumor_copy, encode_rumors
+from tests.proto.overlay.builders import EPOCH, copy
 from tests.proto.transport.ends import (
     CLOSE,
     EMPTY,
@@ -703,3 +706,20 @@ def test_a_link_without_entropy_keeps_its_address() -> None:
     assert pair.link.receive(datagram, 0.0, Address("203.0.113.6", 666)) == HEARTBEAT
     assert pair.link.validate_path(5.0) == []
     assert pair.link.address == BOB.address
+
+
+def test_acknowledged_rumors_are_handed_over_once() -> None:
+    pair = Pair()
+    rumors = encode_rumors([encode_rumor_copy(copy(1, 5), is_tracked=True)])
+    assert pair.link.take_acked() == []
+    pair.link.send(rumors, 0.0)
+    pair.sent()
+    assert pair.link.take_acked() == [(EPOCH, 5)]
+    assert pair.link.take_acked() == []
+
+
+def test_a_link_whose_session_has_expired_is_not_ready() -> None:
+    pair = Pair()
+    assert pair.link.is_ready(0.0)
+    assert not pair.link.is_ready(REJECT_AFTER_S)
+    assert pair.link.next_send_at(REJECT_AFTER_S) == math.inf
