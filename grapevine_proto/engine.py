@@ -2,7 +2,8 @@
 
 Bytes, time and verbs go in (`receive`, `advance`, `broadcast`, ...); datagrams, events and the next
 deadline come out (`datagrams_to_send`, `events`, `deadline`). After anything that went in, the driver
-takes a turn: `advance` if `deadline` is reached, then `datagrams_to_send` and `events`.
+takes a turn: `advance` if `deadline` is reached, then `datagrams_to_send` and `events`. What is due is
+decided, signed and queued by verbs and `advance`; `datagrams_to_send` only returns it.
 
 Invariants:
 
@@ -651,12 +652,16 @@ class Engine:
         """Time passed: does what is due."""
         transport = self._transport
         self._contained(lambda: self._on_events(transport.expire_dials(now), now), now)
-        self._apply_effects(self._overlay.advance(now), now)
+        if now >= self._overlay.deadline:
+            self._apply_effects(self._overlay.advance(now), now)
         self._put_in_order(self._message_order.advance(now))
         if now >= self._pause_at:
             self._pause_at = now + PAUSE_INTERVAL_S
             transport.send(tuple(transport.links), Pause(PAUSE_MS), now)
         self._contained(lambda: self._on_events(transport.advance(now), now), now)
+        publisher = self._publisher
+        if not self._contained(lambda: self._spread_all(publisher.flush_due(now), now), now):
+            publisher.postpone(now + ERROR_PAUSE_S)
 
     def _contained(self, step: Callable[[], None], now: float) -> bool:
         """Takes a step that concerns no peer in particular; returns whether it met no error."""
@@ -672,12 +677,11 @@ class Engine:
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams that are due, each with its destination. Each is returned once."""
         transport, publisher = self._transport, self._publisher
-        is_flushed = self._contained(lambda: self._spread_all(publisher.flush_due(now), now), now)
         datagrams = transport.datagrams_to_send(now)
         while transport.has_pending_errors:  # the Close of a broken link goes in the same turn
             self._on_events(transport.contain_pending_errors(now), now)
             datagrams += transport.datagrams_to_send(now)
-        if not is_flushed or not self._contained(lambda: publisher.update_deadline(now), now):
+        if not self._contained(lambda: publisher.update_deadline(now), now):
             publisher.postpone(now + ERROR_PAUSE_S)
         transport.counters.count_sent(datagrams)
         return datagrams

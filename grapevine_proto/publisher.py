@@ -160,6 +160,7 @@ class Publisher:
         self._direct_sequence = 0
         self._batch = Batch()
         self._flush_at = math.inf
+        self._retry_at = -math.inf  # not before: signing met an error
         self.unacked = UnackedBroadcasts()
         self.epoch = epoch
         self.broadcasts = 0
@@ -232,7 +233,7 @@ class Publisher:
 
     def flush_due(self, now: float) -> list[SignedBatch]:
         """Signs what is batched if it is due."""
-        return self.flush(now) if self._is_flush_due(now) else []
+        return self.flush(now) if now >= self._retry_at and self._is_flush_due(now) else []
 
     def _is_flush_due(self, now: float) -> bool:
         if not self._batch:
@@ -249,14 +250,14 @@ class Publisher:
     @property
     def deadline(self) -> float:
         """When to call `flush_due` next; math.inf: nothing is batched."""
-        return self._flush_at
+        return max(self._flush_at, self._retry_at) if self._batch else math.inf
 
     def update_deadline(self, now: float) -> None:
         """What could be sent has been sent: decides when a waiting batch is looked at again."""
-        if not self._batch:
-            self._flush_at = math.inf
-            return
         opened_at = self._batch.opened_at
+        if not self._batch or not self._links:
+            self._flush_at = opened_at + self._config.current.batch_delay
+            return
         waits = (self._config.current.batch_delay, BATCH_GROWTH_S, SLOW_PEER_AFTER_S)
         due_at = min((opened_at + s for s in waits if opened_at + s > now), default=now)
         if due_at > opened_at + self._config.current.batch_delay:
@@ -264,8 +265,8 @@ class Publisher:
         self._flush_at = due_at
 
     def postpone(self, until: float) -> None:
-        """Looks at a waiting batch again at `until`, after an error."""
-        self._flush_at = until
+        """Looks at a waiting batch no earlier than at `until`, after an error."""
+        self._retry_at = until
 
     def has_room_for(self, size_bytes: int) -> bool:
         """Whether a rumor of this size finds room with every peer that is not slow."""

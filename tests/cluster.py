@@ -20,6 +20,7 @@ from grapevine_proto.wire import codec
 from grapevine_proto.wire.codec import encode_data
 from grapevine_proto.wire.messages import Frame, OverlayMessage
 from tests.proto.overlay.builders import EPOCH, KEY, identity
+from tests.turn import take_turn
 
 
 def address_of(number: int) -> Address:
@@ -74,7 +75,7 @@ class Cluster:
             sent = [
                 (source, to, datagram)
                 for source, engine in self.engines.items()
-                for datagram, to in engine.datagrams_to_send(self.now)
+                for datagram, to in take_turn(engine, self.now)
             ]
             for engine, seen in self.events.items():
                 seen += engine.events()
@@ -88,9 +89,6 @@ class Cluster:
         until = self.now + seconds
         while self.now < until:
             self.now = round(self.now + step, 6)
-            for engine in self.engines.values():
-                if engine.deadline <= self.now:
-                    engine.advance(self.now)
             self.exchange()
 
     def inject(self, of: int, to: int, message: OverlayMessage | Frame | bytes) -> None:

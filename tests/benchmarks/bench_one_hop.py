@@ -36,6 +36,7 @@ from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import RumorCopy, Rumors
 from grapevine_proto.wire.signed import Rumor
+from tests.turn import take_turn
 
 KEY: Final = ClusterKey(bytes(range(32)))
 QUIET_S: Final = 8.0  # after this time without a payload the rest counts as lost
@@ -404,13 +405,11 @@ def linked_to(count: int) -> Engine:
         peer, now = make(number, (str(addresses[0]),)), 0.0
         while not hub.peers(now) or len(hub.peers(now)) < number:
             now += 0.05
-            if peer.deadline <= now:
-                peer.advance(now)
             for _ in range(6):
-                for datagram, to in peer.datagrams_to_send(now):
+                for datagram, to in take_turn(peer, now):
                     if to == addresses[0]:
                         hub.receive(datagram, addresses[number], now)
-                for datagram, to in hub.datagrams_to_send(now):
+                for datagram, to in take_turn(hub, now):
                     if to == addresses[number]:
                         peer.receive(datagram, addresses[0], now)
         hub.events()

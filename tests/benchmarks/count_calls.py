@@ -20,6 +20,7 @@ from grapevine_proto import ClusterKey, NodeConfig
 from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.events import MessageReceived
 from grapevine_proto.ids import Address
+from tests.turn import take_turn
 
 KEY: Final = ClusterKey(bytes(range(32)))
 PACKAGE: Final = str(Path(grapevine_proto.__file__).parent)
@@ -60,9 +61,7 @@ class Cluster:
         while is_busy:
             is_busy = False
             for number, engine in enumerate(self.engines):
-                if engine.deadline <= self.now:
-                    engine.advance(self.now)
-                for datagram, to in engine.datagrams_to_send(self.now):
+                for datagram, to in take_turn(engine, self.now):
                     is_busy = True
                     receiver = self.engines[self.addresses.index(to)]
                     self._receive(receiver, datagram, self.addresses[number], is_counted)

@@ -27,6 +27,7 @@ from grapevine_tui.host import query
 from grapevine_tui.text import printable
 from tests.proto.test_engine import HERE, Pair
 from tests.sources import ROOT
+from tests.turn import take_turn
 
 UNAUTHENTICATED: Final = Address("192.0.2.66", 6666)
 CONFIG: Final = ROOT / "config"
@@ -49,7 +50,7 @@ def unauthenticated(data: bytes) -> None:
     """
     engine = Pair(linked=False).other
     engine.receive(data, UNAUTHENTICATED, 1.0)
-    answered = sum(len(datagram) for datagram, _ in engine.datagrams_to_send(1.0))
+    answered = sum(len(datagram) for datagram, _ in take_turn(engine, 1.0))
     assert answered <= len(data), "amplification"
     assert not engine.peers(1.0)
     assert not engine.members()
@@ -69,9 +70,7 @@ def members(data: bytes) -> None:
         pair.now += pause_s
         datagram = session.seal(plaintext, pair.now)
         pair.other.receive(datagram, HERE, pair.now)
-        if pair.other.deadline <= pair.now:
-            pair.other.advance(pair.now)
-        pair.other.datagrams_to_send(pair.now)
+        take_turn(pair.other, pair.now)
         pair.other.events()
     _check_engine(pair)
 
@@ -95,7 +94,7 @@ def _check_engine(pair: Pair) -> None:
     assert engine.stats().cached_bytes <= limits.cache_bytes
     if engine.stop_reason is None:
         engine.broadcast(b"still here", pair.now)
-        engine.datagrams_to_send(pair.now)
+        take_turn(engine, pair.now)
 
 
 def _plaintexts() -> list[bytes]:

@@ -59,6 +59,7 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, PeerRecord, Rumor
 from tests.proto.overlay.builders import EPOCH, KEY, identity
+from tests.turn import take_turn
 
 HERE = Address("10.0.0.1", 8000)
 THERE = Address("10.0.0.2", 8000)
@@ -97,7 +98,7 @@ class Pair:
                     (self.one, HERE, self.other),
                     (self.other, THERE, self.one),
                 )
-                for datagram, _ in engine.datagrams_to_send(self.now)
+                for datagram, _ in take_turn(engine, self.now)
             ]
             for engine, seen in self.events.items():
                 seen += engine.events()
@@ -112,9 +113,6 @@ class Pair:
         until = self.now + seconds
         while self.now < until:
             self.now = round(self.now + step, 6)
-            for engine in self.events:
-                if engine.deadline <= self.now:
-                    engine.advance(self.now)
             self.exchange()
 
     def inject(self, message: OverlayMessage | Close | bytes) -> None:
@@ -227,7 +225,7 @@ def test_a_large_payload_has_room_once_the_previous_one_was_requested() -> None:
     assert pair.one.can_broadcast_bytes(len(large))
     pair.one.broadcast(large, pair.now)
     assert not pair.one.can_broadcast_bytes(len(large)), "not even before it is announced"
-    pair.one.datagrams_to_send(pair.now)  # these are lost
+    take_turn(pair.one, pair.now)  # these are lost
     assert not pair.one.can_broadcast_bytes(len(large))
     assert pair.one.can_broadcast_bytes(PUSH_LIMIT_BYTES + 1)
     assert pair.one.can_broadcast, "small payloads do not wait for it"
@@ -267,7 +265,7 @@ def test_a_dial_that_cannot_be_sent_fails_at_once_with_the_reason() -> None:
     engine = make(1, HERE, bootstrap_peers=["[2001:db8::7]:8000", "192.0.2.9:8000"])
     engine.advance(0.0)
     there = Address("2001:db8::7", 8000)
-    assert there in {to for _, to in engine.datagrams_to_send(0.0)}
+    assert there in {to for _, to in take_turn(engine, 0.0)}
     engine.on_unsendable(there, "no IPv6 socket", 0.0)
     assert [e for e in engine.events() if isinstance(e, DialFailed)] == [
         DialFailed(there, "no IPv6 socket")
@@ -325,7 +323,7 @@ def test_no_datagram_makes_receive_raise_and_each_drop_is_counted_once(
     stats = engine.stats()
     assert sum(count for _, count in stats.dropped) == len(datagrams) == stats.datagrams_in
     assert DropReason.INTERNAL_ERROR not in dict(stats.dropped)
-    assert engine.datagrams_to_send(0.0) == []
+    assert take_turn(engine, 0.0) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -665,7 +663,7 @@ def test_a_peer_without_the_key_is_reported_by_address_once_a_second() -> None:
     pair = Pair(linked=False)
     outsider = make(3, Address("10.0.0.3", 9), keys=(ClusterKey(bytes(32)),))
     outsider.dial(HERE, 0.0)
-    for datagram, _ in outsider.datagrams_to_send(pair.now):
+    for datagram, _ in take_turn(outsider, pair.now):
         pair.one.receive(datagram, Address("10.0.0.3", 9), pair.now)
     pair.run(2.0)
     events = [each for each in pair.events[pair.one] if isinstance(each, DatagramDropped)]

@@ -20,6 +20,7 @@ from grapevine_proto.wire.signed import (
 )
 from tests.proto.overlay.builders import EPOCH, peer_id
 from tests.proto.test_engine import HERE, THERE, Pair
+from tests.turn import take_turn
 
 REPORTED_S = 1.0  # reports come within a round trip, which nothing has measured yet
 
@@ -71,7 +72,7 @@ def test_what_fits_never_comes_to_more_than_the_limit(limit: int, sizes: list[in
 def lose_all(pair: Pair) -> None:
     """Let what both would send now be lost."""
     for engine in (pair.one, pair.other):
-        engine.datagrams_to_send(pair.now)
+        take_turn(engine, pair.now)
 
 
 def test_a_broadcast_is_unacknowledged_until_a_peer_acknowledges_it() -> None:
@@ -153,9 +154,7 @@ def test_a_peer_that_disconnects_before_its_ack_acknowledges_nothing() -> None:
     lose_all(pair)
     while pair.now < 60.0:
         pair.now += 0.1
-        if pair.one.deadline <= pair.now:
-            pair.one.advance(pair.now)
-        pair.one.datagrams_to_send(pair.now)
+        take_turn(pair.one, pair.now)
     assert pair.one.unacknowledged == 1
 
 
@@ -204,9 +203,7 @@ def test_rounds_acknowledge_nothing_of_a_node_that_broadcasts_continuously() -> 
         for _ in range(10):
             pair.now += 0.1
             for engine, to in ((pair.one, pair.other), (pair.other, pair.one)):
-                if engine.deadline <= pair.now:
-                    engine.advance(pair.now)
-                for datagram, _ in engine.datagrams_to_send(pair.now):
+                for datagram, _ in take_turn(engine, pair.now):
                     if len(datagram) < 150:  # heartbeats and rounds: what carries a rumor is lost
                         to.receive(datagram, THERE if to is pair.one else HERE, pair.now)
         if published % 5 == 0:

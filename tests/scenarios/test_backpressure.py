@@ -18,6 +18,7 @@ from grapevine_proto.wire.messages import Records
 from grapevine_proto.wire.signed import MAX_PAYLOADS_PER_MESSAGE
 from tests.proto.overlay.builders import EPOCH, identity
 from tests.proto.test_engine import Pair
+from tests.turn import take_turn
 
 FREE = RateLimitConfig(enabled=False)
 
@@ -135,14 +136,14 @@ def test_a_batch_pending_at_an_epoch_bump_is_signed_in_the_epoch_of_its_ids() ->
     pair = Pair()
     message_id = pair.other.broadcast(b"before", pair.now)
     higher = replace(pair.other.record, epoch=EPOCH + 100).signed(identity(2), "default")
-    for datagram, _ in pair.one.datagrams_to_send(pair.now):
+    for datagram, _ in take_turn(pair.one, pair.now):
         pair.carried.append(datagram)
     pair.one._transport.links.enqueue(
         pair.one._transport.links[pair.other.peer_id],
         codec.encode_message(Records((higher,))),
         pair.now,
     )
-    for datagram, _ in pair.one.datagrams_to_send(pair.now):
+    for datagram, _ in take_turn(pair.one, pair.now):
         pair.other.receive(datagram, engine_address(pair.one), pair.now)
     assert pair.other.epoch == EPOCH + 101
     pair.run(20.0)
@@ -198,9 +199,6 @@ def broadcast_while_possible(pair: Pair, payload: bytes, seconds: int, limit: in
         while count < limit and pair.one.can_broadcast:
             pair.one.broadcast(payload, pair.now)
             count += 1
-        for engine in (pair.one, pair.other):
-            if engine.deadline <= pair.now:
-                engine.advance(pair.now)
         pair.exchange()
     return count
 

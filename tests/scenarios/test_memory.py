@@ -16,6 +16,7 @@ from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import REPAIR_DATAGRAMS_LIMIT, IWant, Repair, RumorCopy
 from tests.proto.overlay.builders import copy, identity, rumor
 from tests.proto.transport.test_transient_sessions import Members
+from tests.turn import take_turn
 
 MIB = 2**20
 
@@ -43,7 +44,7 @@ def test_a_large_body_requested_by_fifty_peers_is_cached_once() -> None:
         )
         hub._apply_effects(effects, members.now)
     queued = sum(link.queued for link in hub._transport.links.values())
-    sent = hub.datagrams_to_send(members.now)
+    sent = take_turn(hub, members.now)
     growth, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert queued >= 50
@@ -116,7 +117,7 @@ def test_an_answer_is_limited_in_datagrams_and_bytes() -> None:
         [engine] = members.engines
         for _ in range(count):
             engine.broadcast(bytes(size), members.now)
-            engine.datagrams_to_send(members.now)
+            take_turn(engine, members.now)
         request = IWant(
             GAP_REQUEST_ROUND, (StreamRange(Stream(engine.peer_id, engine.epoch), 1, count),)
         )

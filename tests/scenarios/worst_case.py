@@ -80,6 +80,7 @@ from grapevine_proto.wire.signed import (
 )
 from tests.cluster import Cluster, address_of
 from tests.proto.overlay.builders import EPOCH, identity, peer_id
+from tests.turn import take_turn
 
 VICTIM, MALICIOUS = 1, 2
 STREAMS: Final = 64  # with the maximum number of gaps
@@ -308,5 +309,5 @@ def receive(cluster: Cluster, datagram: bytes) -> None:
     """Everything the node does about one datagram at once."""
     victim = cluster[VICTIM]
     victim.receive(datagram, address_of(MALICIOUS), cluster.now)
-    victim.datagrams_to_send(cluster.now)
+    take_turn(victim, cluster.now)
     victim.events()

@@ -27,6 +27,7 @@ from grapevine_proto.transport.peer_limits import (
 from grapevine_proto.wire.messages import Kind
 from tests.proto.overlay.builders import peer_id
 from tests.proto.test_engine import HERE, THERE, Pair
+from tests.turn import take_turn
 
 PEER = peer_id(1)
 LIMIT = RateLimitConfig()
@@ -245,7 +246,7 @@ def test_packets_tampered_with_by_others_do_not_count_against_the_peer() -> None
     pair = Pair()
     seen: list[bytes] = []
     pair.one.broadcast(b"x", pair.now)
-    for datagram, _ in pair.one.datagrams_to_send(pair.now):
+    for datagram, _ in take_turn(pair.one, pair.now):
         seen.append(datagram)
         pair.other.receive(datagram, HERE, pair.now)
     for _ in range(1000):  # replays, and bits that were changed

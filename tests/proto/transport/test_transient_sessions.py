@@ -22,6 +22,7 @@ from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Close, CloseReason, Heartbeat, OverlayMessage
 from tests.proto.overlay.builders import identity
 from tests.proto.test_engine import make
+from tests.turn import take_turn
 
 
 class Members:
@@ -47,7 +48,7 @@ class Members:
         while is_busy:
             is_busy = False
             for number, engine in enumerate(self.engines):
-                for datagram, to in engine.datagrams_to_send(self.now):
+                for datagram, to in take_turn(engine, self.now):
                     is_busy = True
                     if not self.is_cut(number, ports[to]):
                         source = Address(f"10.0.0.{number + 1}", 8000)
@@ -59,9 +60,6 @@ class Members:
         self.exchange()
         while self.now < until:
             self.now = round(self.now + step, 6)
-            for engine in self.engines:
-                if engine.deadline <= self.now:
-                    engine.advance(self.now)
             self.exchange()
 
     def send(self, source: int, target: int, payload: bytes) -> None:
