@@ -568,14 +568,13 @@ class Node:
         self, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
     ) -> MessageId:
         engine, driver = self._running_engine(), self._driver
-        driver.broadcasts_since_turn += 1
-        if driver.broadcasts_since_turn >= MAX_BROADCASTS_PER_TURN:
+        if driver.count_broadcast() >= MAX_BROADCASTS_PER_TURN:
             await asyncio.sleep(0)  # otherwise a loop of broadcasts would starve the driver
         if engine.can_broadcast_bytes(len(payload)) and not self._backpressure_lock.locked():
             self._running_engine()
             return self._submit(engine, submit, payload)
         async with self._backpressure_lock:  # first come, first served
-            driver.waiting_payload_bytes = len(payload)
+            driver.await_room_for(len(payload))
             while not engine.can_broadcast_bytes(len(payload)) and self._phase is Phase.RUNNING:
                 driver.room_available.clear()
                 driver.wake()

@@ -102,6 +102,27 @@ class Member:
             self.validated_address = None
         self.record = record
 
+    def on_address_validated(self, address: Address) -> None:
+        """A session reached it at `address`."""
+        self.validated_address = address
+
+    def dial_not_before(self, at: float) -> None:
+        """It is dialed from `at` on."""
+        self.dial_at = at
+
+    def redial_from(self, at: float) -> None:
+        """It was restarted: earlier failures do not count, and it is dialed from `at` on."""
+        self.failures = 0
+        self.dial_at = at
+
+    def measure_not_before(self, at: float) -> None:
+        """Its RTT is measured again from `at` on."""
+        self.proximity_check_at = at
+
+    def set_rejected_rtt(self, rtt_s: float | None) -> None:
+        """Its link was rejected as too far at this RTT; None: that no longer counts."""
+        self.rejected_rtt_s = rtt_s
+
     def set_status(self, status: MemberStatus, now: float) -> Effect:
         """Set the status and return the event for the application."""
         self.status = status

@@ -106,6 +106,89 @@ class Peer:
         self.sync_answered_at = -math.inf  # when its latest reply to one of ours was answered
         self.their_heartbeat_at = now  # when heartbeat `their_heartbeat_number` arrived
 
+    # --- links ----------------------------------------------------------------------------------
+
+    def on_session(
+        self, record: PeerRecord, source: Address, rtt_s: float | None, now: float
+    ) -> None:
+        """A session that `source` validated is live, of a new link or of one that exists. `rtt_s` is None if
+        it was not measured."""
+        self.record, self.address, self.is_address_validated = record, source, True
+        self.session_epoch = record.epoch
+        self.last_heard_at = self.heartbeat_expected_from = now
+        self.is_unresponsive = False
+        self.consecutive_failures = 0
+        self.heartbeat_number = self.their_heartbeat_number = 0
+        if rtt_s is not None:
+            self.rtt_s = rtt_s
+
+    def on_link_up(self, rtt_s: float | None, now: float, *, is_self_chosen: bool) -> None:
+        """A new link begins."""
+        self.linked_at = now
+        self.is_self_chosen = is_self_chosen
+        self.min_rtt_s = rtt_s
+        self.success_ratio = 1.0
+
+    def on_link_down(self) -> None:
+        """The link is gone."""
+        self.linked_at = None
+
+    def on_address_changed(self, address: Address) -> None:
+        """The session of the link validated a new path."""
+        self.address = address
+
+    def update_record(self, record: PeerRecord) -> None:
+        """Its latest record."""
+        self.record = record
+
+    def shift_deadlines(self, late_s: float) -> None:
+        """This node was stalled for `late_s` seconds: the silence since does not count."""
+        self.last_heard_at += late_s
+        self.heartbeat_expected_from += late_s
+
+    # --- heartbeats and probes ------------------------------------------------------------------
+
+    def on_heartbeat_sent(self, next_due_at: float, now: float) -> None:
+        """The next heartbeat is sent now, and the one after it at `next_due_at`."""
+        self.heartbeat_due_at = next_due_at
+        self.heartbeat_number += 1
+        self.heartbeat_sent_at = now
+
+    def on_heartbeat(self, number: int, echo: int, echo_delay_s: float, now: float) -> None:
+        """Heartbeat `number` arrived. If it echoes our latest one, that measures the RTT."""
+        self.heartbeat_expected_from = now
+        if number > self.their_heartbeat_number:
+            self.their_heartbeat_number = number
+            self.their_heartbeat_at = now
+            if echo == self.heartbeat_number:
+                self.update_rtt(now - self.heartbeat_sent_at - echo_delay_s)
+
+    def on_probe_timeout(self) -> None:
+        """It answers no probe."""
+        self.is_unresponsive = True
+
+    def on_responsive(self) -> None:
+        """A packet of it arrived."""
+        self.is_unresponsive = False
+
+    def excuse_heartbeat(self, interval_s: float, now: float) -> None:
+        """Its heartbeat was lost; the next one keeps its schedule."""
+        expected_from = self.heartbeat_expected_from + interval_s
+        self.heartbeat_expected_from = max(expected_from, now - interval_s)
+
+    def try_sync(self, min_interval_s: float, now: float, *, is_reply: bool) -> bool:
+        """Whether another member digest of it may be answered, at most one of each kind per interval."""
+        last_at = self.sync_answered_at if is_reply else self.sync_requested_at
+        if now < last_at + min_interval_s:
+            return False
+        if is_reply:
+            self.sync_answered_at = now
+        else:
+            self.sync_requested_at = now
+        return True
+
+    # --- health ---------------------------------------------------------------------------------
+
     def record_interval(self, succeeded: bool) -> None:
         """Update the success ratio with one interval or dial."""
         self.success_ratio += SUCCESS_RATIO_WEIGHT * (succeeded - self.success_ratio)
@@ -145,10 +228,18 @@ class PeerTable:
         self._limit = limit
         self._peers: dict[PeerId, Peer] = {}
         self._linked: tuple[PeerId, ...] | None = ()
+        self.last_heard_at = -math.inf  # of any linked peer
         self.evicted = 0
 
     def get(self, peer_id: PeerId) -> Peer | None:
         return self._peers.get(peer_id)
+
+    def on_packet(self, peer_id: PeerId, now: float) -> Peer | None:
+        """A packet of a linked peer was authenticated; returns its entry."""
+        peer = self._peers.get(peer_id)
+        if peer is not None:
+            peer.last_heard_at = self.last_heard_at = now
+        return peer
 
     def zone_of(self, peer_id: PeerId) -> Zone:
         """The zone in its record; empty for an unknown peer."""

@@ -93,6 +93,15 @@ class EngineDriver:
         if not self._wake_event.is_set():
             self._wake_event.set()
 
+    def count_broadcast(self) -> int:
+        """Counts a broadcast; returns how many there were since the last turn of `write_loop`."""
+        self.broadcasts_since_turn += 1
+        return self.broadcasts_since_turn
+
+    def await_room_for(self, payload_bytes: int) -> None:
+        """From now on `room_available` means room for a payload of this size."""
+        self.waiting_payload_bytes = payload_bytes
+
     async def read_loop(self) -> None:
         """Reads datagrams until the task is cancelled or the socket closed."""
         while True:

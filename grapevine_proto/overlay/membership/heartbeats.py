@@ -62,11 +62,8 @@ class Heartbeats:
 
     def next_for(self, peer: Peer, now: float) -> Effect:
         """The next heartbeat for `peer`, as an effect. Updates its heartbeat state."""
-        peer.heartbeat_due_at = now + self._config.current.gossip_interval * (
-            0.9 + 0.2 * self._rng.random()
-        )
-        peer.heartbeat_number += 1
-        peer.heartbeat_sent_at = now
+        pause_s = self._config.current.gossip_interval * (0.9 + 0.2 * self._rng.random())
+        peer.on_heartbeat_sent(now + pause_s, now)
         streams, total = self._store.digest(now)
         records = self._members.next_updates(RECORDS_PER_HEARTBEAT)
         # no updates: a random record, so that every member learns of every other eventually
@@ -87,13 +84,8 @@ class Heartbeats:
 
     @staticmethod
     def on_heartbeat(heartbeat: Heartbeat, peer: Peer, now: float) -> None:
-        """Record a heartbeat of `peer`; if it echoes our latest one, update the RTT."""
-        peer.heartbeat_expected_from = now
-        if heartbeat.number > peer.their_heartbeat_number:
-            peer.their_heartbeat_number = heartbeat.number
-            peer.their_heartbeat_at = now
-            if heartbeat.echo == peer.heartbeat_number:
-                peer.update_rtt(now - peer.heartbeat_sent_at - heartbeat.echo_delay_us / 1e6)
+        """Record a heartbeat of `peer`."""
+        peer.on_heartbeat(heartbeat.number, heartbeat.echo, heartbeat.echo_delay_us / 1e6, now)
 
 
 def pack_records(records: Sequence[PeerRecord]) -> list[Records]:

@@ -78,14 +78,9 @@ class MemberSync:
         """Send `peer` records it lacks, and answer with our digest if it knows members that we
         lack.
         """
-        last_at = peer.sync_answered_at if digest.is_reply else peer.sync_requested_at
-        if now < last_at + ANSWER_MIN_INTERVAL_S:
+        if not peer.try_sync(ANSWER_MIN_INTERVAL_S, now, is_reply=digest.is_reply):
             self.rate_limited += 1
             return []
-        if digest.is_reply:
-            peer.sync_answered_at = now
-        else:
-            peer.sync_requested_at = now
         their_prefixes = set(digest.to_prefixes())
         known = self._members.in_prefix_range(
             digest.first, digest.last, len(their_prefixes) + PREFIXES_PER_MESSAGE

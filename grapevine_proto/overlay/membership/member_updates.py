@@ -120,7 +120,7 @@ class UpdateHandler:
             self._member_sync.on_member_added(now)
         peer = self._peers.get(record.peer_id)
         if peer is not None:
-            peer.record = record
+            peer.update_record(record)
         if record.left:
             self._dialer.stop_looking(record.peer_id)
             self._detector.on_leave(record.peer_id)
@@ -131,8 +131,7 @@ class UpdateHandler:
             )
             return [status_changed, *disconnects]
         if has_restarted and member.status is not MemberStatus.UP:
-            member.failures = 0
-            member.dial_at = now
+            member.redial_from(now)
         effects: list[Effect] = (
             [UpdateRecord(record)] if self._peers.is_linked(record.peer_id) else []
         )

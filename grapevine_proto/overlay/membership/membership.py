@@ -201,21 +201,11 @@ class Membership:
         self.dialer.stop_looking(record.peer_id)
         peer = self._peers.add(record.peer_id, record, source, now)
         is_new = peer.state not in LINKED_STATES
-        peer.record, peer.address, peer.is_address_validated = record, source, True
-        peer.session_epoch = record.epoch
-        peer.last_heard_at = peer.heartbeat_expected_from = now
-        peer.is_unresponsive = False
-        peer.consecutive_failures = 0
-        peer.heartbeat_number = peer.their_heartbeat_number = 0
-        if rtt_s is not None:
-            peer.rtt_s = rtt_s
+        peer.on_session(record, source, rtt_s, now)
         effects: list[Effect] = []
         if is_new:
             self.proximity.on_links_changed(now)
-            peer.linked_at = now
-            peer.is_self_chosen = is_self_chosen
-            peer.min_rtt_s = rtt_s
-            peer.success_ratio = 1.0
+            peer.on_link_up(rtt_s, now, is_self_chosen=is_self_chosen)
             previous = self._peers.transition(peer, PeerTrigger.LINKED)
             effects.append(PeerTransitioned(peer.peer_id, previous, "linked"))
         effects += self._ensure_member(record, source, now)
@@ -234,7 +224,7 @@ class Membership:
             effects.append(self.detector.request_refutation(record))
         if is_newer:
             member.update_record(record, now)
-            member.validated_address = source
+            member.on_address_validated(source)
             self.members.queue_update(record.peer_id)
         effects += self.detector.on_link_up(member, now)
         if is_newer or member.status is not MemberStatus.UP:
@@ -251,7 +241,7 @@ class Membership:
         was_healthy = self.active_view.is_healthy(peer_id, now)
         self.proximity.on_links_changed(now)
         previous = self._peers.transition(peer, PeerTrigger.LOST)
-        peer.linked_at = None
+        peer.on_link_down()
         effects: list[Effect] = [PeerTransitioned(peer_id, previous, detail)]
         if reason is CloseReason.LEAVING:
             self.detector.on_leave(peer_id)
@@ -273,12 +263,11 @@ class Membership:
 
     def on_packet(self, peer_id: PeerId, address: Address, now: float) -> list[Effect]:
         """A packet of a linked peer was authenticated; `address` is the current path of its link."""
-        peer = self._peers.get(peer_id)
+        peer = self._peers.on_packet(peer_id, now)
         if peer is None:
             return []
         if address != peer.address:
             self._on_address_changed(peer, address)
-        peer.last_heard_at = self.detector.prober.last_heard_at = now
         effects: list[Effect] = []
         if peer.state is PeerState.STALE:
             effects.append(
@@ -294,10 +283,10 @@ class Membership:
 
     def _on_address_changed(self, peer: Peer, address: Address) -> None:
         """The session of a linked peer validated a new path."""
-        peer.address = address
+        peer.on_address_changed(address)
         member = self.members.get(peer.peer_id)
         if member is not None:
-            member.validated_address = address
+            member.on_address_validated(address)
 
     def on_dial_failed(
         self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
@@ -412,8 +401,7 @@ class Membership:
         for peer_id in self._peers.linked:
             peer = self._peers.get(peer_id)
             if peer is not None:
-                peer.last_heard_at += late_s
-                peer.heartbeat_expected_from += late_s
+                peer.shift_deadlines(late_s)
         self.detector.shift_deadlines(late_s, now)
 
     def _check_peer(self, peer: Peer, now: float) -> list[Effect]:

@@ -96,11 +96,10 @@ class Detector:
             return []
         if suspicion.is_cleared:
             self.suspicions.reopen(suspicion, max(suspicion.opened_at, since))
-        suspicion.accused_by_us = True
         own_accusation = Accusation.signed(
             self._identity, self._config.current.cluster, suspicion.record
         )
-        self.suspicions.add(suspicion, own_accusation)
+        self.suspicions.add_own(suspicion, own_accusation)
         self._gossip_update(suspicion.record.peer_id, now)
         effects = self._suspect(member, now)
         peer = self._peers.get(suspicion.record.peer_id)

@@ -63,7 +63,7 @@ class Prober:
         self._heard_by_others_at: dict[
             PeerId, float
         ] = {}  # linked peers silent here but heard by others: when
-        self.last_heard_at = now  # of any linked peer
+        self._started_at = now
         self.probes = ProbeTable()
         self.indirect_probes = IndirectProbes()
 
@@ -117,7 +117,7 @@ class Prober:
         updates: tuple[MemberUpdate, ...] = ()
         if suspicion is not None and suspicion.accusations:
             updates = (suspicion.member_update,)
-            suspicion.subject_notified_at = now
+            suspicion.on_subject_notified(now)
         return Send((peer_id,), Ping(probe.number if probe else 0, updates))
 
     def _notify_accused(self, peer_id: PeerId, now: float) -> list[Effect]:
@@ -149,7 +149,7 @@ class Prober:
         )
         if peer is not None and is_unresponsive:
             # regardless of our awareness score: another link does no harm
-            peer.is_unresponsive = True
+            peer.on_probe_timeout()
         if probe.pings_sent == PINGS_PER_PROBE:
             if self._retry_if_doubtful(peer_id, probe, now):
                 return []
@@ -200,7 +200,8 @@ class Prober:
             return True
         if probe.helpers and not probe.has_helper_answers:
             self._awareness.increment(now)
-            if self.last_heard_at < probe.started_at:  # we are cut off
+            last_heard_at = max(self._peers.last_heard_at, self._started_at)
+            if last_heard_at < probe.started_at:  # we are cut off
                 self.start(peer_id, now + self._retry_interval_s)
                 return True
         return False
@@ -251,14 +252,10 @@ class Prober:
         if probe is not None:
             self._heard_by_others_at.pop(peer_id, None)
         if peer is not None:
-            peer.is_unresponsive = False
+            peer.on_responsive()
         if probe is not None and probe.pings_sent and peer is not None:
             self._awareness.decrement(now)
-            # Its heartbeat was lost; the next one keeps its schedule.
-            interval_s = self._config.current.gossip_interval
-            peer.heartbeat_expected_from = max(
-                peer.heartbeat_expected_from + interval_s, now - interval_s
-            )
+            peer.excuse_heartbeat(self._config.current.gossip_interval, now)
         return [
             Send((indirect_probe.requester,), PingAck(indirect_probe.number, True))
             for indirect_probe in self.indirect_probes.pop_subject(peer_id)

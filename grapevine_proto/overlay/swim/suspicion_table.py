@@ -108,6 +108,10 @@ class Suspicion:
     def member_update(self) -> MemberUpdate:
         return MemberUpdate(self.record, tuple(self.accusations.values()))
 
+    def on_subject_notified(self, now: float) -> None:
+        """The accusations are sent to the subject now."""
+        self.subject_notified_at = now
+
     def add(self, accusation: Accusation) -> bool:
         """Add an accusation; False if its accuser is known or the limit is reached."""
         if accusation.accuser in self.accusations or len(self.accusations) >= ACCUSERS_LIMIT:
@@ -184,6 +188,11 @@ class SuspicionTable:
             self._evictable[subject] = None
         else:
             self._evictable.pop(subject, None)
+
+    def add_own(self, suspicion: Suspicion, accusation: Accusation) -> None:
+        """Add an accusation of this node."""
+        suspicion.accused_by_us = True
+        self.add(suspicion, accusation)
 
     def add(self, suspicion: Suspicion, accusation: Accusation) -> bool:
         """Add an accusation; False if its accuser is known or the limit is reached."""

@@ -204,7 +204,7 @@ class AntiEntropy:
         """
         sync_round = self._active_rounds.get(peer_id)
         if sync_round is not None:
-            sync_round.last_progress_at = now
+            sync_round.on_progress(now)
         self._requests.on_fragment(peer_id, now)
         if now - self._last_fragment_at > FRAGMENTS_IDLE_S:
             held_back_s = (
@@ -312,14 +312,13 @@ class AntiEntropy:
             for each in hulls_by_stream(vector.entries).values()
             if self._store.lacks(each, now)
         ]
-        sync_round.differs |= bool(missing)
+        sync_round.on_missing(missing)
         if not self._is_receiving_large(
             now
         ):  # otherwise the arriving large message may be what is missing
             sync_round.add_missing(missing)
         effects = [] if sync_round.requested else self._send_request(sender, sync_round, now)
-        if sync_round.has_all_pages and not sync_round.has_vector:
-            sync_round.has_vector = True
+        if sync_round.complete_vector():
             effects += self._offer_missing(sender, sync_round, now)
         return effects + self._finish_if_done(sender, sync_round, now)
 
@@ -356,16 +355,15 @@ class AntiEntropy:
         ]
         if not newer:
             return []
-        sync_round.awaits_request = sync_round.differs = True
+        sync_round.await_request()
         return self._send_vector(peer_id, sync_round.number, newer, answering=False)
 
     def _send_request(self, peer_id: PeerId, sync_round: SyncRound, now: float) -> list[Effect]:
         """Request the next batch of what is missing, except what others are about to send. If
         nothing else is left, this round does not wait for it.
         """
-        sync_round.requested = self._next_batch(sync_round.unrequested, now, (peer_id, False))
+        sync_round.request(self._next_batch(sync_round.unrequested, now, (peer_id, False)))
         if not sync_round.requested:
-            sync_round.unrequested.clear()
             return []
         sync_round.has_requested = True
         self._requests.add((peer_id, False), sync_round.requested, now, ROUND_TIMEOUT_S)
@@ -408,10 +406,7 @@ class AntiEntropy:
         if self._repair_server.withheld > withheld_before and not repairs[0].copies:
             effects.append(Penalize(sender, Offense.REPEATED_REQUEST))
         if sync_round is not None and sync_round.awaits_request:
-            sync_round.last_progress_at = now
-            sync_round.awaits_request = False
-            for repair in repairs:
-                sync_round.sent += sync_round.add_copies(repair.copies)
+            sync_round.on_request(repairs, now)
             effects += self._finish_if_done(sender, sync_round, now)
         return effects
 
@@ -433,17 +428,8 @@ class AntiEntropy:
             if repair.is_last:
                 self._requests.close((sender, True), now)
             return effects
-        sync_round.received += sync_round.add_copies(repair.copies)
-        if is_new:
-            sync_round.last_progress_at = now
-            sync_round.has_new_data = True
-        if repair.is_last and sync_round.requested:
-            requested, sync_round.requested = sync_round.requested, ()
+        if sync_round.on_repair(repair, now, is_new=is_new):
             self._requests.close((sender, False), now)
-            # If truncated, the missing part goes first. Otherwise the peer has no more of it.
-            if repair.has_more and sync_round.has_new_data:
-                sync_round.requeue(requested)
-            sync_round.last_progress_at, sync_round.has_new_data = now, False
             effects += self._send_request(sender, sync_round, now)
             effects += self._finish_if_done(sender, sync_round, now)
         return effects

@@ -16,7 +16,7 @@ from typing import Final
 from grapevine_proto.events import Round, RoundOutcome
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.store.ranges import hull, hulls_by_stream
-from grapevine_proto.wire.messages import RumorCopy, Vector
+from grapevine_proto.wire.messages import Repair, RumorCopy, Vector
 
 ENTRIES_PER_PAGE: Final = 18  # of at most 62 bytes each
 PAGES_PER_ROUND: Final = 32  # of one vector; the rest is left to the next round
@@ -98,8 +98,19 @@ class SyncRound:
                 self.their_lowest[stream] = min(entry.first, lowest)
         return True
 
+    def on_progress(self, now: float) -> None:
+        """Something new came of the peer."""
+        self.last_progress_at = now
+
+    def complete_vector(self) -> bool:
+        """Whether the last page of the peer's vector came just now."""
+        if self.has_vector or not self._has_all_pages:
+            return False
+        self.has_vector = True
+        return True
+
     @property
-    def has_all_pages(self) -> bool:
+    def _has_all_pages(self) -> bool:
         return 0 < min(self.pages, PAGES_PER_ROUND) <= len(self.pages_received)
 
     def add_missing(self, ranges: Iterable[StreamRange]) -> None:
@@ -110,13 +121,51 @@ class SyncRound:
             else:
                 self.streams_dropped += 1
 
+    def on_missing(self, ranges: Sequence[StreamRange]) -> None:
+        """This node lacks these ranges of the peer's vector."""
+        self.differs |= bool(ranges)
+
+    def await_request(self) -> None:
+        """The peer lacks what it was offered: it will request some of it."""
+        self.awaits_request = self.differs = True
+
+    def on_request(self, repairs: Iterable[Repair], now: float) -> None:
+        """The peer requested what it was offered and gets `repairs`."""
+        self.last_progress_at = now
+        self.awaits_request = False
+        for repair in repairs:
+            self.sent += self._count_messages(repair.copies)
+
+    def request(self, ranges: tuple[StreamRange, ...]) -> None:
+        """These ranges are requested now. If nothing is left to request, the round does not wait for what
+        others are about to send."""
+        self.requested = ranges
+        if not ranges:
+            self.unrequested.clear()
+
+    def on_repair(self, repair: Repair, now: float, *, is_new: bool) -> bool:
+        """A repair arrived; returns whether it completes the answer to the latest request. `is_new`: it
+        brought something new."""
+        self.received += self._count_messages(repair.copies)
+        if is_new:
+            self.last_progress_at = now
+            self.has_new_data = True
+        if not repair.is_last or not self.requested:
+            return False
+        requested, self.requested = self.requested, ()
+        # If truncated, the missing part goes first. Otherwise the peer has no more of it.
+        if repair.has_more and self.has_new_data:
+            self.requeue(requested)
+        self.last_progress_at, self.has_new_data = now, False
+        return True
+
     def requeue(self, ranges: Sequence[StreamRange]) -> None:
         """Put ranges that were not fully answered first."""
         for each in reversed(ranges):
             self.unrequested[each.stream] = hull(self.unrequested.get(each.stream), each)
             self.unrequested.move_to_end(each.stream, last=False)
 
-    def add_copies(self, copies: Iterable[RumorCopy]) -> int:
+    def _count_messages(self, copies: Iterable[RumorCopy]) -> int:
         """Count transferred `copies`; returns the number of messages in them."""
         self.payload_bytes += sum(len(copy.rumor.body) for copy in copies)
         return sum(len(copy.rumor.lengths) for copy in copies)

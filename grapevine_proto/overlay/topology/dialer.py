@@ -232,7 +232,7 @@ class Dialer:
         """Do not dial a member before `until`, neither by its record nor at addresses where it
         answered.
         """
-        member.dial_at = until
+        member.dial_not_before(until)
         for target in self._targets.values():
             if target.last_peer == member.record.peer_id:
                 target.dial_at = until
@@ -287,7 +287,7 @@ class Dialer:
         """A member had no room for us: wait before dialing again."""
         # Without any link, what rejected us was a link still in its grace period, which ends soon.
         pause_s = NO_ROOM_PAUSE_S if self._active_view.healthy_count(now) else 2 * LINK_GRACE_S
-        member.dial_at = now + pause_s * (0.5 + self._rng.random())
+        member.dial_not_before(now + pause_s * (0.5 + self._rng.random()))
         target = self._targets.get(address)
         if target is not None:
             target.dial_at = member.dial_at
@@ -317,7 +317,7 @@ class Dialer:
         self._members.on_dial_failed(member)
         is_recent = now - member.changed_at < RECENTLY_LOST_S
         longest_s = REDIAL_MAX_S if is_recent else REDIAL_LONG_LOST_MAX_S
-        member.dial_at = now + self._backoff_s(member.failures, longest_s)
+        member.dial_not_before(now + self._backoff_s(member.failures, longest_s))
 
     def _backoff_s(self, failures: int, longest_s: float) -> float:
         pause_s = min(REDIAL_MIN_S * 2.0 ** min(failures, 16), longest_s)

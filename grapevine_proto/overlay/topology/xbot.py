@@ -168,8 +168,8 @@ class ProximityOptimizer:
                 candidate = self._as_candidate(member, now)
                 if candidate is not None:
                     self.candidates_dialed += 1
-                    member.proximity_check_at = now + RECHECK_S * (0.5 + self._rng.random())
-                    member.rejected_rtt_s = None
+                    member.measure_not_before(now + RECHECK_S * (0.5 + self._rng.random()))
+                    member.set_rejected_rtt(None)
                     return candidate
         return None
 
@@ -204,12 +204,12 @@ class ProximityOptimizer:
         """Remember that `member` was too far; it is measured again early if our links become
         longer.
         """
-        member.rejected_rtt_s = rtt_s
+        member.set_rejected_rtt(rtt_s)
 
     def on_rejected(self, member: Member, now: float) -> None:
         """`member` is near but has nearer links."""
         if self._is_applicable:
-            member.proximity_check_at = now + RECHECK_REJECTED_S * (0.5 + self._rng.random())
+            member.measure_not_before(now + RECHECK_REJECTED_S * (0.5 + self._rng.random()))
 
     def _next_pause_s(self) -> float:
         return (

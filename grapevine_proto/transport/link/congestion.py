@@ -199,6 +199,10 @@ class Pacer:
         self.burst_bytes = burst_bytes
         self._debt_free_at = now
 
+    def set_burst(self, burst_bytes: int) -> None:
+        """From now on at most `burst_bytes` bytes go at once."""
+        self.burst_bytes = burst_bytes
+
     def ready_at(self, rate: float) -> float:
         """When the next packet may be sent at `rate` bytes per second."""
         return self._debt_free_at - self.burst_bytes / rate

@@ -52,6 +52,10 @@ class InboundLimit:
             self.throttled += 1
             raise Dropped(DropReason.RATE_LIMITED)
 
+    def count_allowed(self) -> None:
+        """Counts a message whose parts were charged one by one."""
+        self.allowed += 1
+
     def grant_repair_credit(self, count: int) -> None:
         """Admits the next `count` Repair messages, which this node requested, without tokens."""
         self._repair_credit = min(self._repair_credit + count, REPAIR_CREDIT_LIMIT)

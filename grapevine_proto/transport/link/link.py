@@ -367,11 +367,7 @@ class Link:
 
     def take_acked(self) -> list[tuple[int, int]]:
         """Returns the tracked rumors that the peer acknowledged since the last call."""
-        recovery = self._sender.recovery
-        if not recovery.acked_rumors:
-            return []
-        acked, recovery.acked_rumors = recovery.acked_rumors, []
-        return acked
+        return self._sender.recovery.take_acked_rumors()
 
     def clear(self) -> int:
         """Empties the send queue, so that a Close goes at once. Returns how many messages were dropped."""

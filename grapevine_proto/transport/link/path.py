@@ -66,6 +66,21 @@ class Path:
         self.should_probe_mtu = True
         self._recompute()
 
+    def request_mtu_probe(self) -> None:
+        """A message did not fit one packet: a larger MTU pays."""
+        self.should_probe_mtu = True
+
+    def next_mtu_probe(self, now: float) -> int:
+        """Returns the size of the MTU probe to send now, in bytes; 0: none."""
+        size_bytes = self.mtu.next_probe_size(now)
+        if not size_bytes:
+            self.should_probe_mtu = self.mtu.is_probing
+        return size_bytes
+
+    def on_pacing_limited(self) -> None:
+        """The rate kept a packet from being sent now."""
+        self.was_pacing_limited = True
+
     @property
     def rate(self) -> float:
         """Permitted bytes per second."""
@@ -131,5 +146,5 @@ class Path:
             self.plaintext_limit_bytes = limit_bytes
             self._min_burst_bytes = max(10 * BASE_PLPMTU_BYTES, 2 * datagram_bytes)
             self._controller.on_packet_size(datagram_bytes)
-        self._pacer.burst_bytes = max(self._min_burst_bytes, int(PACING_BURST_S * rate))
+        self._pacer.set_burst(max(self._min_burst_bytes, int(PACING_BURST_S * rate)))
         self.window_bytes = self._controller.window_bytes

@@ -46,7 +46,7 @@ class ContentReceiver:
         plaintext = self._reassembly.add_fragment(fragment, now)
         if plaintext is None:
             return None
-        self._inbound_limit.allowed += 1
+        self._inbound_limit.count_allowed()
         if plaintext[0] != Kind.RETRANSMIT:
             return plaintext
         retransmit = decode_frame(plaintext)

@@ -71,7 +71,7 @@ class Recovery:
         if self.pto_credit:
             self.pto_credit -= 1
         if not self._pto_count:
-            self.pto_at = packet[1] + self._path.rtt.pto_s
+            self.pto_at = packet.sent_at + self._path.rtt.pto_s
 
     def clear(self) -> None:
         """Forgets all packets in flight."""
@@ -98,8 +98,12 @@ class Recovery:
         latest_sent_at = self.sent_packets.sent_at(ack.latest)
         if latest_sent_at is not None:
             path.rtt.on_sample(now - latest_sent_at - ack.delay_us / 1e6, now)
-        reported_lost = [each for each in lost if each[3] is not None and each[0] >= ack.first]
-        path.mtu.on_ack(large_acked, sum(packet[2] > BASE_PLPMTU_BYTES for packet in reported_lost))
+        reported_lost = [
+            each for each in lost if each.content is not None and each.number >= ack.first
+        ]
+        path.mtu.on_ack(
+            large_acked, sum(packet.size_bytes > BASE_PLPMTU_BYTES for packet in reported_lost)
+        )
         for packet in reversed(lost):
             self._on_lost(packet, ack.session_id, now)
         if (
@@ -107,10 +111,15 @@ class Recovery:
         ):  # otherwise it concerns packets retransmitted since: the PTO was too short
             self._pto_count = 0
             self.pto_at = now + path.rtt.pto_s if self.sent_packets else math.inf
-            latest_acked_sent_at = acked[-1][1] if acked else -math.inf
+            latest_acked_sent_at = acked[-1].sent_at if acked else -math.inf
             path.on_ack(len(acked), acked_bytes, len(reported_lost), latest_acked_sent_at, now)
         else:
             path.on_rtt()
+
+    def take_acked_rumors(self) -> list[tuple[int, int]]:
+        """Returns `acked_rumors` and empties it."""
+        acked, self.acked_rumors = self.acked_rumors, []
+        return acked
 
     def _on_content_acked(
         self, content: bytes | FragmentedMessage | Retransmission, size_bytes: int
@@ -132,15 +141,15 @@ class Recovery:
         """Retransmits everything in flight, because another session is live now. The old packet numbers
         let the peer recognize what it already has."""
         for packet in reversed(self.sent_packets.pop_all()):
-            self._retransmit(packet, session_id, packet[6], now)
+            self._retransmit(packet, session_id, packet.attempts, now)
         self.pto_at, self._pto_count = math.inf, 0
 
     def _on_lost(self, packet: SentPacket, session_id: bytes, now: float) -> None:
-        if packet[3] is None:
+        if packet.content is None:
             self._path.mtu.on_probe_lost(now)
             return
         self.packets_lost += 1
-        self._retransmit(packet, session_id, packet[6] + 1, now)
+        self._retransmit(packet, session_id, packet.attempts + 1, now)
 
     def _retransmit(self, packet: SentPacket, session_id: bytes, attempts: int, now: float) -> None:
         """Puts the content of `packet` at the head of its queue, or abandons it after too many attempts."""
@@ -176,19 +185,19 @@ class Recovery:
         self._pto_count += 1
         if self._pto_count > PTO_LIMIT:
             for packet in sent_packets.pop_all():
-                self._abandon(packet[3])
+                self._abandon(packet.content)
         elif self._pto_count >= PERSISTENT_PTOS:
             self._path.on_pto(now, is_first=self._pto_count == PERSISTENT_PTOS)
         # Keep MTU probes for now: their ACK may be in flight.
         mtu_probes: list[SentPacket] = []
         while sent_packets and self.pto_credit < PTO_PACKETS:
             packet = sent_packets.pop_latest()
-            if packet[3] is None and self._pto_count <= PTOS_BEFORE_BACKOFF:
+            if packet.content is None and self._pto_count <= PTOS_BEFORE_BACKOFF:
                 mtu_probes.append(packet)
-            elif packet[3] is None:
+            elif packet.content is None:
                 self._path.mtu.on_probe_lost(now)
             else:
-                self._retransmit(packet, session_id, packet[6], now)
+                self._retransmit(packet, session_id, packet.attempts, now)
                 self.pto_credit += 1
         for packet in reversed(mtu_probes):
             sent_packets.add(packet)

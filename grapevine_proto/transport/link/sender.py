@@ -27,7 +27,11 @@ from grapevine_proto.transport.link.send_queues import (
     FragmentRetransmission,
     SendQueues,
 )
-from grapevine_proto.transport.link.sent_packets import NON_ACK_ELICITING_KINDS, PacketContent
+from grapevine_proto.transport.link.sent_packets import (
+    NON_ACK_ELICITING_KINDS,
+    PacketContent,
+    SentPacket,
+)
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire.codec import (
     DATA_OVERHEAD_BYTES,
@@ -145,7 +149,7 @@ class Sender:
             self._send_drops += 1
             return False
         if len(plaintext) > self.path.plaintext_limit_bytes:
-            self.path.should_probe_mtu = True
+            self.path.request_mtu_probe()
         return True
 
     def clear(self) -> int:
@@ -213,7 +217,7 @@ class Sender:
         if not data and not bulk and not repair:
             return CLOSE if close and not control else None
         if self._next_packet_at() > now:
-            self.path.was_pacing_limited = True
+            self.path.on_pacing_limited()
             return None
         if bulk and (self._is_bulks_turn or not data) and self._queues.try_charge(bulk[0], now):
             self._is_bulks_turn = False
@@ -306,7 +310,7 @@ class Sender:
     ) -> None:
         number = session.next_counter
         size_bytes = self._seal(session, plaintext, now, datagrams)
-        self.recovery.on_sent((number, now, size_bytes, content, start, end, attempts))
+        self.recovery.on_sent(SentPacket(number, now, size_bytes, content, start, end, attempts))
 
     def _seal(self, session: Session, plaintext: bytes, now: float, datagrams: list[bytes]) -> int:
         datagram = session.seal(plaintext, now)
@@ -316,9 +320,8 @@ class Sender:
 
     def _probe_mtu(self, session: Session, now: float, datagrams: list[bytes]) -> None:
         path = self.path
-        size_bytes = path.mtu.next_probe_size(now)
+        size_bytes = path.next_mtu_probe(now)
         if not size_bytes:
-            path.should_probe_mtu = path.mtu.is_probing
             return
         if self.recovery.sent_packets.size_bytes < path.window_bytes:
             plaintext = encode_frame(MtuProbe(size_bytes - DATA_OVERHEAD_BYTES - 1))

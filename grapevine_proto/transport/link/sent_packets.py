@@ -15,8 +15,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
-from operator import itemgetter
-from typing import Final, TypeAlias
+from operator import attrgetter
+from typing import Final, NamedTuple, TypeAlias
 
 from grapevine_proto.transport.link.fragments import FragmentedMessage
 from grapevine_proto.transport.link.send_queues import Retransmission
@@ -46,12 +46,22 @@ several peers send the same IDs, member updates and digests, so ACKs would cost 
 save."""
 
 PacketContent: TypeAlias = bytes | FragmentedMessage | Retransmission | None  # None: an MTU probe
-SentPacket: TypeAlias = tuple[int, float, int, PacketContent, int, int, int]
-"""Packet number, time sent, size in bytes, content, start and end offset (in a fragmented message), and how
-often the content was lost before."""
 
 
-_PACKET_NUMBER: Final = itemgetter(0)
+class SentPacket(NamedTuple):
+    """A packet in flight. `start` and `end` are offsets in a fragmented message; `attempts` is how often the
+    content was lost before."""
+
+    number: int
+    sent_at: float
+    size_bytes: int
+    content: PacketContent
+    start: int
+    end: int
+    attempts: int
+
+
+_PACKET_NUMBER: Final = attrgetter("number")
 _EMPTY_DEQUE: Final[deque[SentPacket]] = deque()  # shared by idle links: a deque takes 700 bytes
 
 
@@ -75,12 +85,12 @@ class SentPackets:
         if self._packets is _EMPTY_DEQUE:
             self._packets = deque()
         self._packets.append(packet)
-        self.size_bytes += packet[2]
+        self.size_bytes += packet.size_bytes
 
     def pop_latest(self) -> SentPacket:
         """Removes and returns the latest packet."""
         packet = self._packets.pop()
-        self.size_bytes -= packet[2]
+        self.size_bytes -= packet.size_bytes
         return packet
 
     def pop_all(self) -> list[SentPacket]:
@@ -97,10 +107,10 @@ class SentPackets:
         lost: list[SentPacket] = []
         ranges = iter(ack.missing)
         low, high = next(ranges, (ack.end, ack.end))
-        while packets and packets[0][0] < ack.end:
+        while packets and packets[0].number < ack.end:
             packet = packets.popleft()
-            self.size_bytes -= packet[2]
-            number = packet[0]
+            self.size_bytes -= packet.size_bytes
+            number = packet.number
             while number > high:
                 low, high = next(ranges, (ack.end, ack.end))
             if number < ack.first or number >= low:
@@ -116,5 +126,5 @@ class SentPackets:
         packets = self._packets
         # no linear scan: the peer chooses the number
         index = bisect_left(packets, number, key=_PACKET_NUMBER)
-        is_found = index < len(packets) and packets[index][0] == number
-        return packets[index][1] if is_found else None
+        is_found = index < len(packets) and packets[index].number == number
+        return packets[index].sent_at if is_found else None

@@ -38,7 +38,7 @@ class ProbingNode:
         return peer
 
     def receive_from(self, number: int, now: float) -> None:
-        self.peer(number).last_heard_at = self.prober.last_heard_at = now
+        self.peers.on_packet(peer_id(number), now)
         self.prober.on_packet(peer_id(number), now)
 
     def advance_to(

@@ -24,7 +24,7 @@ from grapevine_proto.transport.link.send_queues import (
     Retransmission,
     SendQueues,
 )
-from grapevine_proto.transport.link.sent_packets import PacketContent
+from grapevine_proto.transport.link.sent_packets import PacketContent, SentPacket
 from grapevine_proto.transport.session.ack_tracker import (
     ACK_RANGES_LIMIT,
     MISSING_RANGES_LIMIT,
@@ -330,7 +330,7 @@ class Alone:
 
     def send(self, number: int, now: float, content: PacketContent = b"", lost: int = 0) -> None:
         plaintext = message_of(number) if content == b"" else content
-        self.recovery.on_sent((number, now, 150, plaintext, 0, 0, lost))
+        self.recovery.on_sent(SentPacket(number, now, 150, plaintext, 0, 0, lost))
 
     def ack(self, first: int, end: int, now: float, *missing: tuple[int, int]) -> None:
         self.recovery.on_ack(Ack(SESSION, first, end, end - 1, 0, missing), now)
@@ -486,10 +486,10 @@ def test_tracked_rumors_are_listed_when_all_of_their_message_is_acknowledged() -
     whole = FragmentedMessage(TrackedBytes(bytes(300)), 1, DATA)
     whole.rumor_keys = ((1, 9),)
     recovery = alone.recovery
-    recovery.on_sent((0, 1.0, 150, tracked, 0, 0, 0))
-    recovery.on_sent((1, 1.0, 150, again, 0, 0, 0))
-    recovery.on_sent((2, 1.0, 150, whole, 0, 100, 0))
-    recovery.on_sent((3, 1.0, 250, whole, 100, 300, 0))
+    recovery.on_sent(SentPacket(0, 1.0, 150, tracked, 0, 0, 0))
+    recovery.on_sent(SentPacket(1, 1.0, 150, again, 0, 0, 0))
+    recovery.on_sent(SentPacket(2, 1.0, 150, whole, 0, 100, 0))
+    recovery.on_sent(SentPacket(3, 1.0, 250, whole, 100, 300, 0))
     alone.ack(0, 1, 1.1)
     assert recovery.acked_rumors == [(1, 5)]
     alone.ack(1, 3, 1.1)
@@ -502,7 +502,9 @@ def test_a_fragmented_message_is_abandoned_once_and_its_other_fragments_go_no_mo
     alone = Alone()
     whole = FragmentedMessage(bytes(300), 1, BULK)
     for number, lost in ((0, 0), (1, RETRANSMISSIONS_LIMIT), (2, RETRANSMISSIONS_LIMIT)):
-        alone.recovery.on_sent((number, 1.0, 150, whole, 100 * number, 100 * number + 100, lost))
+        alone.recovery.on_sent(
+            SentPacket(number, 1.0, 150, whole, 100 * number, 100 * number + 100, lost)
+        )
     alone.send(3, 1.0)
     alone.ack(3, 4, 1.1)
     assert whole.is_abandoned
@@ -513,7 +515,7 @@ def test_a_fragmented_message_is_abandoned_once_and_its_other_fragments_go_no_mo
 def test_a_lost_fragment_goes_again_with_its_range() -> None:
     alone = Alone()
     whole = FragmentedMessage(bytes(300), 1, BULK)
-    alone.recovery.on_sent((0, 1.0, 150, whole, 100, 200, 4))
+    alone.recovery.on_sent(SentPacket(0, 1.0, 150, whole, 100, 200, 4))
     alone.send(1, 1.0)
     alone.ack(1, 2, 1.1)
     [fragment] = alone.queued(BULK)
@@ -544,7 +546,7 @@ def test_an_mtu_probe_stays_in_flight_for_two_ptos_and_is_never_retransmitted() 
     for number in range(3):
         alone.send(2 * number, 0.0)
         if not number:
-            alone.recovery.on_sent((100, 0.0, 1400, None, 0, 1400, 0))
+            alone.recovery.on_sent(SentPacket(100, 0.0, 1400, None, 0, 1400, 0))
         alone.recovery.on_pto(SESSION, 0.0)
         in_flight = [each[0] for each in alone.recovery.sent_packets]
         assert in_flight == ([100] if number < 2 else [])
@@ -580,13 +582,15 @@ def test_an_ack_reports_how_much_arrived_and_was_lost_and_when_the_latest_was_se
     recovery = alone.recovery = Recovery(path, alone.queues)
     sizes = (100, BASE_PLPMTU_BYTES, BASE_PLPMTU_BYTES + 1, BASE_PLPMTU_BYTES + 1, 1400, 1400)
     for number, size_bytes in enumerate(sizes):
-        recovery.on_sent((number, 1.0 + number / 100, size_bytes, message_of(number), 0, 0, 0))
+        recovery.on_sent(
+            SentPacket(number, 1.0 + number / 100, size_bytes, message_of(number), 0, 0, 0)
+        )
     alone.ack(1, 6, 1.2, (3, 3), (5, 5))
     acked_bytes = 2 * BASE_PLPMTU_BYTES + 1 + 1400
     assert list(path.reported) == [3, acked_bytes, 2, 1.04]  # 0 is below the range
     assert list(mtu.reported) == [2, 2]
-    recovery.on_sent((6, 2.0, BASE_PLPMTU_BYTES, message_of(6), 0, 0, 0))
-    recovery.on_sent((7, 2.0, BASE_PLPMTU_BYTES, message_of(7), 0, 0, 0))
+    recovery.on_sent(SentPacket(6, 2.0, BASE_PLPMTU_BYTES, message_of(6), 0, 0, 0))
+    recovery.on_sent(SentPacket(7, 2.0, BASE_PLPMTU_BYTES, message_of(7), 0, 0, 0))
     alone.ack(6, 8, 2.1, (6, 7))
     assert list(path.reported) == [0, 0, 2, -math.inf]
     assert list(mtu.reported) == [0, 0]

@@ -16,7 +16,7 @@ SESSION = bytes(8)
 
 def packet(number: int) -> SentPacket:
     """Returns a packet of `number` + 100 bytes, sent at `number` seconds."""
-    return (number, float(number), 100 + number, b"content", 0, 0, 0)
+    return SentPacket(number, float(number), 100 + number, b"content", 0, 0, 0)
 
 
 def in_flight(*numbers: int) -> SentPackets:
@@ -31,12 +31,12 @@ def ack(first: int, end: int, *missing: tuple[int, int]) -> Ack:
 
 
 def numbers(packets: list[SentPacket]) -> list[int]:
-    return [each[0] for each in packets]
+    return [each.number for each in packets]
 
 
 def test_packets_are_kept_in_sending_order_with_their_total_size() -> None:
     packets = in_flight(3, 4, 7)
-    assert [each[0] for each in packets] == [3, 4, 7]
+    assert [each.number for each in packets] == [3, 4, 7]
     assert (len(packets), packets.size_bytes) == (3, 314)
 
 
@@ -44,7 +44,7 @@ def test_an_ack_resolves_exactly_the_packets_below_its_end() -> None:
     packets = in_flight(0, 1, 2, 3)
     acked, lost = packets.on_ack(ack(0, 2))
     assert (numbers(acked), numbers(lost)) == ([0, 1], [])
-    assert [each[0] for each in packets] == [2, 3]
+    assert [each.number for each in packets] == [2, 3]
     assert packets.size_bytes == 102 + 103
 
 
@@ -69,7 +69,7 @@ def test_after_the_last_packet_is_resolved_none_are_in_flight() -> None:
     packets.on_ack(ack(0, 1))
     assert (len(packets), packets.size_bytes, packets.pop_all()) == (0, 0, [])
     packets.add(packet(5))
-    assert [each[0] for each in packets] == [5]
+    assert [each.number for each in packets] == [5]
     assert len(SentPackets()) == 0, "idle links share nothing that one of them changes"
 
 
