@@ -305,7 +305,7 @@ def test_silent_helpers_make_a_node_doubt_itself_but_not_its_accusation_if_other
     None
 ):
     node = ProbingNode(9)
-    node.prober.last_heard_at = 0.5  # from another peer, during the probe
+    node.receive_from(2, 0.5)  # another peer, during the probe
     exhaust(node, 1, alive=None)
     assert node.awareness.score == 1
     assert node.accused[0] == peer_id(1)
