@@ -154,7 +154,7 @@ class Simulation:
                     rtt_s = self._network_model.mean_rtt_s(node.number, number)
                     establish_link(node, self.nodes[number], key, self._rng, self.now, rtt_s)
         for node in self.nodes:
-            self._answer(node)
+            self._respond(node)
 
     # --- actions --------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class Simulation:
         node = self.nodes[number]
         self._stop(node)
         node.start(self.now, lose_state=lose_state)
-        self._answer(node)
+        self._respond(node)
 
     def reconfigure(self, number: int, **changes: object) -> None:
         """Changes settings of a node. A node that is down starts with them."""
@@ -408,14 +408,14 @@ class Simulation:
         if self._hashes_trace:
             self._trace.update(_TRACE_ENTRY.pack(b"a", self.now, node.number, len(datagram)))
         engine.receive(datagram, source, node.read_clock(self.now))
-        self._answer(node)
+        self._respond(node)
 
     def _run_step(self, step: _StepKind, node: SimulatedNode) -> None:
         engine = node.engine
         if step is _StepKind.START:
             if engine is None:
                 node.start(self.now)
-                self._answer(node)
+                self._respond(node)
         elif engine is None:
             return
         elif step is _StepKind.WAKE:
@@ -446,9 +446,9 @@ class Simulation:
         engine, now = node.engine, node.read_clock(self.now)
         if engine is not None and node.suspended_at is None and engine.deadline <= now:
             engine.advance(now)
-        self._answer(node)
+        self._respond(node)
 
-    def _answer(self, node: SimulatedNode) -> None:
+    def _respond(self, node: SimulatedNode) -> None:
         """Saves, sends, reports events, sleeps. After an arrival or a start that is all: what else is due
         follows within `MIN_STEP_S`, because a driver reads all datagrams that have come before it takes a
         turn."""

@@ -168,7 +168,7 @@ def test_a_packet_shows_that_a_stale_peer_is_back_and_where_it_is() -> None:
     effects = node.membership.on_packet(peer_id(1), ELSEWHERE, 9.0)
     assert transitions(effects) == ["heard again"]
     assert (node.peer(1).address, node.member(1).validated_address) == (ELSEWHERE, ELSEWHERE)
-    assert node.peer(1).last_heard_at == node.membership.detector.prober.last_heard_at == 9.0
+    assert node.peer(1).last_heard_at == node.peers.last_heard_at == 9.0
     assert node.membership.on_packet(peer_id(1), ELSEWHERE, 9.5) == []
     assert node.membership.on_packet(peer_id(9), ELSEWHERE, 9.5) == []
 
