@@ -203,7 +203,7 @@ class Node:
                 engine,
                 self._socket_or_none,
                 self._publish,
-                self._hub.publish_in_order,
+                self._publish_in_order,
                 self._fail,
                 self._ensure_epoch_saved,
                 self.now,
@@ -810,6 +810,7 @@ class Node:
         queue: int = DEFAULT_QUEUE,
         on_full: WhenFull = "drop_oldest",
         replay: bool = True,
+        ordered: bool = False,
     ) -> Subscription:
         """Returns an iterator over the messages of the topics that `pattern` selects.
 
@@ -824,13 +825,23 @@ class Node:
             on_full: ``drop_oldest`` or ``drop_newest``; dropped messages are counted in
                 `Subscription.lost` and logged.
             replay: whether it begins with messages that arrived before and are still cached.
+            ordered: whether the messages of each origin come in the order in which it sent them; see
+                `messages`. What is skipped is reported as `MessagesSkipped`.
 
         Raises:
             InvalidArgument: not a pattern, or an invalid limit.
         """
         engine = self._running_engine()
-        replayed = engine.cached_messages(pattern, self.now()) if replay else []
-        return self._subscriptions.add(pattern, queue, on_full, replayed)
+        cached = engine.cached_messages(pattern, self.now()) if replay else []
+        if ordered:
+            engine.keep_order()
+            cached.sort(key=lambda each: each.id)
+            later = {each.id for each in self._driver.unpublished_in_order()}
+            later.update(engine.waiting_for_order())
+        else:
+            later = {each.id for each in self._driver.unpublished_messages()}
+        replayed = [each for each in cached if each.id not in later]
+        return self._subscriptions.add(pattern, queue, on_full, replayed, is_ordered=ordered)
 
     def hold_topics(self, pattern: str) -> Callable[[], None]:
         """Has this node deliver the topics that `pattern` selects until the returned function is called, for
@@ -1113,6 +1124,11 @@ class Node:
             self._peers_changed.set()
         elif isinstance(event, CaughtUp):
             self._caught_up.set()
+
+    def _publish_in_order(self, item: Message | MessagesSkipped) -> None:
+        self._hub.publish_in_order(item)
+        if isinstance(item, Message):
+            self._subscriptions.deliver(item, is_in_order=True)
 
     async def _save(self) -> bool:
         return await self._persister.save(

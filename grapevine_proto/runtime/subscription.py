@@ -41,8 +41,11 @@ class Subscription:
         queue: int,
         on_full: WhenFull,
         on_unsubscribe: Callable[[Subscription], None],
+        *,
+        is_ordered: bool = False,
     ) -> None:
         self.pattern = pattern
+        self.is_ordered = is_ordered
         self.lost = 0
         self._patterns = TopicPatterns((pattern,))
         self._limit = queue
@@ -125,7 +128,13 @@ class Subscriptions:
         self._counts: Counter[str] = Counter()
 
     def add(
-        self, pattern: str, queue: int, on_full: WhenFull, replayed: Iterable[Message]
+        self,
+        pattern: str,
+        queue: int,
+        on_full: WhenFull,
+        replayed: Iterable[Message],
+        *,
+        is_ordered: bool = False,
     ) -> Subscription:
         """Opens a subscription, with `replayed` in its queue. Raises InvalidArgument."""
         if queue < 1:
@@ -135,7 +144,7 @@ class Subscriptions:
                 f"on_full: must be one of drop_oldest, drop_newest; got {on_full!r:.40}"
             )
         self.hold(pattern)
-        subscription = Subscription(pattern, queue, on_full, self._remove)
+        subscription = Subscription(pattern, queue, on_full, self._remove, is_ordered=is_ordered)
         self._open.append(subscription)
         for message in replayed:
             if subscription.matches(message):
@@ -157,10 +166,11 @@ class Subscriptions:
             del self._counts[pattern]
             self._on_patterns(tuple(self._counts))
 
-    def deliver(self, message: Message) -> None:
-        """Queues `message` with each subscription that it matches."""
+    def deliver(self, message: Message, *, is_in_order: bool = False) -> None:
+        """Queues `message` with each subscription that it matches. `is_in_order`: it had to wait for those
+        before it, and is for the subscriptions that asked for that; the others got it at once."""
         for each in self._open:
-            if each.matches(message):
+            if each.is_ordered is is_in_order and each.matches(message):
                 each.put(message)
 
     @property

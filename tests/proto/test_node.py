@@ -1244,3 +1244,19 @@ def test_a_canceled_leave_does_not_wait_for_handlers(run: Run[Any]) -> None:
             await stopped
 
     run(main())
+
+
+def test_topics_are_read_in_the_order_of_each_origin(run: Run[Any]) -> None:
+    async def main() -> None:
+        config = quick(batch_bytes=1)  # a rumor each, so they can overtake one another
+        async with Node(config) as ours, Node(quick(ours, batch_bytes=1)) as theirs:
+            await asyncio.gather(ours.ready(), theirs.ready())
+            for number in range(100):
+                topic = "even" if number % 2 == 0 else "odd"
+                await theirs.publish(topic, b"%d" % number)
+                if number == 50:  # the rest arrives while the subscription lasts
+                    subscription = ours.subscribe("even", ordered=True)
+            found = [int((await anext(subscription)).payload) for _ in range(50)]
+            assert found == list(range(0, 100, 2))
+
+    run(main())

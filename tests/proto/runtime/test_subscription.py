@@ -125,3 +125,16 @@ async def test_what_makes_no_sense_is_refused(
     with pytest.raises(InvalidArgument, match=fault):
         patterns.open(pattern, queue, on_full)
     assert patterns.seen == []
+
+
+async def test_a_subscription_in_order_gets_what_waited_for_its_order() -> None:
+    patterns = Patterns()
+    unordered = patterns.open(">")
+    ordered = patterns.all.add(">", 10, "drop_oldest", [a_message(1)], is_ordered=True)
+    for number in (3, 2):
+        patterns.all.deliver(a_message(number))
+    for number in (2, 3):
+        patterns.all.deliver(a_message(number), is_in_order=True)
+    patterns.all.end()
+    assert await sequences(unordered) == [3, 2]
+    assert await sequences(ordered) == [1, 2, 3]
