@@ -30,7 +30,7 @@ CALM: Final = Network()
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One cluster and what befalls it."""
+    """One cluster and its random actions."""
 
     name: str
     nodes: int
@@ -44,15 +44,15 @@ class Run:
 
 ROUGH: Final = Network(loss=0.1, duplication=0.02, reorder=0.05, corruption=0.01)
 FAR: Final = Network(latency=(0.02, 0.05), latency_between_zones=(0.1, 0.2), loss=0.02)
-TALK: Final = ("broadcast", "broadcast", "trace", "send")
+MESSAGES: Final = ("broadcast", "broadcast", "trace", "send")
 PLAIN: Final = ("broadcast", "broadcast", "send", "crash", "restart", "partition", "heal", "large")
-CHURN: Final = (*TALK, "crash", "restart", "leave")
+CHURN: Final = (*MESSAGES, "crash", "restart", "leave")
 ALL: Final = (*CHURN, "suspend", "move", "partition", "heal", "large", "slow", "reconfigure", "add")
 
 RUNS: Final = (
-    Run("two nodes", 2, TALK),
-    Run("three nodes lose state", 3, (*TALK, "crash", "lose state")),
-    Run("five rough", 5, TALK, network=ROUGH),
+    Run("two nodes", 2, MESSAGES),
+    Run("three nodes lose state", 3, (*MESSAGES, "crash", "lose state")),
+    Run("five rough", 5, MESSAGES, network=ROUGH),
     Run("auto churn", 8, CHURN),
     Run("auto everything", 10, ALL, 60.0, ROUGH),
     Run("plumtree", 12, CHURN, network=ROUGH, config={"strategy": "plumtree", "max_peers": 4}),
@@ -83,13 +83,13 @@ RUNS: Final = (
         zones=("eu", "us"),
         config={"distribution": "prefer-remote", "max_peers": 4},
     ),
-    Run("partitions", 9, (*TALK, "partition", "one way", "heal"), 60.0),
-    Run("sleepers", 7, (*TALK, "suspend", "suspend", "slow"), 60.0),
-    Run("restarts", 6, (*TALK, "crash", "torn", "restart", "restart"), 60.0),
+    Run("partitions", 9, (*MESSAGES, "partition", "one way", "heal"), 60.0),
+    Run("sleepers", 7, (*MESSAGES, "suspend", "suspend", "slow"), 60.0),
+    Run("restarts", 6, (*MESSAGES, "crash", "torn", "restart", "restart"), 60.0),
     Run("large messages", 4, ("large", "large", "broadcast", "partition", "heal"), network=ROUGH),
     Run("crowded", 16, ALL, config={"max_peers": 3}),
     Run("lan profile", 8, CHURN, 60.0, config={"profile": "lan"}),
-    Run("linked", 60, TALK, 20.0, Network(loss=0.02), {"max_peers": 6}, linked=4),
+    Run("linked", 60, MESSAGES, 20.0, Network(loss=0.02), {"max_peers": 6}, linked=4),
     Run("half a hundred", 50, CHURN, 15.0, Network(loss=0.01), {"max_peers": 8}),
     Run("plain messages", 10, PLAIN, 60.0, ROUGH),
     Run("plain messages in a tree", 12, PLAIN, network=ROUGH, config={"max_peers": 4}),

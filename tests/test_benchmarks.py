@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent / "benchmarks"
-PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+DIRECTORY = Path(__file__).parent / "benchmarks"
+PROGRAMS = sorted(path.stem for path in DIRECTORY.glob("*.py") if path.stem != "__init__")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_benchmark_explains_itself(name: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", f"tests.benchmarks.{name}", "--help"],
-        cwd=FOLDER.parents[1],
+        cwd=DIRECTORY.parents[1],
         capture_output=True,
         text=True,
         timeout=60,

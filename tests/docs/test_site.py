@@ -63,7 +63,7 @@ def test_decision_records_are_numbered_without_gaps_and_have_one_form() -> None:
 def test_the_architecture_page_lists_every_directory() -> None:
     page = (DOCS / "explanation" / "architecture.md").read_text()
     for package in ("grapevine_proto", "grapevine_tui"):
-        folders = {path.parent for path in (ROOT / package).rglob("*.py")}
-        for directory in folders - {ROOT / package}:
+        directories = {path.parent for path in (ROOT / package).rglob("*.py")}
+        for directory in directories - {ROOT / package}:
             name = directory.relative_to(ROOT / package).as_posix()
             assert f"| `{name}/` |" in page, f"{package}/{name}"

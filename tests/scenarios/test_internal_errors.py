@@ -255,7 +255,7 @@ def test_the_highest_packet_number_is_acknowledged_and_higher_ones_dropped() -> 
     )
 
 
-def test_an_ack_of_unsent_packets_is_dropped() -> None:
+def test_an_ack_of_packets_that_were_not_sent_is_dropped() -> None:
     cluster = Cluster(2)
     ours = cluster.link(VICTIM, MALICIOUS)
     number = ours.session.next_counter

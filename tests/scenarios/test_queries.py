@@ -203,12 +203,12 @@ def test_forged_answers_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None
     malicious = sim.nodes[5].engine
     assert malicious is not None
     handle = Queries.handle
-    everybody = [node.peer_id for node in sim.nodes if node.peer_id is not None]
+    all_members = [node.peer_id for node in sim.nodes if node.peer_id is not None]
 
     def forge(self: Queries, message: object, sender: PeerId, now: float) -> object:
         if self is malicious._overlay.queries and isinstance(message, Answers):
             for answer in list(message.answers):
-                for each in everybody:
+                for each in all_members:
                     route = self.reverse_paths._routes.get(message.message_id)
                     if route is not None and answer.signature:
                         route.pending.append(

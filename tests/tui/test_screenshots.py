@@ -259,7 +259,7 @@ def test_a_difference_names_the_first_line_whose_text_differs() -> None:
     assert "2 lines" in difference(a_screenshot("a", "b"), a_screenshot("a"))
 
 
-def test_a_colour_counts_by_what_it_means() -> None:
+def test_colors_are_compared_by_meaning() -> None:
     report = difference(
         a_screenshot("stale", foreground="warning"), a_screenshot("stale", foreground="foreground")
     )

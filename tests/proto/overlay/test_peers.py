@@ -208,7 +208,7 @@ def test_a_timeout_is_some_round_trips_within_its_bounds(rtt_s: float, timeout_s
     assert table.timeout_for(peer_id(1), 4.0, (0.5, 2.0)) == timeout_s
 
 
-def test_a_known_peer_is_not_added_again_and_evicts_nobody() -> None:
+def test_a_known_peer_is_not_added_again_and_evicts_no_peer() -> None:
     table = table_with(1, 2, limit=2)
     assert table.add(peer_id(1), None, ADDRESS, 9.0) is table.get(peer_id(1))
     assert (len(table), table.evicted) == (2, 0)

@@ -157,7 +157,7 @@ class Network:
         link = link or self[of].link_to(self[to])
         return link.session.seal(plaintext, self.now)
 
-    def say(
+    def inject(
         self, of: int, to: int, message: OverlayMessage | Frame | bytes, link: Link | None = None
     ) -> None:
         """Delivers any message from node `of` to `to`, as a malicious member could send it."""

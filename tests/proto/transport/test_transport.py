@@ -84,7 +84,7 @@ from tests.proto.transport.nodes import (
 )
 
 OTHER_KEY = ClusterKey(b"o" * 32)
-STRANGER = Address("192.0.2.9", 9)
+OUTSIDER = Address("192.0.2.9", 9)
 UNKNOWN_DATA = codec.encode_data(bytes(8), 1, bytes(40))
 WANTED = IWant(0, (StreamRange(Stream(peer_id(3), EPOCH), 1, 1),))
 HEARTBEAT = Heartbeat(1, 0, 0, 0, 0, bytes(16), ())
@@ -107,12 +107,12 @@ def break_method(patch: pytest.MonkeyPatch, broken: object, method: str) -> None
 
 def test_datagrams_and_bytes_are_counted_both_ways() -> None:
     node = TransportNode(1)
-    node.take(node.transport.receive(b"x" * 7, STRANGER, 0.0))
-    node.take(node.transport.receive(b"y" * 5, STRANGER, 0.0))
+    node.take(node.transport.receive(b"x" * 7, OUTSIDER, 0.0))
+    node.take(node.transport.receive(b"y" * 5, OUTSIDER, 0.0))
     counters = node.transport.counters
     assert (counters.datagrams_in, counters.bytes_in) == (2, 12)
-    counters.count_sent([(b"abc", STRANGER), (b"de", STRANGER)])
-    counters.count_sent([(b"f", STRANGER)])
+    counters.count_sent([(b"abc", OUTSIDER), (b"de", OUTSIDER)])
+    counters.count_sent([(b"f", OUTSIDER)])
     assert (counters.datagrams_out, counters.bytes_out) == (3, 6)
 
 
@@ -130,10 +130,10 @@ def test_a_drop_is_counted_and_reported_with_its_source(
     datagram: bytes, reason: DropReason
 ) -> None:
     node = TransportNode(1)
-    node.take(node.transport.receive(datagram, STRANGER, 0.0))
+    node.take(node.transport.receive(datagram, OUTSIDER, 0.0))
     assert node.transport.drops.by_reason() == ((reason, 1),)
     node.take(node.transport.advance(0.0))
-    assert node.events == [Notify(DatagramDropped(reason, 1, STRANGER))]
+    assert node.events == [Notify(DatagramDropped(reason, 1, OUTSIDER))]
 
 
 # --- links --------------------------------------------------------------------------------------
@@ -197,10 +197,10 @@ def test_a_refused_session_is_closed_with_referrals() -> None:
 def test_messages_are_reported_with_their_link() -> None:
     network, one, two = linked()
     link = two.link_to(one)
-    network.say(1, 2, HEARTBEAT)
-    network.say(1, 2, DirectMessage(3, b"psst"))
-    network.say(1, 2, Confirm())
-    network.say(1, 2, NeighborRequest())
+    network.inject(1, 2, HEARTBEAT)
+    network.inject(1, 2, DirectMessage(3, b"psst"))
+    network.inject(1, 2, Confirm())
+    network.inject(1, 2, NeighborRequest())
     assert two.events == [
         MessageIn(link, True, HEARTBEAT),
         DirectMessageIn(link, True, DirectMessage(3, b"psst")),
@@ -230,7 +230,7 @@ def test_acknowledged_rumors_of_this_node_are_reported_before_the_packet() -> No
 
 def test_a_pause_holds_rumors_back_for_its_duration_and_not_longer() -> None:
     network, one, two = linked()
-    network.say(2, 1, Pause(1000))
+    network.inject(2, 1, Pause(1000))
     assert one.reported(PacketIn) == [PacketIn(one.link_to(two), True, False)]
     one.transport.send([two.peer_id], Rumors((RumorCopy(rumor(1, 1), 0, 0),)), network.now)
     network.run(0.9995)
@@ -248,7 +248,7 @@ def test_a_close_ends_the_link_with_the_referrals_of_the_peer(
 ) -> None:
     network, one, two = linked()
     link = two.link_to(one)
-    network.say(1, 2, Close(reason, (record(8),)))
+    network.inject(1, 2, Close(reason, (record(8),)))
     assert two.events == [
         PacketIn(link, True, False),
         LinkDown(one.peer_id, detail, reason, (record(8),)),
@@ -376,7 +376,7 @@ def test_an_identity_expelled_during_its_handshake_is_not_admitted() -> None:
 
 
 @pytest.mark.parametrize("purpose", [LINK, TRANSIENT])
-def test_a_session_that_becomes_live_while_a_node_leaves_is_told_so(purpose: Any) -> None:
+def test_a_session_that_becomes_live_while_a_node_leaves_gets_a_close(purpose: Any) -> None:
     network = Network(2)
     one, two = network[1], network[2]
     network.is_lost = lambda datagram, *_: datagram[0] == 5
@@ -404,7 +404,7 @@ def test_a_node_that_leaves_answers_no_dial() -> None:
 
 def test_a_node_that_leaves_sends_what_is_queued_then_its_record_then_a_close() -> None:
     network, one, two = linked()
-    one.transport.dial(STRANGER, None, LINK, 0.0)
+    one.transport.dial(OUTSIDER, None, LINK, 0.0)
     one.transport.send([two.peer_id], HEARTBEAT, 0.0)
     one.transport.leave(Records((one.view.record,)))
     before = one.transport.is_drained
@@ -505,7 +505,7 @@ def test_a_proof_reflected_to_its_sender_does_not_end_its_dial() -> None:
     network.is_lost = lambda datagram, *_: datagram[0] == 4
     network.dial(1, 2)
     [proof] = [datagram for datagram, source, _ in network.log if datagram[0] == 3]
-    one.take(one.transport.receive(proof, STRANGER, 0.0))
+    one.take(one.transport.receive(proof, OUTSIDER, 0.0))
     assert one.transport.drops.total == 1
     assert one.reported(DialFailed) == []
     network.is_lost = lambda *_: False
@@ -567,23 +567,23 @@ def test_a_peer_that_is_not_near_enough_ends_a_swap_with_its_round_trip() -> Non
 
 def test_a_dial_without_an_answer_fails_in_the_turn_of_its_timeout() -> None:
     node = TransportNode(1, connection_timeout=5.0)
-    node.take(node.transport.dial(STRANGER, None, LINK, 0.0))
-    node.take(node.transport.dial(STRANGER, peer_id(4), swap(record(7), 0.5), 0.0))
+    node.take(node.transport.dial(OUTSIDER, None, LINK, 0.0))
+    node.take(node.transport.dial(OUTSIDER, peer_id(4), swap(record(7), 0.5), 0.0))
     node.take(node.transport.expire_dials(4.99))
     assert node.events == []
     node.take(node.transport.expire_dials(5.0))
     assert node.events == [
-        DialFailed(STRANGER, None, None),
-        ProbeDone(STRANGER, peer_id(4), None),
+        DialFailed(OUTSIDER, None, None),
+        ProbeDone(OUTSIDER, peer_id(4), None),
     ]
 
 
 def test_a_dial_that_cannot_be_sent_fails_with_the_reason_even_if_it_was_a_swap() -> None:
     node = TransportNode(1)
-    node.take(node.transport.dial(STRANGER, peer_id(4), swap(record(7), 0.5), 0.0))
+    node.take(node.transport.dial(OUTSIDER, peer_id(4), swap(record(7), 0.5), 0.0))
     node.take(node.transport.dial(address_of(5), None, LINK, 0.0))
-    node.take(node.transport.on_unsendable(STRANGER, "no route", 0.0))
-    assert node.events == [DialFailed(STRANGER, peer_id(4), "no route")]
+    node.take(node.transport.on_unsendable(OUTSIDER, "no route", 0.0))
+    assert node.events == [DialFailed(OUTSIDER, peer_id(4), "no route")]
     assert len(node.transport.handshakes) == 1
 
 
@@ -608,7 +608,7 @@ def test_a_dial_beyond_the_limit_fails_at_once() -> None:
 def test_a_dial_sends_no_more_hellos_than_it_may(max_hellos: int | None, expected: int) -> None:
     network = Network(1)
     one = network[1]
-    one.transport.dial(STRANGER, None, LINK, 0.0, max_hellos=max_hellos)
+    one.transport.dial(OUTSIDER, None, LINK, 0.0, max_hellos=max_hellos)
     network.run(9.0)
     assert len(network.log) == pytest.approx(expected, abs=0 if max_hellos else 2)
 
@@ -659,12 +659,12 @@ def test_a_member_without_an_address_or_room_for_a_session_is_unreachable() -> N
     network.open_transient(1, 2)
     assert network.send_direct(1, 3, b"no session") is SendOutcome.UNREACHABLE
     network = Network(2, limits=LimitsConfig(dials=1))
-    network[1].transport.dial(STRANGER, None, LINK, 0.0)
+    network[1].transport.dial(OUTSIDER, None, LINK, 0.0)
     assert network.send_direct(1, 2, b"no dial") is SendOutcome.UNREACHABLE
     assert not network[1].transport.transients.is_opening(peer_id(2))
 
 
-def test_a_message_whose_session_does_not_open_is_reported_as_sent_to_nobody() -> None:
+def test_a_message_whose_session_does_not_open_is_reported_as_sent_to_no_peer() -> None:
     network = Network(2)
     network.is_lost = lambda *_: True
     network.send_direct(1, 2, b"lost")
@@ -742,10 +742,10 @@ def test_the_end_of_one_of_two_dials_of_a_peer_leaves_its_messages_to_the_other(
     network = Network(2, connection_timeout=5.0)
     one, two = network[1], network[2]
     network.is_lost = lambda *_: True
-    one.take(one.transport.dial(STRANGER, two.peer_id, LINK, 0.0))
+    one.take(one.transport.dial(OUTSIDER, two.peer_id, LINK, 0.0))
     one.take(one.transport.dial(two.address, two.peer_id, LINK, 0.0))
     network.send_direct(1, 2, b"waiting")
-    one.take(one.transport.on_unsendable(STRANGER, "no route", 0.0))
+    one.take(one.transport.on_unsendable(OUTSIDER, "no route", 0.0))
     assert len(one.transport.handshakes) == 1
     assert one.transport.transients.is_opening(two.peer_id)
     assert one.notified(MessageSent) == []
@@ -764,16 +764,16 @@ def test_a_transient_session_carries_repair_and_direct_messages_only() -> None:
         Records((record(3),)),
     ]
     for message in allowed:
-        network.say(1, 2, message, ours)
+        network.inject(1, 2, message, ours)
     assert two.events == [MessageIn(theirs, False, message) for message in allowed]
     two.events.clear()
     for frame in (Confirm(), OpenTransient()):
-        network.say(1, 2, frame, ours)
+        network.inject(1, 2, frame, ours)
     assert two.events == [PacketIn(theirs, False, False)] * 2
     two.events.clear()
     assert two.dropped(DropReason.UNEXPECTED) == 0
     for refused in (HEARTBEAT, NeighborRequest(), Rumors(())):
-        network.say(1, 2, refused, ours)
+        network.inject(1, 2, refused, ours)
     assert two.dropped(DropReason.UNEXPECTED) == 3
     assert two.events == [PacketIn(theirs, False, False)] * 3
     assert two.transport.links.peer_limits.offenses.total() == 0, "no offense: links cross"
@@ -783,7 +783,7 @@ def test_a_close_ends_a_transient_session_silently() -> None:
     network, one, two = transiently_linked()
     ours = one.transport.transients.get(two.peer_id)
     theirs = two.transport.transients.get(one.peer_id)
-    network.say(1, 2, Close(CloseReason.REDUNDANT), ours)
+    network.inject(1, 2, Close(CloseReason.REDUNDANT), ours)
     assert theirs is not None
     assert two.events == [PacketIn(theirs, False, False)]
     assert len(two.transport.transients) == 0
@@ -877,7 +877,7 @@ def test_a_datagram_that_the_system_rejects_as_too_large_lowers_the_mtu_of_its_l
     one.transport.send([two.peer_id], Records((record(3),) * 12), network.now)
     network.run(2.0)
     before = link.path.mtu.datagram_bytes
-    one.transport.on_emsgsize(before, STRANGER, network.now)
+    one.transport.on_emsgsize(before, OUTSIDER, network.now)
     assert link.path.mtu.datagram_bytes == before
     one.transport.on_emsgsize(before, two.address, network.now)
     assert link.path.mtu.datagram_bytes < before
@@ -895,17 +895,17 @@ def test_a_protocol_violation_counts_against_the_peer_that_sealed_it(kind: int) 
     expelled_at = math.ceil(EXPELLED_SCORE / OFFENSE_WEIGHTS[Offense.PROTOCOL_VIOLATION])
     if kind == 0xFE:  # unknown kinds may come from a later version
         for _ in range(expelled_at):
-            network.say(1, 2, violation)
+            network.inject(1, 2, violation)
         assert two.notified(StandingChanged) == []
         return
     for _ in range(slowed_at - 1):
-        network.say(1, 2, violation)
+        network.inject(1, 2, violation)
     assert two.notified(StandingChanged) == []
-    network.say(1, 2, violation)
+    network.inject(1, 2, violation)
     assert [each.standing for each in two.notified(StandingChanged)] == [Standing.SLOWED]
     assert two.dropped(DropReason.MALFORMED) == slowed_at
     for _ in range(expelled_at - slowed_at):
-        network.say(1, 2, violation)
+        network.inject(1, 2, violation)
     [_, expelled] = two.notified(StandingChanged)
     assert expelled.standing is Standing.EXPELLED
     assert two.reported(LinkDown) == [
@@ -945,7 +945,7 @@ def test_rate_limited_messages_are_counted_charged_and_reported_once_a_second() 
     assert limits.work_bucket is not None
     work_before = limits.work_bucket.available(network.now)
     for number in range(1, 31):
-        network.say(1, 2, DirectMessage(number, b"x"))
+        network.inject(1, 2, DirectMessage(number, b"x"))
     received = len(two.reported(DirectMessageIn))
     assert two.dropped(DropReason.RATE_LIMITED) == 30 - received > 0
     spent = work_before - limits.work_bucket.available(network.now)
@@ -982,7 +982,7 @@ def test_an_error_while_a_packet_is_handled_ends_that_link_alone(
     one = network[1]
     one.events.clear()
     break_method(monkeypatch, one.link_to(network[2]), "handle_payload")
-    network.say(2, 1, HEARTBEAT)
+    network.inject(2, 1, HEARTBEAT)
     network.exchange()
     assert list(one.transport.links) == [peer_id(3)]
     assert one.transport.version == 3
@@ -1011,7 +1011,7 @@ def test_an_error_while_a_close_is_handled_is_contained(monkeypatch: pytest.Monk
     network, one, two = linked()
     link = two.link_to(one)
     break_method(monkeypatch, link, "close")
-    network.say(1, 2, Close(CloseReason.REDUNDANT))
+    network.inject(1, 2, Close(CloseReason.REDUNDANT))
     assert two.events[0] == PacketIn(link, True, False)
     assert [each.peer for each in two.notified(InternalErrorContained)] == [one.peer_id]
     assert two.transport.links.find_by_session(link.session.our_id) is None
@@ -1149,7 +1149,7 @@ def test_an_error_while_a_reply_is_handled_ends_the_dial_it_belongs_to(
     assert len(one.transport.handshakes) == 0
 
 
-def test_an_error_while_a_stranger_is_answered_is_contained(
+def test_an_error_while_an_unauthenticated_peer_is_answered_is_contained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = Network(2)
@@ -1167,11 +1167,11 @@ def test_a_closed_peer_that_goes_on_hears_the_reason_again_for_a_while() -> None
     two.transport.disconnect(one.peer_id, "", CloseReason.FULL, notify=True, now=network.now)
     two.transport.datagrams_to_send(network.now)  # lost
     network.now = 1.0
-    network.say(1, 2, HEARTBEAT)
+    network.inject(1, 2, HEARTBEAT)
     assert two.reported(MessageIn) == []
     assert len(two.transport.datagrams_to_send(1.0)) == 1
     two.take(two.transport.advance(CLOSED_LINK_LINGER_S))
-    network.say(1, 2, HEARTBEAT)
+    network.inject(1, 2, HEARTBEAT)
     assert two.dropped(DropReason.UNKNOWN_SESSION) == 1
 
 
@@ -1186,7 +1186,7 @@ def test_what_a_peer_that_left_had_on_its_way_still_arrives() -> None:
         )
     ]
     link = two.link_to(one)
-    network.say(1, 2, Close(CloseReason.LEAVING))
+    network.inject(1, 2, Close(CloseReason.LEAVING))
     two.events.clear()
     for datagram in late:
         network.deliver(datagram, 1, 2)
@@ -1201,7 +1201,7 @@ def test_acknowledgments_of_a_peer_that_left_still_count() -> None:
     one.transport.send([two.peer_id], Rumors((RumorCopy(rumor(1, 5), 0, 0),)), 0.0)
     for datagram, _ in one.transport.datagrams_to_send(0.0):
         network.deliver(datagram, 1, 2)
-    network.say(2, 1, Close(CloseReason.LEAVING))
+    network.inject(2, 1, Close(CloseReason.LEAVING))
     one.events.clear()
     for now in (0.0, 0.5, 1.0):
         for datagram, _ in two.transport.datagrams_to_send(now):
@@ -1224,14 +1224,14 @@ def test_the_deadline_is_the_earliest_of_tick_dials_and_links() -> None:
     assert node.transport.deadline == 0.0
     node.take(node.transport.advance(0.0))
     assert node.transport.deadline == TICK_INTERVAL_S
-    node.transport.dial(STRANGER, None, LINK, 0.0)
+    node.transport.dial(OUTSIDER, None, LINK, 0.0)
     assert node.transport.deadline == 0.0
 
 
 def test_drops_are_reported_once_a_second() -> None:
     node = TransportNode(1)
     for now in (0.0, 0.5, 0.99, 1.0, 1.5):
-        node.take(node.transport.receive(b"", STRANGER, now))
+        node.take(node.transport.receive(b"", OUTSIDER, now))
         node.take(node.transport.advance(now))
     assert [each.count for each in node.notified(DatagramDropped)] == [1, 3]
 
@@ -1252,8 +1252,8 @@ def test_the_end_that_dialed_starts_a_rekey_in_time() -> None:
     first = one.link_to(two).session
     for now in (REKEY_AFTER_S - 1.0, REKEY_AFTER_S + 30.0):
         network.now = now
-        network.say(1, 2, HEARTBEAT)  # both hear each other
-        network.say(2, 1, HEARTBEAT)
+        network.inject(1, 2, HEARTBEAT)  # both hear each other
+        network.inject(2, 1, HEARTBEAT)
         network.run(1.0)
     assert one.link_to(two).session is not first
     assert two.link_to(one).session.our_id == one.link_to(two).session.their_id

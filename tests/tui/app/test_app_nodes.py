@@ -58,7 +58,7 @@ async def a_host(name: str, *peers: str) -> AsyncIterator[Host]:
         await host.leave(1.0)
 
 
-async def test_what_one_types_the_other_reads_and_a_goodbye_is_seen_at_once() -> None:
+async def test_a_typed_message_arrives_and_a_departure_is_seen_at_once() -> None:
     async with a_host("bob") as bob, an_app("ams-1", str(bob.node.address)) as (app, pilot, _):
         await until(pilot, lambda: "● up      bob" in text_of(app))
         await pilot.press("i", *"hello bob", "enter")

@@ -100,8 +100,8 @@ def test_a_message_has_text_and_base64() -> None:
 
 
 def test_a_message_that_is_not_text_has_only_base64() -> None:
-    private = Message(MessageId(PeerId(bytes(32)), 7, 1, True), b"\xff", 0, Via.EAGER, 1.0, True)
-    found = to_json(MessageReceived(private))
+    direct = Message(MessageId(PeerId(bytes(32)), 7, 1, True), b"\xff", 0, Via.EAGER, 1.0, True)
+    found = to_json(MessageReceived(direct))
     assert found["id"].endswith(":7:p1")
     assert found["base64"] == "/w=="
     assert not found.keys() & {"text", "from_name"}

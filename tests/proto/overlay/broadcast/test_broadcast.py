@@ -283,12 +283,12 @@ def test_a_rumor_as_old_as_it_is_remembered_is_rejected(age_ms: int, is_accepted
 
 def test_a_repeated_repair_does_not_unsubscribe_from_its_sender() -> None:
     node = Node()
-    told: list[PeerId] = []
-    node.broadcast._strategy.on_duplicate = lambda key, sender, now: told.append(sender) or []  # type: ignore[method-assign, func-returns-value]
+    announced: list[PeerId] = []
+    node.broadcast._strategy.on_duplicate = lambda key, sender, now: announced.append(sender) or []  # type: ignore[method-assign, func-returns-value]
     node.receive(rumor(ORIGIN, 1), 1, 0.0)
     node.receive(rumor(ORIGIN, 1), 2, 0.0, via=Via.REPAIR)
     node.receive(rumor(ORIGIN, 1), 3, 0.0)
-    assert told == [peer_id(3)]
+    assert announced == [peer_id(3)]
 
 
 # --- firsthand rumors ---------------------------------------------------------------------------
@@ -476,8 +476,8 @@ def test_a_large_rumor_is_announced_to_those_that_lack_it() -> None:
     node = Node()
     large = rumor(ORIGIN, 1, bytes(20_000))
     effects = node.receive(large, 1, 0.0)
-    told = {peer for peers, _ in announcements(effects) for peer in peers}
-    assert told == {peer_id(number) for number in (2, 3, 4, 5)}
+    announced = {peer for peers, _ in announcements(effects) for peer in peers}
+    assert announced == {peer_id(number) for number in (2, 3, 4, 5)}
     assert pushes(effects) == []
     effects = Node().receive(large, 1, 0.0, via=Via.REPAIR, age_ms=10_000)
     assert announcements(effects) == []
@@ -489,8 +489,8 @@ def test_a_corrected_large_rumor_is_announced_to_all_but_its_sender() -> None:
     large = rumor(ORIGIN, 1, bytes(20_000))
     node.receive(large, 1, 0.0, age_ms=20_000, via=Via.REPAIR)
     effects = node.receive(large, 2, 0.0, age_ms=10)
-    told = {peer for peers, _ in announcements(effects) for peer in peers}
-    assert told == {peer_id(number) for number in (1, 3, 4, 5)}
+    announced = {peer for peers, _ in announcements(effects) for peer in peers}
+    assert announced == {peer_id(number) for number in (1, 3, 4, 5)}
 
 
 # --- attributes ---------------------------------------------------------------------------------

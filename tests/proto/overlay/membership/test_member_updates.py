@@ -156,7 +156,7 @@ def test_a_suspicion_of_this_node_is_refuted_to_all_links() -> None:
     assert node.membership.update_handler.on_updates((update,), SENDER, 9.0) == []
 
 
-def test_without_links_a_refutation_is_signed_and_sent_to_nobody() -> None:
+def test_without_links_a_refutation_is_signed_and_not_sent() -> None:
     node = MemberNode()
     update = suspicion(node.local_record.record)
     assert node.membership.update_handler.on_updates((update,), SENDER, 5.0) == []

@@ -213,7 +213,7 @@ def test_a_member_is_suspected_after_one_failure_where_it_was_and_three_elsewher
     assert seen.index(MemberStatus.SUSPECT) == failures - 1
 
 
-def test_a_dial_refused_here_accuses_nobody() -> None:
+def test_a_dial_refused_here_accuses_no_member() -> None:
     node = MemberNode(linked=2)
     node.members.add(record(7), peer_id(7), -100.0)
     node.member(7).validated_address = record(7).addresses[0]

@@ -22,7 +22,7 @@ from tests.proto.overlay.builders import peer_id, record
         (MemberFilter(zone="us"), []),
     ],
 )
-def test_origin_and_members_agree_on_who_is_asked(
+def test_origin_and_members_agree_on_the_selection(
     member_filter: MemberFilter, numbers: list[int]
 ) -> None:
     records = {1: record(1, zone="eu"), 2: record(2, zone="eu"), 3: record(3)}
@@ -36,7 +36,7 @@ def test_a_clause_of_a_later_version_matches_nobody() -> None:
     assert not matches((*MemberFilter(ids=(peer_id(1),)).to_clauses(), Clause(255, 0)), record(1))
 
 
-def test_ids_that_share_a_prefix_are_told_apart_by_the_origin() -> None:
+def test_ids_that_share_a_prefix_are_distinguished_by_the_origin() -> None:
     twin = PeerId(peer_id(1)[:4] + bytes(28))
     wanted = MemberFilter(ids=(twin,))
     assert matches(wanted.to_clauses(), record(1))

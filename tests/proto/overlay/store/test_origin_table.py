@@ -70,7 +70,7 @@ def test_outdated_heap_entries_do_not_accumulate() -> None:
 # --- at the limits ------------------------------------------------------------------------------
 
 
-def test_origins_are_counted_once_whoever_sends_their_rumors() -> None:
+def test_origins_are_counted_once_for_all_senders_of_their_rumors() -> None:
     members = {made_up(9)}
     origins = OriginTable(members)
     for source in (1, 2, None):

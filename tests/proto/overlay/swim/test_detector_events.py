@@ -162,7 +162,7 @@ def test_an_outdated_suspicion_is_answered_with_the_newer_record() -> None:
     assert node.update(suspicion(SUBJECT, 2, of=newer)) == [], "its record is applied elsewhere"
 
 
-def test_a_sender_that_knows_fewer_accusers_is_told_unless_gossip_will() -> None:
+def test_a_sender_that_knows_fewer_accusers_is_corrected_unless_gossip_does_it() -> None:
     node = DetectingNode()
     node.accuse(1, 2)
     assert node.accuse(1) == [], "it is in the gossip queue"

@@ -239,7 +239,7 @@ def test_an_accused_peer_is_pinged_on_every_second() -> None:
     assert node.accused == [peer_id(1)]
 
 
-def test_without_other_peers_nobody_is_asked_for_help() -> None:
+def test_without_other_peers_no_ping_req_is_sent() -> None:
     node = ProbingNode(1)
     node.prober.start(peer_id(1), 0.0)
     assert all(
@@ -311,15 +311,15 @@ def test_silent_helpers_make_a_node_doubt_itself_but_not_its_accusation_if_other
     assert node.accused[0] == peer_id(1)
 
 
-def test_answers_that_nobody_asked_for_count_for_nothing() -> None:
+def test_unsolicited_answers_are_ignored() -> None:
     node = ProbingNode(9)
     node.prober.start(peer_id(1), 0.0)
     node.advance_to(0.25)
     probe = node.prober.probes.get(peer_id(1))
     assert probe is not None
-    stranger = next(n for n in range(2, 10) if peer_id(n) not in probe.helpers)
+    unknown = next(n for n in range(2, 10) if peer_id(n) not in probe.helpers)
     helper = next(iter(probe.helpers))
-    node.prober.on_ping_ack(PingAck(probe.number, True), peer_id(stranger))
+    node.prober.on_ping_ack(PingAck(probe.number, True), peer_id(unknown))
     node.prober.on_ping_ack(PingAck(probe.number + 1, True), helper)
     assert (probe.heard_by_others, probe.has_helper_answers) == (False, False)
     node.prober.on_ping_ack(PingAck(probe.number, True), helper)

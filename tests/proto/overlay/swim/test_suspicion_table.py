@@ -221,7 +221,7 @@ def test_a_suspicion_that_is_cleared_is_kept_for_the_maximum_and_sends_no_query(
     assert not suspicion.is_cleared
 
 
-def test_a_new_suspicion_has_told_and_asked_nobody() -> None:
+def test_a_new_suspicion_was_sent_to_no_peer() -> None:
     suspicion = open_suspicion(SuspicionTable(), record(9))
     assert suspicion is not None
     assert (suspicion.subject_notified_at, suspicion.last_query_at) == (-math.inf, -math.inf)

@@ -130,12 +130,12 @@ def test_above_the_limit_of_a_peer_its_stalest_message_is_dropped() -> None:
     limit = 100_000
     budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(limit, budget)
-    ceiling = (limit + BYTES_PER_TOKEN) * 9 // 8
+    limit_bytes = (limit + BYTES_PER_TOKEN) * 9 // 8
     size = 100_000 - 2 * PIECE_OVERHEAD_BYTES
     reassembly.add_fragment(Fragment(1, size + 1, 0, message(size)), 0.0)
-    rest = ceiling - 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    rest = limit_bytes - 100_000 - 2 * PIECE_OVERHEAD_BYTES
     reassembly.add_fragment(Fragment(2, rest + 1, 0, message(rest - 1)), 1.0)
-    assert (reassembly.used_bytes, budget.dropped) == (ceiling - 1, 0)
+    assert (reassembly.used_bytes, budget.dropped) == (limit_bytes - 1, 0)
     reassembly.add_fragment(Fragment(3, 2, 0, b"x"), 2.0)
     assert budget.dropped == 1
     assert refusal(reassembly, Fragment(1, size + 1, size, b"x")) is DropReason.DUPLICATE
