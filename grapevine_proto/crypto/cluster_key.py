@@ -121,6 +121,10 @@ class ClusterKey:
         KeyFileError."""
         try:
             self._write_new(Path(path))
+        except FileExistsError:
+            raise KeyFileError(
+                f"key file {path} exists and is not overwritten; choose another name, or remove it first"
+            ) from None
         except OSError as error:
             raise KeyFileError(f"key file {path}: {error.strerror}") from None
 

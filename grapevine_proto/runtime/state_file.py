@@ -149,7 +149,7 @@ class StateDirectory:
             holder = os.read(lock_fd, 32).decode("ascii", "replace").strip()
             holder_text = f"process {holder}" if holder.isdigit() else "another process"
             raise StateLockedError(
-                f"state directory {self.path} is in use by {holder_text}"
+                f"state directory {self.path} is in use by {holder_text}; a second node needs its own"
             ) from None
         # The file remains after the lock ends: removing it would race with the next node.
         os.ftruncate(lock_fd, 0)

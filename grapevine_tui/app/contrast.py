@@ -14,6 +14,8 @@ from typing import Final
 
 from textual.color import Color, ColorParseError
 
+from grapevine_tui.app.luminance import relative_luminance
+
 MIN_CONTRAST: Final = 4.5
 BLEND_STEP: Final = 0.05
 CURSOR_BLEND: Final = 0.22  # of `secondary` over the surface
@@ -35,15 +37,9 @@ DIMMED_TEXT_BLEND: Final = {
 }  # share of the foreground over the surface, where a theme says "auto"
 
 
-def _linear(channel: int) -> float:
-    value = channel / 255
-    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-
-
 def luminance(color: Color) -> float:
     """Relative luminance by WCAG: 0 black, 1 white."""
-    red, green, blue = (_linear(channel) for channel in color.rgb)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return relative_luminance(*(channel / 255 for channel in color.rgb))
 
 
 def contrast_ratio(one: Color, other: Color) -> float:

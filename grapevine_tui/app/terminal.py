@@ -31,6 +31,7 @@ from io import TextIOBase
 from typing import Any, ClassVar, Final, TextIO
 from unicodedata import normalize
 
+from grapevine_tui.app.luminance import relative_luminance
 from grapevine_tui.background_writer import BackgroundWriter, write_all
 from grapevine_tui.text import cells, printable, truncate
 
@@ -139,12 +140,8 @@ class WindowTitle:
 
 def is_light_color(red: float, green: float, blue: float) -> bool:
     """Return whether black text is easier to read on this color than white. Components are 0 to 1."""
-
-    def linear(part: float) -> float:
-        return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-
-    luminance = 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
-    return luminance > 0.179  # here black and white have the same contrast (WCAG)
+    # at this luminance black and white have the same contrast (WCAG)
+    return relative_luminance(red, green, blue) > 0.179
 
 
 class BackgroundQuery:

@@ -38,7 +38,7 @@ GLOBAL_KEYS: Final = (
     KeyBinding("commands", "colon", "command_palette", "Commands", in_footer=True),
     KeyBinding("members", "m", "members", "Members"),
     KeyBinding("status", "S", "status", "Status and counters"),
-    KeyBinding("traces", "t", "traces", "Traces: who received a message, how fast"),
+    KeyBinding("traces", "t", "traces", "Traces"),
     KeyBinding("traffic", "T", "traffic", "Traffic over time"),
     KeyBinding("settings", "C", "settings", "Settings"),
     KeyBinding("screenshot", "p", "save_screenshot", "Save a screenshot (SVG)"),

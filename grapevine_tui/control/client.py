@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -80,8 +81,10 @@ def _connected(state_dir: Path) -> Iterator[tuple[socket.socket, BinaryIO]]:
         except UntrustedFile as error:
             raise NodeUnreachable(f"{state_dir / SOCKET_NAME}: {error.strerror}") from None
         except OSError as error:
+            is_absent = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
+            reason = "no node is running there" if is_absent else error.strerror
             raise NodeUnreachable(
-                f"no node answers at {state_dir / SOCKET_NAME}: {error.strerror}"
+                f"no node answers at {state_dir / SOCKET_NAME}: {reason}"
                 f"{_suggest_other_node(state_dir)}"
             ) from None
 

@@ -369,7 +369,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "subscribe",
         Kind.QUERY,
-        "Show the messages of topics that match PATTERN, such as deploy.>",
+        "Show messages whose topic matches PATTERN (deploy.>)",
         Subscribe,
         (_PATTERN,),
     ),
@@ -465,14 +465,14 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "leave",
         Kind.NODE_ACT,
-        "Leave the cluster and shut down",
+        "Leave the cluster and stop the node",
         Leave,
         aliases=("quit", "exit"),
         shorthands=("q",),
     ),
 )
 
-DETACH_HELP: Final = "Detach; the node keeps running"
+DETACH_HELP: Final = "Detach; the node keeps running (ctl leave stops it)"
 
 
 def command_help(spec: CommandSpec, *, is_attached: bool) -> str:

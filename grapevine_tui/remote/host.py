@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import tempfile
 import time
@@ -141,7 +142,9 @@ class RemoteHost:
             with connectable_path(self._path) as path:
                 reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REPLY_BYTES)
         except OSError as error:
-            raise NodeUnreachable(f"no node answers at {self._path}: {error.strerror}") from None
+            is_absent = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
+            reason = "no node is running there" if is_absent else error.strerror
+            raise NodeUnreachable(f"no node answers at {self._path}: {reason}") from None
         try:
             check_server_owner(writer.get_extra_info("socket"), self._path)
         except UntrustedFile as error:

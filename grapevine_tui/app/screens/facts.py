@@ -273,8 +273,8 @@ def _rtt_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     ordered = sorted(history)
     median = ordered[len(ordered) // 2]
     text = (
-        f"{format_latency(ordered[0])} / {format_latency(median)} / "
-        f"{format_latency(ordered[-1])} (min / median / max)"
+        f"{format_latency(ordered[0])} to {format_latency(ordered[-1])}, "
+        f"median {format_latency(median)}"
     )
     curve = braille_graph(history, min(CURVE_CELLS, (len(history) + 1) // 2), 1)[0]
     return [

@@ -183,5 +183,5 @@ class ComposeBox(Vertical):
             prompt = " trace to everyone"
         self._prompt.update(Content("❯" + ("" if self._is_compact else prompt)))
         self._prompt.set_class(is_command, "-command")
-        self._size_label.update(Content(f"{size:,} / {self._format_limit()}"))
+        self._size_label.update(Content(f"{size:,} B of {self._format_limit()}"))
         self._size_label.set_class(size > self._max_payload_bytes, "-over")

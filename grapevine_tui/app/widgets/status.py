@@ -144,9 +144,8 @@ class StatusLine(LineWidget):
             up_s = time.time() - model.local_node.started_at
             items.append(StatusItem(f"up {format_duration(up_s)}", "dim", 8))
         lag_s = self._get_lag_s()
-        items.append(
-            StatusItem(f"lag {lag_s * 1000:.0f}ms", "bad" if lag_s > LAG_WARNING_S else "dim", 7)
-        )
+        if lag_s > LAG_WARNING_S:
+            items.append(StatusItem(f"loop lag {lag_s * 1000:.0f}ms", "bad", 7))
         items.append(StatusItem(time.strftime("%H:%M:%S"), "text", 4))
         return items
 
