@@ -104,13 +104,13 @@ class SyncRound:
 
     def complete_vector(self) -> bool:
         """Whether the last page of the peer's vector came just now."""
-        if self.has_vector or not self._has_all_pages:
+        if self.has_vector or not self.has_all_pages:
             return False
         self.has_vector = True
         return True
 
     @property
-    def _has_all_pages(self) -> bool:
+    def has_all_pages(self) -> bool:
         return 0 < min(self.pages, PAGES_PER_ROUND) <= len(self.pages_received)
 
     def add_missing(self, ranges: Iterable[StreamRange]) -> None:
@@ -134,7 +134,7 @@ class SyncRound:
         self.last_progress_at = now
         self.awaits_request = False
         for repair in repairs:
-            self.sent += self._count_messages(repair.copies)
+            self.sent += self.add_copies(repair.copies)
 
     def request(self, ranges: tuple[StreamRange, ...]) -> None:
         """These ranges are requested now. If nothing is left to request, the round does not wait for what
@@ -146,7 +146,7 @@ class SyncRound:
     def on_repair(self, repair: Repair, now: float, *, is_new: bool) -> bool:
         """A repair arrived; returns whether it completes the answer to the latest request. `is_new`: it
         brought something new."""
-        self.received += self._count_messages(repair.copies)
+        self.received += self.add_copies(repair.copies)
         if is_new:
             self.last_progress_at = now
             self.has_new_data = True
@@ -165,7 +165,7 @@ class SyncRound:
             self.unrequested[each.stream] = hull(self.unrequested.get(each.stream), each)
             self.unrequested.move_to_end(each.stream, last=False)
 
-    def _count_messages(self, copies: Iterable[RumorCopy]) -> int:
+    def add_copies(self, copies: Iterable[RumorCopy]) -> int:
         """Count transferred `copies`; returns the number of messages in them."""
         self.payload_bytes += sum(len(copy.rumor.body) for copy in copies)
         return sum(len(copy.rumor.lengths) for copy in copies)

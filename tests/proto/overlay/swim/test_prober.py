@@ -481,7 +481,7 @@ def test_a_packet_or_a_new_link_ends_the_report_that_only_others_hear_a_peer() -
 
 def test_a_node_that_is_cut_off_probes_again_after_an_interval_that_its_doubts_lengthen() -> None:
     node = ProbingNode(4)
-    node.prober.last_heard_at = 4.9
+    node.receive_from(4, 4.9)
     node.prober.start(peer_id(1), 5.0)
     now = 5.0
     while (probe := node.prober.probes.get(peer_id(1))) and probe.number == 1:
