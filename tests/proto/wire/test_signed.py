@@ -13,6 +13,7 @@ from grapevine_proto.wire.signed import (
     MAX_PAYLOADS_PER_MESSAGE,
     PUSH_LIMIT_BYTES,
     Accusation,
+    AnswerCode,
     PeerRecord,
     Rumor,
     TraceReceipt,
@@ -155,3 +156,13 @@ def test_a_receipt_is_signed_but_for_the_relays_that_carried_it(changes: dict[st
     assert not RECEIPT.is_authentic("default", MESSAGE._replace(sequence=8))
     assert not replace(RECEIPT, **changes).is_authentic("default", MESSAGE)
     assert (RECEIPT.relays, TraceReceipt(peer_id(2), 3, 250).signature) == (0, b"")
+
+
+def test_what_an_answer_says_has_its_documented_number() -> None:
+    assert {code.name: code.value for code in AnswerCode} == {
+        "ACK": 0,
+        "ANSWER": 1,
+        "REFUSED": 2,
+        "FAILED": 3,
+        "LARGE": 4,
+    }

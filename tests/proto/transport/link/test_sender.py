@@ -1,0 +1,193 @@
+"""The scheduler of a link: when a message may go, in what order, and what is counted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.transport.link.path import Path
+from grapevine_proto.transport.link.sender import Sender
+from grapevine_proto.transport.session.session import Session
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import Close, CloseReason, DirectMessage, Heartbeat, Kind, Repair
+
+HEARTBEAT = codec.encode_message(Heartbeat(1, 0, 0, 0, 0, bytes(16), ()))
+CLOSE = codec.encode_message(Close(CloseReason.FULL))
+REPAIR = codec.encode_message(Repair(1, True, False, ()))
+
+
+def direct(size_bytes: int = 100) -> bytes:
+    return codec.encode_message(DirectMessage(1, bytes(size_bytes)))
+
+
+class SendingEnd:
+    """A sender, its session, and the other end that decrypts what it sends."""
+
+    def __init__(self, *, capacity: int = 0, refill_rate: float = 1.0, **limits: int) -> None:
+        self.sender = Sender(LimitsConfig(**limits), CongestionConfig(), "192.0.2.2", 0.1, 0, 0.0)
+        self.sender.path.should_probe_mtu = False
+        if capacity:
+            self.sender.set_send_limit(capacity, refill_rate, 0.0)
+        key, keys = ClusterKey(bytes(32)), (b"a" * 32, b"b" * 32)
+        self.session = Session(b"1" * 8, b"2" * 8, key, True, *keys, 0.0)
+        self.theirs = Session(b"2" * 8, b"1" * 8, key, False, *keys[::-1], 0.0)
+
+    def push(self, *plaintexts: bytes) -> None:
+        for plaintext in plaintexts:
+            assert self.sender.push(plaintext)
+
+    def sent(self, now: float = 0.0) -> list[bytes]:
+        found = []
+        for datagram in self.sender.transmit(self.session, now):
+            packet = codec.decode_packet(datagram)
+            assert isinstance(packet, codec.Data)
+            found.append(self.theirs.open(packet, now))
+        self.sender.path.should_probe_mtu = False
+        return found
+
+
+def test_a_sender_is_ready_while_nothing_is_queued_and_a_token_is_left() -> None:
+    end = SendingEnd(capacity=1)
+    assert end.sender.is_ready(0.0)
+    assert end.sender.next_send_at(0.0) == 0.0
+    end.push(direct())
+    assert not end.sender.is_ready(0.0), "the queued message takes the token"
+    assert end.sender.next_send_at(0.0) == math.inf
+    assert len(end.sent()) == 1
+    assert not end.sender.is_ready(0.0)
+    assert end.sender.next_send_at(0.0) == 1.0
+    assert end.sender.is_ready(1.0)
+
+
+def test_without_a_limit_queued_messages_leave_a_sender_ready() -> None:
+    end = SendingEnd()
+    end.push(direct())
+    assert end.sender.is_ready(0.0)
+    limited = SendingEnd(capacity=2)
+    limited.push(direct())
+    assert limited.sender.is_ready(0.0)
+    limited.push(HEARTBEAT)
+    assert not limited.sender.is_ready(0.0)
+
+
+def test_sixty_four_queued_messages_are_all_that_go_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end = SendingEnd()
+    monkeypatch.setattr(Path, "ready_at", lambda _: -math.inf)
+    end.push(*[HEARTBEAT] * 63)
+    ready = [end.sender.is_ready(0.0)]
+    end.push(HEARTBEAT)
+    assert [*ready, end.sender.is_ready(0.0)] == [True, False]
+    end.push(HEARTBEAT)
+    assert len(end.sent()) == 64
+    assert len(end.sent()) == 1
+
+
+def test_a_full_window_waits_for_acknowledgments_and_control_does_not() -> None:
+    end = SendingEnd()
+    end.sender.path.window_bytes = 0
+    assert not end.sender.is_ready(0.0)
+    assert end.sender.next_send_at(0.0) == math.inf
+    end.push(direct(), HEARTBEAT)
+    assert end.sent() == [HEARTBEAT]
+    assert not end.sender.is_idle
+    end.sender.path.window_bytes = 10**6
+    assert end.sent() == [direct()]
+
+
+def test_control_goes_first_then_data_then_repair_and_a_close_last() -> None:
+    end = SendingEnd()
+    end.push(CLOSE, REPAIR, direct(), HEARTBEAT)
+    assert [plaintext[0] for plaintext in end.sent()] == [
+        Kind.HEARTBEAT,
+        Kind.DIRECT_MESSAGE,
+        Kind.REPAIR,
+        Kind.CLOSE,
+    ]
+
+
+def test_without_tokens_a_repair_goes_and_the_rest_waits_for_them() -> None:
+    end = SendingEnd(capacity=1, refill_rate=100.0)
+    end.push(direct(), direct(), REPAIR)
+    assert [plaintext[0] for plaintext in end.sent()] == [Kind.DIRECT_MESSAGE, Kind.REPAIR]
+    assert end.sender.transmit_at(0.0) == 0.01
+    assert end.sent(0.009) == []
+    assert len(end.sent(0.01)) == 1
+
+
+def test_a_close_waits_for_control_without_tokens() -> None:
+    end = SendingEnd(capacity=1)
+    end.push(HEARTBEAT, HEARTBEAT, CLOSE)
+    assert end.sent() == [HEARTBEAT]
+    assert end.sender.transmit_at(0.0) <= 1.0
+    assert end.sent(1.0) == [HEARTBEAT, CLOSE]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "refill_rate", "expected"),
+    [(5, 2.0, (5, 2.0)), (1, 0.0, (1, 0.09)), (0, 9.0, None)],
+)
+def test_the_limit_of_a_record_is_applied_and_never_stalls(
+    capacity: int, refill_rate: float, expected: tuple[float, float] | None
+) -> None:
+    end = SendingEnd(capacity=9)
+    end.sender.set_send_limit(capacity, refill_rate, 0.0)
+    limit = end.sender.send_limit
+    assert (None if limit is None else (limit.capacity, limit.refill_rate)) == expected
+
+
+def test_tokens_that_were_spent_stay_spent_when_the_limit_changes() -> None:
+    end = SendingEnd(capacity=4)
+    end.push(direct())
+    end.sent()
+    end.sender.set_send_limit(10, 1, 0.0)
+    limit = end.sender.send_limit
+    assert limit is not None
+    assert limit.available(0.0) == 9.0
+    end.sender.set_send_limit(10, 1, 0.0)
+    assert end.sender.send_limit is limit
+
+
+def test_what_is_dropped_is_counted() -> None:
+    end = SendingEnd(queue_messages=1)
+    end.push(direct())
+    assert not end.sender.push(direct())
+    end.sender.count_send_drops(3)
+    assert (end.sender.send_drops, end.sender.queued) == (4, 1)
+    assert end.sender.clear() == 1
+    assert (end.sender.send_drops, end.sender.queued) == (5, 0)
+    assert end.sender.is_idle
+
+
+def test_a_message_passes_the_queue_if_nothing_speaks_against_it() -> None:
+    end = SendingEnd(capacity=1)
+    assert end.sender.cut_through(direct(2000), end.session, 0.0) is None, "more than a packet"
+    assert end.sender.cut_through(direct(), end.session, 0.0) is not None
+    assert end.sender.cut_through(direct(), end.session, 0.0) is None, "no token is left"
+    assert not end.sender.is_idle, "it is in flight"
+    queued = SendingEnd()
+    queued.push(HEARTBEAT)
+    assert queued.sender.cut_through(direct(), queued.session, 0.0) is None
+    probing = SendingEnd()
+    probing.sender.path.should_probe_mtu = True
+    assert probing.sender.cut_through(direct(), probing.session, 0.0) is None
+    full = SendingEnd()
+    full.sender.path.window_bytes = 0
+    assert full.sender.cut_through(direct(), full.session, 0.0) is None
+
+
+def test_large_and_small_messages_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = SendingEnd()
+    monkeypatch.setattr(Path, "ready_at", lambda _: -math.inf)
+    end.sender.path.window_bytes = 10**6
+    end.push(direct(70_000), direct(), direct(), direct())
+    kinds = [plaintext[0] for plaintext in end.sent()[:7]]
+    fragment, small = Kind.FRAGMENT, Kind.DIRECT_MESSAGE
+    assert kinds in (
+        [small, fragment, small, fragment, small, fragment, fragment],
+        [fragment, small, fragment, small, fragment, small, fragment],
+    )
