@@ -165,6 +165,7 @@ class Engine:
         self._events: list[Event] = []
         self._message_order = MessageOrder(live, self._overlay.store.tracker)
         self._keeps_order = False
+        self._unordered: list[Message] = []  # delivered since messages were put in order
         self._in_order: list[Ordered] = []
         self._stop_reason: str | None = None
         self._delivered = 0
@@ -495,7 +496,7 @@ class Engine:
         self._delivered += 1
         self._events.append(MessageReceived(message))
         if self._keeps_order:
-            self._put_in_order(self._message_order.add((message,), now))
+            self._unordered.append(message)
 
     def _admit(self, ready: SessionReady, now: float) -> None:
         """A session is live with a peer that has no link: it becomes one if there is room."""
@@ -535,7 +536,7 @@ class Engine:
                     self._delivered += len(messages)
                     self._events += map(MessageReceived, messages)
                     if self._keeps_order:
-                        self._put_in_order(self._message_order.add(messages, now))
+                        self._unordered += messages
                 # else published in a second that a crash forgot: nothing new to us
             case Emit(event):
                 self._events.append(event)
@@ -591,6 +592,13 @@ class Engine:
                 return self._transport.links.get(record.peer_id)
             case _:
                 return None
+
+    def _order_messages(self, now: float) -> None:
+        """Not while effects are applied: the trackers would know messages that are not delivered yet."""
+        messages, self._unordered = self._unordered, []
+        if messages:
+            self._put_in_order(self._message_order.add(messages, now))
+        self._put_in_order(self._message_order.advance(now))
 
     def _put_in_order(self, ordered: list[Ordered]) -> None:
         self._in_order += ordered
@@ -654,7 +662,8 @@ class Engine:
         self._contained(lambda: self._on_events(transport.expire_dials(now), now), now)
         if now >= self._overlay.deadline:
             self._apply_effects(self._overlay.advance(now), now)
-        self._put_in_order(self._message_order.advance(now))
+        if self._keeps_order:
+            self._order_messages(now)
         if now >= self._pause_at:
             self._pause_at = now + PAUSE_INTERVAL_S
             transport.send(tuple(transport.links), Pause(PAUSE_MS), now)
@@ -691,19 +700,22 @@ class Engine:
         events, self._events = self._events, []
         return events
 
-    def messages_in_order(self) -> list[Ordered]:
+    def messages_in_order(self, now: float) -> list[Ordered]:
         """After `keep_order`: returns the messages that may be read in order since the last call. A report
         stands in the place of those that are skipped; it is an event too."""
+        if self._unordered:
+            self._order_messages(now)
         ordered, self._in_order = self._in_order, []
         return ordered
 
-    def release_order(self) -> None:
+    def release_order(self, now: float) -> None:
         """Skips what messages in order wait for, so that `messages_in_order` returns all of them."""
+        self._order_messages(now)
         self._put_in_order(self._message_order.release_all())
 
     def waiting_for_order(self) -> list[MessageId]:
         """The messages that wait for earlier ones of their stream."""
-        return self._message_order.waiting_ids()
+        return [message.id for message in self._unordered] + self._message_order.waiting_ids()
 
     # --- look -----------------------------------------------------------------------------------
 

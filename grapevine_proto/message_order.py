@@ -100,27 +100,41 @@ class MessageOrder:
         self.evicted = 0
 
     def add(self, messages: Iterable[Message], now: float) -> list[Ordered]:
-        """Takes messages of one rumor, ascending; returns what may leave, in order."""
+        """Takes all messages that were delivered since the last call, because the trackers know them already;
+        returns what may leave, in order."""
         ordered: list[Ordered] = []
+        by_origin: dict[PeerId, list[Message]] = {}
         for message in messages:
             if message.is_direct:
                 ordered.append(message)
-                continue
-            stream = message.id.stream
-            position = self._position(stream)
-            if message.id.sequence <= position:
-                self.late += 1
-            elif self._is_next(stream, position, message.id.sequence):
-                self._positions[stream] = message.id.sequence
-                ordered.append(message)
-                if stream.origin in self._waiting:  # this was what they waited for
-                    ordered += self._release(stream.origin, now)
             else:
-                self._keep(stream, message)
-                ordered += self._release(stream.origin, now)
-                ordered += self._enforce_limits(stream, now)
+                by_origin.setdefault(message.origin, []).append(message)
+        for origin, of_origin in by_origin.items():
+            of_origin.sort(key=_id_of)
+            ordered += self._add_of_origin(origin, of_origin, now)
         if self._waiting:
             self.deadline = min(self.deadline, now + CHECK_INTERVAL_S)
+        return ordered
+
+    def _add_of_origin(self, origin: PeerId, messages: list[Message], now: float) -> list[Ordered]:
+        """Takes messages of one origin, ascending. All are known before any that waited is released."""
+        ordered: list[Ordered] = []
+        for message in messages:
+            stream, sequence = message.id.stream, message.id.sequence
+            position = self._position(stream)
+            if sequence <= position:
+                self.late += 1
+            elif origin not in self._waiting and self._has_all(
+                self._tracker_of(stream), position + 1, sequence - 1
+            ):
+                self._positions[stream] = sequence
+                ordered.append(message)
+            else:
+                self._keep(stream, message)
+        if origin in self._waiting:
+            ordered += self._release(origin, now)
+            for stream in dict.fromkeys(message.id.stream for message in messages):
+                ordered += self._enforce_limits(stream, now)
         return ordered
 
     def advance(self, now: float) -> list[Ordered]:
@@ -162,19 +176,6 @@ class MessageOrder:
             self._positions.popitem(last=False)
             self.evicted += 1
         return 0
-
-    def _is_next(self, stream: Stream, position: int, sequence: int) -> bool:
-        """Whether nothing waits that goes before this message, and nothing before it is missing."""
-        streams = self._waiting.get(stream.origin)
-        if streams is not None and any(epoch < stream.epoch for epoch in streams):
-            return False
-        if (
-            streams is not None
-            and stream.epoch in streams
-            and streams[stream.epoch].first < sequence
-        ):
-            return False
-        return self._has_all(self._tracker_of(stream), position + 1, sequence - 1)
 
     def _has_all(self, tracker: SequenceTracker | None, first: int, last: int) -> bool:
         return first > last or tracker is None or tracker.contains_all(first, last)
@@ -247,6 +248,10 @@ class MessageOrder:
     def _skip(self, stream: Stream, first: int, last: int) -> MessagesSkipped:
         self.skipped += last - first + 1
         return MessagesSkipped(stream, first, last)
+
+
+def _id_of(message: Message) -> MessageId:
+    return message.id
 
 
 def _size_bytes(message: Message) -> int:

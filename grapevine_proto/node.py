@@ -461,7 +461,7 @@ class Node:
             event.set()
         self._driver.publish_rest()
         if not self._redelivers_waiting:
-            self._engine.release_order()
+            self._engine.release_order(self.now())
             self._driver.publish_rest()
         if not self._is_leaving_from_handler:
             await self._hub.finish_handlers(handler_timeout_s)

@@ -203,8 +203,8 @@ class EngineDriver:
     def _publish_batch(self) -> int:
         """Publishes a batch of events. Returns how many."""
         unpublished, in_order = self._unpublished, self._unpublished_in_order
+        in_order += self._engine.messages_in_order(self._now())
         unpublished += self._engine.events()
-        in_order += self._engine.messages_in_order()
         count = min(len(unpublished), MAX_ITEMS_PER_TURN)
         for _ in range(count):
             event = unpublished.popleft()
@@ -230,7 +230,7 @@ class EngineDriver:
 
     def unpublished_in_order(self) -> list[Message]:
         """Returns messages that may be read in order and are not published yet."""
-        self._unpublished_in_order += self._engine.messages_in_order()
+        self._unpublished_in_order += self._engine.messages_in_order(self._now())
         return [each for each in self._unpublished_in_order if isinstance(each, Message)]
 
     def _log_internal_error(self, problem: str) -> None:

@@ -256,3 +256,25 @@ def test_each_stream_leaves_in_sequence_and_nothing_vanishes_without_a_report() 
     assert set(covered) == {Stream(origin, epoch) for origin in (ADA, BOB) for epoch in (1, 2)}
     delivered = sum(isinstance(each, Message) for each in left)
     assert delivered + receiver.order.late == len(arrivals)
+
+
+def test_messages_of_one_turn_leave_in_order_though_the_tracker_knows_all_of_them() -> None:
+    receiver = Receiver()
+    arrivals = [(ADA, 2, 1), (ADA, 1, 3), (BOB, 1, 2), (ADA, 1, 1), (BOB, 1, 1), (ADA, 1, 2)]
+    for origin, epoch, number in arrivals:
+        receiver.see(number, epoch=epoch, origin=origin)
+    messages = [
+        Message(MessageId(origin, epoch, number), b"", 1, Via.REPAIR, 0.0)
+        for origin, epoch, number in arrivals
+    ]
+    assert shown(receiver.order.add(messages, 0.0)) == [1, 2, 3, 1, 1, 2]
+
+
+def test_what_waited_is_released_after_all_messages_of_the_turn() -> None:
+    receiver = Receiver()
+    receiver.receive(1)
+    receiver.receive(4)
+    for number in (3, 2):
+        receiver.see(number)
+    messages = [Message(MessageId(ADA, 1, n), b"", 1, Via.REPAIR, 0.0) for n in (3, 2)]
+    assert shown(receiver.order.add(messages, 0.0)) == [2, 3, 4]
