@@ -478,3 +478,11 @@ def test_samples_are_distinct_and_of_members_linked_before_if_asked_for() -> Non
     assert max(len(members.sample_records(2, rng, peer_id(0))) for _ in range(50)) == 2
     members.remove(peer_id(1))
     assert members.sample_linked_before(3, rng) == [members.get(peer_id(4))]
+
+
+def test_a_linked_source_at_its_quota_costs_no_other_source_a_report() -> None:
+    members = MemberTable(LimitsConfig(addresses_per_source=2), {SOURCE}.__contains__)
+    for number, source in [(1, SOURCE), (2, SOURCE), (3, OTHER)]:
+        report(members, number, source)
+    report(members, 4, SOURCE)
+    assert known_numbers(members) == {2, 3, 4}

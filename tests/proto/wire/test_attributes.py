@@ -75,3 +75,8 @@ def test_any_bytes_are_attributes_or_rejected(data: bytes) -> None:
         return
     assert list(values) == sorted(values)
     parse_rumor_attributes(data)
+
+
+def test_a_rumor_without_attributes_is_plain() -> None:
+    assert RumorAttributes(trace_share=0, topic="", expires_s=0, unsupported=0) == PLAIN
+    assert RumorAttributes() == PLAIN

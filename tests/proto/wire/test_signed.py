@@ -128,6 +128,7 @@ def test_a_signature_covers_all_of_a_record_and_its_cluster(changes: dict[str, A
 def test_attributes_are_signed_with_the_record() -> None:
     signed = replace(record(1), attributes=b"\x92\x01\x01").signed(identity(1), "default")
     assert signed.is_authentic("default")
+    assert not replace(signed, attributes=b"\x92\x01\x02").is_authentic("default")
     assert not replace(signed, attributes=b"").is_authentic("default")
 
 
