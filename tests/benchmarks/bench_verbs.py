@@ -174,17 +174,21 @@ def main() -> None:
     arguments = parser.parse_args()
     parts = arguments.parts or ["workers", "exit", "synced", "slow"]
     found: dict[str, Any] = {}
+
+    def show(name: str, values: dict[str, Any]) -> None:
+        found[name] = values
+        text = ", ".join(f"{key} {value}" for key, value in values.items())
+        print(f"{name}: {text}", flush=True)
+
     if "workers" in parts:  # first: it forks, and threads of event loops would be in the way
-        found["workers"] = workers(160)
+        show("workers", workers(160))
     if "exit" in parts:
-        found["exit"] = asyncio.run(exits(100))
+        show("exit", asyncio.run(exits(100)))
     if "synced" in parts:
-        found["synced"] = asyncio.run(synced(10_000))
+        show("synced", asyncio.run(synced(10_000)))
     if "slow" in parts:
         for on_full in ("pause", "drop_oldest", "drop_newest"):
-            found[f"slow, {on_full}"] = asyncio.run(slow(arguments.messages, on_full))
-    for name, values in found.items():
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+            show(f"slow, {on_full}", asyncio.run(slow(arguments.messages, on_full)))
     print(json.dumps(found))
 
 
