@@ -104,6 +104,7 @@ from grapevine_proto.transport.transport import SendOutcome, Transport
 from grapevine_proto.wire.attributes import MAX_EXPIRY_S, rumor_attributes
 from grapevine_proto.wire.messages import (
     Announce,
+    AnnounceTopic,
     CloseReason,
     DirectMessage,
     IWant,
@@ -119,6 +120,12 @@ __all__ = ["Engine", "NodeState", "SavedStream"]
 PAUSE_MS: Final = 1000  # the most that a peer grants
 PAUSE_INTERVAL_S: Final = 0.5  # between requests: one may be lost without a gap
 ERROR_PAUSE_S: Final = 0.5  # before a batch that met an error is tried again
+SPREADING_MESSAGES: Final = (
+    Rumors,
+    Offer,
+    Announce,
+    AnnounceTopic,
+)  # reach peers with a rumor of ours
 PACKET_EVENTS: Final = (MessageIn, DirectMessageIn, PacketIn)  # which name the link they came over
 SYNCED_OUTCOMES: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 
@@ -456,9 +463,9 @@ class Engine:
                     self._on_events(transport.charge_work(peer_id, cost, now), now)
             case DirectMessageIn(link, _, message):
                 self._on_direct_message(message, link, now)
-            case PacketIn(link, is_linked, has_progressed):
+            case PacketIn(link, _, has_progressed):
                 if has_progressed:
-                    overlay.on_fragment(link.peer_id, now, is_linked=is_linked)
+                    overlay.on_fragment(link.peer_id, now)
             case RumorsAcked(keys):
                 self._publisher.unacked.on_acked(keys)
             case SessionReady():
@@ -637,7 +644,9 @@ class Engine:
         """Pushes a signed rumor of ours."""
         peers = 0
         for effect in self._overlay.broadcast(batch.rumor, now):
-            if isinstance(effect, Send) and isinstance(effect.message, (Rumors, Offer, Announce)):
+            if isinstance(effect, Send) and isinstance(
+                effect.message, (Rumors, Offer, Announce, AnnounceTopic)
+            ):
                 peers += self._send(effect, now)
             else:
                 self._apply_effects([effect], now)

@@ -29,6 +29,7 @@ from grapevine_proto.overlay.sync.antientropy import AntiEntropy
 from grapevine_proto.overlay.trace.trace import Tracing
 from grapevine_proto.wire.messages import (
     Announce,
+    AnnounceTopic,
     AnswerAck,
     AnswerFetch,
     Answers,
@@ -100,7 +101,16 @@ class Overlay:
         """Gives a message to the components that it is for. `sender` is the peer whose session carried
         it."""
         match message:
-            case Rumors() | IHave() | Offer() | Announce() | Subscribe() | Graft() | Prune():
+            case (
+                Rumors()
+                | IHave()
+                | Offer()
+                | Announce()
+                | AnnounceTopic()
+                | Subscribe()
+                | Graft()
+                | Prune()
+            ):
                 return self.dissemination.handle(message, sender, now)
             case Heartbeat():
                 return self._on_heartbeat(message, sender, now)
@@ -122,11 +132,10 @@ class Overlay:
         yield from self.membership.handle(message, sender, now)
         yield from self.antientropy.handle(message, sender, now)
 
-    def on_fragment(self, peer_id: PeerId, now: float, *, is_linked: bool) -> None:
+    def on_fragment(self, peer_id: PeerId, now: float) -> None:
         """A large message of a peer has come closer to completion."""
         self.antientropy.on_fragment(peer_id, now)
-        if is_linked:
-            self.dissemination.puller.on_fragment(peer_id, now)
+        self.dissemination.puller.on_fragment(peer_id, now)
 
     # --- links ----------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ from grapevine_proto.transport.transient_sessions import PendingSend, TransientS
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import (
     REPAIR_DATAGRAMS_LIMIT,
+    AnnounceTopic,
     AnswerFetch,
     Answers,
     Close,
@@ -91,6 +92,7 @@ from grapevine_proto.wire.signed import PeerRecord
 PROTOCOL_VIOLATIONS: Final = (DropReason.MALFORMED, DropReason.CONTENT_CONFLICT)
 """Reasons to drop an opened packet that no honest node causes."""
 TRANSIENT_MESSAGES: Final = (
+    AnnounceTopic,
     DirectMessage,
     Digest,
     InSync,

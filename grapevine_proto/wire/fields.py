@@ -38,6 +38,7 @@ from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS, Fields, unpack
 from grapevine_proto.wire.messages import MemberUpdate, RumorCopy
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 from grapevine_proto.wire.signed import (
+    BODY_HASH_BYTES,
     MAX_ANSWER_BYTES,
     MAX_ANSWERS_PER_MEMBER,
     MAX_PAYLOADS_PER_MESSAGE,
@@ -47,6 +48,7 @@ from grapevine_proto.wire.signed import (
     QueryAnswer,
     Rumor,
     TraceReceipt,
+    is_pulled,
 )
 
 MAX_HOPS: Final = 255
@@ -217,6 +219,43 @@ def _check_attributes(value: Any, limit_bytes: int) -> None:
     if len(binary(value)) > limit_bytes:
         raise ValueError("attributes too large")
     decode_attributes(value)
+
+
+def header_fields(copy: RumorCopy) -> Fields:
+    """Returns the fields of a copy of one payload without its body, which has attributes and a holder."""
+    rumor = copy.rumor.without_body()
+    return (
+        bytes(rumor.origin),
+        rumor.epoch,
+        rumor.first,
+        rumor.lengths[0],
+        rumor.body_hash,
+        rumor.signature,
+        min(copy.hops, MAX_HOPS),
+        min(copy.age_ms, MAX_AGE_MS),
+        rumor.attributes,
+        bytes(copy.holder or b""),
+    )
+
+
+def decode_header(fields: Fields) -> RumorCopy:
+    """Returns a copy of a rumor without its body."""
+    origin, epoch, first, length, body_hash, signature, hops, age_ms, attributes, holder = fields
+    _check_attributes(attributes, MAX_RUMOR_ATTRIBUTES_BYTES)
+    if not is_pulled(uint(length, MAX_PAYLOAD_BYTES)):
+        raise ValueError("a rumor of this size is pushed")
+    rumor = Rumor(
+        _peer_id(binary(origin, PEER_ID_BYTES)),
+        uint(epoch, EPOCH_LIMIT - 1),
+        uint(first, SEQUENCE_LIMIT - MAX_PAYLOADS) or reject_zero(),
+        (length,),
+        b"",
+        binary(signature, SIGNATURE_BYTES),
+        attributes,
+        binary(body_hash, BODY_HASH_BYTES),
+    )
+    holder = _peer_id(binary(holder, PEER_ID_BYTES))
+    return RumorCopy(rumor, uint(hops, MAX_HOPS), uint(age_ms, MAX_AGE_MS), holder)
 
 
 def reject_zero() -> int:

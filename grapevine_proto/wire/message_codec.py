@@ -25,6 +25,7 @@ from grapevine_proto.wire.fields import (
     answer_fields,
     binary,
     decode_answers,
+    decode_header,
     decode_member_updates,
     decode_message_id,
     decode_range,
@@ -36,6 +37,7 @@ from grapevine_proto.wire.fields import (
     decode_tree_origin,
     encode_record,
     flag,
+    header_fields,
     items,
     member_update_fields,
     message_id_fields,
@@ -49,6 +51,7 @@ from grapevine_proto.wire.fields import (
 from grapevine_proto.wire.messages import (
     ID_PREFIX_BYTES,
     Announce,
+    AnnounceTopic,
     AnswerAck,
     AnswerFetch,
     Answers,
@@ -125,7 +128,7 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return Kind.PAUSE, (duration_ms,)
         case Receipts() | ReceiptAck() | Answers() | AnswerAck() | AnswerFetch():
             return _encode_returned_fields(message)
-        case Offer() | Announce() | Subscribe() | Graft() | Prune():
+        case Offer() | Announce() | AnnounceTopic() | Subscribe() | Graft() | Prune():
             return _encode_broadcast_fields(message)
         case Confirm():
             return Kind.CONFIRM, ()
@@ -172,13 +175,15 @@ def _encode_returned_fields(
 
 
 def _encode_broadcast_fields(
-    message: Offer | Announce | Subscribe | Graft | Prune,
+    message: Offer | Announce | AnnounceTopic | Subscribe | Graft | Prune,
 ) -> tuple[Kind, Fields]:
     match message:
         case Offer(ranges):
             return Kind.OFFER, (stream_ids_fields(ranges),)
         case Announce(ids, size_bytes):
             return Kind.ANNOUNCE, (range_fields(ids), size_bytes)
+        case AnnounceTopic(copy, has_body):
+            return Kind.ANNOUNCE_TOPIC, (*header_fields(copy), has_body)
         case Subscribe(is_subscribed):
             return Kind.SUBSCRIBE, (is_subscribed,)
         case Graft(origin):
@@ -325,6 +330,11 @@ def _decode_announce(f: Fields) -> Announce:
     return Announce(ids, uint(size_bytes, MAX_COUNT) or reject_zero())
 
 
+def _decode_announce_topic(f: Fields) -> AnnounceTopic:
+    *header, has_body = f
+    return AnnounceTopic(decode_header(tuple(header)), flag(has_body))
+
+
 def _decode_subscribe(f: Fields) -> Subscribe:
     (is_subscribed,) = f
     return Subscribe(flag(is_subscribed))
@@ -398,6 +408,7 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
     Kind.ANSWER_FETCH: _decode_answer_fetch,
     Kind.OFFER: _decode_offer,
     Kind.ANNOUNCE: _decode_announce,
+    Kind.ANNOUNCE_TOPIC: _decode_announce_topic,
     Kind.SUBSCRIBE: _decode_subscribe,
     Kind.GRAFT: _decode_graft,
     Kind.PRUNE: _decode_prune,

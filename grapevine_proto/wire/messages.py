@@ -30,6 +30,8 @@ DIRECT_MAIL_HOPS: Final = 255
 it. Counts as one hop; a copy that really traveled that far states one less."""
 
 
+GAP_REQUEST_ROUND: Final = 0  # round number of gap requests, outside of any round
+LAZY_REQUEST_ROUND: Final = (1 << 32) - 1  # round number of requests after lazy push
 REPAIR_DATAGRAMS_LIMIT: Final = 32  # messages that answer one repair request; they cost no token
 ID_PREFIX_BYTES: Final = 4  # of a member's ID, enough to distinguish members in a `MemberDigest`
 
@@ -74,6 +76,7 @@ class Kind(IntEnum):
     ANSWERS = 40
     ANSWER_ACK = 41
     ANSWER_FETCH = 42
+    ANNOUNCE_TOPIC = 43
     PAUSE = 58
 
 
@@ -123,6 +126,8 @@ class RumorCopy:
     rumor: Rumor
     hops: int
     age_ms: int
+    holder: PeerId | None = None
+    """Of a rumor without its body: a member that is said to have it. Not part of an encoded copy."""
 
 
 # --- overlay messages ---------------------------------------------------------------------------
@@ -329,6 +334,15 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnounceTopic:
+    """A large rumor of a topic without its body. A receiver that subscribes to the topic pulls the body:
+    from the sender, or if that has none, from `copy.holder`."""
+
+    copy: RumorCopy
+    has_body: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     """Asks for eager push of everything the receiver gets first, or ends it."""
 
@@ -379,6 +393,7 @@ GossipMessage: TypeAlias = (
     | AnswerFetch
     | Offer
     | Announce
+    | AnnounceTopic
     | Subscribe
     | Graft
     | Prune

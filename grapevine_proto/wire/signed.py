@@ -27,6 +27,7 @@ from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 RECORD_DOMAIN: Final = b"grapevine record 1"
 RUMOR_DOMAIN: Final = b"grapevine rumor 1"
 ACCUSATION_DOMAIN: Final = b"grapevine accusation 1"
+BODY_HASH_BYTES: Final = 32
 ATTRIBUTED_RECORD_DOMAIN: Final = b"grapevine record 2"
 ATTRIBUTED_RUMOR_DOMAIN: Final = b"grapevine rumor 2"
 BODY_DOMAIN: Final = b"grapevine rumor body 1"
@@ -162,6 +163,9 @@ class Rumor:
 
     It holds one or more payloads with consecutive sequences from `first`, concatenated in `body`
     with the sizes `lengths`. `attributes` are encoded (see `wire.attributes`) and apply to all of them.
+
+    A rumor with attributes can prove itself without its body: `without_body` keeps the hash `body_hash` in
+    its place. Only such a rumor has one.
     """
 
     origin: PeerId
@@ -171,6 +175,7 @@ class Rumor:
     body: bytes
     signature: bytes = b""
     attributes: bytes = b""
+    body_hash: bytes = b""
 
     @classmethod
     def signed(
@@ -205,7 +210,18 @@ class Rumor:
         if not self.attributes:
             return (*parts, self.body)
         # The hash stands for the body, so that the header can prove itself without it.
-        return (*parts, digest(BODY_DOMAIN, self.body), self.attributes)
+        return (*parts, self.body_hash or digest(BODY_DOMAIN, self.body), self.attributes)
+
+    def without_body(self) -> Rumor:
+        """Returns the rumor with the hash of its body in place of it. It must have attributes."""
+        if self.body_hash:
+            return self
+        return replace(self, body=b"", body_hash=digest(BODY_DOMAIN, self.body))
+
+    @property
+    def has_body(self) -> bool:
+        """Whether its payloads are here."""
+        return not self.body_hash
 
     @property
     def known_attributes(self) -> RumorAttributes:
@@ -242,6 +258,22 @@ class Rumor:
             pairs.append((message_id, self.body[start : start + length]))
             start += length
         return pairs
+
+
+def is_large(rumor: Rumor) -> bool:
+    """Whether `rumor` is pulled. A rumor of many small payloads is not: they would each wait for a
+    round trip.
+    """
+    is_long = len(rumor.body) > PUSH_LIMIT_BYTES or not rumor.has_body
+    return is_long and is_pulled(max(rumor.lengths))
+
+
+def is_announced_by_topic(rumor: Rumor) -> bool:
+    """Whether `rumor` is announced with its signed header, so that nodes that do not deliver its topic need
+    not pull it."""
+    if not rumor.attributes or len(rumor.lengths) > 1 or not is_large(rumor):
+        return False
+    return not rumor.has_body or bool(rumor.known_attributes.topic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from grapevine_proto.transport.handshake.responder import Responder
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.attributes import encode_attributes, rumor_attributes
 from grapevine_proto.wire.messages import (
+    AnnounceTopic,
     Close,
     CloseReason,
     DirectMessage,
@@ -253,6 +254,12 @@ COPY = RumorCopy(Rumor(ZEROS, 1, 1, (1,), b"a", bytes(64)), 2, 1000)
 COPY_BYTES = "98c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8"
 ATTRIBUTED_COPY = replace(COPY, rumor=replace(COPY.rumor, attributes=bytes.fromhex("940109cc64c3")))
 ATTRIBUTED_COPY_BYTES = "99" + COPY_BYTES[2:] + "c406940109cc64c3"
+HEADER = RumorCopy(
+    Rumor(ZEROS, 1, 1, (8193,), b"", bytes(64), bytes.fromhex("9202c40161"), b"\x11" * 32),
+    2,
+    1000,
+    PeerId(b"\x22" * 32),
+)
 ATTRIBUTED_RECORD = replace(test_codec.GOLDEN_RECORD, attributes=bytes.fromhex("9264c40161"))
 ATTRIBUTED_RECORD_BYTES = "9b" + test_codec.GOLDEN_RECORD_BYTES[2:] + "c4059264c40161"
 RECORD_BYTES = "c472" + test_codec.GOLDEN_RECORD_BYTES
@@ -267,6 +274,17 @@ MORE: dict[Any, str] = {
     Repair(7, True, False, (COPY,)): "0a9407c3c291" + COPY_BYTES,
     Rumors((ATTRIBUTED_COPY,)): "049191" + ATTRIBUTED_COPY_BYTES,
     Records((ATTRIBUTED_RECORD,)): "039191c479" + ATTRIBUTED_RECORD_BYTES,
+    AnnounceTopic(HEADER, True): (
+        "2b9bc420"
+        + "00" * 32
+        + "0101cd2001c420"
+        + "11" * 32
+        + "c440"
+        + "00" * 64
+        + "02cd03e8c4059202c40161c420"
+        + "22" * 32
+        + "c3"
+    ),
     OpenTransient(): "1390",
     NeighborRequest(): "1e90",
     SwapRequest(test_codec.GOLDEN_RECORD): "1f91" + RECORD_BYTES,

@@ -12,11 +12,10 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.ids import Address
 from grapevine_proto.overlay.store.ranges import MESSAGES_PER_REQUEST, RANGES_PER_REQUEST
-from grapevine_proto.overlay.sync.antientropy import GAP_REQUEST_ROUND, LAZY_REQUEST_ROUND
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.wire.codec import decode_message
-from grapevine_proto.wire.messages import IWant, Kind
+from grapevine_proto.wire.messages import GAP_REQUEST_ROUND, LAZY_REQUEST_ROUND, IWant, Kind
 
 UNLIMITED = RateLimitConfig(enabled=False)
 PAYLOAD = b"x" * 800

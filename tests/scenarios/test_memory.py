@@ -9,11 +9,16 @@ from dataclasses import replace
 from grapevine_proto.config.sections import AntiEntropyConfig
 from grapevine_proto.ids import Stream, StreamRange
 from grapevine_proto.overlay.effects import Send
-from grapevine_proto.overlay.sync.antientropy import GAP_REQUEST_ROUND
 from grapevine_proto.overlay.sync.repair_server import REPAIR_LIMIT_BYTES
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.attributes import rumor_attributes
-from grapevine_proto.wire.messages import REPAIR_DATAGRAMS_LIMIT, IWant, Repair, RumorCopy
+from grapevine_proto.wire.messages import (
+    GAP_REQUEST_ROUND,
+    REPAIR_DATAGRAMS_LIMIT,
+    IWant,
+    Repair,
+    RumorCopy,
+)
 from tests.proto.overlay.builders import copy, identity, rumor
 from tests.proto.transport.test_transient_sessions import Members
 from tests.turn import take_turn

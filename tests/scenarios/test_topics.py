@@ -143,6 +143,79 @@ def test_one_pattern_more_than_a_node_may_have_is_refused() -> None:
         sim.subscribe(0, *(f"t{number}" for number in range(MAX_PATTERNS + 1)))
 
 
+# --- large bodies, which only subscribers pull -----------------------------------------------------
+
+LARGE = bytes(range(256)) * 400
+
+
+def bodies_at(sim: Simulation) -> set[int]:
+    """The nodes that hold a large body."""
+    return {node.number for node in sim.nodes if node.stats().cached_bytes >= len(LARGE)}
+
+
+@pytest.mark.parametrize("strategy", ["auto", "epidemic", "flood", "plumtree"])
+def test_only_subscribers_pull_a_large_body_wherever_they_stand(strategy: str) -> None:
+    config = NodeConfig.local(strategy=strategy, max_peers=4, topics=())
+    sim = Simulation(nodes=24, seed=7, config=config, network=Network(loss=0.05), initial_links=4)
+    sim.run(5.0)
+    subscribers = {3, 11, 17}
+    for number in subscribers:
+        sim.subscribe(number, "deploy.>")
+    message_id = sim.publish(0, DEPLOY, LARGE)
+    assert sim.run_until(lambda: sim.deliveries(message_id).keys() == subscribers, 20.0)
+    sim.run(60.0)
+    assert bodies_at(sim) == subscribers | {0}, "nobody else ever pulls it"
+    for node in sim.nodes:
+        stats = node.stats()
+        assert stats.gaps_abandoned == 0
+        assert stats.unsubscribed == (node.number not in subscribers | {0})
+
+
+def test_a_large_body_crosses_a_node_that_does_not_subscribe() -> None:
+    a, c = 0, 2  # and one between them
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig.local(max_peers=2, topics=()))
+    sim.run(5.0)
+    sim.subscribe(c, "deploy.*")
+    for pair in ((a, c), (c, a)):
+        sim.partition([pair[0]], [pair[1]], one_way=True)
+    sim.run(30.0)
+    message_id = sim.publish(a, DEPLOY, LARGE)
+    sim.run(10.0)
+    assert not sim.deliveries(message_id), "c reaches no holder: only a has the body"
+    sim.heal()
+    assert sim.run_until(lambda: c in sim.deliveries(message_id), 60.0)
+    assert bodies_at(sim) == {a, c}
+
+
+def test_a_subscriber_that_was_away_pulls_what_it_missed() -> None:
+    config = NodeConfig.local(topics=(), max_peers=4)
+    sim = Simulation(nodes=10, seed=2, config=config, initial_links=4)
+    sim.run(5.0)
+    sim.subscribe(9, "deploy.>")
+    sim.partition([9])
+    sim.run(1.0)
+    message_id = sim.publish(0, DEPLOY, LARGE)
+    sim.run(20.0)
+    sim.heal()
+    assert sim.run_until(lambda: 9 in sim.deliveries(message_id), 60.0)
+    assert bodies_at(sim) == {0, 9}
+
+
+def test_many_large_bodies_that_nobody_subscribes_to_do_not_stop_their_origin() -> None:
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig.local(topics=()))
+    sim.run(5.0)
+    engine = sim.nodes[0].engine
+    assert engine is not None
+    for _ in range(12):
+        assert sim.run_until(lambda: engine.can_broadcast_bytes(len(LARGE)), 10.0)
+        sim.publish(0, DEPLOY, LARGE)
+    sim.run(5.0)
+    assert bodies_at(sim) == {0}
+
+
+# --- over real sockets -----------------------------------------------------------------------------
+
+
 async def wait_for(is_so: Callable[[], bool]) -> None:
     while not is_so():  # noqa: ASYNC110  whatever it waits for is no event
         await asyncio.sleep(0.005)

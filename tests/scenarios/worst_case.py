@@ -16,6 +16,7 @@ from typing import Final
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.attributes import encode_attributes
 from grapevine_proto.wire.fields import (
     MAX_ADDRESSES,
     MAX_ID_PREFIXES,
@@ -27,6 +28,7 @@ from grapevine_proto.wire.messages import (
     LINK_FRAME_KINDS,
     Ack,
     Announce,
+    AnnounceTopic,
     AnswerAck,
     AnswerFetch,
     Answers,
@@ -170,6 +172,20 @@ def _rumors(kind: Kind) -> Iterator[bytes]:
     yield _carrying(kind, tuple(small))
 
 
+def _topics() -> Iterator[AnnounceTopic]:
+    """Authentic headers: with as many attributes as fit, for topics that the victim delivers and others."""
+    filler: dict[int, object] = dict.fromkeys(range(20, 60), (1,) * 3)
+    variants: tuple[dict[int, object], ...] = ({}, filler, filler | {200: 1})
+    for number, more in enumerate(variants, 1):
+        attributes = encode_attributes({2: b"deploy.web", **more})
+        signer = identity(MALICIOUS + 1)
+        body = (bytes(10_000),)
+        rumor = Rumor.signed(signer, "default", EPOCH, 5000 + number, body, attributes=attributes)
+        for has_body in (True, False):
+            copy = RumorCopy(rumor.without_body(), 1, 0, peer_id(MALICIOUS + 2))
+            yield AnnounceTopic(copy, has_body)
+
+
 def _carrying(kind: Kind, copies: tuple[RumorCopy, ...]) -> bytes:
     is_repair = kind is Kind.REPAIR
     return codec.encode_message(Repair(1, True, True, copies) if is_repair else Rumors(copies))
@@ -248,6 +264,7 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     Kind.ANSWER_ACK: _one(AnswerAck(1)),
     Kind.ANSWER_FETCH: _one(AnswerFetch(MessageId(peer_id(FIRST_ORIGIN), EPOCH, 1), 0)),
     Kind.ANNOUNCE: lambda _: [Announce(each, 2**20) for each in (*_all_sequences()[:1],)],
+    Kind.ANNOUNCE_TOPIC: lambda _: list(_topics()),
     Kind.SUBSCRIBE: _one(Subscribe(True)),
     Kind.GRAFT: lambda _: [Graft(peer_id(FIRST_ORIGIN)), Graft(None)],
     Kind.PRUNE: lambda _: [Prune(peer_id(FIRST_ORIGIN)), Prune(None)],

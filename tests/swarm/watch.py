@@ -31,11 +31,10 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, StreamRange
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.peers import LINKED_STATES, TRANSITIONS
-from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
 from grapevine_proto.sim import SimulatedNode, Simulation
 from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire import codec
-from grapevine_proto.wire.messages import IHave, IWant, RumorCopy, Rumors
+from grapevine_proto.wire.messages import LAZY_REQUEST_ROUND, IHave, IWant, RumorCopy, Rumors
 from tests.swarm import inside
 from tests.swarm.mix import Mix
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple, assert_never
 
 from grapevine_proto.errors import DropReason
@@ -39,7 +40,6 @@ from grapevine_proto.overlay.broadcast.ihave import LazyPush
 from grapevine_proto.overlay.broadcast.large_messages import (
     PULL_WINDOW_BYTES,
     LargePuller,
-    is_large,
 )
 from grapevine_proto.overlay.broadcast.near_peers import MIN_HOPS_LIMIT, NearPeers
 from grapevine_proto.overlay.broadcast.plumtree import Plumtree
@@ -57,6 +57,7 @@ from grapevine_proto.wire.attributes import PLAIN, RumorAttributes
 from grapevine_proto.wire.messages import (
     DIRECT_MAIL_HOPS,
     Announce,
+    AnnounceTopic,
     Graft,
     IHave,
     IWant,
@@ -66,16 +67,25 @@ from grapevine_proto.wire.messages import (
     Rumors,
     Subscribe,
 )
-from grapevine_proto.wire.signed import Rumor
+from grapevine_proto.wire.signed import Rumor, is_announced_by_topic, is_large
 
 # rumors whose first copy claimed many hops or a great age; 200 bytes each
 DOUBTFUL_LIMIT: Final = 1024
 # lower counts never prevent forwarding at the default settings
 DOUBTFUL_HOPS: Final = MIN_HOPS_LIMIT
 MIN_AGE_DIFFERENCE_S: Final = 1.0  # by which another copy must be younger to be forwarded
+TOPIC_CLAIM_S: Final = 2.0  # for subscribers to begin to pull an own rumor
 UNCLAIMED_LIMIT: Final = 1024  # own rumors not requested yet; the oldest is no longer awaited
 # repairs older than this reach every node by anti-entropy and are not forwarded
 NO_FORWARD_AGE_MS: Final = 10_000
+
+
+class _Unclaimed(NamedTuple):
+    """An own rumor that was only announced. With a topic it counts until `until`: perhaps no node that
+    hears of it subscribes."""
+
+    size_bytes: int
+    until: float
 
 
 class _Claim(NamedTuple):
@@ -108,9 +118,7 @@ class Broadcast:
         self._strategy = _make_strategy(context, self._near_peers)
         self.lazy_push = LazyPush(context, self._near_peers, store, self._strategy)
         self.puller = LargePuller(context, self._near_peers, store)
-        self._unclaimed: dict[
-            RumorKey, int
-        ] = {}  # own rumors that were only announced, and their sizes
+        self._unclaimed: dict[RumorKey, _Unclaimed] = {}
         self._awaiting_first_peer: dict[
             RumorKey, int
         ] = {}  # own rumors sent to no peer, and their number of payloads
@@ -171,16 +179,16 @@ class Broadcast:
         for key in self._awaiting_first_peer:
             copy = self._store.cache.copy(key, now)
             if copy is not None:
-                effects += self._send_to_first_peer(copy, peer_id)
+                effects += self._send_to_first_peer(copy, peer_id, now)
                 self._strategy.on_late_delivery(key, peer_id)
         self._awaiting_first_peer.clear()
         return effects
 
-    def _send_to_first_peer(self, copy: RumorCopy, peer_id: PeerId) -> list[Effect]:
+    def _send_to_first_peer(self, copy: RumorCopy, peer_id: PeerId, now: float) -> list[Effect]:
         if not is_large(copy.rumor):
             return self._push(copy, (peer_id,))
-        self._track_unclaimed(rumor_key(copy.rumor), copy.rumor.size_bytes)
-        return [Send((peer_id,), Announce(copy.rumor.ids, copy.rumor.size_bytes))]
+        self._track_announced(copy.rumor, now)
+        return [Send((peer_id,), self.puller.announcement(replace(copy, hops=copy.hops + 1)))]
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link closed."""
@@ -198,13 +206,13 @@ class Broadcast:
         if not self._peers.linked:
             self._awaiting_first_peer[key] = len(rumor.lengths)
         if is_large(rumor):
-            effects = self.puller.announce(rumor, set())
+            effects = self.puller.announce(copy, set())
         else:
             new_rumor = NewRumor(key, rumor.size_bytes, 0, None, is_offered=True)
             effects = self._execute(self._strategy.on_new_rumor(new_rumor, now), copy, (), now)
         sends = [each.message for each in effects if isinstance(each, Send)]
         if sends and not any(isinstance(each, Rumors) for each in sends):
-            self._track_unclaimed(key, rumor.size_bytes)
+            self._track_announced(rumor, now)
         return effects
 
     @property
@@ -217,7 +225,9 @@ class Broadcast:
         time. More would evict from the cache what no peer had time to request.
         """
         return (
-            not self._unclaimed or sum(self._unclaimed.values()) + size_bytes <= PULL_WINDOW_BYTES
+            not self._unclaimed
+            or sum(each.size_bytes for each in self._unclaimed.values()) + size_bytes
+            <= PULL_WINDOW_BYTES
         )
 
     def on_requested(self, request: IWant) -> None:
@@ -230,8 +240,12 @@ class Broadcast:
                 if each.first <= key[2] <= each.last:
                     del self._unclaimed[key]
 
-    def _track_unclaimed(self, key: RumorKey, size_bytes: int) -> None:
-        self._unclaimed[key] = size_bytes
+    def _track_announced(self, rumor: Rumor, now: float) -> None:
+        until = now + TOPIC_CLAIM_S if is_announced_by_topic(rumor) else math.inf
+        self._track_unclaimed(rumor_key(rumor), rumor.size_bytes, until)
+
+    def _track_unclaimed(self, key: RumorKey, size_bytes: int, until: float = math.inf) -> None:
+        self._unclaimed[key] = _Unclaimed(size_bytes, until)
         if len(self._unclaimed) > UNCLAIMED_LIMIT:
             del self._unclaimed[next(iter(self._unclaimed))]
 
@@ -239,7 +253,7 @@ class Broadcast:
 
     def handle(
         self,
-        message: Rumors | IHave | Offer | Announce | Subscribe | Graft | Prune,
+        message: Rumors | IHave | Offer | Announce | AnnounceTopic | Subscribe | Graft | Prune,
         sender: PeerId,
         now: float,
     ) -> list[Effect]:
@@ -258,6 +272,8 @@ class Broadcast:
                 return self.lazy_push.handle(message, sender, now)
             case Announce():
                 return self.puller.handle(message, sender, now)
+            case AnnounceTopic():
+                return self._on_topic_announced(message, sender, now)
             case Subscribe() | Graft() | Prune():
                 return self._strategy.handle(message, sender, now)
             case _:
@@ -297,7 +313,7 @@ class Broadcast:
             announced_by, requests = self.puller.on_rumor(rumor, now)
             effects += requests
             if not is_old and self._can_forward(rumor, is_firsthand, now):
-                effects += self.puller.announce(rumor, {*holders, *announced_by})
+                effects += self.puller.announce(copy, {*holders, *announced_by})
         elif not is_old:
             new_rumor = NewRumor(
                 rumor_key(rumor),
@@ -311,6 +327,42 @@ class Broadcast:
             )
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
         return effects + self._report_forgers() if self._store.cache.forgers else effects
+
+    def announcement(self, copy: RumorCopy) -> Announce | AnnounceTopic:
+        """The message that announces the large rumor of `copy`, as it is to arrive."""
+        return self.puller.announcement(copy)
+
+    def _on_topic_announced(
+        self, message: AnnounceTopic, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """`sender` announces a large rumor with its signed header. Pull it if this node delivers its topic;
+        otherwise mark it as seen, cache the header, and pass the announcement on."""
+        rumor = message.copy.rumor
+        if self.puller.is_pulling(rumor.ids):
+            return self.puller.on_topic(message, sender, now)
+        if not self._store.lacks(rumor.ids, now):
+            return []
+        copy = _with_transit(message.copy, self._peers.get(sender), is_mailed=False)
+        origin_is_linked = self._peers.is_linked(rumor.origin)
+        rejection = self._rejection(copy, sender, origin_is_linked, False, now)
+        if rejection is not None:
+            return [CountDrop(sender, rejection)]
+        known = rumor.known_attributes
+        if self._is_delivered(known, copy.age_ms):
+            return self.puller.on_topic(message, sender, now)
+        payloads = self._store.insert(copy, sender, origin_is_linked, now)
+        effects = self._deliver(copy, known, payloads, Via.LAZY, now)
+        if copy.age_ms < NO_FORWARD_AGE_MS:
+            effects += self.puller.announce(
+                copy, {sender} | ({copy.holder} if copy.holder else set())
+            )
+        return effects
+
+    def _is_delivered(self, known: RumorAttributes, age_ms: int) -> bool:
+        """Whether this node delivers a rumor of that age with these attributes."""
+        if known.unsupported or (known.topic and not self._topics.matches(known.topic)):
+            return False
+        return not known.expires_s or age_ms < known.expires_s * 1000
 
     def _deliver(
         self,
@@ -421,7 +473,7 @@ class Broadcast:
         if best is None or best.age_ms >= NO_FORWARD_AGE_MS:
             return self._report_forgers()
         if is_large(rumor):
-            return self.puller.announce(rumor, {sender})
+            return self.puller.announce(best, {sender})
         new_rumor = NewRumor(key, 0, best.hops, sender)
         return self._forward(new_rumor, best, (sender,), now, is_firsthand=False)
 
@@ -510,7 +562,7 @@ class Broadcast:
         for copy in self._store.cache.copies(now):
             known = copy.rumor.known_attributes
             is_expired = 0 < known.expires_s * 1000 <= copy.age_ms
-            if not known.topic or known.unsupported or is_expired:
+            if not known.topic or known.unsupported or is_expired or not copy.rumor.has_body:
                 continue
             if copy.rumor.origin != self._context.our_id and patterns.matches(known.topic):
                 messages += [
@@ -526,9 +578,9 @@ class Broadcast:
             self._tick_at = now + STORE_TICK_S
             self._store.tick(now)
             self._unclaimed = {
-                key: size
-                for key, size in self._unclaimed.items()
-                if self._store.cache.contains(key)
+                key: each
+                for key, each in self._unclaimed.items()
+                if self._store.cache.contains(key) and now < each.until
             }
             self._awaiting_first_peer = {
                 key: count
@@ -558,7 +610,7 @@ def _with_transit(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> R
     hops = 1 if is_mailed else min(copy.hops, DIRECT_MAIL_HOPS - 1)
     if not transit_ms and hops == copy.hops:
         return copy
-    return RumorCopy(copy.rumor, hops, copy.age_ms + transit_ms)
+    return RumorCopy(copy.rumor, hops, copy.age_ms + transit_ms, copy.holder)
 
 
 def _make_strategy(context: OverlayContext, near_peers: NearPeers) -> Strategy:

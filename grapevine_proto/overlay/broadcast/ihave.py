@@ -33,7 +33,6 @@ from itertools import count, islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.ids import PeerId, StreamRange
-from grapevine_proto.overlay.broadcast.large_messages import is_large
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.requested_ranges import RequestedRanges
 from grapevine_proto.overlay.broadcast.strategy import Strategy
@@ -47,9 +46,8 @@ from grapevine_proto.overlay.store.ranges import (
     pack,
 )
 from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S
-from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
-from grapevine_proto.wire.messages import IHave, IWant, Offer
-from grapevine_proto.wire.signed import Rumor
+from grapevine_proto.wire.messages import LAZY_REQUEST_ROUND, IHave, IWant, Offer
+from grapevine_proto.wire.signed import Rumor, is_large
 
 IHAVE_BATCH_DELAY_S: Final = 0.005  # batches what arrives together; a tenth of a typical round trip
 # for mailed rumors, which only the death of their origin keeps from a member

@@ -4,6 +4,10 @@
     peer -> IWant                    at once, to one peer that announced it
     we -> Repair                     the rumor, in fragments
 
+A rumor of a topic is announced by `AnnounceTopic` instead, which proves itself without the body. A node that
+does not deliver the topic passes the announcement on and pulls nothing; a subscriber behind it pulls from the
+holder that the announcement names, over a transient session if it has no link to it.
+
 A push of a large rumor costs one copy per link that it arrives over; a pull costs one copy per
 node, for one more round trip per hop. A node that has pulled a rumor announces it in turn, so an
 origin with many links does not send all copies itself.
@@ -16,6 +20,8 @@ Invariants:
 - At most `PULL_WINDOW_BYTES` are requested from one holder at a time, or one larger rumor, so that
   the request fits its send queue. Meanwhile waiting rumors may come from other holders.
 - An announcement only determines what is requested, and from which peer. It marks nothing as seen.
+- A holder that is not linked is asked only if an authentic announcement names it, and once per
+  announcement.
 - Announcements of one source have their own limit, so false ones cannot evict those of others.
 - The cost of an announcement does not depend on the number of waiting rumors: each is examined at
   its own deadline, or when one of its holders has room again.
@@ -26,6 +32,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from typing import Final
 
@@ -35,27 +42,26 @@ from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST
-from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
-from grapevine_proto.wire.messages import Announce, IWant
-from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor, is_pulled
+from grapevine_proto.wire.messages import (
+    LAZY_REQUEST_ROUND,
+    Announce,
+    AnnounceTopic,
+    IWant,
+    RumorCopy,
+)
+from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor, is_announced_by_topic
 
 # size of one payload that is still pushed: seven datagrams; larger ones are pulled
 PULL_WINDOW_BYTES: Final = 512 * 1024  # half of a link's send queue by default
 PULL_TIMEOUT_RTTS: Final = 6.0  # the request or the first fragment may be lost once
 PULL_TIMEOUT_BOUNDS_S: Final = (0.200, 0.500)  # minimum and maximum
 PULL_DURATION_LIMIT_S: Final = 10.0  # per rumor while fragments arrive: 10 MiB at 8 Mbit/s
+UNLINKED_PULL_TIMEOUT_S: Final = 2.0  # a session is opened first
 PULL_ABANDON_S: Final = 30.0  # without another holder; anti-entropy takes over
 PULLS_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
 PULLS_PER_SOURCE_LIMIT: Final = 128  # of those, announced first by one source
 PULL_STALE_TIMERS_ALLOWED: Final = 256  # outdated entries before the heap is rebuilt
 HOLDERS_PER_PULL_LIMIT: Final = 8  # per rumor
-
-
-def is_large(rumor: Rumor) -> bool:
-    """Whether `rumor` is pulled. A rumor of many small payloads is not: they would each wait for a
-    round trip.
-    """
-    return len(rumor.body) > PUSH_LIMIT_BYTES and is_pulled(max(rumor.lengths))
 
 
 class _Pull:
@@ -67,6 +73,7 @@ class _Pull:
         "first_source",
         "holder",
         "holders",
+        "named",
         "requested_at",
         "size_bytes",
     )
@@ -76,6 +83,7 @@ class _Pull:
         self.size_bytes = size_bytes
         self.holders: list[PeerId] = []  # not asked yet
         self.announced_by: set[PeerId] = set()
+        self.named: set[PeerId] = set()  # holders that others named
         self.holder: PeerId | None = None  # asked now
         self.requested_at = 0.0
         self.due_at = math.inf  # when to check its progress
@@ -85,6 +93,7 @@ class LargePuller:
     """Announces and pulls large rumors. `Broadcast` reports their arrival and links that close."""
 
     def __init__(self, context: OverlayContext, near_peers: NearPeers, store: MessageStore) -> None:
+        self._our_id = context.our_id
         self._peers = context.peers
         self._near_peers = near_peers
         self._store = store
@@ -104,20 +113,46 @@ class LargePuller:
 
     # --- announcements --------------------------------------------------------------------------
 
-    def announce(self, rumor: Rumor, holders: set[PeerId]) -> list[Effect]:
-        """Announce `rumor` to near peers outside `holders`, which pull it."""
+    def announce(self, copy: RumorCopy, holders: set[PeerId]) -> list[Effect]:
+        """Announce the rumor of `copy` to near peers outside `holders`, which pull it."""
+        origin = copy.rumor.origin
         targets = tuple(
-            each for each in self._near_peers.near if each not in holders and each != rumor.origin
+            each for each in self._near_peers.near if each not in holders and each != origin
         )
-        return [Send(targets, Announce(rumor.ids, rumor.size_bytes))] if targets else []
+        if not targets:
+            return []
+        return [Send(targets, self.announcement(replace(copy, hops=copy.hops + 1)))]
+
+    def announcement(self, copy: RumorCopy) -> Announce | AnnounceTopic:
+        """The message that announces the rumor of `copy`, as it is to arrive."""
+        rumor = copy.rumor
+        if not is_announced_by_topic(rumor):
+            return Announce(rumor.ids, rumor.size_bytes)
+        holder = self._our_id if rumor.has_body else copy.holder
+        return AnnounceTopic(replace(copy, holder=holder), rumor.has_body)
 
     # --- requests -------------------------------------------------------------------------------
 
     def handle(self, message: Announce, sender: PeerId, now: float) -> list[Effect]:
+        return self._on_announced(message.ids, message.size_bytes, sender, sender, now)
+
+    def is_pulling(self, ids: StreamRange) -> bool:
+        """Whether the rumor with these sequences is being pulled."""
+        return ids in self._pulls
+
+    def on_topic(self, message: AnnounceTopic, sender: PeerId, now: float) -> list[Effect]:
+        """`sender` announced a rumor of a topic that this node delivers, authentically."""
+        rumor = message.copy.rumor
+        holder = sender if message.has_body else message.copy.holder or sender
+        return self._on_announced(rumor.ids, rumor.size_bytes, sender, holder, now)
+
+    def _on_announced(
+        self, ids: StreamRange, size_bytes: int, sender: PeerId, holder: PeerId, now: float
+    ) -> list[Effect]:
         self._near_peers.on_caller(sender)
-        pull = self._pulls.get(message.ids)
+        pull = self._pulls.get(ids)
         if pull is None:
-            if not self._store.lacks(message.ids, now):
+            if not self._store.lacks(ids, now):
                 return []
             if (
                 len(self._pulls) >= PULLS_LIMIT
@@ -127,12 +162,14 @@ class LargePuller:
                 return []
             self._pulls_per_source[sender] += 1
             # Smaller rumors are pushed. A lower claim would let all be requested at once.
-            size_bytes = max(message.size_bytes, PUSH_LIMIT_BYTES)
-            pull = self._pulls[message.ids] = _Pull(sender, size_bytes)
-        if sender not in pull.announced_by and len(pull.announced_by) < HOLDERS_PER_PULL_LIMIT:
-            pull.announced_by.add(sender)
-            pull.holders.append(sender)
-            return self._check_progress(message.ids, pull, now)
+            pull = self._pulls[ids] = _Pull(sender, max(size_bytes, PUSH_LIMIT_BYTES))
+        is_room = len(pull.announced_by) < HOLDERS_PER_PULL_LIMIT
+        if holder not in pull.announced_by and holder != self._our_id and is_room:
+            pull.announced_by.add(holder)
+            pull.holders.append(holder)
+            if holder != sender:
+                pull.named.add(holder)
+            return self._check_progress(ids, pull, now)
         return []
 
     def on_fragment(self, peer_id: PeerId, now: float) -> None:
@@ -255,7 +292,7 @@ class LargePuller:
         if now < timeout_at and now < pull.requested_at + PULL_DURATION_LIMIT_S:
             pull.due_at = timeout_at
         elif now >= pull.requested_at + PULL_ABANDON_S or any(
-            self._peers.is_linked(each) for each in pull.holders
+            self._can_ask(pull, each) for each in pull.holders
         ):
             self._release_holder(pull)
         else:
@@ -263,7 +300,7 @@ class LargePuller:
 
     def _next_holder(self, pull: _Pull) -> PeerId | None:
         """The fastest holder with room in its window."""
-        pull.holders = [each for each in pull.holders if self._peers.is_linked(each)]
+        pull.holders = [each for each in pull.holders if self._can_ask(pull, each)]
         available = [each for each in pull.holders if self._has_window(each, pull.size_bytes)]
         return min(available, key=self._peers.rtt_s, default=None)
 
@@ -271,7 +308,12 @@ class LargePuller:
         requested_bytes = self._requested_bytes.get(peer_id, 0)
         return not requested_bytes or requested_bytes + size_bytes <= PULL_WINDOW_BYTES
 
+    def _can_ask(self, pull: _Pull, holder: PeerId) -> bool:
+        return self._peers.is_linked(holder) or holder in pull.named
+
     def _timeout_s(self, peer_id: PeerId) -> float:
+        if not self._peers.is_linked(peer_id):
+            return UNLINKED_PULL_TIMEOUT_S
         return self._peers.timeout_for(peer_id, PULL_TIMEOUT_RTTS, PULL_TIMEOUT_BOUNDS_S)
 
     # --- time -----------------------------------------------------------------------------------

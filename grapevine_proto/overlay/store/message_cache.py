@@ -41,7 +41,7 @@ def rumor_key(rumor: Rumor) -> RumorKey:
 class _CachedRumor:
     """A cached rumor with the metadata of its best copy."""
 
-    __slots__ = ("age_ms", "cost_bytes", "hops", "is_verified", "received_at", "rumor")
+    __slots__ = ("age_ms", "cost_bytes", "holder", "hops", "is_verified", "received_at", "rumor")
 
     def __init__(self, copy: RumorCopy, received_at: float, is_verified: bool) -> None:
         self.rumor = copy.rumor
@@ -49,6 +49,7 @@ class _CachedRumor:
         self.cost_bytes = len(self.rumor.body) + payloads_bytes + ENTRY_OVERHEAD_BYTES
         self.is_verified = is_verified
         self.hops = copy.hops
+        self.holder = copy.holder
         self.age_ms = copy.age_ms
         self.received_at = received_at
 
@@ -199,7 +200,7 @@ class MessageCache:
     def copies(self, now: float) -> Iterator[RumorCopy]:
         """Every cached rumor as of now, in order of arrival, possibly with an unchecked signature."""
         for entry in self._entries.values():
-            yield RumorCopy(entry.rumor, entry.hops, entry.age_now_ms(now))
+            yield RumorCopy(entry.rumor, entry.hops, entry.age_now_ms(now), entry.holder)
 
     def received_since(self, cutoff: float) -> Iterator[Rumor]:
         """Cached rumors received after `cutoff`, latest first."""
@@ -229,7 +230,9 @@ class MessageCache:
         if entry is None or not (entry.is_verified or self.verify(key, now)):
             return None
         age_ms = entry.age_now_ms(now)
-        return RumorCopy(entry.rumor, entry.hops, age_ms) if age_ms < self._ttl_ms else None
+        if age_ms >= self._ttl_ms:
+            return None
+        return RumorCopy(entry.rumor, entry.hops, age_ms, entry.holder)
 
     def verify(self, key: RumorKey, now: float) -> bool:
         """Whether the rumor is cached and authentic; checks the signature once."""

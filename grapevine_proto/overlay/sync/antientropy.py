@@ -53,10 +53,14 @@ from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S
 from grapevine_proto.overlay.sync.catch_up import CatchUp
 from grapevine_proto.overlay.sync.gap_repair import GapRepair
 from grapevine_proto.overlay.sync.outstanding_requests import OutstandingRequests
-from grapevine_proto.overlay.sync.repair_server import RepairServer
+from grapevine_proto.overlay.sync.repair_server import RepairReply, RepairServer
 from grapevine_proto.overlay.sync.sync_round import ENTRIES_PER_PAGE, STREAMS_PER_ROUND, SyncRound
 from grapevine_proto.overlay.topology.selection import uniform
 from grapevine_proto.wire.messages import (
+    GAP_REQUEST_ROUND,
+    LAZY_REQUEST_ROUND,
+    Announce,
+    AnnounceTopic,
     Digest,
     Heartbeat,
     InSync,
@@ -84,9 +88,6 @@ FRUITLESS_PAUSE_S: Final = 30.0  # before repeating a fruitless round
 # accepted per message: 1 ms of signature checks; we send at most 16
 COPIES_PER_MESSAGE_LIMIT: Final = 24
 REMEMBERED_PEERS_LIMIT: Final = 1024  # peers with remembered state: twice the number of sessions
-GAP_REQUEST_ROUND: Final = 0  # round number of gap requests, outside of any round
-LAZY_REQUEST_ROUND: Final = (1 << 32) - 1  # round number of requests after lazy push
-
 RoundMessage: TypeAlias = Heartbeat | Digest | InSync | Vector | IWant | Repair
 
 
@@ -95,6 +96,10 @@ class RumorReceiver(Protocol):
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         """Takes a copy from `sender`."""
+        ...
+
+    def announcement(self, copy: RumorCopy) -> Announce | AnnounceTopic:
+        """The message that announces a large rumor."""
         ...
 
 
@@ -401,9 +406,17 @@ class AntiEntropy:
     def _on_request(self, request: IWant, sender: PeerId, now: float) -> list[Effect]:
         sync_round = self._active_round(sender, request.round)
         withheld_before = self._repair_server.withheld
-        repairs = self._repair_server.build_repairs(request, sender, now) if request.ranges else []
-        effects: list[Effect] = [Send((sender,), repair) for repair in repairs]
-        if self._repair_server.withheld > withheld_before and not repairs[0].copies:
+        repairs, announced = (
+            self._repair_server.build_repairs(request, sender, now)
+            if request.ranges
+            else RepairReply([], [])
+        )
+        effects: list[Effect] = [
+            Send((sender,), self._broadcast.announcement(copy)) for copy in announced
+        ]
+        effects += [Send((sender,), repair) for repair in repairs]
+        is_withheld = self._repair_server.withheld > withheld_before
+        if is_withheld and not repairs[0].copies and not announced:
             effects.append(Penalize(sender, Offense.REPEATED_REQUEST))
         if sync_round is not None and sync_round.awaits_request:
             sync_round.on_request(repairs, now)

@@ -20,13 +20,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.store.message_cache import MessageCache, RumorKey, rumor_key
 from grapevine_proto.overlay.store.ranges import merge
 from grapevine_proto.token_bucket import TokenBucket
-from grapevine_proto.wire.messages import REPAIR_DATAGRAMS_LIMIT, IWant, Repair, RumorCopy
+from grapevine_proto.wire.messages import (
+    LAZY_REQUEST_ROUND,
+    REPAIR_DATAGRAMS_LIMIT,
+    IWant,
+    Repair,
+    RumorCopy,
+)
+from grapevine_proto.wire.signed import is_announced_by_topic
 
 REPAIR_DATAGRAM_BYTES: Final = 1000  # of rumors per datagram, approximately
 REPAIR_LIMIT_BYTES: Final = 64 * 1024
@@ -38,6 +45,7 @@ BODY_REPEAT_WINDOW_S: Final = 30.0
 VECTORS_BURST: Final = 8.0
 VECTORS_PER_S: Final = 1.0
 BODIES_SCANNED_LIMIT: Final = 512
+ANNOUNCED_LIMIT: Final = 16  # per answer; each costs a token
 # half a millisecond; fewer truncate a joining node so often that much is sent twice
 CHECKS_PER_REPLY_LIMIT: Final = 12
 
@@ -66,6 +74,14 @@ class _PeerQuota:
             del self.sent[next(iter(self.sent))]
 
 
+class RepairReply(NamedTuple):
+    """`repairs`, one per datagram, are at least one, possibly empty. `announced` are the copies to announce
+    instead: large rumors of topics whose body is not here, or was not asked for by a subscriber."""
+
+    repairs: list[Repair]
+    announced: list[RumorCopy]
+
+
 class RepairServer:
     """Answers requests from the message cache. `withheld` counts bodies and vectors refused because
     a peer had them already or exceeded its quota.
@@ -86,10 +102,9 @@ class RepairServer:
         self.withheld += 1
         return False
 
-    def build_repairs(self, request: IWant, peer_id: PeerId, now: float) -> list[Repair]:
-        """The requested messages that are cached, in one Repair per datagram; at least one,
-        possibly empty.
-        """
+    def build_repairs(self, request: IWant, peer_id: PeerId, now: float) -> RepairReply:
+        """The requested messages that are cached."""
+        announced: list[RumorCopy] = []
         quota = self._quota_of(peer_id, now)
         quota_bytes = quota.bytes_bucket.available(now)
         batches: list[list[RumorCopy]] = [[]]
@@ -99,6 +114,15 @@ class RepairServer:
             if copy is None:
                 is_truncated = True
                 break
+            if is_announced_by_topic(copy.rumor) and (
+                not copy.rumor.has_body or request.round != LAZY_REQUEST_ROUND
+            ):
+                announced.append(copy)
+                quota.note_sent(rumor_key(copy.rumor), now)
+                if len(announced) >= ANNOUNCED_LIMIT:
+                    is_truncated = True
+                    break
+                continue
             cost_bytes = copy.rumor.size_bytes
             is_full = bool(batches[-1]) and size_bytes + cost_bytes > REPAIR_DATAGRAM_BYTES
             limit_bytes = min(REPAIR_LIMIT_BYTES, quota_bytes)
@@ -120,10 +144,11 @@ class RepairServer:
         if total_bytes:
             quota.bytes_bucket.try_take(now, min(total_bytes, quota.bytes_bucket.available(now)))
         last = len(batches) - 1
-        return [
+        repairs = [
             Repair(request.round, index == last, is_truncated, tuple(batch))
             for index, batch in enumerate(batches)
         ]
+        return RepairReply(repairs, announced)
 
     def _select(self, request: IWant, quota: _PeerQuota, now: float) -> Iterator[RumorCopy | None]:
         """The copies to send; a final None means that not all of the request was examined."""

@@ -16,8 +16,7 @@ from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import RANGES_PER_MESSAGE_LIMIT
-from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
-from grapevine_proto.wire.messages import Graft, IHave, IWant, Offer, RumorCopy
+from grapevine_proto.wire.messages import LAZY_REQUEST_ROUND, Graft, IHave, IWant, Offer, RumorCopy
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
@@ -11,14 +13,20 @@ from grapevine_proto.overlay.broadcast.large_messages import (
     PULL_WINDOW_BYTES,
     PULLS_LIMIT,
     PULLS_PER_SOURCE_LIMIT,
+    UNLINKED_PULL_TIMEOUT_S,
     LargePuller,
-    is_large,
 )
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
-from grapevine_proto.overlay.sync.antientropy import LAZY_REQUEST_ROUND
-from grapevine_proto.wire.messages import Announce, IWant
-from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor
+from grapevine_proto.wire.attributes import rumor_attributes
+from grapevine_proto.wire.messages import (
+    LAZY_REQUEST_ROUND,
+    Announce,
+    AnnounceTopic,
+    IWant,
+    RumorCopy,
+)
+from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor, is_announced_by_topic, is_large
 from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id
 
 ORIGIN = 90
@@ -51,6 +59,22 @@ class Node:
     def advance(self, at: float) -> list[PeerId]:
         return targets_of(self.puller.advance(at))
 
+    def receive_topic(
+        self, source: int, holder: int, *, has_body: bool = False, at: float = 0.0
+    ) -> list[PeerId]:
+        """Receives an announcement of a topic that this node delivers."""
+        message = AnnounceTopic(topic_copy(holder), has_body)
+        return targets_of(self.puller.on_topic(message, peer_id(source), at))
+
+
+def topic_copy(holder: int | None = None, size: int = SIZE) -> RumorCopy:
+    """A large rumor of a topic, without its body if it has a holder."""
+    attributes = rumor_attributes(topic="deploy.web")
+    rumor = Rumor(peer_id(ORIGIN), EPOCH, 1, (size,), bytes(size), bytes(64), attributes)
+    if holder is None:
+        return RumorCopy(rumor, 1, 0)
+    return RumorCopy(rumor.without_body(), 1, 0, peer_id(holder))
+
 
 def ids_of(first: int) -> StreamRange:
     return StreamRange(Stream(peer_id(ORIGIN), EPOCH), first, first)
@@ -75,12 +99,13 @@ def test_a_rumor_is_large_by_its_payload_not_by_many_small_ones() -> None:
 
 def test_a_large_rumor_is_announced_to_near_peers_that_may_lack_it() -> None:
     node = Node()
-    rumor = copy(ORIGIN, 1, size=SIZE).rumor
-    [send] = node.puller.announce(rumor, {peer_id(2)})
+    large = copy(ORIGIN, 1, size=SIZE)
+    rumor = large.rumor
+    [send] = node.puller.announce(large, {peer_id(2)})
     assert isinstance(send, Send)
     assert set(send.peers) == {peer_id(1), peer_id(3), peer_id(4)}
     assert send.message == Announce(rumor.ids, rumor.size_bytes)
-    assert node.puller.announce(rumor, set(map(peer_id, range(1, 5)))) == []
+    assert node.puller.announce(large, set(map(peer_id, range(1, 5)))) == []
 
 
 def test_only_the_first_announcing_peer_is_asked_and_at_once() -> None:
@@ -241,3 +266,60 @@ def test_finished_and_abandoned_pulls_leave_no_state() -> None:
     assert not puller._pulls_per_source
     assert not puller._requested_bytes
     assert not puller._timer_heap
+
+
+# --- topics -----------------------------------------------------------------------------------------
+
+FAR = 50  # a member without a link
+
+
+def test_a_rumor_of_a_topic_is_announced_with_its_header_and_its_holder() -> None:
+    node = Node()
+    [send] = node.puller.announce(topic_copy(), {peer_id(2)})
+    assert isinstance(send, Send)
+    assert isinstance(send.message, AnnounceTopic)
+    assert send.message.has_body
+    assert send.message.copy.holder == node.tables.context.our_id
+    assert send.message.copy.hops == 2
+    [send] = node.puller.announce(topic_copy(holder=FAR), set())
+    assert isinstance(send, Send)
+    assert isinstance(send.message, AnnounceTopic)
+    assert (send.message.has_body, send.message.copy.holder) == (False, peer_id(FAR))
+
+
+def test_a_topic_of_several_payloads_or_a_small_one_is_announced_or_pushed_as_ever() -> None:
+    large = topic_copy().rumor
+    assert is_announced_by_topic(large)
+    several = replace(large, lengths=(SIZE - 1, 1))
+    assert not is_announced_by_topic(several)
+    assert not is_announced_by_topic(replace(large, attributes=b""))
+    assert not is_announced_by_topic(topic_copy(size=PUSH_LIMIT_BYTES).rumor)
+
+
+def test_a_sender_that_has_the_body_is_asked_and_otherwise_the_holder_that_it_names() -> None:
+    assert Node().receive_topic(3, FAR, has_body=True) == [peer_id(3)]
+    assert Node().receive_topic(3, FAR) == [peer_id(FAR)]
+    assert Node().receive_topic(3, 2) == [peer_id(2)]
+
+
+def test_a_named_holder_gets_time_to_open_a_session_and_then_the_next_one_is_asked() -> None:
+    node = Node()
+    assert node.receive_topic(3, FAR) == [peer_id(FAR)]
+    assert node.receive_topic(2, FAR + 1) == []
+    assert node.advance(UNLINKED_PULL_TIMEOUT_S - 0.01) == []
+    assert node.advance(UNLINKED_PULL_TIMEOUT_S) == [peer_id(FAR + 1)]
+    assert node.receive_topic(1, FAR) == [], "it has been asked"
+
+
+def test_a_node_is_never_sent_to_itself() -> None:
+    node = Node()
+    assert node.receive_topic(3, 0) == []
+    assert node.tables.context.our_id == peer_id(0)
+
+
+def test_one_holder_more_than_the_limit_is_not_noted() -> None:
+    node = Node()
+    for holder in range(FAR, FAR + HOLDERS_PER_PULL_LIMIT + 1):
+        node.receive_topic(3, holder)
+    [pull] = node.puller._pulls.values()
+    assert len(pull.named) == len(pull.announced_by) == HOLDERS_PER_PULL_LIMIT

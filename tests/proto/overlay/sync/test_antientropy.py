@@ -18,9 +18,7 @@ from grapevine_proto.overlay.store.ranges import MESSAGES_PER_REQUEST
 from grapevine_proto.overlay.sync.antientropy import (
     COUNTER_REQUEST_TIMEOUT_S,
     FRAGMENTS_IDLE_S,
-    GAP_REQUEST_ROUND,
     HOLD_BACK_LIMIT_S,
-    LAZY_REQUEST_ROUND,
     NEW_LINK_RECHECK_MAX_S,
     RANGES_SCANNED_LIMIT,
     REMEMBERED_PEERS_LIMIT,
@@ -37,6 +35,9 @@ from grapevine_proto.overlay.sync.sync_round import (
 )
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.wire.messages import (
+    GAP_REQUEST_ROUND,
+    LAZY_REQUEST_ROUND,
+    Announce,
     Digest,
     Heartbeat,
     InSync,
@@ -336,6 +337,9 @@ class NoBroadcast:
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         return []
+
+    def announcement(self, copy: RumorCopy) -> Announce:
+        return Announce(copy.rumor.ids, copy.rumor.size_bytes)
 
 
 class SyncingNode:

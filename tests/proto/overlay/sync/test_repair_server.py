@@ -38,7 +38,7 @@ class Node:
 
     def request(self, *ranges: StreamRange, peer: PeerId = PEER, now: float = 0.0) -> list[int]:
         """Request ranges; the first sequences of the rumors sent."""
-        repairs = self.server.build_repairs(IWant(1, ranges), peer, now)
+        repairs = self.server.build_repairs(IWant(1, ranges), peer, now).repairs
         self.has_more = repairs[-1].has_more
         assert [each.is_last for each in repairs].count(True) == 1
         return [each.rumor.first for repair in repairs for each in repair.copies]
@@ -128,7 +128,7 @@ def test_peers_and_bodies_are_tracked_up_to_their_limits() -> None:
 
 
 def repairs(node: Node, *ranges: StreamRange, now: float = 0.0) -> list[Repair]:
-    return node.server.build_repairs(IWant(7, ranges), PEER, now)
+    return node.server.build_repairs(IWant(7, ranges), PEER, now).repairs
 
 
 def size_for(cost_bytes: int) -> int:
