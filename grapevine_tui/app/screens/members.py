@@ -6,6 +6,7 @@ thousands of members stall neither the opening of the screen nor its refresh.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import ClassVar, Final
 
@@ -41,7 +42,7 @@ COLUMNS: Final = (
     Column("link", 9, drop_rank=1),
     Column("address", 15, grow=1, drop_rank=2),
     Column("zone", 8, grow=1, drop_rank=3),
-    Column("epoch", 12, is_right_aligned=True, drop_rank=5),
+    Column("started", 16, is_right_aligned=True, drop_rank=5),
     Column("id", 8, drop_rank=4),
 )
 
@@ -77,6 +78,16 @@ class MemberRowCache:
         return sorted((row for _, row in updated.values()), key=lambda row: row.sort_values[:2])
 
 
+def _format_start(epoch: int) -> str:
+    """Return when the node started. Its epoch is that Unix time."""
+    if not epoch:
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch))
+    except (OverflowError, OSError, ValueError):  # the sender may have written any number
+        return f"epoch {epoch}"
+
+
 def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: StatusGlyph) -> Row:
     glyph, label, tone = status
     is_connected = state is not None and state is not PeerState.DISCONNECTED
@@ -91,7 +102,7 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
             Cell(f"{link.glyph} {link.label}" if link else "-", link.tone if link else "dim"),
             Cell(printable(str(member.address)) if member.address else "-", text_tone),
             Cell(printable(member.zone) or "-", text_tone if member.zone else "dim"),
-            Cell(str(member.epoch), "dim"),
+            Cell(_format_start(member.epoch), "dim"),
             Cell(member.peer_id.short, "dim"),
         ),
         sort_values=(

@@ -27,8 +27,8 @@ class LineInput(Input):
     """An input that Escape cancels and that takes one line of a paste."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Keep"),
-        Binding("escape", "cancel", "Drop"),
+        Binding("enter", "submit", "Set"),
+        Binding("escape", "cancel", "Cancel"),
     ]
 
     class Canceled(Message):
@@ -56,6 +56,15 @@ class LineInput(Input):
         self.post_message(self.Canceled())
 
 
+class FilterInput(LineInput):
+    """The input of a filter."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Keep filter"),
+        Binding("escape", "cancel", "Clear"),
+    ]
+
+
 class FilterBar(Horizontal):
     """A prompt and an input. Posts `Changed` for each edit and `Closed` at Enter or Escape."""
 
@@ -74,7 +83,7 @@ class FilterBar(Horizontal):
     def __init__(self, *, id: str = "filter") -> None:
         super().__init__(id=id, classes="filterbar")
         self._prompt = Static(Content("/"), classes="filterprompt", markup=False)
-        self.line_input = LineInput(compact=True, placeholder="words", classes="line-input")
+        self.line_input = FilterInput(compact=True, placeholder="words", classes="line-input")
         self.display = False
 
     def compose(self) -> ComposeResult:
