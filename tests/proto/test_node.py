@@ -1260,3 +1260,57 @@ def test_topics_are_read_in_the_order_of_each_origin(run: Run[Any]) -> None:
             assert found == list(range(0, 100, 2))
 
     run(main())
+
+
+def test_what_waited_for_its_order_is_delivered_in_order_after_a_restart(
+    run: Run[Any], tmp_path: Path
+) -> None:
+    async def main() -> None:
+        one_message = LimitsConfig(cache_bytes=6000)  # an origin may use a quarter
+        config = quick(batch_bytes=1, limits=one_message)
+        async with Node(config) as theirs:
+            sent = theirs.events(MessageSent)
+            for number in range(3):  # the first two are in no cache, so the third waits for them
+                await theirs.broadcast(b"%d" % number + bytes(1000))
+                await anext(sent)
+            handled: list[bytes] = []
+            joined = quick(theirs, order_wait=3600)
+            first = Node(joined, state_dir=tmp_path)
+            first.on_message(lambda message: handled.append(message.payload), ordered=True)
+            async with first:
+                await first.synced(timeout=60)
+                assert first.stats().delivered == 1
+            assert handled == []
+            again = Node(joined.replace(order_wait=0.1), state_dir=tmp_path)
+            messages = again.messages(ordered=True)
+            async with again:
+                again.start_round()
+                skipped = await anext(messages)
+                assert skipped == MessagesSkipped(Stream(theirs.peer_id, theirs.epoch), 1, 2)
+                message = await anext(messages)
+                assert isinstance(message, Message)
+                assert message.payload[:1] == b"2"
+
+    run(main())
+
+
+def test_what_waits_for_its_order_is_read_when_the_node_leaves_without_a_state(
+    run: Run[Any],
+) -> None:
+    async def main() -> None:
+        one_message = LimitsConfig(cache_bytes=6000)
+        async with Node(quick(batch_bytes=1, limits=one_message)) as theirs:
+            sent = theirs.events(MessageSent)
+            for number in range(3):
+                await theirs.broadcast(b"%d" % number + bytes(1000))
+                await anext(sent)
+            ours = Node(quick(theirs, order_wait=3600))
+            messages = ours.messages(ordered=True)
+            async with ours:
+                await ours.synced(timeout=60)
+            skipped, message = [each async for each in messages]
+            assert skipped == MessagesSkipped(Stream(theirs.peer_id, theirs.epoch), 1, 2)
+            assert isinstance(message, Message)
+            assert message.payload[:1] == b"2"
+
+    run(main())
