@@ -502,9 +502,14 @@ class Node:
         unhandled = self._unhandled()
         if not unhandled:
             return
-        redelivered = sum(not message.is_direct for message in unhandled)
-        if not self._persister.is_enabled:
-            redelivered = 0
+        redelivered = 0
+        if self._persister.is_enabled:
+            ids = [message.id for message in unhandled if not message.is_direct]
+            saved = self._engine.snapshot(self.now(), ids).streams
+            streams = {(each.origin, each.epoch): each for each in saved}
+            redelivered = sum(
+                each.stream in streams and streams[each.stream].lacks(each.sequence) for each in ids
+            )
         logger.warning(
             "left: %d messages were not handled in time; %d of them will be delivered again after a restart",
             len(unhandled),

@@ -676,7 +676,7 @@ def test_a_handler_slower_than_the_sender_loses_nothing(run: Run[Any]) -> None:
 
 
 def test_unhandled_messages_are_delivered_again_after_a_graceful_restart(
-    run: Run[Any], tmp_path: Path
+    run: Run[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         async with Node(quick()) as ours:
@@ -698,6 +698,7 @@ def test_unhandled_messages_are_delivered_again_after_a_graceful_restart(
             await is_blocked.wait()
             await first.leave(timeout=0.2)
             assert handled == [b"0"]
+            assert "left: 9 messages were not handled in time; 9 of them will be" in caplog.text
             async with Node(quick(ours), state_dir=tmp_path) as again:
                 inbox = Inbox(again)
                 again.start_round()

@@ -58,6 +58,10 @@ class SavedStream:
     gaps: tuple[tuple[int, int], ...]
     idle_s: float
 
+    def lacks(self, sequence: int) -> bool:
+        """Whether the next run requests `sequence`."""
+        return sequence > self.high or any(first <= sequence <= last for first, last in self.gaps)
+
 
 class _StreamState:
     """The tracker and timestamps of one stream."""

@@ -210,6 +210,17 @@ def test_saved_streams_beyond_the_limit_are_restored_as_evicted_origins() -> Non
     assert len(restored._evicted) == 4, "their number is limited too"
 
 
+def test_a_saved_stream_lacks_unhandled_messages_up_to_the_limit_of_gaps() -> None:
+    store = store_with(LimitsConfig(gaps=2))
+    for sequence in range(1, 11):
+        insert(store, copy(1, sequence), 0.0)
+    origin, epoch = copy(1, 1).rumor.stream
+    unhandled = [MessageId(origin, epoch, sequence) for sequence in (2, 4, 6, 9, 10)]
+    [saved] = store.snapshot(1.0, unhandled)
+    lacking = [sequence for sequence in range(1, 13) if saved.lacks(sequence)]
+    assert lacking == [4, 6, 9, 10, 11, 12], "2 is one gap too many"
+
+
 def test_restored_streams_do_not_keep_new_origins_out() -> None:
     node = context(limits=LimitsConfig(origins=16, new_origins_per_link=3))
     store = MessageStore(node, (), 0.0)
