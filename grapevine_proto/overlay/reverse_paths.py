@@ -12,7 +12,7 @@ Invariants:
   between a member and the origin can withhold an item but cannot forge one.
 - A node forwards each member's item for one rumor once, and none beyond `RELAYS_LIMIT` hops; at most
   `PathLimits.items_per_route` and `bytes_per_route` per rumor and `items_per_peer` of those from one peer.
-- At most `ROUTES_PER_ORIGIN` rumors per origin and `ROUTES_LIMIT` in all have a route; none that somebody
+- At most `ROUTES_PER_ORIGIN` rumors per origin and `ROUTES_LIMIT` in all have a route; none that an origin
   waits for is evicted before `ROUTE_MIN_LIFETIME_S`. So few rumors cannot cause many items.
 - Items sent to any node but the origin are signed by their member.
 """
@@ -33,7 +33,7 @@ from grapevine_proto.wire.signed import QueryAnswer, Rumor, TraceReceipt
 
 ANSWER_SPREAD_S: Final = 0.100  # spreads the answers, so that the origin is not hit by all at once
 BATCH_DELAY_S: Final = 0.020  # to fill a datagram; five hops cost 0.1 s
-SHORT_BATCH_DELAY_S: Final = 0.005  # for the first items of a route, if somebody waits for them
+SHORT_BATCH_DELAY_S: Final = 0.005  # for the first items of a route, if a program waits for them
 ACK_TIMEOUT_RTTS: Final = 3.0
 ACK_TIMEOUT_BOUNDS_S: Final = (0.100, 0.500)  # for the first ack; doubled each time
 TRIES_PER_PATH: Final = 4  # on one path; at 30 % loss, 3 in 100 go on to the next

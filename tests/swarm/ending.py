@@ -27,6 +27,7 @@ LATENCY_MESSAGES: Final = 20
 QUIET_PACKETS: Final = 2.0  # per peer and gossip interval, if all stores are equal
 # if stores differ in messages that no node has any more, which rounds keep looking for
 DIFFERING_PACKETS: Final = 3.0
+QUERY_WITHIN_S: Final = 30.0
 QUIET_INTERVALS: Final = 20  # long enough to include a rekey and a path probe
 UNEXPECTED_DROPS: Final = {"unknown_session", "decrypt_failed", "bad_signature", "bad_proof"}
 
@@ -57,6 +58,27 @@ def check_recovery(world: World) -> None:
         for loss, within_s in LATENCY_LIMITS if is_rough else LATENCY_LIMITS[:1]:
             _check_latency(world, loss, within_s)
     _check_quiet(world)
+    _check_query(world)
+
+
+def _check_query(world: World) -> None:
+    """Each member that runs and is known to the asker answers a query exactly once, itself."""
+    sim, watch = world.sim, world.watch
+    asker = world.rng.choice(world.up())
+    sim.on_query("swarm", lambda number, _: b"%d" % number)
+    query_id = sim.query(asker, "swarm", timeout_s=QUERY_WITHIN_S, stall_s=QUERY_WITHIN_S)
+    sim.run_until(lambda: sim.query_report(query_id).end is not None, QUERY_WITHIN_S + 1.0)
+    unanswered = sim.query_report(query_id).unanswered
+    numbers = {sim.nodes[number].peer_id: number for number in world.up()}
+    for peer_id in unanswered:
+        if peer_id in numbers:
+            watch.fail(f"2: node {numbers[peer_id]} never answered {query_id.short}")
+    answers = sim.nodes[asker].answers.get(query_id, [])
+    if len(answers) != len({answer.peer_id for answer in answers}):
+        watch.fail(f"1: a member answered {query_id.short} twice")
+    for answer in answers:
+        if answer.payload != b"%d" % numbers.get(answer.peer_id, -1):
+            watch.fail(f"1: {answer.peer_id.short} is said to have answered {answer.payload!r}")
 
 
 def _check_linked(world: World) -> None:

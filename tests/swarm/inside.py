@@ -18,6 +18,9 @@ from grapevine_proto.ids import Address
 from grapevine_proto.overlay.broadcast.ihave import MISSING_LIMIT, UNANNOUNCED_LIMIT
 from grapevine_proto.overlay.broadcast.large_messages import PULLS_LIMIT as ANNOUNCED_LIMIT
 from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.query.queries import ANSWER_BYTES_HELD_LIMIT, QUERIES_LIMIT
+from grapevine_proto.overlay.query.queries import UNACKED_BATCHES_LIMIT as ANSWER_BATCHES_LIMIT
+from grapevine_proto.overlay.query.questions import LARGE_BYTES_LIMIT, QUESTIONS_LIMIT
 from grapevine_proto.overlay.reverse_paths import ROUTES_LIMIT
 from grapevine_proto.overlay.swim.indirect_probes import INDIRECT_PROBES_LIMIT
 from grapevine_proto.overlay.swim.suspicion_table import SUSPICIONS_LIMIT
@@ -84,6 +87,13 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "traces", len(engine._overlay.tracing._traces), TRACES_LIMIT
     yield "routes", len(engine._overlay.tracing.reverse_paths._routes), ROUTES_LIMIT
     yield "receipts", len(engine._overlay.tracing.reverse_paths._batches), UNACKED_BATCHES_LIMIT
+    queries = engine._overlay.queries
+    yield "query routes", len(queries.reverse_paths._routes), ROUTES_LIMIT
+    yield "answers", len(queries.reverse_paths._batches), ANSWER_BATCHES_LIMIT
+    yield "answer bytes", queries.reverse_paths._bytes_held, ANSWER_BYTES_HELD_LIMIT
+    yield "queries", len(queries._open), QUERIES_LIMIT
+    yield "questions", len(queries._questions._questions), QUESTIONS_LIMIT
+    yield "large answers", queries._questions._large_bytes, LARGE_BYTES_LIMIT
     yield "reassembly", links._reassembly_budget.used_bytes, limits.reassembly_bytes
     for link in links.values():
         yield "queued messages", link.queued, limits.queue_messages
