@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.events import (
     AntiEntropyRound,
+    CaughtUp,
     DatagramDropped,
     DialFailed,
     Event,
@@ -34,12 +35,16 @@ from grapevine_proto.events import (
     MemberInfo,
     MessageReceived,
     MessageSent,
+    MessagesSkipped,
     MessagesUnsupported,
     NodeStarted,
     NodeStopped,
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    QueryAnswered,
+    QueryEnded,
+    QueryReceived,
     RateLimited,
     Round,
     Standing,
@@ -203,6 +208,11 @@ class Model:
             IdentityInUse: self._on_identity_in_use,
             NodeStarted: self._on_node_started,
             NodeStopped: self._on_node_stopped,
+            # for programs that read messages in order or ask queries: nothing is shown of them
+            **dict.fromkeys(
+                (MessagesSkipped, CaughtUp, QueryReceived, QueryAnswered, QueryEnded),
+                lambda _: Changes.NONE,
+            ),
         }
 
     def apply(self, event: Event) -> Changes:

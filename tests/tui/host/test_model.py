@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import (
+    Answer,
+    AnswerStatus,
     AntiEntropyRound,
+    CaughtUp,
     DatagramDropped,
     DialFailed,
+    Event,
     EventsLost,
     InternalErrorContained,
     MemberChanged,
     MessageReceived,
     MessageSent,
+    MessagesSkipped,
     MessagesUnsupported,
     NodeStarted,
     NodeStopped,
     PeerState,
     PeerStateChanged,
+    QueryAnswered,
+    QueryEnd,
+    QueryEnded,
+    QueryReceived,
+    QueryReport,
+    Question,
     RateLimited,
     RoundOutcome,
     StateSaveFailed,
     Stats,
     Via,
 )
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import Address, MessageId, Stream
 from grapevine_tui.host.model import Changes, Model, NoticeLevel
 from tests.tui.values import a_member, a_message, a_peer, a_round, an_id, received
 
@@ -255,3 +267,25 @@ def test_the_other_events_are_counted(model: Model) -> None:
 def test_it_is_imported_without_textual_or_rich() -> None:
     code = "import sys, grapevine_tui.host.model; sys.exit('rich' in sys.modules or 'textual' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+QUERY_ID = MessageId(an_id(1), 7, 3)
+OTHERS: list[Event] = [
+    MessagesSkipped(Stream(an_id(1), 7), 3, 4),
+    CaughtUp(3),
+    QueryReceived(Question(QUERY_ID, "up", b"?", 5.0, 1024, 2)),
+    QueryAnswered(QUERY_ID, Answer(an_id(1), AnswerStatus.ANSWERED, b"yes", 2, 40, 95)),
+    QueryEnded(QueryReport(QUERY_ID, "up", 1.0, 1, 1, 0, 0, (), 0, (95,), QueryEnd.COMPLETE)),
+]
+
+
+@pytest.mark.parametrize("event", OTHERS, ids=lambda event: type(event).__name__)
+def test_an_event_that_is_for_programs_changes_nothing_on_the_screen(
+    model: Model, event: Event
+) -> None:
+    assert model.apply(event) is Changes.NONE
+    assert not model.notices
+
+
+def test_the_model_applies_every_kind_of_event(model: Model) -> None:
+    assert set(get_args(Event)) == model._handlers.keys()
