@@ -97,6 +97,7 @@ MESSAGE_OUTCOMES: Final = (
         "unacked_untracked",
     ),
 )
+ANSWER_OUTCOMES: Final = ("relayed", "dropped", "lost")
 STATS_GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_cached_messages": ("cached", "Messages cached for repair"),
     "grapevine_cached_bytes": ("cached_bytes", "Bytes of cached messages"),
@@ -277,6 +278,11 @@ def _message_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     by_outcome = CounterMetricFamily("grapevine_message_outcomes", help_text, labels=["outcome"])
     for outcome in MESSAGE_OUTCOMES:
         by_outcome.add_metric([outcome], getattr(snapshot.stats, outcome))
+    yield by_outcome
+    help_text = f"Answers to queries of other nodes, by outcome: {', '.join(ANSWER_OUTCOMES)}"
+    by_outcome = CounterMetricFamily("grapevine_answer_outcomes", help_text, labels=["outcome"])
+    for outcome in ANSWER_OUTCOMES:
+        by_outcome.add_metric([outcome], getattr(snapshot.stats, f"answers_{outcome}"))
     yield by_outcome
     help_text = "Own broadcasts that no peer has acknowledged yet"
     yield GaugeMetricFamily(

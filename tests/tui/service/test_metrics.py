@@ -68,6 +68,7 @@ async def test_what_happens_is_counted() -> None:
         seen["grapevine_messages_total", "eager"] + seen["grapevine_messages_total", "repair"] == 1
     )
     assert seen["grapevine_message_outcomes_total", "delivered"] == 1
+    assert seen["grapevine_answer_outcomes_total", "lost"] == 0
     assert seen["grapevine_datagrams_received_total", ""] > 0
     assert seen["grapevine_peer_tokens", ""] > 0
     assert seen["grapevine_peer_send_rate_bytes_per_second", ""] > 0
