@@ -74,7 +74,7 @@ from grapevine_proto.runtime.event_hub import (
 from grapevine_proto.runtime.event_queue import EventStream, MessageStream, OnFull
 from grapevine_proto.runtime.fork_safety import register_at_fork
 from grapevine_proto.runtime.persistence import StatePersister
-from grapevine_proto.runtime.query_desk import Query, QueryDesk, QueryHandler
+from grapevine_proto.runtime.query_desk import QUERY_EVENTS, Query, QueryDesk, QueryHandler
 from grapevine_proto.runtime.resolver import BootstrapResolver
 from grapevine_proto.runtime.subscription import (
     DEFAULT_QUEUE,
@@ -1122,13 +1122,14 @@ class Node:
 
     def _publish(self, event: Event) -> None:
         self._hub.publish(event)
-        self._queries.on_event(event)
         if isinstance(event, MessageReceived):
             self._subscriptions.deliver(event.message)
         elif isinstance(event, PeerStateChanged):
             self._peers_changed.set()
         elif isinstance(event, CaughtUp):
             self._caught_up.set()
+        elif isinstance(event, QUERY_EVENTS):
+            self._queries.on_event(event)
 
     def _publish_in_order(self, item: Message | MessagesSkipped) -> None:
         self._hub.publish_in_order(item)

@@ -16,7 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final, Self
+from typing import Final, Self, assert_never
 
 from grapevine_proto.config.validate import check_callable, payload_bytes
 from grapevine_proto.engine import Engine
@@ -24,7 +24,6 @@ from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import (
     Answer,
     AnswerStatus,
-    Event,
     QueryAnswered,
     QueryEnd,
     QueryEnded,
@@ -39,6 +38,7 @@ QueryHandler = Callable[[Question], Awaitable[bytes | None] | bytes | None]
 
 logger = logging.getLogger("grapevine")
 
+QUERY_EVENTS: Final = (QueryReceived, QueryAnswered, QueryEnded)
 HANDLERS_AT_A_TIME: Final = 4
 WAITING_QUESTIONS_LIMIT: Final = 64
 ACK_AFTER_S: Final = 0.25  # well before a query stalls
@@ -153,8 +153,8 @@ class QueryDesk:
 
     # --- events ---------------------------------------------------------------------------------
 
-    def on_event(self, event: Event) -> None:
-        """Passes on what concerns queries."""
+    def on_event(self, event: QueryReceived | QueryAnswered | QueryEnded) -> None:
+        """One of `QUERY_EVENTS` occurred."""
         match event:
             case QueryReceived(question):
                 self._on_question(question)
@@ -165,7 +165,7 @@ class QueryDesk:
                 if (query := self._open.pop(report.id, None)) is not None:
                     query.end(report)
             case _:
-                pass
+                assert_never(event)
 
     def _on_question(self, question: Question) -> None:
         handler = self._handlers.get(question.name)
