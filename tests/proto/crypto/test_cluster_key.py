@@ -85,7 +85,10 @@ def test_generated_keys_differ_and_derive_by_domain() -> None:
 
 def _load_simultaneously(path: str, start: Any, fingerprints: Any) -> None:
     start.wait()
-    fingerprints.put(ClusterKey.load_or_generate(path).fingerprint)
+    try:
+        fingerprints.put(ClusterKey.load_or_generate(path).fingerprint)
+    except Exception as error:  # noqa: BLE001  the test shows it and need not wait
+        fingerprints.put(repr(error))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 65])
@@ -158,3 +161,18 @@ def test_an_invalid_key_in_the_environment_is_deleted_too_and_not_quoted(
         ClusterKey.from_env("CLUSTER_SECRET")
     assert "c0ffee" not in str(caught.value)
     assert "CLUSTER_SECRET" not in os.environ
+
+
+@pytest.mark.parametrize("bit", [0o001, 0o002, 0o004, 0o010, 0o020, 0o040])
+def test_any_access_of_others_to_a_key_is_refused(tmp_path: Path, bit: int) -> None:
+    path = tmp_path / "cluster.key"
+    ClusterKey.generate().save(path)
+    path.chmod(0o600 | bit)
+    with pytest.raises(KeyFileError):
+        ClusterKey.load(path)
+
+
+def test_a_derived_key_has_32_bytes_unless_another_size_is_asked_for() -> None:
+    key = ClusterKey.generate()
+    assert len(key.derive(b"a")) == 32
+    assert len(key.derive(b"a", size=16)) == 16

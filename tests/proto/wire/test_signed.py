@@ -9,11 +9,14 @@ import pytest
 
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.wire.attributes import PLAIN, TRACE_ALL, rumor_attributes
+from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 from grapevine_proto.wire.signed import (
+    MAX_ANSWER_BYTES,
     MAX_PAYLOADS_PER_MESSAGE,
     PUSH_LIMIT_BYTES,
     Accusation,
     AnswerCode,
+    LargeAnswer,
     PeerRecord,
     Rumor,
     TraceReceipt,
@@ -167,3 +170,31 @@ def test_what_an_answer_says_has_its_documented_number() -> None:
         "FAILED": 3,
         "LARGE": 4,
     }
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "hash_bytes", "is_valid"),
+    [
+        (MAX_ANSWER_BYTES, 32, False),
+        (MAX_ANSWER_BYTES + 1, 32, True),
+        (MAX_LARGE_ANSWER_BYTES, 32, True),
+        (MAX_LARGE_ANSWER_BYTES + 1, 32, False),
+        (MAX_LARGE_ANSWER_BYTES, 31, False),
+        (MAX_LARGE_ANSWER_BYTES, 33, False),
+    ],
+)
+def test_a_large_answer_is_larger_than_one_that_is_sent_and_has_a_hash(
+    size_bytes: int, hash_bytes: int, is_valid: bool
+) -> None:
+    payload = size_bytes.to_bytes(4, "big") + bytes(hash_bytes)
+    expected = LargeAnswer(size_bytes, bytes(hash_bytes)) if is_valid else None
+    assert LargeAnswer.parse(payload) == expected
+
+
+def test_a_large_answer_describes_its_body_alone() -> None:
+    body = bytes(MAX_ANSWER_BYTES + 1)
+    described = LargeAnswer.describing(body)
+    assert LargeAnswer.parse(described.to_payload()) == described
+    assert described.describes(body)
+    assert not described.describes(body[:-1] + b"x")
+    assert not described.describes(body + b"x")

@@ -581,3 +581,14 @@ def test_an_idle_node_has_nothing_to_do_and_one_with_a_cache_ticks() -> None:
     assert node.broadcast.deadline == STORE_TICK_S
     node.broadcast.advance(STORE_TICK_S)
     assert node.broadcast.deadline == 2 * STORE_TICK_S
+
+
+def test_a_rumor_of_another_origin_is_checked_although_the_epoch_of_the_session_is_its_own() -> (
+    None
+):
+    node = Node()
+    firsthand(node, 1)
+    forged = replace(rumor(2, 1), signature=bytes(64))
+    assert drop_reasons(node.receive(forged, 1, 0.0)) == [DropReason.BAD_SIGNATURE]
+    unlinked = replace(rumor(77, 1), signature=bytes(64))
+    assert drop_reasons(node.receive(unlinked, 77, 0.0)) == [DropReason.BAD_SIGNATURE]

@@ -35,11 +35,18 @@ from grapevine_proto.transport.session.sessions import (
 from grapevine_proto.wire.codec import (
     BASE_PLAINTEXT_BYTES,
     Data,
+    decode_frame,
     decode_message,
     decode_packet,
     encode_frame,
 )
-from grapevine_proto.wire.messages import Ack, DirectMessage, PathChallenge, PathResponse
+from grapevine_proto.wire.messages import (
+    Ack,
+    DirectMessage,
+    Fragment,
+    PathChallenge,
+    PathResponse,
+)
 from grapevine_proto.wire.rumors import encode_rumor_copy, encode_rumors
 from tests.proto.overlay.builders import EPOCH, copy
 from tests.proto.transport.ends import (
@@ -723,3 +730,19 @@ def test_a_link_whose_session_has_expired_is_not_ready() -> None:
     assert pair.link.is_ready(0.0)
     assert not pair.link.is_ready(REJECT_AFTER_S)
     assert pair.link.next_send_at(REJECT_AFTER_S) == math.inf
+
+
+def test_numbers_of_fragmented_messages_differ_between_sessions() -> None:
+    def first_number(their_id: bytes) -> int:
+        pair = Pair()
+        session = Session(bytes(8), their_id, KEY, True, bytes(32), bytes(32), 0.0)
+        established = EstablishedSession(session, pair.record, BOB.address, None, EMPTY)
+        link = Link(established, None, LimitsConfig(), 0.0)
+        link.send(direct_message(1, 5000), 0.0)
+        other = Session(their_id, bytes(8), KEY, False, bytes(32), bytes(32), 0.0)
+        fragment = decode_frame(other.open(packet(link.transmit(0.0)[0]), 0.0))
+        assert isinstance(fragment, Fragment)
+        return fragment.number
+
+    assert first_number(b"\0\0\0\1" + bytes(4)) == (1 << 32) + 1
+    assert first_number(b"\0\0\0\2" + bytes(4)) == (2 << 32) + 1
