@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from grapevine_proto.crypto.identity import digest
 from grapevine_proto.ids import Stream
 from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S, StreamDigest
 from tests.proto.overlay.builders import EPOCH, peer_id
@@ -145,3 +146,10 @@ def test_expiries_of_removed_streams_are_dropped_beyond_1024() -> None:
         stream_digest.remove(stream)
     assert stream_digest.digest(299.0)[0] == 1
     assert stream_digest.digest(300.0)[0] == 0
+
+
+def test_the_term_of_a_stream_is_sixteen_bytes_of_a_hash_that_other_nodes_compute_alike() -> None:
+    stream_digest = make_digest()
+    stream_digest.update(FIRST, 7, 0.0, 0.0)
+    expected = digest(b"grapevine digest 1", "default", *FIRST, 7, size=16)
+    assert stream_digest.digest(2.0) == (1, expected)
