@@ -9,11 +9,16 @@ from collections.abc import Callable
 import pytest
 
 from grapevine_proto import ClusterKey, Message, Node, NodeConfig
-from grapevine_proto.errors import InvalidArgument
+from grapevine_proto.errors import DropReason, InvalidArgument
 from grapevine_proto.events import Event, MessageReceived
+from grapevine_proto.ids import MessageId
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.topics import MAX_PATTERNS
+from grapevine_proto.wire.attributes import rumor_attributes
+from grapevine_proto.wire.messages import AnnounceTopic, RumorCopy
+from grapevine_proto.wire.signed import Rumor
 from tests.conftest import Run
+from tests.scenarios.malicious_member import MaliciousMember
 
 DEPLOY, OTHER = "deploy.web", "metrics.cpu"
 
@@ -199,6 +204,51 @@ def test_a_subscriber_that_was_away_pulls_what_it_missed() -> None:
     sim.heal()
     assert sim.run_until(lambda: 9 in sim.deliveries(message_id), 60.0)
     assert bodies_at(sim) == {0, 9}
+
+
+def test_a_forged_announcement_suppresses_nothing() -> None:
+    """One that carries no valid signature of its origin marks no sequence as seen."""
+    sim = Simulation(nodes=4, seed=3, config=NodeConfig.local(topics=()))
+    sim.run(5.0)
+    sim.subscribe(2, "deploy.>")
+    first = sim.publish(0, DEPLOY, LARGE)
+    sim.run(5.0)
+    origin, epoch, sequence, _ = first
+    attributes = rumor_attributes(topic=DEPLOY)
+    forged = Rumor(
+        origin, epoch, sequence + 1, (len(LARGE),), b"", bytes(64), attributes, bytes(32)
+    )
+    malicious = MaliciousMember(sim, 3)
+    malicious.send(AnnounceTopic(RumorCopy(forged, 1, 0, malicious.engine.peer_id), True))
+    sim.run(2.0)
+    for number in (1, 2):
+        assert dict(sim.nodes[number].stats().dropped)[DropReason.BAD_SIGNATURE] == 1
+    second = sim.publish(0, DEPLOY, LARGE)
+    assert second.sequence == sequence + 1
+    sim.run(10.0)
+    assert sim.deliveries(second).keys() == {2}
+    assert sim.nodes[1].stats().unsubscribed == 2
+
+
+def test_an_announcement_that_names_a_false_holder_costs_one_attempt() -> None:
+    sim = Simulation(nodes=4, seed=3, config=NodeConfig.local(topics=()))
+    sim.run(5.0)
+    sim.subscribe(2, "deploy.>")
+    malicious = MaliciousMember(sim, 3)
+    engine = malicious.engine
+    attributes = rumor_attributes(topic=DEPLOY)
+    own = Rumor.signed(
+        engine._identity, "default", engine.epoch, 1, (LARGE,), attributes=attributes
+    ).without_body()
+    holder = sim.nodes[1].peer_id
+    for _ in range(5):
+        malicious.send(AnnounceTopic(RumorCopy(own, 1, 0, holder), False))
+        sim.run(1.0)
+    sim.run(20.0)
+    assert not sim.deliveries(MessageId(own.origin, own.epoch, own.first))
+    later = sim.publish(0, DEPLOY, LARGE)
+    sim.run(10.0)
+    assert sim.deliveries(later).keys() == {2}
 
 
 def test_many_large_bodies_that_nobody_subscribes_to_do_not_stop_their_origin() -> None:

@@ -20,8 +20,8 @@ Invariants:
 - At most `PULL_WINDOW_BYTES` are requested from one holder at a time, or one larger rumor, so that
   the request fits its send queue. Meanwhile waiting rumors may come from other holders.
 - An announcement only determines what is requested, and from which peer. It marks nothing as seen.
-- A holder that is not linked is asked only if an authentic announcement names it, and once per
-  announcement.
+- A holder that is not linked is asked only if an authentic announcement names it, and at most
+  `NAMED_HOLDER_ATTEMPTS` times.
 - Announcements of one source have their own limit, so false ones cannot evict those of others.
 - The cost of an announcement does not depend on the number of waiting rumors: each is examined at
   its own deadline, or when one of its holders has room again.
@@ -56,6 +56,7 @@ PULL_WINDOW_BYTES: Final = 512 * 1024  # half of a link's send queue by default
 PULL_TIMEOUT_RTTS: Final = 6.0  # the request or the first fragment may be lost once
 PULL_TIMEOUT_BOUNDS_S: Final = (0.200, 0.500)  # minimum and maximum
 PULL_DURATION_LIMIT_S: Final = 10.0  # per rumor while fragments arrive: 10 MiB at 8 Mbit/s
+NAMED_HOLDER_ATTEMPTS: Final = 3  # to ask a holder without a link
 UNLINKED_PULL_TIMEOUT_S: Final = 2.0  # a session is opened first
 PULL_ABANDON_S: Final = 30.0  # without another holder; anti-entropy takes over
 PULLS_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
@@ -83,7 +84,7 @@ class _Pull:
         self.size_bytes = size_bytes
         self.holders: list[PeerId] = []  # not asked yet
         self.announced_by: set[PeerId] = set()
-        self.named: set[PeerId] = set()  # holders that others named
+        self.named: dict[PeerId, int] = {}  # holders that others named: attempts left
         self.holder: PeerId | None = None  # asked now
         self.requested_at = 0.0
         self.due_at = math.inf  # when to check its progress
@@ -168,7 +169,7 @@ class LargePuller:
             pull.announced_by.add(holder)
             pull.holders.append(holder)
             if holder != sender:
-                pull.named.add(holder)
+                pull.named[holder] = NAMED_HOLDER_ATTEMPTS
             return self._check_progress(ids, pull, now)
         return []
 
@@ -278,6 +279,9 @@ class LargePuller:
 
     def _note_requested(self, pull: _Pull, holder: PeerId, now: float) -> None:
         pull.holders.remove(holder)
+        if pull.named.get(holder, 0) > 1 and not self._peers.is_linked(holder):
+            pull.named[holder] -= 1
+            pull.holders.append(holder)  # its record may arrive meanwhile
         pull.holder, pull.requested_at = holder, now
         pull.due_at = now + self._timeout_s(holder)
         self._requested_bytes[holder] += pull.size_bytes
@@ -291,18 +295,24 @@ class LargePuller:
         timeout_at = self._last_fragment_at.get(holder, pull.requested_at) + self._timeout_s(holder)
         if now < timeout_at and now < pull.requested_at + PULL_DURATION_LIMIT_S:
             pull.due_at = timeout_at
-        elif now >= pull.requested_at + PULL_ABANDON_S or any(
-            self._can_ask(pull, each) for each in pull.holders
+        elif (
+            now >= pull.requested_at + PULL_ABANDON_S
+            or not self._peers.is_linked(holder)  # the next announcement names it again, or another
+            or any(self._can_ask(pull, each) for each in pull.holders)
         ):
             self._release_holder(pull)
         else:
             pull.due_at = min(now + self._timeout_s(holder), pull.requested_at + PULL_ABANDON_S)
 
     def _next_holder(self, pull: _Pull) -> PeerId | None:
-        """The fastest holder with room in its window."""
+        """The fastest holder with room in its window, a linked one if there is one."""
         pull.holders = [each for each in pull.holders if self._can_ask(pull, each)]
         available = [each for each in pull.holders if self._has_window(each, pull.size_bytes)]
-        return min(available, key=self._peers.rtt_s, default=None)
+        return min(
+            available,
+            key=lambda each: (not self._peers.is_linked(each), self._peers.rtt_s(each)),
+            default=None,
+        )
 
     def _has_window(self, peer_id: PeerId, size_bytes: int) -> bool:
         requested_bytes = self._requested_bytes.get(peer_id, 0)

@@ -9,6 +9,7 @@ import pytest
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast.large_messages import (
     HOLDERS_PER_PULL_LIMIT,
+    NAMED_HOLDER_ATTEMPTS,
     PULL_DURATION_LIMIT_S,
     PULL_WINDOW_BYTES,
     PULLS_LIMIT,
@@ -305,10 +306,18 @@ def test_a_sender_that_has_the_body_is_asked_and_otherwise_the_holder_that_it_na
 def test_a_named_holder_gets_time_to_open_a_session_and_then_the_next_one_is_asked() -> None:
     node = Node()
     assert node.receive_topic(3, FAR) == [peer_id(FAR)]
-    assert node.receive_topic(2, FAR + 1) == []
+    assert node.receive_topic(2, 1, has_body=False) == []
     assert node.advance(UNLINKED_PULL_TIMEOUT_S - 0.01) == []
-    assert node.advance(UNLINKED_PULL_TIMEOUT_S) == [peer_id(FAR + 1)]
-    assert node.receive_topic(1, FAR) == [], "it has been asked"
+    assert node.advance(UNLINKED_PULL_TIMEOUT_S) == [peer_id(1)], "a linked one is nearer"
+    assert node.receive_topic(1, FAR) == [], "it is known"
+
+
+def test_a_holder_without_a_link_is_asked_three_times() -> None:
+    node = Node()
+    asked = node.receive_topic(3, FAR)
+    for number in range(1, 30):
+        asked += node.advance(number * UNLINKED_PULL_TIMEOUT_S)
+    assert asked == [peer_id(FAR)] * NAMED_HOLDER_ATTEMPTS
 
 
 def test_a_node_is_never_sent_to_itself() -> None:
