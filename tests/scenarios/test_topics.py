@@ -192,6 +192,19 @@ def test_a_large_body_crosses_a_node_that_does_not_subscribe() -> None:
     assert bodies_at(sim) == {a, c}
 
 
+def test_a_subscriber_that_does_not_know_the_holder_asks_the_peers_that_named_it() -> None:
+    """In a young cluster most members do not know each other yet."""
+    config = NodeConfig.lan(topics=(), max_peers=5)
+    sim = Simulation(nodes=120, seed=1, config=config, initial_links=5)
+    sim.run(1.0)
+    origin, subscriber = sim.nodes[0], sim.nodes[60]
+    assert subscriber.engine is not None
+    assert origin.peer_id not in {each.peer_id for each in subscriber.engine.members()}
+    sim.subscribe(60, "deploy.>")
+    message_id = sim.publish(0, DEPLOY, LARGE)
+    assert sim.run_until(lambda: 60 in sim.deliveries(message_id), 8.0)
+
+
 def test_a_subscriber_that_was_away_pulls_what_it_missed() -> None:
     config = NodeConfig.local(topics=(), max_peers=4)
     sim = Simulation(nodes=10, seed=2, config=config, initial_links=4)

@@ -46,6 +46,7 @@ from grapevine_proto.overlay.broadcast.plumtree import Plumtree
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, Push, PushPlan, Strategy
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Emit, Send
+from grapevine_proto.overlay.members import id_prefix
 from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.reverse_paths import RumorWatcher
 from grapevine_proto.overlay.store.message_cache import RumorKey, rumor_key
@@ -61,6 +62,7 @@ from grapevine_proto.wire.messages import (
     Graft,
     IHave,
     IWant,
+    MemberDigest,
     Offer,
     Prune,
     RumorCopy,
@@ -348,15 +350,26 @@ class Broadcast:
         if rejection is not None:
             return [CountDrop(sender, rejection)]
         known = rumor.known_attributes
+        effects = self._request_record(copy.holder, sender)
         if self._is_delivered(known, copy.age_ms):
-            return self.puller.on_topic(message, sender, now)
+            return effects + self.puller.on_topic(message, sender, now)
         payloads = self._store.insert(copy, sender, origin_is_linked, now)
-        effects = self._deliver(copy, known, payloads, Via.LAZY, now)
+        effects += self._deliver(copy, known, payloads, Via.LAZY, now)
         if copy.age_ms < NO_FORWARD_AGE_MS:
             effects += self.puller.announce(
                 copy, {sender} | ({copy.holder} if copy.holder else set())
             )
         return effects
+
+    def _request_record(self, holder: PeerId | None, sender: PeerId) -> list[Effect]:
+        """Request the record of a holder that is not known here: a pull needs its address, and those to
+        which the announcement goes on will ask here."""
+        if holder is None or holder == self._context.our_id:
+            return []
+        if holder in self._context.members or self._peers.is_linked(holder):
+            return []
+        prefix = id_prefix(holder)
+        return [Send((sender,), MemberDigest(prefix, prefix, b"", is_reply=True))]
 
     def _is_delivered(self, known: RumorAttributes, age_ms: int) -> bool:
         """Whether this node delivers a rumor of that age with these attributes."""
