@@ -779,6 +779,10 @@ class Engine:
         last = max(proved, key=lambda peer: peer.last_heard_at, default=None)
         return None if last is None else last.peer_id
 
+    def is_cached(self, message_id: MessageId) -> bool:
+        """Whether the broadcast `message_id` is cached here, with its body."""
+        return self._overlay.store.cache.has_message(message_id)
+
     def rounds(self) -> list[Round]:
         """The latest anti-entropy rounds that this node began, oldest first."""
         return list(self._overlay.antientropy.rounds)

@@ -63,6 +63,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
 from grapevine_proto.overlay.query.filters import ALL_MEMBERS, MemberFilter
 from grapevine_proto.overlay.query.request import STALL_S, QueryRequest, check_query_name
+from grapevine_proto.runtime.builtin_queries import builtin_handlers
 from grapevine_proto.runtime.clock import clock
 from grapevine_proto.runtime.driver import EngineDriver
 from grapevine_proto.runtime.event_hub import (
@@ -137,6 +138,8 @@ class Node:
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._subscriptions = Subscriptions(self._subscribe)
         self._queries = QueryDesk(self._hub.on_query_failure)
+        for query_name, handler in builtin_handlers(self).items():
+            self._queries.add_handler(query_name, handler)
         self._tasks: list[asyncio.Task[None]] = []
         self._background_tasks: set[asyncio.Task[None]] = set()
         self._leave_task: asyncio.Task[int] | None = None
@@ -1015,6 +1018,10 @@ class Node:
         """Returns the member whose session proved that it is at `address`, or None. Advertised
         addresses do not count."""
         return self._running_engine().peer_at(address)
+
+    def is_cached(self, message_id: MessageId) -> bool:
+        """Whether the broadcast `message_id` is cached here, so that this node can repair it."""
+        return self._engine.is_cached(message_id)
 
     def rounds(self) -> list[Round]:
         """Returns the latest anti-entropy rounds that this node started, oldest first."""

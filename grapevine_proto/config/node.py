@@ -86,6 +86,7 @@ LIVE_FIELDS: Final = frozenset(
         "optimize_links",
         "rate_limit",
         "topics",
+        "builtin_queries",
     }
 )
 
@@ -170,6 +171,9 @@ class NodeConfig:
     order_wait: float = 5.0
     """How long an ordered reader waits for a missing message before it skips it. A gap is requested
     within a second; longer waits for nodes that are away."""
+    builtin_queries: bool = True
+    """Whether this node answers the queries ``grapevine.*``: version, key fingerprints, links, counters, and
+    whether it has a message."""
     denied: Sequence[PeerId] = ()
     """Identities that may not connect. Identities are free, so rotate the key to exclude a person."""
     anti_entropy: AntiEntropyConfig = field(default_factory=AntiEntropyConfig)
@@ -208,6 +212,7 @@ class NodeConfig:
             batch_delay: Seconds = ...,
             batch_bytes: int = ...,
             topics: str | Iterable[str] = ...,
+            builtin_queries: bool = ...,
             leave_timeout: Seconds = ...,
             order_wait: Seconds = ...,
             denied: PeerId | Iterable[PeerId] = ...,
@@ -239,6 +244,7 @@ class NodeConfig:
         check_integer("subscriptions", self.subscriptions, 1, 1000)
         check_flag("lazy_push", self.lazy_push)
         check_flag("optimize_links", self.optimize_links)
+        check_flag("builtin_queries", self.builtin_queries)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)
         check_number("gossip_interval", self.gossip_interval, 0.05, 3600)
         check_integer("fanout", self.fanout, 1, 1000)

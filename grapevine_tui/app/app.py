@@ -489,6 +489,12 @@ class GrapevineApp(App[None]):
         get_facts = partial(facts.status_facts, self._host.model)
         self._bring_to_front(DetailScreen("Status", get_facts, has_columns=True))
 
+    def show_answers(self, reply: dict[str, Any]) -> None:
+        """Show the answers to a query, equal ones together."""
+        get_facts = partial(facts.answer_facts, self._host.model, reply)
+        title = f"Query {printable(reply['name'])}"
+        self._bring_to_front(DetailScreen(title, get_facts, kind="query"))
+
     def action_help(self) -> None:
         """Show every key and every command."""
         is_attached = self._host.model.is_remote

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged
@@ -22,6 +22,7 @@ from grapevine_proto.ids import MessageId
 from grapevine_proto.topics import pattern_fault
 from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.control import commands
+from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
 from grapevine_tui.host.model import format_dial_failure
 from grapevine_tui.host.protocol import HostView
@@ -37,6 +38,8 @@ class AppActions(Protocol):
     def action_traces(self) -> None: ...
 
     def action_members(self) -> None: ...
+
+    def show_answers(self, reply: dict[str, Any]) -> None: ...
 
     def action_status(self) -> None: ...
 
@@ -86,7 +89,13 @@ class CommandRunner:
     async def _execute(self, command: Command) -> None:
         app = self._app
         match command:
-            case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
+            case (
+                commands.Broadcast()
+                | commands.Publish()
+                | commands.AskMembers()
+                | commands.Trace()
+                | commands.Send()
+            ):
                 await self._send_payload(command)
             case commands.Dial(address):
                 await self._dial(address)
@@ -112,7 +121,12 @@ class CommandRunner:
                 await self._show(command)
 
     async def _send_payload(
-        self, command: commands.Broadcast | commands.Publish | commands.Trace | commands.Send
+        self,
+        command: commands.Broadcast
+        | commands.Publish
+        | commands.AskMembers
+        | commands.Trace
+        | commands.Send,
     ) -> None:
         match command:
             case commands.Broadcast(payload):
@@ -122,6 +136,8 @@ class CommandRunner:
             case commands.Publish(topic, payload, expires_s):
                 publish = partial(self._host.publish, topic, payload, expires_s)
                 await self._spread(publish, f"publish {topic}", len(payload))
+            case commands.AskMembers(name, payload):
+                await self._ask(name, payload)
             case commands.Trace(payload):
                 await self._spread(partial(self._host.trace, payload), "trace", len(payload))
                 self._app.action_traces()
@@ -161,6 +177,17 @@ class CommandRunner:
                 raise CommandError("for programs on the control socket only")
             case _:
                 assert_never(query)
+
+    async def _ask(self, name: str, payload: bytes) -> None:
+        """Ask all members; show their answers once the query has ended."""
+        show_feedback = self._app.main.compose_box.show_feedback
+        show_feedback(f"asking all members {name}…", is_lasting=True)
+        try:
+            reply = await self._host.query(name, payload)
+        finally:
+            show_feedback("")
+        self._host.model.log_command(f"query {name}: {answer_summary(reply)}")
+        self._app.show_answers(reply)
 
     async def _send(self, peer_ref: str, payload: bytes) -> None:
         message_id = await self._host.send(peer_ref, payload)

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeAlias, assert_never
 import click
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_tui.control.answers import answer_summary, group_answers
 from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command, stream_events
 from grapevine_tui.control.commands import (
     Argument,
@@ -238,10 +239,11 @@ def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
         value = parameters[argument.name]
         match argument.type:
             case ArgumentType.PAYLOAD:
-                fields |= _payload_fields(value, parameters["file"])
+                if value or parameters["file"] is not None or argument.is_required:
+                    fields |= _payload_fields(value, parameters["file"])
             case ArgumentType.CHANGES:
                 fields[argument.name] = dict(parse_changes(value))
-            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.TOPIC:
+            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.TOPIC | ArgumentType.NAME:
                 fields[argument.name] = value
             case ArgumentType.WORDS | ArgumentType.COMMAND:
                 fields |= {argument.name: value} if value else {}
@@ -280,6 +282,37 @@ def _run_trace(
         for line in format_trace(report, {each["peer_id"]: each["name"] for each in members}):
             click.echo(line)
     return 0 if report["complete"] else 1
+
+
+def _run_query(
+    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
+) -> int:
+    """Exit code 1 if a member that was asked has not answered."""
+    flags, is_json_before = context.obj
+    state_dir = find_state_dir(flags)
+    reply = send_command(state_dir, {"cmd": spec.name, **_request_fields(spec, parameters)})
+    if is_json or is_json_before:
+        click.echo(json.dumps(reply, allow_nan=False))
+    else:
+        members = send_command(state_dir, {"cmd": "members"})["members"]
+        status = send_command(state_dir, {"cmd": "status"})
+        names = {each["peer_id"]: each["name"] for each in (*members, status)}
+        for line in format_answers(reply, names):
+            click.echo(line)
+    return 1 if reply["unanswered"] and reply["end"] != "limit" else 0
+
+
+def format_answers(reply: Object, names: dict[str, str]) -> Iterable[str]:
+    """The answers to a query for people, equal ones together. `names` of members by peer ID."""
+    yield answer_summary(reply)
+    for group in group_answers(reply["answers"]):
+        authors = ", ".join(
+            printable(names.get(each) or _format_cell("peer_id", each)) for each in group.peer_ids
+        )
+        yield f"{group.text}  ({len(group.peer_ids):,}: {authors})"
+    for peer_id in reply["unanswered"]:
+        name = _format_cell("", names.get(peer_id))
+        yield f"no answer: {_format_cell('peer_id', peer_id)}  {name}"
 
 
 def _run_subscribe(
@@ -378,6 +411,7 @@ _COUNT_OPTION: Final = click.Option(
 )
 _RUNNERS: Final[Mapping[str, Runner]] = {
     "trace": _run_trace,
+    "query": _run_query,
     "subscribe": _run_subscribe,
     "help": _run_help,
 }
@@ -388,6 +422,7 @@ _EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
 # Help that only `ctl` shows, after that of the registry.
 _NOTES: Final = {
     "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
+    "query": "Equal answers are listed together. Exit code 1 if a member that was asked has not answered.",
     "subscribe": "Begins with recent ones, then prints each as it arrives. * is one part of a topic, > all "
     "that follow. Exit code 1 if the node stops before --count messages.",
     "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
@@ -413,6 +448,7 @@ def _click_argument(argument: Argument) -> list[click.Parameter]:
             ArgumentType.PEER
             | ArgumentType.ADDRESS
             | ArgumentType.TOPIC
+            | ArgumentType.NAME
             | ArgumentType.WORDS
             | ArgumentType.COMMAND
         ):
@@ -428,7 +464,7 @@ def _click_command(spec: CommandSpec) -> click.Command:
     notes += [_NOTES[spec.name]] if spec.name in _NOTES else []
     parameters = [each for argument in spec.arguments for each in _click_argument(argument)]
     parameters += [
-        click.Option([each.flag, each.name], type=int, metavar=each.metavar, help=each.help)
+        click.Option([each.flag, each.name], type=each.type, metavar=each.metavar, help=each.help)
         for each in spec.options
     ]
     run = _RUNNERS.get(spec.name, _run_command)

@@ -127,6 +127,10 @@ leave_timeout = $leave_timeout
 # that use the library have such readers.
 order_wait = $order_wait
 
+# Whether this node answers the queries of other members for grapevine.version, grapevine.keys,
+# grapevine.links, grapevine.stats and grapevine.has.
+builtin_queries = $builtin_queries
+
 # Peer IDs that may not connect, 64 hex digits each. Identities are free: to exclude a person, rotate the
 # cluster key.
 denied = $denied

@@ -45,6 +45,19 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class AskMembers:
+    """Ask all members, or those of a zone, the query `name` with `payload`, and gather the answers. The
+    numbers are as in `Node.query`."""
+
+    name: str
+    payload: bytes = b""
+    zone: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    timeout_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Broadcast `payload`; receivers confirm delivery."""
 
@@ -197,6 +210,7 @@ class ShowSnapshot:
 NodeAct: TypeAlias = (
     Broadcast
     | Publish
+    | AskMembers
     | Trace
     | Send
     | Dial
@@ -260,6 +274,7 @@ class ArgumentType(Enum):
     PEER = "a name, an ID or a prefix of one, or an address"
     ADDRESS = "host:port"
     TOPIC = "a topic, or a pattern of topics"
+    NAME = "one word"
     PAYLOAD = "text or bytes to send"
     CHANGES = "settings and their values"
     WORDS = "text, possibly empty"
@@ -277,14 +292,15 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
-class NumberOption:
-    """A whole number that may be given by name: `name` is its JSON field and the parameter of `make`, `flag`
-    its option of ``ctl``. `help` is as in `CommandSpec`."""
+class CommandOption:
+    """A value that may be given by name: `name` is its JSON field and the parameter of `make`, `flag` its
+    option of ``ctl``. `help` is as in `CommandSpec`. `type` is int or str."""
 
     name: str
     flag: str
     metavar: str
     help: str
+    type: type[int | str] = int
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +318,7 @@ class CommandSpec:
     help: str
     make: Callable[..., Command]
     arguments: tuple[Argument, ...] = ()
-    options: tuple[NumberOption, ...] = ()
+    options: tuple[CommandOption, ...] = ()
     aliases: tuple[str, ...] = ()
     shorthands: tuple[str, ...] = ()
     method: str | None = None
@@ -361,7 +377,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         Publish,
         (_TOPIC, _TEXT),
         options=(
-            NumberOption(
+            CommandOption(
                 "expires_s", "--expires", "SECONDS", "Age from which on it is not delivered"
             ),
         ),
@@ -372,6 +388,22 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         "Show messages whose topic matches PATTERN (deploy.>)",
         Subscribe,
         (_PATTERN,),
+    ),
+    CommandSpec(
+        "query",
+        Kind.NODE_ACT,
+        "Ask all members the query NAME and gather their answers",
+        AskMembers,
+        (
+            Argument("name", "NAME", ArgumentType.NAME),
+            Argument("text", "TEXT", ArgumentType.PAYLOAD, is_required=False),
+        ),
+        options=(
+            CommandOption("zone", "--zone", "NAME", "Ask the members of one zone", str),
+            CommandOption("limit", "--limit", "N", "Stop after N answers"),
+            CommandOption("sample", "--sample", "N", "Ask about N members, drawn at random"),
+            CommandOption("timeout_s", "--timeout", "SECONDS", "Stop after so long, at most 25"),
+        ),
     ),
     CommandSpec("peers", Kind.QUERY, "List the peers of this node", ShowPeers, shorthands=("p",)),
     CommandSpec("members", Kind.QUERY, "List all members of the cluster", ShowMembers),
@@ -570,7 +602,7 @@ def _parse_argument(
             if not value.strip():
                 raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
             return value, rest.strip()
-        case ArgumentType.ADDRESS | ArgumentType.TOPIC:
+        case ArgumentType.ADDRESS | ArgumentType.TOPIC | ArgumentType.NAME:
             value, _, rest = rest.partition(" ")
             return value, rest.strip()
         case ArgumentType.PAYLOAD:

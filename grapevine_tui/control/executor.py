@@ -28,6 +28,7 @@ from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
     Allow,
+    AskMembers,
     Broadcast,
     ClientCommand,
     Command,
@@ -158,7 +159,7 @@ class CommandExecutor:
 
     async def _load_payload(self, request: Request) -> Command:
         command = request.command
-        if request.file and isinstance(command, Broadcast | Publish | Trace | Send):
+        if request.file and isinstance(command, Broadcast | Publish | AskMembers | Trace | Send):
             limit = self._host.config.max_message_size
             payload = await self._payload_readers.run(_read_payload, Path(request.file), limit)
             return replace(command, payload=payload)
@@ -167,7 +168,7 @@ class CommandExecutor:
     async def _execute(self, command: Command) -> Object:
         host = self._host
         match command:
-            case Broadcast() | Publish() | Trace() | Send():
+            case Broadcast() | Publish() | AskMembers() | Trace() | Send():
                 return await self._send_payload(command)
             case Dial(address):
                 await host.dial(address)
@@ -196,7 +197,9 @@ class CommandExecutor:
             case _:
                 return self._query(command)
 
-    async def _send_payload(self, command: Broadcast | Publish | Trace | Send) -> Object:
+    async def _send_payload(
+        self, command: Broadcast | Publish | AskMembers | Trace | Send
+    ) -> Object:
         host = self._host
         match command:
             case Broadcast(payload):
@@ -205,6 +208,10 @@ class CommandExecutor:
             case Publish(topic, payload, expires_s):
                 message_id, peers = await host.publish(topic, payload, expires_s)
                 return {"id": str(message_id), "peers": peers}
+            case AskMembers(name, payload, zone, limit, sample, timeout_s):
+                return await host.query(
+                    name, payload, zone=zone, limit=limit, sample=sample, timeout_s=timeout_s
+                )
             case Trace(payload):
                 message_id, peers = await host.trace(payload)
                 return {"id": str(message_id), "peers": peers}

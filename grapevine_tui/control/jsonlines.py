@@ -205,13 +205,19 @@ def _parse_command(fields: Object, request_id: Any) -> Request:
     for argument in spec.arguments:
         match argument.type:
             case ArgumentType.PAYLOAD:
-                payload, file = _parse_payload(spec.name, fields)
+                payload, file = _parse_payload(spec.name, fields, argument)
                 values.append(payload)
             case ArgumentType.CHANGES:
                 values.append(_parse_changes(spec.name, argument.name, fields))
             case ArgumentType.COMMAND:
                 values.append(parse_topic(_parse_string(spec.name, argument, fields)))
-            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.TOPIC | ArgumentType.WORDS:
+            case (
+                ArgumentType.PEER
+                | ArgumentType.ADDRESS
+                | ArgumentType.TOPIC
+                | ArgumentType.NAME
+                | ArgumentType.WORDS
+            ):
                 values.append(_parse_string(spec.name, argument, fields))
             case _:
                 assert_never(argument.type)
@@ -231,13 +237,13 @@ def json_fields(spec: CommandSpec) -> tuple[str, ...]:
 def _check_fields(spec: CommandSpec, fields: Object) -> None:
     known = json_fields(spec)
     mappings = {each.name for each in spec.arguments if each.type is ArgumentType.CHANGES}
-    numbers = {each.name for each in spec.options}
+    types = {each.name: each.type for each in spec.options}
     for name, value in fields.items():
         if name not in known:
             raise CommandError(
                 f"{spec.name} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
             )
-        if name in numbers:
+        if types.get(name) is int:
             if type(value) is not int:
                 raise CommandError(f"{name} must be a whole number")
             continue
@@ -281,9 +287,11 @@ def _parse_changes(command_name: str, name: str, fields: Object) -> tuple[tuple[
     return tuple(changes.items())
 
 
-def _parse_payload(command_name: str, fields: Object) -> tuple[bytes, str]:
+def _parse_payload(command_name: str, fields: Object, argument: Argument) -> tuple[bytes, str]:
     """(payload, the file to read it from, if any)."""
     given = [name for name in PAYLOAD_FIELDS if name in fields]
+    if not given and not argument.is_required:
+        return b"", ""
     if len(given) != 1:
         raise CommandError(f"{command_name} needs one of: {', '.join(PAYLOAD_FIELDS)}")
     value: str = fields[given[0]]

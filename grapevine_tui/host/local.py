@@ -17,12 +17,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from grapevine_proto import MemberFilter
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import (
     ConfigError,
     GrapevineError,
+    InvalidArgument,
     NotRunning,
     StateLockedError,
     UnknownPeer,
@@ -43,6 +45,7 @@ from grapevine_tui.text import printable
 
 MIN_PREFIX_DIGITS: Final = 4  # hex digits of an ID prefix that is accepted as a reference
 MAX_IDS_IN_ERROR: Final = 4  # members of one name that an error lists
+MAX_QUERY_TIMEOUT_S: Final = 25  # a client of the control socket waits 30 s for a reply
 MAX_PEER_COUNTS: Final = 256  # broadcasts whose peer count is kept until it is read
 PEER_COUNT_TIMEOUT_S: Final = (
     2.0  # if all peers are slow, the node reports the count within a second
@@ -147,6 +150,32 @@ class Host:
         """Publish `payload` under `topic`; return as `broadcast` does."""
         message_id = await self.node.publish(topic, payload, expires_s=expires_s)
         return await self._await_peer_count(message_id)
+
+    async def query(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        zone: str | None = None,
+        limit: int | None = None,
+        sample: int | None = None,
+        timeout_s: int | None = None,
+    ) -> dict[str, Any]:
+        """Ask members and wait for the end of the query; return it and its answers as JSON fields."""
+        if timeout_s is not None and not 1 <= timeout_s <= MAX_QUERY_TIMEOUT_S:
+            raise InvalidArgument(
+                f"timeout: expected 1 to {MAX_QUERY_TIMEOUT_S} seconds, got {timeout_s}"
+            )
+        query = await self.node.query(
+            name,
+            payload,
+            filter=MemberFilter(zone=zone),
+            timeout=timeout_s,
+            limit=limit,
+            sample=sample,
+        )
+        answers = [answer.to_dict() async for answer in query]
+        return query.report().to_dict() | {"answers": answers}
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         """Broadcast `payload` and trace it: members that receive it confirm, reported by

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import Event
@@ -52,6 +52,20 @@ class HostView(Protocol):
     async def publish(
         self, topic: str, payload: bytes, expires_s: int | None = None
     ) -> tuple[MessageId, int]: ...
+
+    async def query(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        zone: str | None = None,
+        limit: int | None = None,
+        sample: int | None = None,
+        timeout_s: int | None = None,
+    ) -> dict[str, Any]:
+        """Ask members and wait for the end of the query. Return the fields of the JSON event
+        ``query_done``, and ``answers`` with those of ``answer``. Raises GrapevineError."""
+        ...
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]: ...
 

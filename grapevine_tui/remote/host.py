@@ -351,6 +351,20 @@ class RemoteHost:
         reply = await self._request_with_payload("publish", payload, topic=topic, **options)
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
+    async def query(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        zone: str | None = None,
+        limit: int | None = None,
+        sample: int | None = None,
+        timeout_s: int | None = None,
+    ) -> Object:
+        options = {"zone": zone, "limit": limit, "sample": sample, "timeout_s": timeout_s}
+        given = {field: value for field, value in options.items() if value is not None}
+        return await self._request_with_payload("query", payload, name=name, **given)
+
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         reply = await self._request_with_payload("trace", payload)
         return MessageId.parse(reply["id"]), int(reply["peers"])

@@ -25,11 +25,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
-from grapevine_proto.errors import GrapevineError
-from grapevine_proto.events import Event, NodeStarted
-from grapevine_tui.config.hook_spec import Hook
+from grapevine_proto.errors import ConfigError, GrapevineError
+from grapevine_proto.events import Event, NodeStarted, Question
+from grapevine_tui.config.hook_spec import QUERY, Hook
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed, RateLimitedCounter
 from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
@@ -49,6 +50,9 @@ STDERR_LINE_CELLS: Final = 200  # of the last line in a report
 MAX_STDERR_ECHO_BYTES: Final = 64 * 1024  # of a program's stderr that are copied to ours
 MAX_FINAL_READS: Final = 4
 SHUTDOWN_GRACE_S: Final = 0.1  # for programs that run when the node stops
+
+
+READ_CHUNK_BYTES: Final = 16 * 1024  # of an answer to a query
 
 
 class HookResult(NamedTuple):
@@ -135,6 +139,10 @@ class HookRunner:
 
     def on_event(self, event: Event, _: Changes) -> None:
         if isinstance(event, NodeStarted):
+            for hook in self._hooks:
+                if hook.event == QUERY:
+                    answer = partial(answer_query, hook)
+                    self._host.node.on_query(hook.query_name)(answer)
             for pattern in {hook.pattern for hook in self._hooks if hook.pattern}:
                 self._host.node.hold_topics(pattern)
         self._event_feed.on_event(event)
@@ -274,6 +282,39 @@ class HookRunner:
         return result_from_status(process.returncode)
 
 
+async def answer_query(hook: Hook, question: Question) -> bytes:
+    """Run the program of `hook`: its stdin gets the question as JSON, its stdout is the answer. Raises
+    RuntimeError if it fails; the deadline of the question cancels it."""
+    process = await asyncio.create_subprocess_exec(
+        *hook.command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=_child_environment(),
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        with contextlib.suppress(OSError, RuntimeError):  # it may have ended without reading
+            process.stdin.write(encode_event(QUERY, question.to_dict()))
+            await process.stdin.drain()
+            process.stdin.close()
+        answer = b""
+        while chunk := await process.stdout.read(READ_CHUNK_BYTES):
+            answer += chunk
+            if len(answer) > question.max_answer_bytes:
+                raise RuntimeError(f"more than {question.max_answer_bytes:,} bytes of answer")
+        if status := await process.wait():
+            raise RuntimeError(result_from_status(status).reason)
+        return answer
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
 def result_from_status(status: int | None) -> HookResult:
     """Convert a return code of `subprocess`."""
     if not status:
@@ -312,6 +353,9 @@ async def running_hooks(
     hooks = [Hook.parse(text) for text in specs]
     for hook in hooks:
         hook.check()
+    names = [hook.query_name for hook in hooks if hook.query_name]
+    if len(set(names)) < len(names):
+        raise ConfigError("app.on", "two programs answer the same query")
     runner = HookRunner(host, hooks, echoes_stderr=echoes_stderr, on_hook_failed=on_hook_failed)
     host.listen(runner.on_event)
     tasks = [asyncio.create_task(runner.run_queued()) for _ in range(MAX_RUNNING_HOOKS)]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import ConfigError, GrapevineError, MessageTooLarge, UnknownPeer
@@ -68,6 +69,8 @@ class FakeHost:
         vars(self.fails).update(fails)
         self.broadcasts: list[bytes] = []
         self.traced: list[bytes] = []
+        self.queries: list[tuple[str, bytes]] = []
+        self.answers: dict[str, Any] = {}
         self.published: list[tuple[str, bytes, int | None]] = []
         self.sends: list[tuple[str, bytes]] = []
         self.dials: list[str] = []
@@ -122,6 +125,10 @@ class FakeHost:
     ) -> tuple[MessageId, int]:
         self.published.append((topic, payload, expires_s))
         return await self.broadcast(payload)
+
+    async def query(self, name: str, payload: bytes, **options: Any) -> dict[str, Any]:
+        self.queries.append((name, payload))
+        return self.answers | {"name": name}
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         self.traced.append(payload)

@@ -20,7 +20,7 @@ from typing import Final
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.overlay.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import MIN_COUNTED_PAYLOAD_BYTES, Rumor
@@ -187,6 +187,14 @@ class MessageCache:
     def _find(self, origin: PeerId, epoch: int) -> _FirstSequences | None:
         epochs = self._firsts.get(origin)
         return None if epochs is None else epochs.get(epoch)
+
+    def has_message(self, message_id: MessageId) -> bool:
+        """Whether a rumor with this message, and its body, is cached."""
+        origin, epoch, sequence, _ = message_id
+        firsts = self._find(origin, epoch)
+        found = () if firsts is None else firsts.overlapping(sequence, sequence, 1)
+        entry = self._entries.get((origin, epoch, found[0])) if found else None
+        return entry is not None and entry.rumor.last >= sequence and entry.rumor.has_body
 
     def contains(self, key: RumorKey) -> bool:
         """Whether this rumor is cached."""

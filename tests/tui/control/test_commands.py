@@ -130,7 +130,8 @@ def test_the_commands_of_grapevine_1_keep_their_names() -> None:
 def test_the_beginning_of_a_command_is_completed() -> None:
     assert complete_command("/st") == ("/status", "/stats")
     assert complete_command("/se") == ("/send ", "/settings", "/set_settings ")
-    assert complete_command("/qu") == ("/quit",)
+    assert complete_command("/qu") == ("/query ",)
+    assert complete_command("/qui") == ("/quit",)
     assert complete_command("/con") == ("/connect ",)
     assert complete_command("hello") == ()
     assert complete_command("/peers ") == ()

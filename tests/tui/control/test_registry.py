@@ -42,6 +42,7 @@ SAMPLE_BY_TYPE = {
     ArgumentType.PEER: "bob",
     ArgumentType.ADDRESS: "127.0.0.1:8001",
     ArgumentType.TOPIC: "deploy.web",
+    ArgumentType.NAME: "uptime",
     ArgumentType.PAYLOAD: "hello",
     ArgumentType.CHANGES: "fanout=5",
     ArgumentType.WORDS: "from:bob",

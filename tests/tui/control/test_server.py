@@ -18,6 +18,7 @@ import pytest
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_tui import __version__
 from grapevine_tui.cli.ctl import format_facts, format_table
 from grapevine_tui.control import server as control_module
 from grapevine_tui.control import socket_file
@@ -200,6 +201,38 @@ def test_topics_are_published_and_subscribed_to_from_the_shell(bench: Bench) -> 
     assert "'Deploy' has characters other than a-z" in bad.stderr
     bad = bench.command("ctl", "--state-dir", "a", "subscribe", "a..b")
     assert (bad.returncode, bad.stderr.count("\n")) == (1, 1)
+
+
+def test_members_are_asked_from_the_shell_and_answered_by_programs(bench: Bench) -> None:
+    _, address = bench.started("--name", "one", "--state-dir", "a")
+    code = "import json,sys; print('load of', json.load(sys.stdin)['name'])"
+    program = f'{sys.executable} -c "{code}"'
+    other, _ = bench.started(
+        *("--name", "two", "--peer", address, "--wait-peers", "1", "--on", "query:load", program)
+    )
+    other.expect("ready")
+    ask = ("ctl", "--state-dir", "a", "query")
+    done = bench.command(*ask, "grapevine.version")
+    assert done.returncode == 0, done.stderr
+    summary, versions = done.stdout.splitlines()
+    assert summary.startswith("2 of 2 members answered within")
+    assert versions in (f"{__version__}  (2: one, two)", f"{__version__}  (2: two, one)")
+    done = bench.command(*ask, "load", "now", "--json")
+    reply = json.loads(done.stdout)
+    assert (reply["end"], reply["asked"], reply["refused"]) == ("complete", 2, 1)
+    (answer,) = [each for each in reply["answers"] if each["status"] == "answered"]
+    assert answer["text"] == "load of load\n"
+    assert "refused: no handler" in bench.command(*ask, "load").stdout
+    links = json.loads(bench.command(*ask, "grapevine.links", "--json").stdout)
+    assert all(len(json.loads(each["text"])) == 1 for each in links["answers"])
+    for arguments, fault in (
+        (("load", "--zone", "mars"), "no member matches"),
+        (("load", "--timeout", "26"), "expected 1 to 25 seconds"),
+        (("x" * 65,), "64 bytes"),
+    ):
+        failed = bench.command(*ask, *arguments)
+        assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+        assert fault in failed.stderr
 
 
 async def exchange(path: Path, *lines: bytes) -> list[Object]:

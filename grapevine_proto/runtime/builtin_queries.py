@@ -1,0 +1,83 @@
+"""Queries that every node answers by itself, under names that begin with ``grapevine.``.
+
+    grapevine.version   the version of the library
+    grapevine.keys      fingerprints of the cluster keys that the node accepts, as a JSON list
+    grapevine.links     its connected peers, as a JSON list of objects
+    grapevine.stats     its counters, as a JSON object
+    grapevine.has       whether a message, whose ID is the payload, is cached here, as a JSON object
+
+Invariants:
+
+- An answer fits `MAX_ANSWER_BYTES`: a list is cut, and says so by its length in `grapevine.links`.
+- With `NodeConfig.builtin_queries` false, all of them are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.events import PeerInfo, PeerState, Question, Stats
+from grapevine_proto.ids import MessageId
+from grapevine_proto.version import __version__
+
+PREFIX: Final = "grapevine."
+LINKS_LIMIT: Final = 200  # peers in an answer: 30 KiB
+CONNECTED: Final = (PeerState.CONNECTED, PeerState.STALE)
+
+
+class AnsweringNode(Protocol):
+    """What the answers are made of."""
+
+    @property
+    def config(self) -> NodeConfig: ...
+
+    def peers(self) -> list[PeerInfo]: ...
+
+    def stats(self) -> Stats: ...
+
+    def is_cached(self, message_id: MessageId) -> bool: ...
+
+
+def builtin_handlers(node: AnsweringNode) -> dict[str, Callable[[Question], bytes | None]]:
+    """Returns the handler of each name."""
+
+    def version(_: Question) -> bytes:
+        return __version__.encode()
+
+    def keys(_: Question) -> bytes:
+        return _json([key.fingerprint for key in node.config.keys])
+
+    def links(_: Question) -> bytes:
+        connected = [peer for peer in node.peers() if peer.state in CONNECTED]
+        return _json(
+            [
+                {
+                    "peer_id": str(peer.peer_id),
+                    "address": str(peer.address),
+                    "state": peer.state.value,
+                    "rtt_ms": None if peer.rtt_s is None else round(peer.rtt_s * 1000, 3),
+                    "lost": peer.lost,
+                }
+                for peer in connected[:LINKS_LIMIT]
+            ]
+        )
+
+    def stats(_: Question) -> bytes:
+        return _json(node.stats().to_dict())
+
+    def has(question: Question) -> bytes:
+        message_id = MessageId.parse(question.payload.decode("ascii"))
+        return _json({"cached": node.is_cached(message_id)})
+
+    def guarded(handler: Callable[[Question], bytes]) -> Callable[[Question], bytes | None]:
+        return lambda question: handler(question) if node.config.builtin_queries else None
+
+    handlers = {"version": version, "keys": keys, "links": links, "stats": stats, "has": has}
+    return {f"{PREFIX}{name}": guarded(handler) for name, handler in handlers.items()}
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")

@@ -1,0 +1,50 @@
+"""Queries that every node answers by itself, in a cluster of two over real sockets."""
+
+from __future__ import annotations
+
+import json
+
+from grapevine_proto import AnswerStatus, ClusterKey, Node, NodeConfig, __version__
+from tests.conftest import Run
+
+
+def test_a_node_answers_for_itself_unless_it_is_told_not_to(run: Run[None]) -> None:
+    run(ask_two_nodes())
+
+
+async def ask(node: Node, name: str, payload: bytes = b"") -> dict[str, str]:
+    """The answers by peer ID, without refusals and failures."""
+    answers = [each async for each in await node.query(name, payload)]
+    assert len(answers) == 2
+    return {
+        str(each.peer_id): each.payload.decode()
+        for each in answers
+        if each.status is AnswerStatus.ANSWERED
+    }
+
+
+async def ask_two_nodes() -> None:
+    key = ClusterKey.generate()
+    async with Node(NodeConfig.local(keys=key, name="one")) as one:
+        config = NodeConfig.local(keys=key, bootstrap_peers=one.address)
+        async with Node(config) as two:
+            await two.ready()
+            await one.ready()
+            sent = await one.broadcast(b"cached")
+            await one.flush()
+            both = {str(one.peer_id), str(two.peer_id)}
+            assert await ask(one, "grapevine.version") == dict.fromkeys(both, __version__)
+            keys = await ask(one, "grapevine.keys")
+            assert keys == dict.fromkeys(both, json.dumps([key.fingerprint]))
+            (link,) = json.loads((await ask(one, "grapevine.links"))[str(two.peer_id)])
+            assert (link["peer_id"], link["state"]) == (str(one.peer_id), "connected")
+            stats = json.loads((await ask(one, "grapevine.stats"))[str(one.peer_id)])
+            assert stats["published"] >= 1
+            cached = await ask(one, "grapevine.has", str(sent).encode())
+            assert cached == dict.fromkeys(both, '{"cached":true}')
+            later = str(sent).rpartition(":")[0] + ":99"
+            cached = await ask(one, "grapevine.has", later.encode())
+            assert cached == dict.fromkeys(both, '{"cached":false}')
+            assert await ask(one, "grapevine.has", b"no id") == {}, "failed, not answered"
+            two.reconfigure(two.config.replace(builtin_queries=False))
+            assert (await ask(one, "grapevine.version")).keys() == {str(one.peer_id)}
