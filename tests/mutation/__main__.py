@@ -11,12 +11,15 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tests.mutation.mutants import Mutant, accepted, mutants_of
 from tests.mutation.own_tests import modules, own_tests
 from tests.mutation.runner import failing_unmutated, run_mutants
+
+if TYPE_CHECKING:
+    from tests.mutation.mutants import Mutant
 
 
 @click.command()
@@ -68,6 +71,8 @@ def _module(name: str) -> str:
 
 def _sample(names: list[str], size: int | None, seed: str) -> list[Mutant]:
     """The mutants of these modules that come first under `seed`, without the accepted ones."""
+    from tests.mutation.mutants import accepted, mutants_of  # imports cosmic-ray; --help does not
+
     equivalent = accepted()
     ranked = sorted(
         (mutant for name in names for mutant in mutants_of(name)),

@@ -8,7 +8,7 @@ from grapevine_proto import AnswerStatus, ClusterKey, Node, NodeConfig, __versio
 from tests.conftest import Run
 
 
-def test_a_node_answers_for_itself_unless_it_is_told_not_to(run: Run[None]) -> None:
+def test_a_node_answers_for_itself_unless_its_settings_forbid_it(run: Run[None]) -> None:
     run(ask_two_nodes())
 
 
