@@ -49,6 +49,7 @@ from grapevine_proto.events import (
     MemberInfo,
     Message,
     MessageReceived,
+    MessageSent,
     MessagesSkipped,
     NodeStarted,
     NodeStopped,
@@ -1129,6 +1130,8 @@ class Node:
 
     def _publish(self, event: Event) -> None:
         self._hub.publish(event)
+        if isinstance(event, MessageSent):
+            return  # the most frequent one
         if isinstance(event, MessageReceived):
             self._subscriptions.deliver(event.message)
         elif isinstance(event, PeerStateChanged):

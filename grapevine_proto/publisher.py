@@ -177,7 +177,8 @@ class Publisher:
     def broadcast(self, payload: bytes, now: float, attributes: bytes = b"") -> Accepted:
         """Accepts a payload for all members, in a rumor with these encoded attributes."""
         is_alone = is_pulled(len(payload))  # small ones in its batch would wait to be pulled
-        limit_bytes = min(self._config.current.batch_bytes, MAX_BATCH_BYTES)
+        config = self._config.current
+        limit_bytes = min(config.batch_bytes, MAX_BATCH_BYTES)
         can_join = not is_alone and self._batch.fits(payload, limit_bytes, attributes)
         due = [] if can_join else self.flush(now)
         topic = parse_rumor_attributes(attributes).topic if attributes else ""
@@ -186,7 +187,9 @@ class Publisher:
             due.append(self.sign([message], attributes, now))
         else:
             self._batch.add(message, now, attributes)
-            self._flush_at = min(self._flush_at, now + self._config.current.batch_delay)
+            flush_at = now + config.batch_delay
+            if flush_at < self._flush_at:
+                self._flush_at = flush_at
         return Accepted(message.id, due)
 
     def next_message(self, payload: bytes, now: float, topic: str = "") -> Message:
@@ -194,7 +197,9 @@ class Publisher:
         self._sequence += 1
         self.broadcasts += 1
         message_id = MessageId(self._identity.peer_id, self.epoch, self._sequence)
-        return Message(message_id, payload, 0, Via.LOCAL, now, topic=topic)
+        if topic:
+            return Message(message_id, payload, 0, Via.LOCAL, now, topic=topic)
+        return Message(message_id, payload, 0, Via.LOCAL, now)  # the fields by name take longer
 
     def next_direct_message(self, to: PeerId, payload: bytes, now: float) -> Message:
         """Numbers the next direct message, to `to`."""
