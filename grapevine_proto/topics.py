@@ -74,7 +74,9 @@ class TopicPatterns:
             node[""] = {}
 
     def matches(self, topic: str) -> bool:
-        """Whether a pattern selects `topic`."""
+        """Whether a pattern selects `topic`; none selects the empty one, of a message without a topic."""
+        if not topic:
+            return False
         nodes = [self._trie]
         for token in topic.split("."):
             if any(_REST in node for node in nodes):

@@ -59,7 +59,7 @@ class Subscription:
 
     def matches(self, message: Message) -> bool:
         """Whether `message` is of a topic that the pattern selects."""
-        return bool(message.topic) and self._patterns.matches(message.topic)
+        return self._patterns.matches(message.topic)
 
     def put(self, message: Message) -> None:
         """Queues `message`. Beyond the limit one is dropped. Never waits."""

@@ -57,6 +57,10 @@ class RumorAttributes:
     unsupported: int = 0
     query: QueryTerms | None = None
 
+    def is_expired(self, age_ms: int) -> bool:
+        """Whether a rumor of that age is not delivered any more."""
+        return 0 < self.expires_s * 1000 <= age_ms
+
 
 PLAIN: Final = RumorAttributes()
 

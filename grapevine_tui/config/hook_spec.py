@@ -56,7 +56,7 @@ class Hook(NamedTuple):
         """Whether to run for this event; `topic` is that of a message, or empty."""
         if event_name != self.event:
             return False
-        return not self.pattern or bool(topic and TopicPatterns((self.pattern,)).matches(topic))
+        return not self.pattern or TopicPatterns((self.pattern,)).matches(topic)
 
     @classmethod
     def parse(cls, text: str) -> Hook:

@@ -59,7 +59,7 @@ class Subscriber:
         if self._topics is None:
             return True
         if event_name == "message":
-            return bool(fields["topic"]) and self._topics.matches(fields["topic"])
+            return self._topics.matches(fields["topic"])
         return event_name == "stopped"
 
     def send(self, line: bytes, now: float) -> None:

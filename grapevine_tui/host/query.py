@@ -91,7 +91,7 @@ def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
             if pattern_fault(text):  # still being typed
                 return lambda message: bool(message.topic) and message.topic.startswith(text)
             patterns = TopicPatterns((text,))
-            return lambda message: bool(message.topic) and patterns.matches(message.topic)
+            return lambda message: patterns.matches(message.topic)
         case "via":
             return lambda message: message.via.value.startswith(text)
         case "zone":

@@ -73,6 +73,10 @@ def test_no_patterns_select_no_topic() -> None:
     assert not TopicPatterns().matches("a.b")
 
 
+def test_no_pattern_selects_a_message_without_a_topic() -> None:
+    assert not TopicPatterns((">", "*", "a")).matches("")
+
+
 tokens = st.sampled_from(["a", "b", "c"])
 topics = st.lists(tokens, min_size=1, max_size=5).map(".".join)
 patterns_of = st.tuples(

@@ -375,7 +375,7 @@ class Broadcast:
         """Whether this node delivers a rumor of that age with these attributes."""
         if known.unsupported or (known.topic and not self._topics.matches(known.topic)):
             return False
-        return not known.expires_s or age_ms < known.expires_s * 1000
+        return not known.is_expired(age_ms)
 
     def _deliver(
         self,
@@ -395,7 +395,7 @@ class Broadcast:
             if known.topic and not self._topics.matches(known.topic):
                 self.unsubscribed += len(payloads)
                 return []
-            if known.expires_s and copy.age_ms >= known.expires_s * 1000:
+            if known.is_expired(copy.age_ms):
                 self.expired += len(payloads)
                 return []
         topic, age_s = known.topic, copy.age_ms / 1000
@@ -574,8 +574,7 @@ class Broadcast:
         messages: list[Message] = []
         for copy in self._store.cache.copies(now):
             known = copy.rumor.known_attributes
-            is_expired = 0 < known.expires_s * 1000 <= copy.age_ms
-            if not known.topic or known.unsupported or is_expired or not copy.rumor.has_body:
+            if known.unsupported or known.is_expired(copy.age_ms) or not copy.rumor.has_body:
                 continue
             if copy.rumor.origin != self._context.our_id and patterns.matches(known.topic):
                 messages += [
