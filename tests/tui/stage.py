@@ -17,6 +17,10 @@ from tests.tui.fake_host import FakeHost, FakeSettings
 # make these tests take minutes.
 _wait.SLEEP_GRANULARITY = 1 / 200
 _wait.SLEEP_IDLE = _wait.SLEEP_GRANULARITY / 10
+# Rounds without a layout or repaint after which nothing is under way: a notice passes the app, its rack of
+# toasts and the toast, one round each.
+QUIET_ROUNDS = 3
+
 # Toasts stay longer than any test takes on a busy machine.
 GrapevineApp.NOTIFICATION_TIMEOUT = 600.0
 
@@ -69,6 +73,21 @@ class Stage:
         for _ in range(FRAMES_PER_REFRESH):
             self.app.tick()
         await self.pilot.pause()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until the messages, layouts and repaints that follow from one another are done.
+
+        The pilot's own pause ends when the process uses no CPU for some milliseconds, which on a busy machine
+        says nothing. A toast, for example, is mounted, moves the panels up, and only then the log scrolls.
+        """
+        quiet_rounds = 0
+        while self.app.is_running and quiet_rounds < QUIET_ROUNDS:
+            await self.pilot._wait_for_screen()
+            screen = self.app.screen
+            is_quiet = not (screen._layout_required or screen._dirty_widgets or screen._callbacks)
+            quiet_rounds = quiet_rounds + 1 if is_quiet else 0
+            screen._on_timer_update()
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
