@@ -24,7 +24,6 @@ from grapevine_proto.overlay.topology.selection import choose
 
 RING_COUNT: Final = 4
 NEAR_PEERS_LIMIT: Final = 2 * RING_COUNT
-DIRECT_MAIL_RINGS: Final = 4  # on which successors get announcements of mailed rumors
 RING_POINT_BYTES: Final = 8  # of a peer ID, which is a public key and thus as good as random
 MIN_HOPS_LIMIT: Final = 10
 
@@ -109,9 +108,7 @@ class NearPeers:
         if linked:
             for ring in range(RING_COUNT):
                 successor, predecessor = self._ring_adjacent(ring)
-                near[successor] = near[predecessor] = None
-                if ring < DIRECT_MAIL_RINGS:
-                    successors[successor] = None
+                near[successor] = near[predecessor] = successors[successor] = None
         self._ring_successors = tuple(successors)
         self._near = tuple(near) if len(linked) > NEAR_PEERS_LIMIT else tuple(linked)
 

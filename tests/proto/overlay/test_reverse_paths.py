@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
-from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.config.sections import RateLimitConfig
+from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.reverse_paths import (
     ANSWER_SPREAD_S,
+    BATCH_DELAY_S,
     RELAYS_LIMIT,
     ROUNDS_OF_PATHS,
     ROUTE_MIN_LIFETIME_S,
     ROUTES_LIMIT,
     ROUTES_PER_ORIGIN,
+    SHORT_BATCH_DELAY_S,
     SOURCES_PER_ROUTE_LIMIT,
     TRIES_PER_PATH,
+    PathLimits,
+    ReversePaths,
 )
 from grapevine_proto.overlay.sample import MemberSample, sample_share
 from grapevine_proto.overlay.trace import trace
@@ -27,9 +33,10 @@ from grapevine_proto.overlay.trace.trace import (
     SECOND_PATH_AFTER_S,
     UNACKED_BATCHES_LIMIT,
 )
-from grapevine_proto.wire.messages import IHave, Offer, ReceiptAck, Receipts
-from grapevine_proto.wire.signed import TraceReceipt
-from tests.proto.overlay.builders import EPOCH, peer_id
+from grapevine_proto.wire.messages import Answers, IHave, Offer, ReceiptAck, Receipts
+from grapevine_proto.wire.signed import AnswerCode, QueryAnswer, TraceReceipt
+from tests.proto.overlay.builders import EPOCH, NodeTables, peer_id
+from tests.proto.overlay.query.asking import answer_of
 from tests.proto.overlay.trace.traces import (
     ACKED,
     FAR,
@@ -347,3 +354,251 @@ def test_receipts_of_an_unknown_message_are_acknowledged_and_not_forwarded() -> 
     assert node.receive(1, traced_id, receipt(FAR, traced_id)) == [ACKED]
     assert node.tracing.refused == 1
     assert node.tracing.deadline == math.inf
+
+
+# --- limits of a kind of items ------------------------------------------------------------------
+
+ITEM = QueryAnswer(peer_id(FAR), 0, 3, 40, AnswerCode.ANSWER, b"").size_bytes
+ASKED = frozenset(peer_id(number) for number in range(1000, 1060))
+LIMITS = PathLimits(
+    items_per_message=4,
+    bytes_per_message=100 * ITEM,
+    items_per_route=50,
+    bytes_per_route=100 * ITEM,
+    bytes_held=100 * ITEM,
+    items_per_peer=50,
+    unacked_batches=50,
+    second_path_after_s=1.0,
+)
+
+
+class Answering:
+    """Reverse paths of answers on a node with links 1 to 4, an RTT of 50 ms, and given limits."""
+
+    def __init__(self, **limits: object) -> None:
+        off = RateLimitConfig(enabled=False)
+        self.tables = NodeTables(1, 2, 3, 4, number=OUR_NUMBER, rate_limit=off)
+        for number in range(1, 5):
+            self.tables.measure(number, 0.05)
+        self.paths: ReversePaths[QueryAnswer] = ReversePaths(
+            self.tables.context,
+            replace(LIMITS, **limits),  # type: ignore[arg-type]
+            Answers,
+        )
+
+    def open(
+        self, sequence: int = 1, *, origin: int = ORIGIN, at: float = 0.0, ends_at: float = math.inf
+    ) -> bool:
+        query_id = message_id(sequence, origin)
+        return self.paths.open(query_id, ASKED, [peer_id(3)], at, ends_at)
+
+    def relay(
+        self, number: int, size: int = 0, *, sequence: int = 1, sender: int = 1, at: float = 0.0
+    ) -> bool:
+        """Receives the answer of member 1000 + `number`; whether it is forwarded."""
+        before = self.paths.relayed
+        query_id = message_id(sequence)
+        item = answer_of(1000 + number, query_id, bytes(size))
+        assert self.paths.relay(query_id, item, peer_id(sender), at)
+        return self.paths.relayed > before
+
+    def submit(self, sequence: int = 1, at: float = 0.0) -> bool:
+        item = answer_of(OUR_NUMBER, message_id(sequence), b"", is_signed=False)
+        return self.paths.submit(message_id(sequence), item, at)
+
+    def sent(self, until: float = 60.0) -> list[tuple[float, PeerId, Answers]]:
+        found = []
+        while (at := self.paths.deadline) <= until:
+            for effect in self.paths.advance(at):
+                assert isinstance(effect, Send)
+                assert isinstance(effect.message, Answers)
+                found += [(at, peer, effect.message) for peer in effect.peers]
+        return found
+
+    def batches(self, until: float) -> list[list[int]]:
+        """The payload sizes of the answers in each message that is sent by then."""
+        return [
+            [len(each.payload) for each in message.answers] for _, _, message in self.sent(until)
+        ]
+
+
+def test_a_rumor_has_one_route_and_answers_go_along_it_alone() -> None:
+    node = Answering()
+    assert not node.submit()
+    assert node.open()
+    assert not node.open()
+    assert node.submit()
+    assert not node.relay(1, sequence=2), "no route"
+    assert not node.relay(70), "not asked"
+    assert node.paths.refused == 2
+    assert node.relay(1)
+    assert not node.relay(1), "each once"
+    assert node.paths.refused == 2
+    forged = replace(answer_of(1002, message_id()), payload=b"forged")
+    assert not node.paths.relay(message_id(), forged, peer_id(1), 0.0)
+
+
+def test_messages_are_numbered_from_one() -> None:
+    """A message with the number 0 is the reply to a fetch."""
+    node = Answering()
+    for sequence in (1, 2, 3):
+        node.open(sequence)
+        node.submit(sequence)
+    assert [message.number for _, _, message in node.sent(until=0.0)] == [1, 2, 3]
+
+
+def test_the_first_answers_of_a_route_wait_less_for_others() -> None:
+    node = Answering(urgent_items=2)
+    node.open()
+    for number, delay_s in ((1, SHORT_BATCH_DELAY_S), (2, SHORT_BATCH_DELAY_S), (3, BATCH_DELAY_S)):
+        at = 100.0 * number
+        node.relay(number, at=at)
+        assert node.paths.deadline == at + delay_s
+        node.sent(until=at + 60.0)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"items_per_message": 3}, {"bytes_per_message": 3 * ITEM}], ids=["items", "bytes"]
+)
+def test_a_full_message_is_sent_at_once(limits: dict[str, int]) -> None:
+    node = Answering(**limits)
+    node.open()
+    for number in (1, 2):
+        node.relay(number)
+        assert node.paths.deadline == BATCH_DELAY_S
+    node.relay(3)
+    assert node.paths.deadline == 0.0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batches"),
+    [
+        ([0, 0, 0, 0, 0], [[0, 0, 0, 0], [0]]),
+        ([20, 20, 20], [[20, 20], [20]]),
+        ([20, 21, 20], [[20], [21], [20]]),
+        ([20, 20, 20, 20], [[20, 20], [20, 20]]),
+        ([20, 20, 20, 21], [[20, 20], [20], [21]]),
+        ([20, 90, 20], [[20], [90], [20]]),
+    ],
+)
+def test_a_message_holds_as_many_answers_as_fit(sizes: list[int], batches: list[list[int]]) -> None:
+    node = Answering(bytes_per_message=2 * ITEM + 40 if max(sizes) else 100 * ITEM)
+    node.open()
+    for number, size in enumerate(sizes):
+        node.relay(number, size)
+    assert node.batches(until=BATCH_DELAY_S) == batches
+
+
+@pytest.mark.parametrize("limit", ["bytes_per_route", "bytes_held"])
+@pytest.mark.parametrize(("last", "fits"), [(4, True), (5, False)])
+def test_the_bytes_of_a_route_and_of_all_are_limited(limit: str, last: int, fits: bool) -> None:
+    node = Answering(**{limit: 3 * ITEM + 9})
+    node.open()
+    assert node.relay(1, 2)
+    assert node.relay(2, 3)
+    assert node.relay(3, last) is fits
+    assert node.paths.refused == (not fits)
+
+
+def test_bytes_of_one_route_do_not_count_for_another_but_are_held_together() -> None:
+    for limits, fits in (({"bytes_per_route": ITEM}, True), ({"bytes_held": ITEM}, False)):
+        node = Answering(**limits)
+        assert node.open(1)
+        assert node.open(2)
+        assert node.relay(1, sequence=1)
+        assert node.relay(1, sequence=2) is fits
+
+
+@pytest.mark.parametrize("is_acked", [True, False])
+def test_answers_are_held_until_they_are_acknowledged_or_lost(is_acked: bool) -> None:
+    node = Answering(bytes_held=2 * ITEM)
+    for sequence in (1, 2):
+        node.open(sequence)
+    assert node.relay(1)
+    [(_, target, message)] = node.sent(until=BATCH_DELAY_S)
+    assert node.relay(2)
+    assert not node.relay(1, sequence=2)
+    if is_acked:
+        node.paths.on_ack(message.number, target, 0.03)  # there is no second path
+    node.sent()
+    assert node.paths.lost == (1 if is_acked else 2)
+    assert node.relay(3, 0, sequence=2)
+    assert node.relay(4, 0, sequence=2)
+    assert not node.relay(5, 0, sequence=2)
+
+
+def test_an_evicted_route_holds_no_bytes() -> None:
+    node = Answering(bytes_held=ITEM)
+    for sequence in range(1, ROUTES_PER_ORIGIN + 1):
+        assert node.open(sequence)
+    assert node.relay(1)
+    assert node.open(100, at=ROUTE_MIN_LIFETIME_S)
+    assert node.relay(2, sequence=2)
+
+
+@pytest.mark.parametrize("opened_at", [0.0, 100.0])
+def test_a_route_that_nobody_needs_is_evicted_before_the_oldest(opened_at: float) -> None:
+    node = Answering()
+    for sequence in range(1, ROUTES_PER_ORIGIN + 1):
+        assert node.open(
+            sequence, at=opened_at, ends_at=opened_at + (1.0 if sequence == 5 else 60.0)
+        )
+    assert not node.open(100, at=opened_at + 0.9)
+    assert node.open(100, at=opened_at + 1.0, ends_at=opened_at + 60.0)
+    assert not node.submit(5)
+    assert not node.open(101, at=opened_at + ROUTE_MIN_LIFETIME_S - 0.1)
+    assert node.open(101, at=opened_at + ROUTE_MIN_LIFETIME_S)
+    assert not node.submit(1)
+    assert node.submit(2)
+
+
+def test_the_routes_of_an_origin_stay_within_its_quota_however_many_were_evicted() -> None:
+    node = Answering()
+    for sequence in range(1, 3 * ROUTES_PER_ORIGIN + 1):
+        assert node.open(sequence, at=10.0 * sequence)
+    routed = [each for each in range(1, 3 * ROUTES_PER_ORIGIN + 1) if node.submit(each)]
+    assert routed == list(range(2 * ROUTES_PER_ORIGIN + 1, 3 * ROUTES_PER_ORIGIN + 1))
+
+
+def test_a_batch_is_repeated_at_doubled_intervals() -> None:
+    node = Answering()
+    node.open()
+    node.submit(at=1.0)
+    times = [at for at, _, _ in node.sent()]
+    timeouts_s = [0.15, 0.3, 0.6, 1.2]
+    assert len(times) == TRIES_PER_PATH * ROUNDS_OF_PATHS
+    assert [b - a for a, b in itertools.pairwise(times)] == pytest.approx(
+        [*timeouts_s, *timeouts_s[:-1]]
+    )
+
+
+def test_an_ack_of_an_unknown_batch_or_by_another_peer_changes_nothing() -> None:
+    node = Answering()
+    node.open()
+    node.submit()
+    assert len(node.sent(until=0.0)) == 1
+    for number, sender in ((2, 3), (1, 2)):
+        node.paths.on_ack(number, peer_id(sender), 0.01)
+    assert len(node.sent()) == TRIES_PER_PATH * ROUNDS_OF_PATHS - 1
+
+
+@pytest.mark.parametrize("has_path_by_any_peer", [True, False])
+def test_only_what_was_acknowledged_may_go_to_any_peer(has_path_by_any_peer: bool) -> None:
+    node = Answering(has_path_by_any_peer=has_path_by_any_peer)
+    node.open()
+    node.submit()
+    [(_, target, message)] = node.sent(until=0.0)
+    node.paths.on_ack(message.number, target, 0.1)
+    again = node.sent(until=1.1)
+    assert [at for at, _, _ in again] == ([1.1] if has_path_by_any_peer else [])
+    assert all(peer != target for _, peer, _ in again)
+    unacked = Answering(has_path_by_any_peer=has_path_by_any_peer)
+    unacked.open()
+    unacked.submit()
+    assert {peer for _, peer, _ in unacked.sent()} == {peer_id(3)}
+
+
+def test_one_answer_more_than_a_route_may_have_is_refused() -> None:
+    node = Answering(items_per_route=3)
+    node.open()
+    assert [node.relay(number) for number in range(4)] == [True, True, True, False]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast import ihave as ihave
 from grapevine_proto.overlay.broadcast.ihave import (
@@ -15,7 +17,7 @@ from grapevine_proto.overlay.broadcast.strategy import NewRumor, PushPlan, Strat
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_store import MessageStore
-from grapevine_proto.overlay.store.ranges import RANGES_PER_MESSAGE_LIMIT
+from grapevine_proto.overlay.store.ranges import RANGES_PER_MESSAGE_LIMIT, RANGES_PER_REQUEST
 from grapevine_proto.wire.messages import LAZY_REQUEST_ROUND, Graft, IHave, IWant, Offer, RumorCopy
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id
@@ -521,3 +523,126 @@ def test_outdated_timers_do_not_accumulate() -> None:
         node.receive_rumor(first)
     node.receive_ids(1, ids_of(10_000))
     assert len(node.lazy_push._timer_heap) <= ihave.IWANT_STALE_TIMERS_ALLOWED + 2
+
+
+def test_overlapping_ranges_are_dropped_in_each_stream_and_others_stay() -> None:
+    node = Node()
+    first, second = sorted((ORIGIN, ORIGIN + 1), key=peer_id)
+    ranges = [(1, 5), (2, 3), (5, 9), (10, 12), (11, 13), (20, 21)]
+    offer = Offer(
+        tuple(ids_of(*each, origin=origin) for origin in (second, first) for each in ranges)
+    )
+    [(_, requested)] = requested_in(node.lazy_push.handle(offer, peer_id(1), 0.0))
+    assert list(requested) == [
+        ids_of(*each, origin=origin)
+        for origin in (first, second)
+        for each in ((1, 5), (10, 12), (20, 21))
+    ]
+
+
+def test_beyond_a_number_of_gaps_one_gap_of_each_rumor_is_requested() -> None:
+    node = Node()
+    width = 2 * RANGES_PER_REQUEST
+    rumors = ihave.GAPS_PER_SOURCE_LIMIT // RANGES_PER_REQUEST + 2
+    for sequence in range(2, rumors * width + 1, 2):
+        node.store.insert(copy(ORIGIN, sequence), peer_id(ORIGIN), True, 0.0)
+    offer = Offer(tuple(ids_of(n * width + 1, (n + 1) * width) for n in range(rumors)))
+    effects = node.lazy_push.handle(offer, peer_id(1), 0.0)
+    requested = [each for _, ranges in requested_in(effects) for each in ranges]
+    gaps = [ids_of(sequence) for sequence in range(1, rumors * width, 2)]
+    assert requested == [*gaps[: -2 * RANGES_PER_REQUEST], *gaps[-2 * RANGES_PER_REQUEST :: 16]]
+
+
+def test_outdated_timers_are_removed_beyond_a_limit_and_the_others_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ihave, "IWANT_STALE_TIMERS_ALLOWED", 4)
+    node = Node()
+    node.receive_ids(1, *map(ids_of, (1001, 1003, 1005)))
+    outdated = []
+    for first in range(1, 60):
+        node.receive_ids(1, ids_of(first))
+        outdated.append(len(node.lazy_push._timer_heap) - 2 * len(node.lazy_push._missing))
+        node.receive_rumor(first)
+    assert max(outdated) == 4
+    node.lazy_push.advance(0.005)
+    assert requested_in(node.lazy_push.advance(0.1)) == [
+        (peer_id(1), (ids_of(1001), ids_of(1003), ids_of(1005)))
+    ]
+    assert node.lazy_push.advance(10.0) == []
+
+
+def test_a_rumor_that_arrived_does_not_hold_up_the_request_for_another() -> None:
+    node = Node()
+    node.receive_ids(1, ids_of(1), ids_of(2))
+    node.receive_ids(1, ids_of(3), at=0.01)
+    node.receive_rumor(1)
+    node.lazy_push.advance(0.005)
+    assert node.lazy_push.deadline == 0.1
+    assert requested_in(node.lazy_push.advance(0.1)) == [(peer_id(1), (ids_of(2),))]
+
+
+def test_a_range_in_progress_is_not_requested_from_a_source_that_is_due_later() -> None:
+    node = Node()
+    node.receive_ids(1, ids_of(1, 9))
+    node.receive_ids(2, ids_of(3, 7), at=0.02)
+    assert requested_in(node.lazy_push.advance(0.1)) == [(peer_id(1), (ids_of(1, 9),))]
+    assert node.lazy_push.advance(0.12) == []
+    assert requested_in(node.lazy_push.advance(0.25)) == [(peer_id(2), (ids_of(3, 7),))]
+
+
+def test_a_rumor_waits_for_two_requests_that_include_it_then_it_is_requested() -> None:
+    node = Node()
+    for last in (40, 39, 38, 37):  # in one message, these would count once
+        node.receive_ids(1, ids_of(1, last))
+    node.receive_ids(2, ids_of(5, 6))
+    requested_at = {}
+    while node.lazy_push.deadline < 1.0:
+        at = node.lazy_push.deadline
+        for peer, ranges in requested_in(node.lazy_push.advance(at)):
+            requested_at[peer, ranges] = at
+    timeout_s = 3 * 0.05
+    assert requested_at[peer_id(1), (ids_of(1, 40),)] == pytest.approx(0.1)
+    assert requested_at[peer_id(2), (ids_of(5, 6),)] == pytest.approx(0.1 + 2 * timeout_s)
+
+
+def test_a_second_offer_during_a_request_waits_for_the_first_to_answer() -> None:
+    node = Node()
+    node.lazy_push.handle(Offer((ids_of(1),)), peer_id(2), 0.0)
+    node.lazy_push.handle(Offer((ids_of(1),)), peer_id(3), 0.01)
+    assert node.lazy_push.deadline == pytest.approx(3 * 0.05)
+
+
+def test_a_new_peer_is_not_announced_again_what_it_was_told_on_linking() -> None:
+    node = Node()
+    node.receive_rumor(1)
+    newcomer = node.tables.link(7)
+    assert announced_in(node.lazy_push.announce_recent(newcomer, 0.0)) == {newcomer: [ids_of(1)]}
+    assert set(announced_in(node.lazy_push.advance(0.005))) == {peer_id(n) for n in (1, 2, 3, 4)}
+
+
+def test_the_next_announcement_waits_a_tenth_of_a_second_per_datagram() -> None:
+    for ids_count, wait_s in ((1, 0.1), (RANGES_PER_MESSAGE_LIMIT + 1, 0.2)):
+        node = Node()
+        for first in range(1, ids_count + 1):
+            node.receive_rumor(first)
+        node.lazy_push.advance(0.005)
+        node.receive_rumor(500, at=0.006)
+        assert node.lazy_push.deadline == pytest.approx(0.005 + wait_s)
+
+
+def test_an_announcement_that_no_peer_needs_delays_no_other() -> None:
+    node = Node()
+    node.receive_rumor(1, 1, 2, 3, 4)
+    assert node.lazy_push.advance(0.005) == []
+    node.receive_rumor(2, at=0.006)
+    assert node.lazy_push.deadline == pytest.approx(0.006 + 0.005)
+
+
+def test_the_limit_of_mailed_rumors_includes_those_that_were_merged() -> None:
+    node = Node(links=3)
+    for first in range(1, 1024 + 1):
+        node.lazy_push.announce(copy(ORIGIN, first).rumor, (), 0.0, is_mailed=True)
+    node.lazy_push.on_duplicate(copy(ORIGIN, 1).rumor, peer_id(1))  # merges them
+    node.lazy_push.announce(copy(ORIGIN, 1025).rumor, (), 0.0, is_mailed=True)
+    assert node.lazy_push.announcements_dropped == 1

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.broadcast.near_peers import (
-    DIRECT_MAIL_RINGS,
+    MIN_HOPS_LIMIT,
     NEAR_PEERS_LIMIT,
+    RING_COUNT,
     NearPeers,
 )
 from tests.proto.overlay.builders import NodeTables, peer_id, record
+
+UNSIGNED_RECORD = record(0)
 
 
 def mesh(nodes: int) -> dict[PeerId, NearPeers]:
@@ -47,8 +52,7 @@ def test_in_a_mesh_nearness_is_mutual_and_connects_all_nodes() -> None:
     for edges in (near, successors):
         assert len(reached(peer_id(0), edges)) == 50
     assert all(
-        1 <= sum(peer in each for each in successors.values()) <= DIRECT_MAIL_RINGS
-        for peer in views
+        1 <= sum(peer in each for each in successors.values()) <= RING_COUNT for peer in views
     )
 
 
@@ -80,11 +84,29 @@ def test_fully_linked_ignores_members_that_are_down_or_left() -> None:
     assert not NodeTables().near_peers.is_fully_linked(), "without links a node is not fully linked"
 
 
-def test_the_hop_limit_grows_with_the_cluster() -> None:
-    assert NodeTables(1).near_peers.hops_limit == 10
+@pytest.mark.parametrize("depth", range(1, 11))
+def test_the_hop_limit_is_twice_the_depth_of_a_binary_tree_of_all_nodes(depth: int) -> None:
     tables = NodeTables()
-    for number in range(1, 1000):
-        tables.members.add(
-            record(1).__class__(peer_id(number), 1, 0, (), "", "", 1, 1, False), peer_id(1), 0.0
-        )
-    assert tables.near_peers.hops_limit == 20
+    near_peers = tables.near_peers
+    for number in range(1, 2**depth - 1):  # this node and they fill a binary tree
+        tables.members.add(replace(UNSIGNED_RECORD, peer_id=peer_id(number)), peer_id(1), 0.0)
+    assert near_peers.hops_limit == max(MIN_HOPS_LIMIT, 2 * depth)
+    tables.members.add(UNSIGNED_RECORD, peer_id(1), 0.0)
+    assert near_peers.hops_limit == max(MIN_HOPS_LIMIT, 2 * (depth + 1))
+
+
+def test_a_peer_is_responsive_if_it_is_linked_and_answered_the_last_probe() -> None:
+    tables = NodeTables(1, 2, 3, members=(4,))
+    tables.unlink(2)
+    tables.stop_answering(3)
+    assert [n for n in range(6) if tables.near_peers.is_responsive(peer_id(n))] == [1]
+
+
+def test_choices_are_linked_peers_or_candidates_without_the_excluded_ones() -> None:
+    near_peers = NodeTables(1, 2, 3, 4).near_peers
+    assert set(near_peers.choose(9)) == {peer_id(n) for n in (1, 2, 3, 4)}
+    assert set(near_peers.choose(9, exclude=(peer_id(1),))) == {peer_id(n) for n in (2, 3, 4)}
+    candidates = (peer_id(2), peer_id(7))
+    assert set(near_peers.choose(9, candidates=candidates)) == set(candidates)
+    assert near_peers.choose(9, candidates=candidates, exclude=(peer_id(2),)) == [peer_id(7)]
+    assert near_peers.choose(9, candidates=()) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.broadcast.plumtree import (
     COUNTED_ORIGINS_LIMIT,
+    OWN_TREE_LEAD_WEIGHT,
+    PARENT_SWITCH_LEAD_S,
     PRUNE_GRACE_S,
     ROOT_TIMEOUT_S,
     RUMOR_SENDERS_LIMIT,
@@ -427,3 +429,96 @@ def test_another_origin_takes_over_the_shared_tree_after_ten_seconds_of_silence(
         assert (strategy._root == high) is takes_over
         strategy._update_rate(low, 0.0, silent_s)
         assert strategy._root == low, "the lowest origin is the same on every node"
+
+
+def test_a_tree_is_idle_a_minute_after_its_last_rumor() -> None:
+    for idle_s, is_evicted in ((TREE_IDLE_S - 0.1, False), (TREE_IDLE_S, True)):
+        _, strategy = with_all_trees_used()
+        for first in range(1, RUMORS_FOR_OWN_TREE + 1):
+            last_used_at = float(RUMORS_FOR_OWN_TREE)
+            strategy.on_new_rumor(new_rumor(200, first, 1, hops=1), last_used_at + idle_s)
+        assert bool(strategy.trees_evicted) is is_evicted
+
+
+def test_a_peer_without_a_link_neither_becomes_eager_nor_changes_the_parent() -> None:
+    for sender, first_source in ((77, 3), (1, 77), (77, 78)):
+        _, strategy = with_busy_origin(1, 2, 3)
+        subscribers = strategy.subscribers
+        plan = receive(strategy, sender, 10, first_source=first_source, lead_s=0.5)
+        assert plan.effects == []
+        assert strategy.subscribers == subscribers
+        assert set(receive(strategy, None, 11).targets) == set(ids(1, 2))
+
+
+def test_a_rumor_of_this_node_has_no_parent_to_change() -> None:
+    _, strategy = with_busy_origin(1, 2, 3)
+    assert receive(strategy, None, 10, first_source=3, lead_s=0.5).effects == []
+
+
+def test_a_peer_that_pushes_what_it_announced_gains_no_lead() -> None:
+    _, strategy = with_busy_origin(1, 2, 3)
+    receive(strategy, 1, 10, first_source=1, lead_s=0.5)
+    strategy.handle(Prune(peer_id(ORIGIN)), peer_id(1), 10.0)
+    assert receive(strategy, 2, 11, first_source=1, lead_s=0.001).effects == []
+
+
+def test_a_lead_of_the_threshold_suffices() -> None:
+    _, strategy = with_busy_origin(1, 2, 3)
+    lead_s = PARENT_SWITCH_LEAD_S / OWN_TREE_LEAD_WEIGHT
+    assert receive(strategy, 1, 10, first_source=3, lead_s=lead_s).effects
+
+
+def test_a_node_without_eager_links_offers_a_rumor_only_if_it_has_another_link() -> None:
+    for links, is_offer in (((1,), False), ((1, 2), True)):
+        _, strategy = plumtree(*links)
+        assert receive(strategy, 1).is_offer is is_offer
+
+
+def prunes(strategy: Plumtree, origin: PeerId, at: float) -> bool:
+    """Whether a duplicate of a rumor of `origin` prunes the shared tree of links 1 and 2."""
+    return bool(strategy.on_duplicate((origin, 1, 99), peer_id(2), at))
+
+
+def test_two_rumors_at_once_leave_the_pruning_to_the_lowest_origin() -> None:
+    for between_s, prunes_both in ((0.0, False), (5.0, True)):
+        low, high = sorted((80, 81), key=peer_id)
+        for origin in (low, high):
+            _, strategy = plumtree(1, 2)
+            graft(strategy, 1, 2)
+            strategy.on_new_rumor(new_rumor(low, 1, 1, hops=1), 1000.0)
+            strategy.on_new_rumor(new_rumor(high, 1, 1, hops=1), 1000.0 + between_s)
+            at = 1000.0 + between_s
+            assert prunes(strategy, peer_id(origin), at) is (prunes_both or origin == low)
+
+
+def test_the_lowest_origin_keeps_the_shared_tree_while_it_publishes() -> None:
+    _, strategy = plumtree(1, 2)
+    low, high = sorted([peer_id(80), peer_id(81)])
+    for at, origin, root in (
+        (1000.0, low, low),
+        (1005.0, high, low),
+        (1009.0, low, low),
+        (1012.0, high, low),
+        (1009.0 + ROOT_TIMEOUT_S, high, high),
+    ):
+        strategy._update_rate(origin, at, at)
+        assert strategy._root == root
+
+
+def test_a_link_that_closed_and_opened_again_is_in_no_tree() -> None:
+    tables, strategy = with_busy_origin(1, 2, 3)
+    strategy.on_link_down(tables.unlink(2), 9.0)
+    tables.link(2)
+    assert strategy.is_broken(peer_id(ORIGIN))
+    assert list(receive(strategy, 1, 10).targets) == []
+    assert strategy.subscribers == (peer_id(1),)
+
+
+def test_a_new_link_is_nearer_by_more_than_the_threshold() -> None:
+    for margin_s, is_eager in ((0.0, False), (0.001, True)):
+        tables, strategy = plumtree(1)
+        graft(strategy, 1)
+        tables.measure(1, 0.1)
+        new = tables.link(2)
+        tables.measure(2, 0.1 - PARENT_SWITCH_LEAD_S - margin_s)
+        assert bool(strategy.on_link_up(new, 0.0)) is is_eager

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass, field, replace
+
+import pytest
+
 from grapevine_proto.config.sections import LimitsConfig
-from grapevine_proto.ids import Stream, StreamRange
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.overlay.store import message_cache
 from grapevine_proto.overlay.store.message_cache import (
     COMPACT_THRESHOLD,
     MessageCache,
+    RumorKey,
     rumor_key,
 )
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, context, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, context, copy, peer_id, rumor
 
 
 def make_cache(limits: LimitsConfig | None = None) -> MessageCache:
@@ -116,3 +123,192 @@ def test_long_streams_are_scanned_in_pieces() -> None:
     stream = Stream(peer_id(1), EPOCH)
     found = [first for _, _, first in cache.keys_in_range(StreamRange(stream, 10, 900))]
     assert found == list(range(9, 901, 2)), "the rumor before 10 may overlap"
+
+
+# --- against a model ----------------------------------------------------------------------------
+
+
+@dataclass
+class ModelCache:
+    """What the cache should hold, as a list in order of arrival that is searched from end to end."""
+
+    limit_bytes: int
+    ttl_ms: int
+    entries: list[tuple[RumorCopy, float]] = field(default_factory=list)
+    evicted: int = 0
+
+    def cost_bytes(self, origin: PeerId | None = None) -> int:
+        rumors = [each.rumor for each, _ in self.entries if origin in (None, each.rumor.origin)]
+        return sum(512 + 16 * len(each.lengths) + len(each.body) for each in rumors)
+
+    def insert(self, copy_: RumorCopy, now: float) -> None:
+        origin = copy_.rumor.origin
+        if self.find(rumor_key(copy_.rumor)) or copy_.age_ms >= self.ttl_ms:
+            return
+        self.entries.append((copy_, now))
+        while self.cost_bytes(origin) > self.limit_bytes // 4:
+            oldest, *others = sorted(
+                (each for each in self.entries if each[0].rumor.origin == origin),
+                key=lambda each: (each[0].rumor.epoch, each[0].rumor.first),
+            )
+            if not others:
+                break
+            self.entries.remove(oldest)
+            self.evicted += 1
+        while self.cost_bytes() > self.limit_bytes:
+            self.entries.pop(0)
+            self.evicted += 1
+
+    def find(self, key: RumorKey) -> tuple[RumorCopy, float] | None:
+        return next((each for each in self.entries if rumor_key(each[0].rumor) == key), None)
+
+    def on_duplicate(self, copy_: RumorCopy, now: float) -> None:
+        for index, (ours, received_at) in enumerate(self.entries):
+            if ours.rumor is copy_.rumor:
+                age_ms = max(min(ours.age_ms, copy_.age_ms - round((now - received_at) * 1000)), 0)
+                hops = min(ours.hops, copy_.hops)
+                self.entries[index] = replace(ours, age_ms=age_ms, hops=hops), received_at
+
+    def remove_stream(self, stream: Stream) -> None:
+        self.entries = [each for each in self.entries if each[0].rumor.stream != stream]
+
+    def tick(self, now: float) -> None:
+        while self.entries and self.aged(*self.entries[0], now).age_ms >= self.ttl_ms:
+            del self.entries[0]
+
+    def aged(self, copy_: RumorCopy, received_at: float, now: float) -> RumorCopy:
+        return replace(copy_, age_ms=copy_.age_ms + round((now - received_at) * 1000))
+
+    def copies(self, now: float) -> list[RumorCopy]:
+        return [self.aged(*each, now) for each in self.entries]
+
+    def in_stream(self, stream: Stream, now: float) -> list[RumorCopy]:
+        found = [each for each in self.copies(now) if each.rumor.stream == stream]
+        return sorted(found, key=lambda each: each.rumor.first)
+
+
+RUMORS = [
+    Rumor(peer_id(number), epoch, first, (size // count,) * count, bytes(size // count * count))
+    for number in (1, 2, 3)
+    for epoch in (EPOCH, EPOCH + 1)
+    for first in range(1, 41, 4)
+    for count, size in (((first // 4) % 4 + 1, 40 * number + first),)
+]
+STREAMS = [Stream(peer_id(number), EPOCH + later) for number in (1, 2, 3) for later in (0, 1)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_cache_holds_what_a_searched_list_would(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for constant in ("KEYS_PER_SCAN", "COMPACT_THRESHOLD"):
+        monkeypatch.setattr(message_cache, constant, 3)
+    rng = random.Random(seed)
+    limit_bytes = rng.choice([2000, 8000, 30_000])
+    node = context(limits=LimitsConfig(cache_bytes=limit_bytes), message_dedup_ttl=10.0)
+    cache = MessageCache(node.config.current, node.verifier)
+    model = ModelCache(limit_bytes, 10_000)
+    now = 0.0
+    for _ in range(400):
+        now += rng.choice([0.0, 0.0, 0.25, 1.0])
+        copy_ = RumorCopy(
+            rng.choice(RUMORS), rng.randrange(1, 9), rng.choice([0, 500, 9000, 9999, 10_000])
+        )
+        match rng.randrange(12):
+            case 0:
+                cache.tick(now)
+                model.tick(now)
+            case 1 if rng.random() < 0.3:
+                cache.remove_stream(copy_.rumor.stream)
+                model.remove_stream(copy_.rumor.stream)
+            case 2 | 3 | 4:
+                cache.on_duplicate(copy_, now)
+                model.on_duplicate(copy_, now)
+            case _:
+                cache.insert(copy_, now, is_verified=True)
+                model.insert(copy_, now)
+        copies = model.copies(now)
+        assert list(cache.copies(now)) == copies
+        assert (len(cache), cache.size_bytes) == (len(copies), model.cost_bytes())
+        assert cache.evicted == model.evicted
+        received = [each.rumor for each, at in reversed(model.entries) if at > now - 1.0]
+        assert list(cache.received_since(now - 1.0)) == received
+        alive = [each for each in copies if each.age_ms < 10_000]
+        for cached in RUMORS[::7]:
+            key, found = rumor_key(cached), [each for each in alive if each.rumor is cached]
+            assert cache.copy(key, now) == (found[0] if found else None)
+            assert cache.contains(key) is any(each.rumor is cached for each in copies)
+        stream = rng.choice(STREAMS)
+        in_stream = model.in_stream(stream, now)
+        assert cache.lowest_first(stream) == (in_stream[0].rumor.first if in_stream else None)
+        first = rng.randrange(1, 45)
+        for last in (first, first + 6, 100):
+            found = [
+                replace(each, hops=each.hops + 1)
+                for each in in_stream
+                if each.rumor.first <= last and each.rumor.last >= first and each in alive
+            ]
+            assert list(cache.in_ranges(StreamRange(stream, first, last), now)) == found
+        has_message = any(each.rumor.first <= first <= each.rumor.last for each in in_stream)
+        assert cache.has_message(MessageId(*stream, first)) is has_message
+
+
+def test_a_forged_rumor_leaves_no_copy_and_names_its_origin() -> None:
+    cache = make_cache()
+    forged, authentic = copy(1, 1).rumor, rumor(1, 2)
+    for each in (forged, authentic):
+        cache.insert(RumorCopy(each, 1, 0), 0.0, is_verified=False)
+    assert cache.copy(rumor_key(forged), 0.0) is None
+    assert not cache.contains(rumor_key(forged))
+    assert cache.forgers == [peer_id(1)]
+    assert not cache.verify(rumor_key(forged), 0.0)
+    for _ in range(2):
+        assert cache.copy(rumor_key(authentic), 0.0) == RumorCopy(authentic, 1, 0)
+    assert cache.signatures_checked == 2, "each once"
+    assert cache.rumor(rumor_key(authentic)) is authentic
+    assert cache.rumor(rumor_key(forged)) is None
+
+
+def test_without_a_budget_for_a_signature_a_rumor_stays_unchecked() -> None:
+    node = context()
+    cache = MessageCache(node.config.current, node.verifier)
+    authentic = rumor(1, 1)
+    cache.insert(RumorCopy(authentic, 1, 0), 0.0, is_verified=False)
+    while node.verifier.try_charge_check(peer_id(1), 0.0):
+        pass
+    assert cache.copy(rumor_key(authentic), 0.0) is None
+    assert cache.forgers == []
+    assert cache.copy(rumor_key(authentic), 10.0) is not None
+
+
+def test_a_message_is_cached_with_its_body_and_not_as_a_header() -> None:
+    cache = make_cache()
+    header = replace(copy(1, 1).rumor, body=b"", body_hash=bytes(32))
+    cache.insert(RumorCopy(header, 1, 0), 0.0, is_verified=True)
+    assert not cache.has_message(MessageId(peer_id(1), EPOCH, 1))
+    cache.insert(copy(1, 2), 0.0, is_verified=True)
+    assert cache.has_message(MessageId(peer_id(1), EPOCH, 2))
+
+
+def test_one_byte_above_its_share_an_origin_loses_its_oldest_rumor() -> None:
+    for extra_bytes, kept in ((0, 2), (1, 1)):
+        cache = make_cache(LimitsConfig(cache_bytes=8 * (1000 + 16 + 512)))
+        cache.insert(copy(1, 1, size=1000), 0.0, is_verified=True)
+        cache.insert(copy(1, 2, size=1000 + extra_bytes), 0.0, is_verified=True)
+        assert len(cache) == kept
+
+
+def test_a_list_of_sequences_is_compacted_once_per_halving() -> None:
+    cache = make_cache()
+    count = 16 * COMPACT_THRESHOLD
+    for first in range(1, count + 1):
+        cache.insert(copy(1, first, size=0), float(first), is_verified=True)
+    firsts = cache._firsts[peer_id(1)][EPOCH]
+    compactions = removed_before = 0
+    for removed in range(1, count):
+        cache.tick(300.0 + removed)
+        assert firsts.lowest == removed + 1
+        compactions += firsts._removed_count < removed_before
+        removed_before = firsts._removed_count
+        assert removed_before <= max(COMPACT_THRESHOLD, len(firsts._firsts) // 2)
+    assert compactions == 4
