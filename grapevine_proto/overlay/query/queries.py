@@ -376,6 +376,8 @@ class Queries:
         if code is AnswerCode.ACK:
             query.working.add(self._our_id)
             return self._end_if_over(query, now)
+        query.seen.add((self._our_id, index, True))
+        query.working.discard(self._our_id)
         if code is AnswerCode.ANSWER and len(payload) > query.request.max_answer_bytes:
             code, payload = AnswerCode.FAILED, b"the answer is too large"
         answer = QueryAnswer(self._our_id, index, 0, 0, code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -18,10 +19,11 @@ from grapevine_proto.overlay.query.queries import (
     ANSWERS_PER_PEER_LIMIT,
     QUERIES_LIMIT,
     REPORTS_LIMIT,
+    SECOND_PATH_AFTER_S,
     UNKNOWN_MEMBERS_LIMIT,
 )
 from grapevine_proto.overlay.reverse_paths import ROUTE_MIN_LIFETIME_S, ROUTES_PER_ORIGIN
-from grapevine_proto.wire.messages import AnswerAck, AnswerFetch, Answers
+from grapevine_proto.wire.messages import AnswerAck, AnswerFetch, Answers, RumorCopy
 from grapevine_proto.wire.query_terms import MAX_QUESTION_BYTES, QueryTerms
 from grapevine_proto.wire.signed import AnswerCode, LargeAnswer, QueryAnswer
 from tests.proto.overlay.builders import peer_id, record
@@ -129,6 +131,57 @@ def test_a_route_that_nobody_waits_for_is_evicted_before_its_minimum_lifetime() 
         node.queries.on_rumor(question(sequence), [peer_id(3)], 0.0)
     assert node.queries.on_rumor(question(100), [peer_id(3)], 0.9) == []
     assert node.queries.on_rumor(question(101), [peer_id(3)], 1.0)
+
+
+def test_a_question_is_asked_until_the_last_millisecond() -> None:
+    for age_ms, is_asked in ((59_999, True), (60_000, False)):
+        copy = question(terms=QueryTerms("up", 60_000), age_ms=age_ms)
+        assert bool(Node().queries.on_rumor(copy, [peer_id(3)], 0.0)) is is_asked
+
+
+def test_the_largest_question_is_asked() -> None:
+    copy = question(payloads=(bytes(8192),))
+    assert questions_in(Node().queries.on_rumor(copy, [peer_id(3)], 0.0))
+
+
+def test_a_rumor_of_this_node_or_without_a_question_asks_nobody() -> None:
+    node = Node()
+    assert node.queries.on_rumor(question(origin=OUR_NUMBER), [peer_id(1)], 0.0) == []
+    message = replace(question().rumor, attributes=b"")
+    assert node.queries.on_rumor(RumorCopy(message, 1, 0), [peer_id(1)], 0.0) == []
+    node.queries.on_duplicate(message, peer_id(2))
+    assert (node.queries.deadline, node.queries.refused) == (math.inf, 0)
+
+
+@pytest.mark.parametrize(("members", "spread_s"), [(0, 0.0003), (9, 0.003), (400, 0.1)])
+def test_answers_spread_over_a_time_that_grows_with_the_cluster(
+    members: int, spread_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(members=members)
+    monkeypatch.setattr(node.queries._rng, "random", lambda: 0.5)
+    node.queries.on_rumor(question(), [peer_id(3)], 3.0)
+    node.queries.answer(message_id(), 0, AnswerStatus.ANSWERED, b"yes", 3.5)
+    assert node.queries.deadline == pytest.approx(3.5 + spread_s / 2)
+
+
+def test_a_peer_that_repeats_the_question_is_another_path() -> None:
+    node = Node()
+    asked = question()
+    node.queries.on_rumor(asked, [peer_id(3)], 0.0)
+    node.queries.on_duplicate(asked.rumor, peer_id(2))
+    node.queries.answer(message_id(), 0, AnswerStatus.ANSWERED, b"yes", 0.0)
+    assert [target for _, target, _ in node.sent()][:5] == [peer_id(3)] * 4 + [peer_id(2)]
+
+
+def test_an_acknowledged_answer_goes_to_any_other_peer_as_well() -> None:
+    node = Node()
+    node.queries.on_rumor(question(), [peer_id(3)], 0.0)
+    node.queries.answer(message_id(), 0, AnswerStatus.ANSWERED, b"yes", 0.0)
+    at, target, message = node.sent(until=0.1)[0]
+    node.queries.handle(AnswerAck(message.number), target, at)
+    again_at, other, repeated = node.sent(until=0.5)[0]
+    assert again_at == pytest.approx(at + SECOND_PATH_AFTER_S)
+    assert (other != target, repeated) == (True, message)
 
 
 # --- forwarding ---------------------------------------------------------------------------------
@@ -383,6 +436,10 @@ def test_answers_of_unknown_members_are_counted_apart_and_limited() -> None:
     report = node.report(query_id)
     assert (report.others, report.answered) == (UNKNOWN_MEMBERS_LIMIT, 0)
     assert node.queries.refused == 1
+    node.receive(1, query_id, answer_of(1, query_id), answer_of(1000, query_id, index=1))
+    report = node.report(query_id)
+    assert (report.others, report.answered) == (UNKNOWN_MEMBERS_LIMIT, 1)
+    assert node.queries.refused == 1
 
 
 def test_a_member_that_shares_an_id_prefix_with_one_that_is_asked_does_not_count() -> None:
@@ -393,6 +450,62 @@ def test_a_member_that_shares_an_id_prefix_with_one_that_is_asked_does_not_count
     twin = QueryAnswer(type(peer_id(1))(peer_id(1)[:4] + bytes(28)), 0, 1, 1, AnswerCode.ANSWER)
     assert twin.member in query.asked
     assert not query.wants(twin)
+
+
+def test_the_answer_of_this_node_to_itself_has_traveled_nowhere() -> None:
+    node = Node(members=1)
+    query_id, effects = node.ask(at=1.0, timeout_s=5.0)
+    (own,) = questions_in(effects)
+    assert own.remaining_s == 5.0
+    answered = node.queries.answer(query_id, 0, AnswerStatus.ANSWERED, b"here", 3.5)
+    (answer,) = answers_in(answered)
+    assert (answer.hops, answer.delay_ms, answer.arrived_ms) == (0, 0, 2500)
+
+
+def test_this_node_answers_itself_once_and_only_if_it_was_asked() -> None:
+    node = Node(members=2, zone="other")
+    query_id, _ = node.ask()
+    for _ in range(2):
+        node.queries.answer(query_id, 0, AnswerStatus.ANSWERED, b"here", 0.0)
+    assert (node.report(query_id).answered, node.queries.refused) == (1, 1)
+    query_id, effects = node.ask(2, filter=OTHERS)
+    assert effects == []
+    assert node.queries.answer(query_id, 0, AnswerStatus.ANSWERED, b"here", 0.0) == []
+    assert node.queries.refused == 2
+
+
+def test_once_this_node_has_answered_itself_the_query_waits_for_others_alone() -> None:
+    for is_ack_late in (False, True):
+        node = Node(members=1)
+        query_id, _ = node.ask(stall_s=0.5, timeout_s=3.0)
+        acknowledge = node.queries.acknowledge
+        if not is_ack_late:
+            acknowledge(query_id, 0, 0.0)
+        node.queries.answer(query_id, 0, AnswerStatus.ANSWERED, b"here", 0.1)
+        if is_ack_late:
+            acknowledge(query_id, 0, 0.1)
+        (report,) = ends_in(node.queries.advance(0.6))
+        assert (report.end, report.unanswered) == (QueryEnd.STALLED, (peer_id(1),))
+
+
+def test_sixteen_queries_may_begin_within_five_seconds_of_the_oldest() -> None:
+    node = Node(members=1)
+    for sequence in range(QUERIES_LIMIT):
+        query_id, _ = node.ask(sequence + 1, at=sequence / 10)
+        node.queries.cancel(query_id, sequence / 10)
+    with pytest.raises(TooManyQueries):
+        node.ask(100, at=ROUTE_MIN_LIFETIME_S - 0.1)
+    node.ask(100, at=ROUTE_MIN_LIFETIME_S)
+
+
+def test_an_answer_that_came_before_does_not_hide_those_behind_it() -> None:
+    node = Node(members=3)
+    query_id, _ = node.ask()
+    known, new = answer_of(2, query_id), answer_of(3, query_id)
+    node.receive(1, query_id, known)
+    assert [each.peer_id for each in answers_in(node.receive(1, query_id, known, new))] == [
+        peer_id(3)
+    ]
 
 
 # --- malicious members --------------------------------------------------------------------------
@@ -496,4 +609,19 @@ def test_the_answer_of_this_node_to_itself_has_the_same_limit() -> None:
     query_id, _ = node.ask(max_answer_bytes=10)
     effects = node.queries.answer(query_id, 0, AnswerStatus.ANSWERED, bytes(11), 0.0)
     assert answers_in(effects)[0].status is AnswerStatus.FAILED
+    query_id, _ = node.ask(2, max_answer_bytes=10)
+    effects = node.queries.answer(query_id, 0, AnswerStatus.ANSWERED, bytes(10), 0.0)
+    assert answers_in(effects)[0].status is AnswerStatus.ANSWERED
     assert TERMS.max_answer_bytes == 65_536
+
+
+def test_an_ack_behind_a_large_answer_makes_nobody_wait() -> None:
+    body = bytes(5000)
+    node = Node(members=2, zone="other")
+    query_id, _ = node.ask(stall_s=0.5, timeout_s=30.0, filter=OTHERS)
+    node.receive(1, query_id, described(2, query_id, body))
+    node.receive(1, query_id, answer_of(2, query_id, b"", code=AnswerCode.ACK))
+    node.advance()
+    node.receive(2, query_id, QueryAnswer(peer_id(2), 0, 0, 0, AnswerCode.ANSWER, body), number=0)
+    (report,) = ends_in(node.queries.advance(0.5))
+    assert report.end is QueryEnd.STALLED
