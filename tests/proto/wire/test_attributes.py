@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,3 +81,38 @@ def test_any_bytes_are_attributes_or_rejected(data: bytes) -> None:
 def test_a_rumor_without_attributes_is_plain() -> None:
     assert RumorAttributes(trace_share=0, topic="", expires_s=0, unsupported=0) == PLAIN
     assert RumorAttributes() == PLAIN
+
+
+def test_a_rumor_is_expired_from_its_age_in_seconds_on() -> None:
+    expiring = RumorAttributes(expires_s=2)
+    assert [expiring.is_expired(age_ms) for age_ms in (0, 1999, 2000)] == [False, False, True]
+    assert not PLAIN.is_expired(0)
+    assert not PLAIN.is_expired(10**12)
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        [],
+        [1],
+        [0, 7],
+        [256, 7],
+        [-1, 7],
+        [True, 7],
+        [b"1", 7],
+        [1, 7, 1, 7],
+        [2, 7, 1, 7],
+        [1, 7, 2],
+    ],
+)
+def test_numbers_are_1_to_255_and_ascend(flat: list[object]) -> None:
+    assert decode_attributes(msgpack.packb([1, 7, 255, b""])) == {1: 7, 255: b""}
+    with pytest.raises(ValueError, match="attribute"):
+        decode_attributes(msgpack.packb(flat))
+
+
+def test_numbers_from_128_on_are_critical_and_the_largest_values_are_understood() -> None:
+    assert parse_rumor_attributes(encode_attributes({127: 1})) == PLAIN
+    assert parse_rumor_attributes(encode_attributes({128: 1})).unsupported == 128
+    assert parse_rumor_attributes(encode_attributes({1: 65_535})).trace_share == 65_535
+    assert parse_rumor_attributes(encode_attributes({5: 2**32 - 1})).expires_s == 2**32 - 1

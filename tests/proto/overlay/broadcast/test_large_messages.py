@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.overlay.broadcast import large_messages
 from grapevine_proto.overlay.broadcast.large_messages import (
     HOLDERS_PER_PULL_LIMIT,
     NAMED_HOLDER_ATTEMPTS,
@@ -267,6 +268,75 @@ def test_finished_and_abandoned_pulls_leave_no_state() -> None:
     assert not puller._pulls_per_source
     assert not puller._requested_bytes
     assert not puller._timer_heap
+
+
+def test_progress_is_checked_at_the_earliest_deadline_of_what_is_pulled() -> None:
+    node = Node()
+    node.receive_announcement(1, 1)
+    node.receive_announcement(1, 2, at=0.1)
+    assert node.puller.deadline == pytest.approx(6 * 0.05)
+    node.receive_rumor(1, 0.2)
+    assert node.puller.deadline == pytest.approx(0.1 + 6 * 0.05)
+    assert node.puller.requests_sent == 2
+
+
+def test_a_rumor_that_waits_for_a_window_has_no_deadline() -> None:
+    node = Node()
+    node.receive_announcement(2, 1, size=PULL_WINDOW_BYTES)
+    node.receive_announcement(1, 2)
+    node.receive_announcement(2, 2)
+    node.tables.unlink(1)
+    assert node.puller.on_link_down(peer_id(1), 0.1) == []
+    assert node.puller.deadline == PULL_TIMEOUT_S
+    assert node.receive_rumor(1, 0.2)[1] == [peer_id(2)]
+
+
+def test_outdated_timers_are_removed_beyond_a_limit_and_the_others_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(large_messages, "PULL_STALE_TIMERS_ALLOWED", 4)
+    node = Node()
+    for first in (1, 2, 3):
+        node.receive_announcement(1, first)
+        node.receive_announcement(2, first)
+    outdated = []
+    for first in range(10, 60):
+        node.receive_announcement(3, first)
+        outdated.append(len(node.puller._timer_heap) - 2 * len(node.puller._pulls))
+        node.receive_rumor(first, 0.1)
+    assert max(outdated) == 4
+    assert node.advance(PULL_TIMEOUT_S) == [peer_id(2)] * 3
+
+
+def test_a_closed_link_of_another_holder_leaves_a_pull_alone() -> None:
+    node = Node()
+    node.receive_announcement(1)
+    node.receive_announcement(2)
+    deadline = node.puller.deadline
+    node.tables.unlink(2)
+    assert node.puller.on_link_down(peer_id(2), 0.1) == []
+    assert node.puller.deadline == deadline
+    assert node.puller.is_pulling(ids_of(1))
+
+
+def test_a_rumor_that_waits_for_a_peer_whose_link_closes_is_given_up() -> None:
+    node = Node()
+    node.receive_announcement(1, 1, size=PULL_WINDOW_BYTES)
+    assert node.receive_announcement(1, 2) == []
+    node.tables.unlink(1)
+    assert node.puller.on_link_down(peer_id(1), 0.1) == []
+    assert not node.puller._pulls
+    assert not node.puller._waiting_for_holder
+
+
+def test_a_small_rumor_does_not_overtake_one_that_waits_longer() -> None:
+    node = Node()
+    assert node.receive_announcement(1, 1, size=300_000) == [peer_id(1)]
+    assert node.receive_announcement(1, 2, size=200_000) == [peer_id(1)]
+    assert node.receive_announcement(1, 3, size=400_000) == []
+    assert node.receive_announcement(1, 4, size=100_000) == []
+    assert node.receive_rumor(2, 0.1)[1] == []
+    assert node.receive_rumor(1, 0.2)[1] == [peer_id(1), peer_id(1)]
 
 
 # --- topics -----------------------------------------------------------------------------------------
