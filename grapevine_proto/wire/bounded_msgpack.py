@@ -28,7 +28,6 @@ def unpack(data: bytes) -> Fields:
         data,
         raw=True,
         use_list=False,
-        strict_map_key=True,
         max_array_len=size,
         max_bin_len=size,
         max_str_len=0,

@@ -49,7 +49,6 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "transport/link_table": (*LINK, "test_engine"),
     "transport/session/session": ("transport/session/test_sessions",),
     "transport/transport": ("test_engine", *HANDSHAKE),
-    "wire/bounded_msgpack": (*CODEC, "wire/test_attributes"),
     "wire/fields": ("wire/test_message_codec", *CODEC),
     "wire/frames": CODEC,
     "wire/message_codec": CODEC,

@@ -97,6 +97,15 @@ def test_the_bytes_of_one_query_are_limited() -> None:
     assert fetcher.add(message_id(2), answers[0], 0.0)
 
 
+def test_the_last_byte_of_a_query_may_be_fetched() -> None:
+    for spare_bytes, fits in ((0, True), (1, False)):
+        fetcher, body = AnswerFetcher(), bytes(MAX_LARGE_ANSWER_BYTES)
+        for number in range(LARGE_BYTES_PER_QUERY // MAX_LARGE_ANSWER_BYTES - 1):
+            fetcher.add(message_id(), described(number, body), 0.0)
+        assert fetcher.add(message_id(), described(500, bytes(MAX_LARGE_ANSWER_BYTES - 2000)), 0.0)
+        assert fetcher.add(message_id(), described(501, bytes(2000 + spare_bytes)), 0.0) is fits
+
+
 def test_a_description_that_makes_no_sense_is_refused() -> None:
     fetcher, answer = AnswerFetcher(), described(1)
     for payload in (
@@ -117,8 +126,8 @@ def test_a_query_that_ended_is_fetched_no_more_and_others_have_their_turn() -> N
     fetcher.advance(0.0)
     fetcher.forget(message_id(), 0.5)
     assert not fetcher.is_fetching(message_id())
-    assert fetcher.advance(fetcher.deadline)[0] == [
-        Send((peer_id(1),), AnswerFetch(message_id(2), 0))
-    ]
+    assert fetcher.deadline == 0.5
+    assert fetcher.advance(0.5)[0] == [Send((peer_id(1),), AnswerFetch(message_id(2), 0))]
     fetcher.forget(message_id(2), 0.6)
+    assert fetcher.deadline == 0.5 + FETCH_TIMEOUT_S
     assert not fetcher._bytes_by_query

@@ -56,3 +56,8 @@ def test_ids_that_share_a_prefix_are_distinguished_by_the_origin() -> None:
 def test_a_filter_that_cannot_be_sent_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(InvalidArgument):
         MemberFilter(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_largest_filter_is_accepted() -> None:
+    largest = MemberFilter(ids=tuple(map(peer_id, range(64))), zone="z" * 64)
+    assert [len(clause.value) for clause in largest.to_clauses()] == [64 * 4, 64]

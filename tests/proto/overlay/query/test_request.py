@@ -6,7 +6,7 @@ import pytest
 
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge
 from grapevine_proto.overlay.query.request import ASKED_LIMIT, QueryRequest
-from grapevine_proto.wire.query_terms import ASK_ALL, MAX_QUESTION_BYTES
+from grapevine_proto.wire.query_terms import ASK_ALL, MAX_QUESTION_BYTES, QueryTerms
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,29 @@ def test_what_cannot_be_asked_is_refused(arguments: dict[str, object]) -> None:
         QueryRequest(**{"name": "up"} | arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": "n"},
+        {"name": "n" * 64},
+        {"timeout_s": 60},
+        {"stall_s": 1e9},
+        {"limit": 1},
+        {"sample": 1},
+        {"max_answer_bytes": 1},
+        {"max_answer_bytes": 65_536},
+    ],
+)
+def test_what_is_just_within_the_limits_can_be_asked(arguments: dict[str, object]) -> None:
+    request = QueryRequest(**{"name": "up"} | arguments)  # type: ignore[arg-type]
+    terms = request.to_terms(5)
+    assert QueryTerms.from_value(terms.to_value()) == terms
+
+
+def test_the_shortest_deadline_is_a_millisecond() -> None:
+    assert QueryRequest("up", timeout_s=1e-9).to_terms(1).deadline_ms == 1
+
+
 def test_a_question_has_at_most_8_kib() -> None:
     assert QueryRequest("up", bytes(MAX_QUESTION_BYTES)).payload == bytes(MAX_QUESTION_BYTES)
     with pytest.raises(MessageTooLarge):
@@ -43,7 +66,7 @@ def test_a_question_has_at_most_8_kib() -> None:
 
 @pytest.mark.parametrize(
     ("members", "deadline_ms"),
-    [(1, 2000), (10, 3000), (11, 4000), (100, 4000), (101, 5000), (10_000, 6000)],
+    [(0, 2000), (1, 2000), (10, 3000), (11, 4000), (100, 4000), (101, 5000), (10_000, 6000)],
 )
 def test_the_default_deadline_grows_with_the_magnitude_of_the_cluster(
     members: int, deadline_ms: int
