@@ -5,7 +5,8 @@ Invariants:
 - The event loop only copies plain values (one snapshot per scrape, one sample of round-trip times
   per gossip interval). Formatting and sending run in threads, bounded in number and time.
 - Counters only grow, base units are seconds and bytes, and a label value never changes its meaning.
-- Labels are bounded: our own values, and at most `max_peers` connected peers.
+- Labels are bounded: our own values, at most `max_peers` connected peers, and the first token of at most
+  `MAX_TOPIC_LABELS` topics; members choose those, so further ones share `OTHER_TOPICS`.
 
 Driven by `metrics_server`, in the loop of the node.
 """
@@ -64,6 +65,8 @@ ACCEPT_RETRY_INTERVAL_S: Final = (
 EXHAUSTION_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 RTT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROUND_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MAX_TOPIC_LABELS: Final = 64
+OTHER_TOPICS: Final = "(other)"  # no token has parentheses
 CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 
 # name -> (field of Stats, help)
@@ -118,6 +121,7 @@ class Snapshot:
     peers: tuple[PeerInfo, ...]
     members: tuple[MemberInfo, ...]
     messages: Mapping[Via, int]
+    topics: Mapping[str, int]
     rounds: Mapping[RoundOutcome, int]
     rate_limited: int
     now: float
@@ -137,6 +141,7 @@ class Metrics:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._messages: Tally[Via] = Tally()
+        self._topics: Tally[str] = Tally()  # by first token
         self._rounds: Tally[RoundOutcome] = Tally()
         self._rate_limited = 0
         self.registry = CollectorRegistry()
@@ -162,6 +167,8 @@ class Metrics:
         match event:
             case MessageReceived(message) | MessageSent(message):
                 self._messages[message.via] += 1
+                if message.topic:
+                    self._count_topic(message.topic.partition(".")[0])
             case AntiEntropyRound(info):
                 self._rounds[info.outcome] += 1
                 self._round_durations.observe(info.duration_s)
@@ -169,6 +176,10 @@ class Metrics:
                 self._rate_limited += dropped
             case _:
                 pass
+
+    def _count_topic(self, token: str) -> None:
+        has_label = token in self._topics or len(self._topics) < MAX_TOPIC_LABELS
+        self._topics[token if has_label else OTHER_TOPICS] += 1
 
     def observe_rtts(self) -> None:
         """Sample the round-trip times of connected peers."""
@@ -183,6 +194,7 @@ class Metrics:
             peers=tuple(node.peers()),
             members=tuple(node.members()),
             messages=dict(self._messages),
+            topics=dict(self._topics),
             rounds=dict(self._rounds),
             rate_limited=self._rate_limited,
             now=node.now(),
@@ -274,6 +286,11 @@ def _message_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     for via in Via:
         by_via.add_metric([via.value], snapshot.messages.get(via, 0))
     yield by_via
+    help_text = f"Messages with a topic, by its first token; {OTHER_TOPICS} beyond {MAX_TOPIC_LABELS} tokens"
+    by_topic = CounterMetricFamily("grapevine_topic_messages", help_text, labels=["topic"])
+    for token, count in snapshot.topics.items():
+        by_topic.add_metric([token], count)
+    yield by_topic
     help_text = f"Messages by outcome: {', '.join(MESSAGE_OUTCOMES)}"
     by_outcome = CounterMetricFamily("grapevine_message_outcomes", help_text, labels=["outcome"])
     for outcome in MESSAGE_OUTCOMES:

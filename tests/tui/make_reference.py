@@ -268,6 +268,7 @@ def _empty_snapshot() -> Snapshot:
         peers=(),
         members=(),
         messages={},
+        topics={},
         rounds={},
         rate_limited=0,
         now=0.0,

@@ -20,9 +20,16 @@ from grapevine_proto.events import MemberStatus, MessageReceived, PeerState, Via
 from grapevine_proto.node import Node
 from grapevine_tui.host.local import Host
 from grapevine_tui.service import metrics
-from grapevine_tui.service.metrics import MAX_CONNECTIONS, metrics_server
+from grapevine_tui.service.metrics import (
+    MAX_CONNECTIONS,
+    MAX_TOPIC_LABELS,
+    OTHER_TOPICS,
+    metrics_server,
+)
 from tests.sources import ROOT
 from tests.tui.runs import WAIT_S, Bench
+
+TOPIC_METRIC = "grapevine_topic_messages_total"
 
 
 def fetch(port: int) -> str:
@@ -94,6 +101,23 @@ async def test_every_labeled_counter_has_its_series_before_the_first_event() -> 
         "grapevine_members": MemberStatus,
     }.items():
         assert {label for each, label in seen if each == name} == {word.value for word in expected}
+
+
+@pytest.mark.asyncio
+async def test_messages_are_counted_by_the_first_token_of_their_topic_and_tokens_are_bounded() -> (
+    None
+):
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    async with asyncio.timeout(WAIT_S), metrics_server(host, "127.0.0.1:0") as port:
+        await host.start()
+        await host.broadcast(b"without a topic")
+        for token in (*range(MAX_TOPIC_LABELS + 1), "late", 0):
+            await host.publish(f"t{token}.web", b"x")
+        seen = values(await asyncio.to_thread(fetch, port))
+        await host.leave(0.1)
+    counts = {topic: n for (name, topic), n in seen.items() if name == TOPIC_METRIC}
+    expected = {f"t{token}": 1.0 for token in range(MAX_TOPIC_LABELS)}
+    assert counts == expected | {"t0": 2.0, OTHER_TOPICS: 2.0}
 
 
 @pytest.mark.asyncio
