@@ -259,7 +259,7 @@ class Engine:
         """Asks members and gathers their answers: `QueryAnswered` reports each, `QueryEnded` the end. This
         node is asked as well, if the filter admits it.
 
-        Raises MessageTooLarge, NotRunning, TooManyQueries, and UnknownPeer if no member matches the filter.
+        Raises MessageTooLarge, NotRunning, TooManyQueries, NoMatchingMember.
         """
         queries = self._overlay.queries
         payload = self._check_payload(request.payload)

@@ -10,6 +10,7 @@
     ├── InvalidArgument    an argument of the wrong type (also a TypeError); nothing was done
     ├── NotRunning         the node has not started or has stopped; nothing was sent
     ├── UnknownPeer        no peer or member has this ID or address; nothing was sent
+    │   └── NoMatchingMember   no member matches the filter of a query
     └── TooManyQueries     too many queries at a time; nothing was sent
 
 Invariants:
@@ -92,6 +93,10 @@ class NotRunning(GrapevineError):
 
 class UnknownPeer(GrapevineError):
     """No peer or known member has this ID or address."""
+
+
+class NoMatchingMember(UnknownPeer):
+    """No member that is up matches the filter of a query. Nothing was asked."""
 
 
 class TooManyQueries(GrapevineError):

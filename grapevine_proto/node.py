@@ -650,7 +650,7 @@ class Node:
             An async iterator over the answers, as they arrive.
 
         Raises:
-            UnknownPeer: no member matches the filter.
+            NoMatchingMember: no member matches the filter.
             TooManyQueries: 16 queries are open or were begun within 5 s.
             MessageTooLarge: the payload exceeds 8 KiB.
             InvalidArgument: another argument is out of range or of the wrong type.

@@ -61,6 +61,12 @@ def _fault(text: object, *, is_pattern: bool) -> str:
     return ""
 
 
+def topic_patterns(topics: Iterable[str]) -> list[str]:
+    """Patterns that select some of `topics`: each of them, and all that begin with the same token."""
+    starts = {f"{each.partition('.')[0]}.>" for each in topics if "." in each}
+    return sorted(starts.union(topics))
+
+
 class TopicPatterns:
     """A set of patterns; an empty one selects no topic."""
 

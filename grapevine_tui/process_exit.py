@@ -20,11 +20,13 @@ from grapevine_proto.errors import (
     BindError,
     ConfigError,
     KeyFileError,
+    NoMatchingMember,
     StateLockedError,
     StorageError,
 )
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_KEY_FILE, EXIT_BIND, EXIT_STATE_DIR = 0, 1, 2, 3, 4, 5
+EXIT_NO_MEMBER: Final = 6
 EXIT_INTERRUPTED: Final = 130
 EXIT_CODE_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (StorageError, EXIT_FAILED),  # may be temporary, so a service manager should retry
@@ -32,6 +34,7 @@ EXIT_CODE_BY_ERROR: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (KeyFileError, EXIT_KEY_FILE),
     (BindError, EXIT_BIND),
     (StateLockedError, EXIT_STATE_DIR),
+    (NoMatchingMember, EXIT_NO_MEMBER),
 )
 
 INTERACTIVE_LEAVE_TIMEOUT_S: Final = 2.0  # a user waits for the shell; several round trips fit

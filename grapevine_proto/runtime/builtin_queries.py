@@ -24,6 +24,9 @@ from grapevine_proto.ids import MessageId
 from grapevine_proto.version import __version__
 
 PREFIX: Final = "grapevine."
+BUILTIN_QUERIES: Final = tuple(
+    f"{PREFIX}{name}" for name in ("has", "keys", "links", "stats", "version")
+)
 LINKS_LIMIT: Final = 200  # peers in an answer: 30 KiB
 CONNECTED: Final = (PeerState.CONNECTED, PeerState.STALE)
 

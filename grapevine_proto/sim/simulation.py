@@ -218,7 +218,7 @@ class Simulation:
 
     def query(self, number: int, name: str, payload: bytes = b"", **terms: Any) -> MessageId:
         """Asks members and gathers their answers in the node's `answers`; `terms` are as in `QueryRequest`.
-        Raises NotRunning, MessageTooLarge, InvalidArgument, UnknownPeer or TooManyQueries."""
+        Raises NotRunning, MessageTooLarge, InvalidArgument, NoMatchingMember or TooManyQueries."""
         node, engine = self._running_engine(number)
         request = QueryRequest(name, payload, **terms)
         message_id = engine.query(request, node.read_clock(self.now))

@@ -43,6 +43,7 @@ from grapevine_tui.app.screens.main import CONNECTED_STATES, MainScreen
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
+from grapevine_tui.app.screens.queries import QueriesScreen, query_outcome
 from grapevine_tui.app.screens.settings import SettingsScreen, format_save_result
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.app.screens.traffic import TrafficScreen
@@ -75,7 +76,8 @@ from grapevine_tui.control.commands import (
     commands_by_name,
     commands_on,
 )
-from grapevine_tui.host.model import Changes
+from grapevine_tui.control.slash import intended_command
+from grapevine_tui.host.model import Changes, QueryEntry
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable, truncate
@@ -353,7 +355,15 @@ class GrapevineApp(App[None]):
         box.unstash()
         is_repeated = line == self._unconfirmed_line
         self._unconfirmed_line = ""
-        if is_keylike(line) and not is_repeated:
+        write_key = self._settings.keys.get("write", "i")
+        if (command := intended_command(line, write_key)) and not is_repeated:
+            self._unconfirmed_line = line
+            name = command.split(" ", 1)[0]
+            box.restore(command)
+            box.show_feedback(
+                f"not sent: Enter runs {name}; Up, Enter sends the line as it was", is_error=True
+            )
+        elif is_keylike(line) and not is_repeated:
             self._unconfirmed_line = line
             box.show_feedback(
                 f"{line.strip()!r} was not sent: it looks like a key; Enter sends it", is_error=True
@@ -489,11 +499,23 @@ class GrapevineApp(App[None]):
         get_facts = partial(facts.status_facts, self._host.model)
         self._bring_to_front(DetailScreen("Status", get_facts, has_columns=True))
 
-    def show_answers(self, reply: dict[str, Any]) -> None:
-        """Show the answers to a query, equal ones together."""
-        get_facts = partial(facts.answer_facts, self._host.model, reply)
-        title = f"Query {printable(reply['name'])}"
-        self._bring_to_front(DetailScreen(title, get_facts, kind="query"))
+    def action_queries(self) -> None:
+        """Show the latest queries and their answers."""
+        self._bring_to_front(QueriesScreen(self._host.model))
+
+    def on_queries_screen_new_query_requested(self) -> None:
+        self._begin_command("query")
+
+    def on_query_ended(self, entry: QueryEntry) -> None:
+        """Tell of a query that took so long that the operator may look elsewhere."""
+        if isinstance(self.screen, QueriesScreen):
+            self.screen.show()
+        else:
+            self.notify(
+                printable(f"{entry.line}: {query_outcome(entry)}; /queries shows the answers"),
+                timeout=UNDO_WINDOW_S,
+                markup=False,
+            )
 
     def action_help(self) -> None:
         """Show every key and every command."""
@@ -660,12 +682,12 @@ class GrapevineApp(App[None]):
         """Run a command that acts on the main screen. Raises CommandError."""
         main_screen = self.main
         match action:
-            case ScreenAction.RATES:
-                main_screen.action_panel("rates")
-            case ScreenAction.MESSAGES:
-                main_screen.action_panel("log")
+            case ScreenAction.RATES | ScreenAction.MESSAGES:
+                main_screen.action_panel("rates" if action is ScreenAction.RATES else "log")
             case ScreenAction.TRAFFIC:
                 self.action_traffic()
+            case ScreenAction.QUERIES:
+                self.action_queries()
             case ScreenAction.PAUSE:
                 main_screen.action_pause()
             case ScreenAction.ZOOM:

@@ -2,7 +2,8 @@
 
 Invariants:
 
-- Lines take effect in the order in which they were typed, even if one waits for backpressure.
+- Lines take effect in the order in which they were typed, even if one waits for backpressure. Only answers
+  to a query are waited for beside the lines after it.
 - A refusal is shown at the compose box, and the refused line returns to it.
 
 The app enqueues lines and runs `run` in a worker.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Protocol, assert_never
 
@@ -24,10 +25,14 @@ from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
-from grapevine_tui.host.model import format_dial_failure
+from grapevine_tui.control.slash import parse_command
+from grapevine_tui.host.model import QueryEntry, format_dial_failure
 from grapevine_tui.host.protocol import HostView
 
 BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer shows a notice
+QUICK_ANSWER_S: Final = (
+    0.2  # a query that is refused, or answered by a small cluster, ends within this time
+)
 
 
 class AppActions(Protocol):
@@ -39,7 +44,11 @@ class AppActions(Protocol):
 
     def action_members(self) -> None: ...
 
-    def show_answers(self, reply: dict[str, Any]) -> None: ...
+    def action_queries(self) -> None: ...
+
+    def on_query_ended(self, entry: QueryEntry) -> None: ...
+
+    def run_worker(self, work: Coroutine[Any, Any, None], *, exit_on_error: bool) -> object: ...
 
     def action_status(self) -> None: ...
 
@@ -81,22 +90,18 @@ class CommandRunner:
         while True:
             line = await self._lines.get()
             try:
-                await self._execute(commands.parse_command(line))
+                await self._execute(parse_command(line), line.strip())
             except GrapevineError as error:
                 self._app.main.compose_box.show_feedback(str(error), is_error=True)
                 self._app.main.compose_box.restore(line)
 
-    async def _execute(self, command: Command) -> None:
+    async def _execute(self, command: Command, line: str) -> None:
         app = self._app
         match command:
-            case (
-                commands.Broadcast()
-                | commands.Publish()
-                | commands.AskMembers()
-                | commands.Trace()
-                | commands.Send()
-            ):
+            case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
                 await self._send_payload(command)
+            case commands.AskMembers():
+                await self._ask(command, line)
             case commands.Dial(address):
                 await self._dial(address)
             case commands.Deny(peer_ref):
@@ -122,11 +127,7 @@ class CommandRunner:
 
     async def _send_payload(
         self,
-        command: commands.Broadcast
-        | commands.Publish
-        | commands.AskMembers
-        | commands.Trace
-        | commands.Send,
+        command: commands.Broadcast | commands.Publish | commands.Trace | commands.Send,
     ) -> None:
         match command:
             case commands.Broadcast(payload):
@@ -136,8 +137,6 @@ class CommandRunner:
             case commands.Publish(topic, payload, expires_s):
                 publish = partial(self._host.publish, topic, payload, expires_s)
                 await self._spread(publish, f"publish {topic}", len(payload))
-            case commands.AskMembers(name, payload):
-                await self._ask(name, payload)
             case commands.Trace(payload):
                 await self._spread(partial(self._host.trace, payload), "trace", len(payload))
                 self._app.action_traces()
@@ -178,16 +177,38 @@ class CommandRunner:
             case _:
                 assert_never(query)
 
-    async def _ask(self, name: str, payload: bytes) -> None:
-        """Ask all members; show their answers once the query has ended."""
-        show_feedback = self._app.main.compose_box.show_feedback
-        show_feedback(f"asking all members {name}…", is_lasting=True)
+    async def _ask(self, command: commands.AskMembers, line: str) -> None:
+        """Ask members and show the queries. Answers that take longer are gathered in a worker."""
+        asking = asyncio.ensure_future(
+            self._host.query(
+                command.name,
+                command.payload,
+                zone=command.zone,
+                limit=command.limit,
+                sample=command.sample,
+                timeout_s=command.timeout_s,
+            )
+        )
+        await asyncio.wait({asking}, timeout=QUICK_ANSWER_S)
+        if asking.done():
+            asking.result()  # raises if it was refused: the line goes back to the compose box
+        entry = self._host.model.add_query(line)
+        self._app.action_queries()
+        if asking.done():
+            self._on_answers(entry, asking.result())
+        else:
+            self._app.run_worker(self._gather(entry, asking), exit_on_error=True)
+
+    async def _gather(self, entry: QueryEntry, asking: asyncio.Future[dict[str, Any]]) -> None:
         try:
-            reply = await self._host.query(name, payload)
-        finally:
-            show_feedback("")
-        self._host.model.log_command(f"query {name}: {answer_summary(reply)}")
-        self._app.show_answers(reply)
+            self._on_answers(entry, await asking)
+        except GrapevineError as error:
+            entry.error = str(error)
+        self._app.on_query_ended(entry)
+
+    def _on_answers(self, entry: QueryEntry, reply: dict[str, Any]) -> None:
+        entry.reply = reply
+        self._host.model.log_command(f"{entry.line[1:]}: {answer_summary(reply)}")
 
     async def _send(self, peer_ref: str, payload: bytes) -> None:
         message_id = await self._host.send(peer_ref, payload)

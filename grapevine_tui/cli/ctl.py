@@ -38,6 +38,7 @@ from grapevine_tui.control.commands import (
 )
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
+from grapevine_tui.process_exit import EXIT_FAILED, EXIT_NO_MEMBER, EXIT_OK
 from grapevine_tui.text import cells, printable
 
 TRACE_WAIT_S: Final = 5.0  # for receipts, including those of members that repair reaches
@@ -243,7 +244,13 @@ def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
                     fields |= _payload_fields(value, parameters["file"])
             case ArgumentType.CHANGES:
                 fields[argument.name] = dict(parse_changes(value))
-            case ArgumentType.PEER | ArgumentType.ADDRESS | ArgumentType.TOPIC | ArgumentType.NAME:
+            case (
+                ArgumentType.PEER
+                | ArgumentType.ADDRESS
+                | ArgumentType.TOPIC
+                | ArgumentType.PATTERN
+                | ArgumentType.NAME
+            ):
                 fields[argument.name] = value
             case ArgumentType.WORDS | ArgumentType.COMMAND:
                 fields |= {argument.name: value} if value else {}
@@ -287,7 +294,7 @@ def _run_trace(
 def _run_query(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
-    """Exit code 1 if a member that was asked has not answered."""
+    """Exit code 1 if a member that was asked has not answered, 6 if none was asked."""
     flags, is_json_before = context.obj
     state_dir = find_state_dir(flags)
     reply = send_command(state_dir, {"cmd": spec.name, **_request_fields(spec, parameters)})
@@ -299,7 +306,9 @@ def _run_query(
         names = {each["peer_id"]: each["name"] for each in (*members, status)}
         for line in format_answers(reply, names):
             click.echo(line)
-    return 1 if reply["unanswered"] and reply["end"] != "limit" else 0
+    if not reply["asked"]:  # the sample has no member
+        return EXIT_NO_MEMBER
+    return EXIT_FAILED if reply["unanswered"] and reply["end"] != "limit" else EXIT_OK
 
 
 def format_answers(reply: Object, names: dict[str, str]) -> Iterable[str]:
@@ -422,7 +431,8 @@ _EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
 # Help that only `ctl` shows, after that of the registry.
 _NOTES: Final = {
     "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
-    "query": "Equal answers are listed together. Exit code 1 if a member that was asked has not answered.",
+    "query": "Equal answers are listed together. Exit code 1 if a member that was asked has not answered, 6 "
+    "if no member matches.",
     "subscribe": "Begins with recent ones, then prints each as it arrives. * is one part of a topic, > all "
     "that follow. Exit code 1 if the node stops before --count messages.",
     "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
@@ -448,6 +458,7 @@ def _click_argument(argument: Argument) -> list[click.Parameter]:
             ArgumentType.PEER
             | ArgumentType.ADDRESS
             | ArgumentType.TOPIC
+            | ArgumentType.PATTERN
             | ArgumentType.NAME
             | ArgumentType.WORDS
             | ArgumentType.COMMAND

@@ -106,6 +106,7 @@ TIME_RANGE_KEYS: Final = (
     KeyBinding("shorter", "right", "time_range(-1)", "Shorter range", in_footer=True),
 )
 NEW_TRACE_KEYS: Final = (KeyBinding("trace", "n", "trace", "New trace", in_footer=True),)
+NEW_QUERY_KEYS: Final = (KeyBinding("query", "n", "query", "New query", in_footer=True),)
 TRACE_KEYS: Final = (
     KeyBinding("older", "left", "older(1)", "Older", in_footer=True),
     KeyBinding("newer", "right", "older(-1)", "Newer", in_footer=True),
@@ -117,6 +118,7 @@ SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, PEER_KEYS),
     (GLOBAL_KEYS, SETTINGS_KEYS, TABLE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
+    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_QUERY_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TIME_RANGE_KEYS),
 )
 # Keys that only move within what is shown, or open the palette: no command, nothing to script.

@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from grapevine_proto.errors import GrapevineError
+from grapevine_proto.errors import GrapevineError, NoMatchingMember
 from grapevine_proto.storage.permissions import UntrustedFile
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.config.user_files import expand_user, user_state_directory
-from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.control.jsonlines import NO_MEMBER_CODE, Object
 from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, connectable_path
 
 REPLY_TIMEOUT_S: Final = 30.0  # a broadcast may wait for backpressure; other replies are immediate
@@ -41,7 +41,7 @@ def send_command(state_dir: Path, command: Object) -> Object:
     """Send one command to the node that runs on `state_dir` and return its reply.
 
     Blocks until the reply is there; after `leave`, until the node has stopped. Raises NodeUnreachable,
-    CommandFailed.
+    CommandFailed, and NoMatchingMember if a query asked no member.
     """
     with _connected(state_dir) as (sock, stream):
         sock.sendall(json.dumps(command).encode() + b"\n")
@@ -97,6 +97,8 @@ def _checked_reply(state_dir: Path, line: bytes) -> Object:
         raise NodeUnreachable(
             f"the process that answers at {state_dir} is not a Grapevine node"
         ) from None
+    if not is_ok and reply.get("code") == NO_MEMBER_CODE:
+        raise NoMatchingMember(str(reply.get("error")))
     if not is_ok:
         raise CommandFailed(str(reply.get("error")))
     return reply

@@ -4,19 +4,16 @@ Invariants:
 
 - `COMMANDS` is the only list of commands. Slash commands, ``ctl`` subcommands, JSON ``cmd``, palette and help
   are derived from it; `SURFACES` says which kind of command appears where.
-- One line becomes one command or one `CommandError` for people to read; parsing has no effects.
-- A line that does not begin with a slash is broadcast. ``//x`` broadcasts ``/x``.
 - Importing this module imports no Textual and no click.
 """
 
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Final, TypeAlias
 
 from grapevine_proto.errors import GrapevineError
 
@@ -170,6 +167,7 @@ class ScreenAction(Enum):
     RATES = "rates"
     MESSAGES = "messages"
     TRAFFIC = "traffic"
+    QUERIES = "queries"
     PAUSE = "pause"
     ZOOM = "zoom"
     EXPORT = "export"
@@ -273,7 +271,8 @@ class ArgumentType(Enum):
 
     PEER = "a name, an ID or a prefix of one, or an address"
     ADDRESS = "host:port"
-    TOPIC = "a topic, or a pattern of topics"
+    TOPIC = "a topic"
+    PATTERN = "a pattern of topics"
     NAME = "one word"
     PAYLOAD = "text or bytes to send"
     CHANGES = "settings and their values"
@@ -328,7 +327,7 @@ class CommandSpec:
         parts = [
             each.metavar if each.is_required else f"[{each.metavar}]" for each in self.arguments
         ]
-        return " ".join([f"/{self.name}", *parts])
+        return " ".join([f"/{self.name}", *(["[OPTIONS]"] if self.options else []), *parts])
 
     @property
     def title(self) -> str:
@@ -345,7 +344,7 @@ class CommandSpec:
 
 _TEXT: Final = Argument("text", "TEXT", ArgumentType.PAYLOAD)
 _TOPIC: Final = Argument("topic", "TOPIC", ArgumentType.TOPIC)
-_PATTERN: Final = Argument("pattern", "PATTERN", ArgumentType.TOPIC)
+_PATTERN: Final = Argument("pattern", "PATTERN", ArgumentType.PATTERN)
 _PEER: Final = Argument("peer", "PEER", ArgumentType.PEER)
 
 
@@ -465,6 +464,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     _app_act(ScreenAction.RATES, "Go to the rate limits"),
     _app_act(ScreenAction.MESSAGES, "Go to the messages"),
     _app_act(ScreenAction.TRAFFIC, "Show traffic over time"),
+    _app_act(ScreenAction.QUERIES, "Show the latest queries of this app and their answers"),
     CommandSpec(
         "filter",
         Kind.APP_ACT,
@@ -530,7 +530,7 @@ def commands_by_name(surface: Surface) -> dict[str, CommandSpec]:
     }
 
 
-_SLASH_COMMANDS: Final = commands_by_name(Surface.SLASH)
+SLASH_COMMANDS: Final = commands_by_name(Surface.SLASH)
 
 
 def find_command(name: str) -> CommandSpec:
@@ -539,9 +539,9 @@ def find_command(name: str) -> CommandSpec:
     Raises:
         CommandError: there is none; the message suggests the nearest one.
     """
-    spec = _SLASH_COMMANDS.get(name.lower())
+    spec = SLASH_COMMANDS.get(name.lower())
     if spec is None:
-        suggestion = suggest_command(name, _SLASH_COMMANDS, prefix="/")
+        suggestion = suggest_command(name, SLASH_COMMANDS, prefix="/")
         raise CommandError(f"unknown command /{name}; {suggestion or '/help lists them'}")
     return spec
 
@@ -552,90 +552,9 @@ def suggest_command(name: str, known: Iterable[str], *, prefix: str = "") -> str
     return f"did you mean {prefix}{close[0]}?" if close else ""
 
 
-# --- slash commands -------------------------------------------------------------------------------
-
-
-def parse_command(line: str) -> Command:
-    """Parse what was typed.
-
-    Raises:
-        CommandError: the line is empty, or its command is unknown or incomplete.
-    """
-    line = line.strip()
-    if not line:
-        raise CommandError("nothing to send: the line is empty")
-    if line.startswith("//"):
-        return Broadcast(encode_text(line[1:]))
-    if not line.startswith("/"):
-        return Broadcast(encode_text(line))
-    name, _, rest = line[1:].partition(" ")
-    spec = find_command(name)
-    return _parse_arguments(spec, rest.strip())
-
-
-def _parse_arguments(spec: CommandSpec, rest: str) -> Command:
-    if rest and not spec.arguments:
-        raise CommandError(f"/{spec.name} takes no arguments")
-    values: list[Any] = []
-    for argument in spec.arguments:
-        if argument.is_required and not rest:
-            raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
-        value, rest = _parse_argument(argument, rest, spec, is_last=argument is spec.arguments[-1])
-        values.append(value)
-    if rest:
-        raise CommandError(f"too many arguments; usage: {spec.usage}")
-    return spec.make(*values)
-
-
-def _parse_argument(
-    argument: Argument, rest: str, spec: CommandSpec, *, is_last: bool
-) -> tuple[Any, str]:
-    """(value of `argument`, what of `rest` is left)."""
-    match argument.type:
-        case ArgumentType.PEER:
-            if rest.startswith('"') and '"' in rest[1:]:  # a name that contains spaces
-                value, _, rest = rest[1:].partition('"')
-            elif is_last:
-                value, rest = rest, ""
-            else:
-                value, _, rest = rest.partition(" ")
-            if not value.strip():
-                raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
-            return value, rest.strip()
-        case ArgumentType.ADDRESS | ArgumentType.TOPIC | ArgumentType.NAME:
-            value, _, rest = rest.partition(" ")
-            return value, rest.strip()
-        case ArgumentType.PAYLOAD:
-            return encode_text(rest), ""
-        case ArgumentType.CHANGES:
-            return _split_changes(rest), ""
-        case ArgumentType.WORDS:
-            return rest, ""
-        case ArgumentType.COMMAND:
-            return parse_topic(rest), ""
-        case _:
-            assert_never(argument.type)
-
-
-def encode_text(text: str) -> bytes:
-    """`text` in UTF-8. Raises CommandError if it is not valid Unicode."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair: bytes that were not UTF-8
-        raise CommandError("the text is not valid Unicode, so it cannot be sent as UTF-8") from None
-
-
-def parse_topic(text: str) -> str:
+def parse_command_name(text: str) -> str:
     """The name of the command that help is asked for; empty for all. Raises CommandError."""
     return find_command(text.removeprefix("/")).name if text else ""
-
-
-def _split_changes(text: str) -> tuple[tuple[str, str], ...]:
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise CommandError(f"settings: {error}") from None
-    return parse_changes(words)
 
 
 def parse_changes(words: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -649,34 +568,3 @@ def parse_changes(words: Iterable[str]) -> tuple[tuple[str, str], ...]:
             raise CommandError(f"{name!r:.80} is set twice")
         changes[name] = value
     return tuple(changes.items())
-
-
-def complete_command(line: str, peers: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Complete lines that begin with `line`: slash commands (aliases if no name matches), then the
-    names of `peers` where a command takes one."""
-    if not line.startswith("/"):
-        return ()
-    name, space, rest = line[1:].partition(" ")
-    if not space:
-        prefix = name.lower()
-        specs = commands_on(Surface.SLASH)
-        names = [each.name for each in specs if each.name.startswith(prefix)] or [
-            alias for each in specs for alias in each.aliases if alias.startswith(prefix)
-        ]
-        return tuple(
-            f"/{each} " if _SLASH_COMMANDS[each].arguments else f"/{each}" for each in names
-        )
-    spec = _SLASH_COMMANDS.get(name.lower())
-    if spec is None or not spec.arguments or spec.arguments[0].type is not ArgumentType.PEER:
-        return ()
-    prefix = rest.removeprefix('"')
-    if '" ' in rest or (" " in rest and prefix == rest):
-        return ()
-    space = " " if len(spec.arguments) > 1 else ""
-    found = [each for each in peers if each.lower().startswith(prefix.lower())]
-    return tuple(f"/{name} {quote_peer(each)}{space}" for each in found)
-
-
-def quote_peer(name: str) -> str:
-    """`name` as a slash command takes it."""
-    return f'"{name}"' if " " in name else name

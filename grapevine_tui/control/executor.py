@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
 
-from grapevine_proto.errors import GrapevineError, MessageTooLarge
+from grapevine_proto.errors import GrapevineError, MessageTooLarge, NoMatchingMember
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
@@ -60,6 +60,7 @@ from grapevine_tui.control.commands import (
     commands_on,
 )
 from grapevine_tui.control.jsonlines import (
+    NO_MEMBER_CODE,
     InvalidRequest,
     Object,
     Request,
@@ -73,6 +74,7 @@ from grapevine_tui.logs import set_level
 logger = logging.getLogger("grapevine.executor")
 
 MAX_PAYLOAD_READS: Final = 4  # payload files read at the same time, for all clients
+ERROR_CODES: Final = ((NoMatchingMember, NO_MEMBER_CODE),)  # for those that scripts tell apart
 LINE_TOO_LONG: Final = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
 
 
@@ -112,7 +114,9 @@ class CommandExecutor:
         except GrapevineError as error:
             if request_id is None and isinstance(error, InvalidRequest):
                 request_id = error.request_id
-            return Reply({"request": request_id, "ok": False, "error": str(error)})
+            fields = {"request": request_id, "ok": False, "error": str(error)}
+            code = next((word for kind, word in ERROR_CODES if isinstance(error, kind)), None)
+            return Reply(fields if code is None else fields | {"code": code})
         except Exception as error:  # a bug here must not end the node
             logger.exception("internal error in a command")
             problem = f"internal error: {type(error).__name__}: {error}"

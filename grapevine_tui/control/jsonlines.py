@@ -42,14 +42,15 @@ from grapevine_tui.control.commands import (
     CommandSpec,
     Surface,
     commands_by_name,
-    parse_command,
-    parse_topic,
+    parse_command_name,
     suggest_command,
 )
+from grapevine_tui.control.slash import parse_command
 from grapevine_tui.text import escape, printable
 
 Object = JsonObject
 
+NO_MEMBER_CODE: Final = "no_member"  # of a failed reply: a query without a member that matches
 BYTE_ORDER_MARK: Final = "\ufeff"  # PowerShell and some editors write one before UTF-8
 # The end or a member of an object, the start of an array, a command without its brace.
 JSON_FRAGMENT: Final = re.compile(
@@ -210,11 +211,12 @@ def _parse_command(fields: Object, request_id: Any) -> Request:
             case ArgumentType.CHANGES:
                 values.append(_parse_changes(spec.name, argument.name, fields))
             case ArgumentType.COMMAND:
-                values.append(parse_topic(_parse_string(spec.name, argument, fields)))
+                values.append(parse_command_name(_parse_string(spec.name, argument, fields)))
             case (
                 ArgumentType.PEER
                 | ArgumentType.ADDRESS
                 | ArgumentType.TOPIC
+                | ArgumentType.PATTERN
                 | ArgumentType.NAME
                 | ArgumentType.WORDS
             ):

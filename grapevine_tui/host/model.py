@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, StrEnum, auto
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from grapevine_proto.events import (
     AntiEntropyRound,
@@ -67,6 +67,8 @@ logger = logging.getLogger("grapevine.commands")
 
 MAX_TRACES: Final = 16  # as many as the node keeps
 TRACE_SEARCH_MESSAGES: Final = 256  # latest messages, searched for the payload of a new trace
+MAX_QUERIES: Final = 16
+MAX_TOPICS: Final = 256  # the latest, for completion
 MAX_ROUNDS: Final = 1_000  # three peers every 30 s for three hours
 MAX_NOTICES: Final = 200
 MAX_COMMANDS: Final = 200  # lines of the command log
@@ -132,6 +134,21 @@ class RoundEntry(NamedTuple):
     round: Round
 
 
+@dataclass(slots=True)
+class QueryEntry:
+    """A query asked in this app. `reply` is the JSON reply at its end, `error` why there is none."""
+
+    line: str
+    """The slash command."""
+    at_unix: float
+    reply: Mapping[str, Any] | None = None
+    error: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        return self.reply is None and not self.error
+
+
 class TraceEntry(NamedTuple):
     """One of our traced messages: when it was sent, and its latest report."""
 
@@ -167,6 +184,9 @@ class Model:
         self.messages = MessageBuffer(max_messages, max_message_bytes)
         self.rounds: deque[RoundEntry] = deque(maxlen=MAX_ROUNDS)
         self.traces: dict[MessageId, TraceEntry] = {}  # oldest first
+        self.queries: deque[QueryEntry] = deque(maxlen=MAX_QUERIES)  # of this app, oldest first
+        self.topics: OrderedDict[str, None] = OrderedDict()  # of messages, latest last
+        self.topics_evicted = 0
         self.notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
         self.notice_count = 0
         self.commands: deque[Notice] = deque(maxlen=MAX_COMMANDS)
@@ -300,6 +320,7 @@ class Model:
         now = self._wall_clock()
         message = event.message
         self.messages.append(message, now)
+        self.note_topic(message.topic)
         self.sampler.authors.add(message)
         if isinstance(event, MessageSent) and message.to is not None and not event.peers:
             self.undelivered[message.id] = None
@@ -310,6 +331,16 @@ class Model:
             )
             return Changes.MESSAGES | Changes.NOTICES
         return Changes.MESSAGES
+
+    def note_topic(self, topic: str) -> None:
+        """A message with `topic` was seen; empty: without one."""
+        if not topic:
+            return
+        self.topics[topic] = None
+        self.topics.move_to_end(topic)
+        if len(self.topics) > MAX_TOPICS:
+            self.topics.popitem(last=False)
+            self.topics_evicted += 1
 
     def _on_peer_state_changed(self, event: PeerStateChanged) -> Changes:
         peer = event.peer
@@ -465,6 +496,12 @@ class Model:
             self.outdated_since = 0.0
         self.disconnect_reason = ""
         return Changes.NOTICES | Changes.STATUS
+
+    def add_query(self, line: str) -> QueryEntry:
+        """Add a query that begins now; the caller sets its outcome."""
+        entry = QueryEntry(line, self._wall_clock())
+        self.queries.append(entry)
+        return entry
 
     def log_command(self, text: str) -> None:
         """Add a line to the command log."""

@@ -12,12 +12,12 @@ and a leading ``-`` negates. Case is ignored.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
-from grapevine_proto.topics import TopicPatterns, pattern_fault
+from grapevine_proto.topics import TopicPatterns, pattern_fault, topic_patterns
 from grapevine_tui.host.model import Model
 
 MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: more than a screen shows
@@ -103,6 +103,16 @@ def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
             return lambda message: str(message.id).startswith(text)
         case field:
             return _compile_payload_term(f"{field}:{text}" if field else text, model)
+
+
+def complete_topic(text: str, topics: Iterable[str]) -> str:
+    """`text` with the ``topic:`` term at its end completed by the first of `topics`, or of the patterns that
+    select several, that begins so; unchanged if there is none."""
+    start, field, word = text.rpartition("topic:")
+    if not field or not (not start or start[-1] in " -") or " " in word:
+        return text
+    found = [each for each in topic_patterns(topics) if each.startswith(word) and each != word]
+    return f"{start}{field}{found[0]}" if found else text
 
 
 def _matches_peer(model: Model, peer_id: PeerId, text: str) -> bool:

@@ -137,7 +137,8 @@ class RemoteHost:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self) -> None:
+    async def _open_connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the socket. Raises NodeUnreachable."""
         try:
             with connectable_path(self._path) as path:
                 reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REPLY_BYTES)
@@ -150,6 +151,10 @@ class RemoteHost:
         except UntrustedFile as error:
             writer.close()
             raise NodeUnreachable(f"{self._path}: {error.strerror}") from None
+        return reader, writer
+
+    async def _connect(self) -> None:
+        reader, writer = await self._open_connection()
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 writer.write(b'{"cmd":"watch"}\n')
@@ -230,6 +235,7 @@ class RemoteHost:
         if message.id in self._known_messages:
             return
         self.model.messages.append(message, float(fields["at"]))
+        self.model.note_topic(message.topic)
         for listener in self._listeners:
             listener(MessageReceived(message), Changes.MESSAGES)
 
@@ -330,6 +336,25 @@ class RemoteHost:
             raise CommandFailed(str(reply["error"]))
         return reply
 
+    async def _request_apart(self, command: str, **fields: Any) -> Object:
+        """Send a command over a connection of its own, because the replies on one come in order and this one
+        may take long. Raises NodeUnreachable, CommandFailed."""
+        reader, writer = await self._open_connection()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                writer.write(json.dumps({"cmd": command, **fields}).encode() + b"\n")
+                reply: Object = json.loads(await reader.readline())
+                is_ok = reply["ok"]
+        except TimeoutError:
+            raise NodeUnreachable("the node does not answer") from None
+        except (OSError, *MALFORMED_REPLY_ERRORS):
+            raise NodeUnreachable("the node closed the connection without a reply") from None
+        finally:
+            writer.close()
+        if not is_ok:
+            raise CommandFailed(str(reply["error"]))
+        return reply
+
     async def _request_with_payload(
         self, command: str, payload: bytes, **fields: str | int
     ) -> Object:
@@ -363,7 +388,8 @@ class RemoteHost:
     ) -> Object:
         options = {"zone": zone, "limit": limit, "sample": sample, "timeout_s": timeout_s}
         given = {field: value for field, value in options.items() if value is not None}
-        return await self._request_with_payload("query", payload, name=name, **given)
+        text = b64encode(payload).decode("ascii")
+        return await self._request_apart("query", base64=text, name=name, **given)
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         reply = await self._request_with_payload("trace", payload)

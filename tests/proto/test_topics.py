@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.topics import TopicPatterns, pattern_fault, topic_fault
+from grapevine_proto.topics import TopicPatterns, pattern_fault, topic_fault, topic_patterns
 
 EIGHT = "a.b.c.d.e.f.g.h"
 
@@ -96,3 +96,10 @@ def test_a_set_selects_what_any_of_its_patterns_does(patterns: list[str], topic:
         for pattern in patterns
     )
     assert TopicPatterns(patterns).matches(topic) == expected
+
+
+def test_patterns_of_topics_select_each_of_them_and_those_that_begin_alike() -> None:
+    topics = ("deploy.web.eu", "deploy.db", "metrics")
+    assert topic_patterns(topics) == ["deploy.>", "deploy.db", "deploy.web.eu", "metrics"]
+    assert all(pattern_fault(each) == "" for each in topic_patterns(topics))
+    assert topic_patterns(()) == []

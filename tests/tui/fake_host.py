@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class FakeNode:
 class FakeHost:
     """Serves the tables that a test sets, applies the events it passes, and records calls.
 
-    `fails` maps start, broadcast or dial to the error that it raises."""
+    `fails` maps start, broadcast, dial or query to the error that it raises."""
 
     def __init__(self, **fails: GrapevineError) -> None:
         self.node = FakeNode()
@@ -65,11 +66,13 @@ class FakeHost:
         self.peers: list[PeerInfo] = []
         self.members: list[MemberInfo] = []
         self.stats = Stats(next_round_at=112.0)
-        self.fails = SimpleNamespace(start=None, broadcast=None, dial=None)
+        self.fails = SimpleNamespace(start=None, broadcast=None, dial=None, query=None)
         vars(self.fails).update(fails)
         self.broadcasts: list[bytes] = []
         self.traced: list[bytes] = []
-        self.queries: list[tuple[str, bytes]] = []
+        self.queries: list[tuple[str, bytes, dict[str, Any]]] = []
+        self.answering = asyncio.Event()  # cleared: queries wait for their answers
+        self.answering.set()
         self.answers: dict[str, Any] = {}
         self.published: list[tuple[str, bytes, int | None]] = []
         self.sends: list[tuple[str, bytes]] = []
@@ -127,7 +130,11 @@ class FakeHost:
         return await self.broadcast(payload)
 
     async def query(self, name: str, payload: bytes, **options: Any) -> dict[str, Any]:
-        self.queries.append((name, payload))
+        if self.fails.query:
+            raise self.fails.query
+        given = {key: value for key, value in options.items() if value is not None}
+        self.queries.append((name, payload, given))
+        await self.answering.wait()
         return self.answers | {"name": name}
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:

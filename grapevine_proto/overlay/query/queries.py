@@ -25,7 +25,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Final, Protocol, assert_never
 
-from grapevine_proto.errors import DropReason, TooManyQueries, UnknownPeer
+from grapevine_proto.errors import DropReason, NoMatchingMember, TooManyQueries
 from grapevine_proto.events import (
     Answer,
     AnswerStatus,
@@ -229,10 +229,10 @@ class Queries:
         return [*found, self._our_id] if request.filter.admits(self._local_record.record) else found
 
     def plan(self, request: QueryRequest, now: float) -> QueryTerms:
-        """Returns the terms for a query. Raises UnknownPeer if no member matches, and TooManyQueries."""
+        """Returns the terms for a query. Raises NoMatchingMember, TooManyQueries."""
         matching = self._matching(request)
         if not matching:
-            raise UnknownPeer("no member matches the filter")
+            raise NoMatchingMember("no member matches the filter")
         oldest_at = self._started_at[0] if len(self._started_at) == QUERIES_LIMIT else -math.inf
         if len(self._open) >= QUERIES_LIMIT or now - oldest_at < ROUTE_MIN_LIFETIME_S:
             raise TooManyQueries(

@@ -9,7 +9,7 @@ import math
 import time
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from grapevine_proto.events import PeerInfo, PeerState
 from grapevine_proto.ids import PeerId
@@ -18,7 +18,6 @@ from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.format import format_bytes, format_duration, format_latency
 from grapevine_tui.app.widgets.round_table import format_round
 from grapevine_tui.app.widgets.status_glyphs import health_tone, member_status, peer_status
-from grapevine_tui.control.answers import answer_summary, group_answers
 from grapevine_tui.host.model import Model
 from grapevine_tui.text import format_payload, printable, truncate
 
@@ -371,20 +370,3 @@ def paste_facts(text: str) -> list[Fact]:
     return facts + [
         Fact("", truncate(printable(line[:200]), PASTE_PREVIEW_CELLS)) for line in lines[:5]
     ]
-
-
-def answer_facts(model: Model, reply: dict[str, Any]) -> list[Fact]:
-    """Return the answers to a query: equal ones together, then the members without one."""
-    found = [Fact("", answer_summary(reply))]
-    for group in group_answers(reply["answers"]):
-        count = len(group.peer_ids)
-        heading = f"{count:,} {'member' if count == 1 else 'members'}"
-        tone = "text" if group.status == "answered" else "warn"
-        names = ", ".join(printable(model.name_of(PeerId.parse(each))) for each in group.peer_ids)
-        found += [Fact(heading, ""), Fact("answer", group.text, tone), Fact("from", names)]
-    if reply["unanswered"]:
-        names = ", ".join(
-            printable(model.name_of(PeerId.parse(each))) for each in reply["unanswered"]
-        )
-        found += [Fact("no answer", ""), Fact("from", names, "warn")]
-    return found

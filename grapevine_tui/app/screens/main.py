@@ -25,6 +25,7 @@ from textual.widget import Widget
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import PeerState
+from grapevine_proto.runtime.builtin_queries import BUILTIN_QUERIES
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.facts import addressable_name, paste_facts
 from grapevine_tui.app.screens.layout import PANELS, choose_layout
@@ -42,9 +43,11 @@ from grapevine_tui.app.widgets.status import StatusLine, Summary
 from grapevine_tui.app.widgets.titles import FRAME_CELLS, filter_status, format_as_of, shorten_title
 from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
+from grapevine_tui.control.slash import KnownNames
 from grapevine_tui.host.model import ALL_CHANGES, Changes
 from grapevine_tui.host.protocol import HostView, SettingsView
 from grapevine_tui.host.query import MATCH_ALL, parse_query
+from grapevine_tui.text import printable
 
 COMPACT_CELLS: Final = 60  # a narrower screen shows only the prompt's glyph
 FILTER_LABELS: Final = {
@@ -94,7 +97,7 @@ class MainScreen(Screen[None]):
             newest_first=True,
         )
         self.compose_box = ComposeBox(
-            max_payload_bytes, self._addressable_names, is_attached=model.is_remote
+            max_payload_bytes, self._known_names, is_attached=model.is_remote
         )
         self.filter_bar = FilterBar()
         self._filtered_panel = "log"  # the panel that the filter bar is open for
@@ -327,10 +330,15 @@ class MainScreen(Screen[None]):
         self._filtered_panel = panel.id or "log"
         is_log = panel is self.log_view
         hint = (
-            "words from:name via:repair zone:eu private: -not" if is_log else "words zone:eu -not"
+            "words from:name topic:a.> via:repair zone:eu private: -not"
+            if is_log
+            else "words zone:eu -not"
         )
+        topics = tuple(self._model.topics) if is_log else ()
         if self.compose_box.display:  # else there is no room
-            self.filter_bar.open(FILTER_LABELS[self._filtered_panel], panel.filter_query.text, hint)
+            self.filter_bar.open(
+                FILTER_LABELS[self._filtered_panel], panel.filter_query.text, hint, topics
+            )
 
     def filter_current_panel(self, text: str) -> None:
         """Filter the panel that has the focus, or had it last."""
@@ -365,11 +373,17 @@ class MainScreen(Screen[None]):
         if isinstance(event.widget, (Grid, MessageLog)) and event.widget.id in PANELS:
             self._active_panel = event.widget.id
 
-    def _addressable_names(self) -> tuple[str, ...]:
-        """Return the connected peers as slash commands name them."""
+    def _known_names(self) -> KnownNames:
+        """Return the names that complete a line: connected peers as slash commands name them, ..."""
         model = self._model
         connected = [peer for peer in model.peers.values() if peer.state in CONNECTED_STATES]
-        return tuple(sorted(addressable_name(model, peer.peer_id) for peer in connected))
+        zones = {each.zone for nodes in (model.members, model.peers) for each in nodes.values()}
+        return KnownNames(
+            peers=tuple(sorted(addressable_name(model, peer.peer_id) for peer in connected)),
+            topics=tuple(sorted(model.topics)),
+            queries=BUILTIN_QUERIES,
+            zones=tuple(sorted(each for each in zones if each and printable(each) == each)),
+        )
 
     def on_paste(self, event: events.Paste) -> None:
         """Insert text pasted over the panels into the compose box."""

@@ -21,7 +21,8 @@ from textual.widgets import Static
 
 from grapevine_tui.app.widgets.draft import PLACEHOLDER, Draft
 from grapevine_tui.app.widgets.format import format_bytes
-from grapevine_tui.control.commands import CommandError, command_help, find_command, quote_peer
+from grapevine_tui.control.commands import CommandError, command_help, find_command
+from grapevine_tui.control.slash import KnownNames, quote_name
 from grapevine_tui.text import cells, printable, truncate
 
 FEEDBACK_TIMEOUT_S: Final = 10.0  # for feedback that is neither an error nor lasting
@@ -56,7 +57,7 @@ class ComposeBox(Vertical):
     def __init__(
         self,
         max_payload_bytes: int,
-        get_names: Callable[[], tuple[str, ...]] = tuple,
+        get_names: Callable[[], KnownNames] = KnownNames,
         *,
         is_attached: bool = False,
     ) -> None:
@@ -130,7 +131,7 @@ class ComposeBox(Vertical):
         """Begin a direct message to one peer; a draft moves to the history."""
         if self.draft.text.strip():
             self.draft.add_to_history(self.draft.text)
-        self.draft.replace_text(f"/send {quote_peer(peer_ref)} ")
+        self.draft.replace_text(f"/send {quote_name(peer_ref)} ")
         self.screen.set_focus(self.draft)
 
     def begin_command(self, name: str) -> None:

@@ -18,7 +18,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
-from grapevine_tui.control.commands import complete_command
+from grapevine_tui.control.slash import KnownNames, complete_command
 from grapevine_tui.text import escape
 
 MAX_HISTORY_LINES: Final = 200
@@ -75,7 +75,7 @@ class Draft(TextArea):
             super().__init__()
             self.text = text
 
-    def __init__(self, get_names: Callable[[], tuple[str, ...]] = tuple) -> None:
+    def __init__(self, get_names: Callable[[], KnownNames] = KnownNames) -> None:
         super().__init__(
             id="draft",
             compact=True,

@@ -9,7 +9,8 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -17,9 +18,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
 from grapevine_tui.app.widgets.draft import escape_controls
+from grapevine_tui.host.query import complete_topic
 from grapevine_tui.text import printable
 
 
@@ -56,13 +59,41 @@ class LineInput(Input):
         self.post_message(self.Canceled())
 
 
+class _TopicSuggester(Suggester):
+    """Suggests the rest of a topic."""
+
+    def __init__(self, get_topics: Callable[[], tuple[str, ...]]) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._get_topics = get_topics
+
+    async def get_suggestion(self, value: str) -> str | None:
+        completed = complete_topic(value, self._get_topics())
+        return completed if completed != value else None
+
+
 class FilterInput(LineInput):
     """The input of a filter."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Keep filter"),
         Binding("escape", "cancel", "Clear"),
+        Binding("tab", "complete", "Complete a topic", show=False),
     ]
+
+    def __init__(self, **options: Any) -> None:
+        self._topics: tuple[str, ...] = ()
+        super().__init__(suggester=_TopicSuggester(lambda: self._topics), **options)
+
+    def set_topics(self, topics: tuple[str, ...]) -> None:
+        """Set the topics that complete a term ``topic:``."""
+        self._topics = topics
+
+    def action_complete(self) -> None:
+        """Complete the topic at the end; without one, do nothing: Tab stays in the bar."""
+        completed = complete_topic(self.value, self._topics)
+        if completed != self.value:
+            self.value = completed
+            self.cursor_position = len(completed)
 
 
 class FilterBar(Horizontal):
@@ -90,8 +121,9 @@ class FilterBar(Horizontal):
         yield self._prompt
         yield self.line_input
 
-    def open(self, label: str, text: str, hint: str) -> None:
-        """Open the bar for the panel `label` with its current filter `text`."""
+    def open(self, label: str, text: str, hint: str, topics: tuple[str, ...] = ()) -> None:
+        """Open the bar for the panel `label` with its current filter `text`; `topics` complete it."""
+        self.line_input.set_topics(topics)
         self._prompt.update(Content(f"/ {label}"))
         self.line_input.placeholder = hint
         self.display = True

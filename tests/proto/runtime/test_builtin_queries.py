@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from grapevine_proto import AnswerStatus, ClusterKey, Node, NodeConfig, __version__
+from grapevine_proto.runtime.builtin_queries import BUILTIN_QUERIES, builtin_handlers
 from tests.conftest import Run
 
 
@@ -48,3 +49,8 @@ async def ask_two_nodes() -> None:
             assert await ask(one, "grapevine.has", b"no id") == {}, "failed, not answered"
             two.reconfigure(two.config.replace(builtin_queries=False))
             assert (await ask(one, "grapevine.version")).keys() == {str(one.peer_id)}
+
+
+def test_the_list_of_queries_is_complete() -> None:
+    node = Node(NodeConfig.local(keys=ClusterKey.generate()))
+    assert set(BUILTIN_QUERIES) == set(builtin_handlers(node))

@@ -321,30 +321,6 @@ async def test_topics_are_published_shown_and_subscribed_to_by_word() -> None:
         assert "missing TEXT" in stage.text
 
 
-async def test_answers_to_a_query_are_shown_by_equal_ones() -> None:
-    host = peopled()
-    common = {"index": 0, "hops": 1, "delay_ms": 1, "arrived_ms": 9, "bytes": 5}
-    texts = {1: ("answered", "1.4.2"), 2: ("answered", "1.4.2"), 3: ("failed", "boom[/]")}
-    answers = [
-        common | {"peer_id": str(an_id(number)), "status": status, "text": text, "base64": text}
-        for number, (status, text) in texts.items()
-    ]
-    host.answers = {"answered": 2, "asked": 4, "last_ms": 9, "end": "stalled", "answers": answers}
-    host.answers["unanswered"] = [str(an_id(4))]
-    async with staged(host) as stage:
-        await stage.submit("/query grapevine.version")
-        assert host.queries == [("grapevine.version", b"")]
-        assert stage.app.screen.name == "query"
-        await stage.paint()
-        for expected in ("2 of 4 members answered within 9 ms (stalled)", "2 members", "1.4.2"):
-            assert expected in stage.text
-        for expected in ("bob, carol", "failed: boom[/]", "no answer"):
-            assert expected in stage.text
-        await stage.press("escape")
-        await stage.submit("/query")
-        assert "missing NAME" in stage.text
-
-
 async def test_what_the_cursor_is_on_is_copied_by_word() -> None:
     async with staged(peopled()) as stage:
         await stage.press("escape", "1", "g")

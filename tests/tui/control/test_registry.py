@@ -28,9 +28,9 @@ from grapevine_tui.control.commands import (
     Surface,
     commands_on,
     find_command,
-    parse_command,
 )
 from grapevine_tui.control.jsonlines import InvalidRequest, parse_request
+from grapevine_tui.control.slash import parse_command
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.protocol import HostView
 from grapevine_tui.remote.host import RemoteHost
@@ -42,6 +42,7 @@ SAMPLE_BY_TYPE = {
     ArgumentType.PEER: "bob",
     ArgumentType.ADDRESS: "127.0.0.1:8001",
     ArgumentType.TOPIC: "deploy.web",
+    ArgumentType.PATTERN: "deploy.>",
     ArgumentType.NAME: "uptime",
     ArgumentType.PAYLOAD: "hello",
     ArgumentType.CHANGES: "fanout=5",

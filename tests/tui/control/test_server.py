@@ -205,8 +205,8 @@ def test_topics_are_published_and_subscribed_to_from_the_shell(bench: Bench) -> 
 
 def test_members_are_asked_from_the_shell_and_answered_by_programs(bench: Bench) -> None:
     _, address = bench.started("--name", "one", "--state-dir", "a")
-    code = "import json,sys; print('load of', json.load(sys.stdin)['name'])"
-    program = f'{sys.executable} -c "{code}"'
+    answer_code = "import json,sys; print('load of', json.load(sys.stdin)['name'])"
+    program = f'{sys.executable} -c "{answer_code}"'
     other, _ = bench.started(
         *("--name", "two", "--peer", address, "--wait-peers", "1", "--on", "query:load", program)
     )
@@ -225,13 +225,13 @@ def test_members_are_asked_from_the_shell_and_answered_by_programs(bench: Bench)
     assert "refused: no handler" in bench.command(*ask, "load").stdout
     links = json.loads(bench.command(*ask, "grapevine.links", "--json").stdout)
     assert all(len(json.loads(each["text"])) == 1 for each in links["answers"])
-    for arguments, fault in (
-        (("load", "--zone", "mars"), "no member matches"),
-        (("load", "--timeout", "26"), "expected 1 to 25 seconds"),
-        (("x" * 65,), "64 bytes"),
+    for code, arguments, fault in (
+        (6, ("load", "--zone", "mars"), "no member matches"),
+        (1, ("load", "--timeout", "26"), "expected 1 to 25 seconds"),
+        (1, ("x" * 65,), "64 bytes"),
     ):
         failed = bench.command(*ask, *arguments)
-        assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+        assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (code, "", 1)
         assert fault in failed.stderr
 
 

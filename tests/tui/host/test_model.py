@@ -41,7 +41,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, Stream
-from grapevine_tui.host.model import Changes, Model, NoticeLevel
+from grapevine_tui.host.model import MAX_TOPICS, Changes, Model, NoticeLevel
 from tests.tui.values import a_member, a_message, a_peer, a_round, an_id, received
 
 
@@ -289,3 +289,13 @@ def test_an_event_that_is_for_programs_changes_nothing_on_the_screen(
 
 def test_the_model_applies_every_kind_of_event(model: Model) -> None:
     assert set(get_args(Event)) == model._handlers.keys()
+
+
+def test_the_latest_topics_are_kept_and_evictions_counted() -> None:
+    model = Model()
+    for number in (*range(MAX_TOPICS), 0, MAX_TOPICS):
+        model.apply(MessageReceived(a_message(1, number + 1, topic=f"t{number}")))
+    model.apply(received(1, 9_999))
+    assert list(model.topics)[-2:] == ["t0", f"t{MAX_TOPICS}"]
+    assert "t1" not in model.topics
+    assert (len(model.topics), model.topics_evicted) == (MAX_TOPICS, 1)

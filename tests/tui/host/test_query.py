@@ -10,7 +10,7 @@ from grapevine_proto.events import Stats, Via
 from grapevine_tui.app.widgets.message_filter import TESTS_PER_SYNC, FilteredView
 from grapevine_tui.host.message_buffer import MessageBuffer
 from grapevine_tui.host.model import Model
-from grapevine_tui.host.query import compile_filter, matches_row, parse_query
+from grapevine_tui.host.query import compile_filter, complete_topic, matches_row, parse_query
 from tests.tui.values import a_message, a_peer, an_id
 
 
@@ -95,3 +95,21 @@ def test_a_full_ring_is_searched_in_steps() -> None:
     view.sync()
     assert (first, len(view)) == (TESTS_PER_SYNC, TESTS_PER_SYNC + 5)
     assert not view.is_behind
+
+
+@pytest.mark.parametrize(
+    ("text", "completed"),
+    [
+        ("topic:d", "topic:deploy.>"),
+        ("topic:deploy.w", "topic:deploy.web"),
+        ("from:bob -topic:m", "from:bob -topic:metrics"),
+        ("topic:", "topic:deploy.>"),
+        ("topic:deploy.web", "topic:deploy.web"),
+        ("topic:x", "topic:x"),
+        ("topic:d from:bob", "topic:d from:bob"),
+        ("mytopic:d", "mytopic:d"),
+        ("d", "d"),
+    ],
+)
+def test_the_topic_at_the_end_of_a_filter_is_completed(text: str, completed: str) -> None:
+    assert complete_topic(text, ("deploy.web", "deploy.db", "metrics")) == completed

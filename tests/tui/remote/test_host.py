@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
-from grapevine_proto.events import MessageReceived
+from grapevine_proto.events import MessageReceived, Question
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.screens.settings import SettingsScreen
 from grapevine_tui.control import subscribers as watching_module
@@ -162,6 +162,30 @@ async def watch(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def deliver(host: Host, number: int, payload: bytes = b"x") -> None:
     """Delivers a message of another node."""
     host._on_event(received(1, number, payload))
+
+
+async def test_a_query_that_takes_long_keeps_no_other_request_waiting(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        node = await a_node(stack, tmp_path)
+        is_done = asyncio.Event()
+
+        async def answer(question: Question) -> bytes:
+            await is_done.wait()
+            return question.payload
+
+        node.node.on_query("slow")(answer)
+        host = RemoteHost(tmp_path, Model())
+        await host.start()
+        stack.push_async_callback(host.leave, 0.0)
+        asking = asyncio.create_task(host.query("slow", b"x", timeout_s=20))
+        await host.start_round()
+        await host.broadcast(b"meanwhile")
+        assert not asking.done()
+        is_done.set()
+        reply = await asking
+        assert [each["text"] for each in reply["answers"]] == ["x"]
+        with pytest.raises(CommandFailed, match="no member matches"):
+            await host.query("slow", b"", zone="mars")
 
 
 async def test_a_subscriber_misses_nothing_between_the_snapshot_and_the_events(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from textual.events import Paste
 
+from grapevine_proto.events import MessageReceived
 from grapevine_tui.app.widgets.compose import format_hint
 from grapevine_tui.app.widgets.draft import CONFIRM_PASTE_CHARACTERS, CONFIRM_PASTE_LINES
 from grapevine_tui.control.commands import find_command
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage, staged
-from tests.tui.values import a_peer
+from tests.tui.values import a_message, a_peer
 
 pytestmark = pytest.mark.asyncio
 
@@ -38,6 +39,25 @@ async def test_tab_completes_a_command_then_the_name_of_a_peer() -> None:
         await stage.press(*"/send tw", "tab")
         assert draft_of(stage) == '/send "two words" '
         assert stage.focused == "draft"
+
+
+async def test_topics_seen_complete_what_is_published_subscribed_to_and_filtered() -> None:
+    host = peopled()
+    for number, topic in enumerate(("deploy.web", "deploy.db", "metrics")):
+        host.happen(MessageReceived(a_message(1, number + 1, topic=topic)))
+    async with staged(host) as stage:
+        await stage.press("i", *"/publish m", "tab")
+        assert draft_of(stage) == "/publish metrics "
+        await stage.press("ctrl+c", *"/subscribe d")
+        assert "deploy.>  deploy.db  deploy.web" in stage.text
+        await stage.press("ctrl+c", "escape", "slash", *"x topic:d")
+        bar = stage.main.filter_bar.line_input
+        assert "topic:deploy.>" in stage.text, "as a suggestion"
+        await stage.press("tab")
+        assert bar.value == "x topic:deploy.>"
+        assert stage.main.log_view.filter_query.text == "x topic:deploy.>"
+        await stage.press("tab", "q")
+        assert (stage.focused, bar.value) == (bar.id or "", "x topic:deploy.>q")
 
 
 async def test_completions_are_shown_beneath_the_line() -> None:

@@ -1,4 +1,4 @@
-"""Slash commands: parsing, errors and completion."""
+"""Slash commands: parsing, options, errors, completion, and lines that were meant to be commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_tui.control.commands import (
+    AskMembers,
     Broadcast,
     Command,
     CommandError,
@@ -16,6 +17,7 @@ from grapevine_tui.control.commands import (
     Dial,
     Filter,
     Leave,
+    Publish,
     ScreenAction,
     Send,
     SetSettings,
@@ -25,8 +27,12 @@ from grapevine_tui.control.commands import (
     ShowRounds,
     ShowStats,
     ShowStatus,
-    complete_command,
     find_command,
+)
+from grapevine_tui.control.slash import (
+    KnownNames,
+    complete_command,
+    intended_command,
     parse_command,
 )
 
@@ -62,6 +68,18 @@ from grapevine_tui.control.commands import (
             SetSettings((("zone", "us west"), ("fanout", ""))),
         ),
         ("/dial node.example:8001", Dial("node.example:8001")),
+        ("/query uptime", AskMembers("uptime")),
+        ("/query uptime since  boot ", AskMembers("uptime", b"since  boot")),
+        ("/query --zone eu uptime", AskMembers("uptime", zone="eu")),
+        (
+            '/query uptime --zone "us west" --limit=3 --sample 5 --timeout  9 now',
+            AskMembers("uptime", b"now", zone="us west", limit=3, sample=5, timeout_s=9),
+        ),
+        ("/query uptime -- --zone", AskMembers("uptime", b"--zone")),
+        ("/query uptime now --zone eu", AskMembers("uptime", b"now --zone eu")),
+        ("/publish a.b --expires 60 x", Publish("a.b", b"x", 60)),
+        ("/publish --expires 60 a.b x", Publish("a.b", b"x", 60)),
+        ("/b --hello", Broadcast(b"--hello")),
         ("/help", ShowHelp()),
         ("/h b", ShowHelp("broadcast")),
         ("/? /send", ShowHelp("send")),
@@ -100,6 +118,13 @@ def test_a_line_is_one_command(line: str, command: Command) -> None:
         ("/set_settings =5", "expected NAME=VALUE"),
         ("/set_settings a=1 a=2", "set twice"),
         ('/set_settings a="1', "No closing quotation"),
+        ("/query", "missing NAME; usage: /query [OPTIONS] NAME [TEXT]"),
+        ("/query --zone eu", "missing NAME"),
+        ("/query uptime --zone", "--zone needs NAME"),
+        ("/query uptime --limit many", "--limit needs a whole number, not 'many'"),
+        ("/query uptime --zon eu", "has no option --zon; it has --zone, --limit"),
+        ("/query uptime --x --zone", "put -- before it"),
+        ("/publish a.b --expires 60", "missing TEXT"),
         ("/help nothing", "unknown command /nothing"),
         ("x\ud800", "Unicode"),
         ("/s bob \ud800", "Unicode"),
@@ -114,7 +139,9 @@ def test_an_invalid_line_is_rejected_with_a_reason(line: str, expected: str) -> 
 
 @given(st.text())
 def test_every_line_either_parses_or_is_rejected(line: str) -> None:
-    for each in (line, "/" + line, "/send " + line, "/deny " + line, "/set_settings " + line):
+    starts = ("", "/", "/send ", "/deny ", "/set_settings ", "/query x --", "/publish a ")
+    for each in (start + line for start in starts):
+        assert isinstance(complete_command(each), tuple)
         with suppress(CommandError):
             parse_command(each)
 
@@ -130,7 +157,7 @@ def test_the_commands_of_grapevine_1_keep_their_names() -> None:
 def test_the_beginning_of_a_command_is_completed() -> None:
     assert complete_command("/st") == ("/status", "/stats")
     assert complete_command("/se") == ("/send ", "/settings", "/set_settings ")
-    assert complete_command("/qu") == ("/query ",)
+    assert complete_command("/qu") == ("/query ", "/queries")
     assert complete_command("/qui") == ("/quit",)
     assert complete_command("/con") == ("/connect ",)
     assert complete_command("hello") == ()
@@ -138,12 +165,79 @@ def test_the_beginning_of_a_command_is_completed() -> None:
 
 
 def test_the_peer_of_a_send_is_completed_and_quoted_where_it_must_be() -> None:
-    assert complete_command("/send b", ("bob", "Bea", "carol")) == ("/send bob ", "/send Bea ")
-    (line,) = complete_command("/s d", ("db 3",))
+    assert complete_command("/send b", KnownNames(peers=("bob", "Bea", "carol"))) == (
+        "/send bob ",
+        "/send Bea ",
+    )
+    (line,) = complete_command("/s d", KnownNames(peers=("db 3",)))
     assert line == '/s "db 3" '
     assert parse_command(line + "hi") == Send("db 3", b"hi")
-    assert complete_command("/send bob h", ("bob",)) == ()
-    assert complete_command('/send "db', ("db 3",)) == ('/send "db 3" ',)
-    assert complete_command('/send "db 3" h', ("db 3",)) == ()
-    assert complete_command("/deny b", ("bob",)) == ("/deny bob",)
-    assert complete_command("/connect b", ("bob",)) == ()
+    assert complete_command("/send bob h", KnownNames(peers=("bob",))) == ()
+    assert complete_command('/send "db', KnownNames(peers=("db 3",))) == ('/send "db 3" ',)
+    assert complete_command('/send "db 3" h', KnownNames(peers=("db 3",))) == ()
+    assert complete_command("/deny b", KnownNames(peers=("bob",))) == ("/deny bob",)
+    assert complete_command("/connect b", KnownNames(peers=("bob",))) == ()
+
+
+KNOWN = KnownNames(
+    topics=("deploy.web", "deploy.db", "metrics"), queries=("uptime",), zones=("eu", "us west")
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("/publish d", ["/publish deploy.web ", "/publish deploy.db "]),
+        ("/publish --expires 60 m", ["/publish --expires 60 metrics "]),
+        ("/publish deploy.web d", []),
+        ("/subscribe d", ["/subscribe deploy.>", "/subscribe deploy.db", "/subscribe deploy.web"]),
+        ("/subscribe x", []),
+        ("/query u", ["/query uptime "]),
+        ("/query uptime --z", ["/query uptime --zone "]),
+        ("/query uptime --zone ", ["/query uptime --zone eu ", '/query uptime --zone "us west" ']),
+        ("/query --zone e", ["/query --zone eu "]),
+        ("/query --zone=eu --l", ["/query --zone=eu --limit "]),
+        ("/query --zone eu --z", []),
+        ("/query --limit ", []),
+        ("/query uptime text --z", []),
+        ("/query uptime -- --z", []),
+        ("/help sen", ["/help send"]),
+        ("/broadcast d", []),
+    ],
+)
+def test_what_a_command_takes_is_completed(line: str, completed: list[str]) -> None:
+    assert list(complete_command(line, KNOWN)) == completed
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("i/query x", "/query x"),
+        (" i/query x", "/query x"),
+        ("ii/QUERY x", "/QUERY x"),
+        ("i//quit", ""),
+        ("1/peers", "/peers"),
+        (":query x", "/query x"),
+        (":/query x", "/query x"),
+        (": peers", "/peers"),
+        ("i/b hello", "/b hello"),
+        ("s/b hello", ""),
+        ("and/or", ""),
+        ("n/a", ""),
+        ("24/7", ""),
+        ("http/status", ""),
+        ("see i/query x", ""),
+        (":)", ""),
+        ("/query x", ""),
+        ("//query x", ""),
+        ("hello", ""),
+        ("", ""),
+    ],
+)
+def test_a_command_behind_stray_keys_is_recognized(line: str, command: str) -> None:
+    assert intended_command(line) == command
+
+
+def test_the_key_before_a_shorthand_is_the_one_that_focuses_the_box() -> None:
+    assert intended_command("w/b hello", write_key="w") == "/b hello"
+    assert intended_command("i/b hello", write_key="w") == ""
