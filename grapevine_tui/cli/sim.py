@@ -1,217 +1,35 @@
 """``grapevine-tui sim``: runs a cluster of real engines in virtual time and reports the results.
 
-Invariants:
-
-- The same arguments give the same stdout, to the byte, except for `events_per_second`. Whatever
-  depends on the speed of this machine goes to stderr.
-- All figures come from the simulation's own records of what was sent and delivered.
-- It needs neither Textual nor an event loop nor a socket.
+Invariants: the same arguments give the same stdout, to the byte, except for `events_per_second`.
+Whatever depends on the speed of this machine goes to stderr. With `--seeds` or `--sweep` nothing depends
+on the number of jobs.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from grapevine_proto.config.node import DISTRIBUTIONS, STRATEGIES, NodeConfig
-from grapevine_proto.config.sections import AntiEntropyConfig, LimitsConfig
-from grapevine_proto.ids import MessageId
-from grapevine_proto.sim import BroadcastReport, Network, Simulation, memoized
-from grapevine_tui.cli.sim_run import SimResult, format_result
-
-JOIN_TIME_S: Final = 20.0  # for unconnected nodes to discover each other
-SETTLE_TIME_S: Final = 2.0  # from the start of connected nodes to the first message
-MAX_TOTAL_MEMBER_ENTRIES: Final = (
-    2_500_000  # known to all nodes together; each knows fewer in big clusters
+from grapevine_tui.cli.sim_report import format_result
+from grapevine_tui.cli.sim_run import SETTLE_TIME_S, SimOptions, run_simulation
+from grapevine_tui.cli.sim_sweep import (
+    Sweep,
+    format_sweep,
+    list_cases,
+    list_rows,
+    parse_jobs,
+    parse_seeds,
+    parse_sweeps,
+    progress_bar,
+    run_cases,
+    sweep_to_json,
 )
-MIN_MEMBER_LIMIT: Final = 256
-STEP_S: Final = 0.05
-CRASH_EVERY: Final = 2  # every second node that churn removes crashes; the others leave
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimOptions:
-    """What to simulate.
-
-    Latencies are in seconds. `churn`: nodes that stop, and start, per minute. `settle`: seconds
-    from the start of connected nodes to the first message.
-    """
-
-    nodes: int = 100
-    messages: int = 10
-    senders: str = "random"
-    warmup: int = 0
-    interval: float = 1.0
-    wait: float = 60.0
-    size: int = 100
-    strategy: str = "auto"
-    distribution: str = "uniform"
-    fanout: int = 3
-    degree: int = 5
-    latency: tuple[float, float] = (0.010, 0.050)
-    latency_between_zones: tuple[float, float] | None = None
-    jitter: bool = False
-    zones: int = 1
-    loss: float = 0.0
-    churn: float = 0.0
-    join: bool = False
-    settle: float = SETTLE_TIME_S
-    seed: int = 1
-    lazy_push: bool = True
-    anti_entropy: bool = True
-    optimize_links: bool = False
-
-    def config(self) -> NodeConfig:
-        """Configuration of every node. Raises ConfigError."""
-        members = max(MIN_MEMBER_LIMIT, MAX_TOTAL_MEMBER_ENTRIES // self.nodes)
-        return NodeConfig(
-            strategy=self.strategy,
-            distribution=self.distribution,
-            fanout=self.fanout,
-            max_peers=self.degree,
-            lazy_push=self.lazy_push,
-            optimize_links=self.optimize_links,
-            anti_entropy=AntiEntropyConfig(enabled=self.anti_entropy),
-            limits=LimitsConfig(members=min(members, LimitsConfig().members)),
-        )
-
-    def network(self) -> Network:
-        return Network(
-            latency=self.latency,
-            latency_between_zones=self.latency_between_zones,
-            per_pair=not self.jitter,
-            loss=self.loss,
-        )
-
-    def simulation(self) -> Simulation:
-        names = tuple(f"zone {number + 1}" for number in range(self.zones))
-        return Simulation(
-            nodes=self.nodes,
-            config=self.config(),
-            seed=self.seed,
-            network=self.network(),
-            zones=names if self.zones > 1 else (),
-            initial_links=0 if self.join else self.degree,
-            hash_trace=False,
-        )
-
-
-class SimRun:
-    """A simulation of `options` in progress. `on_progress` is called with the number of messages sent."""
-
-    def __init__(self, options: SimOptions, on_progress: Callable[[int], None]) -> None:
-        self._options = options
-        self._on_progress = on_progress
-        self._rng = random.Random(f"grapevine-tui sim {options.seed}")
-        self._simulation = options.simulation()
-        self._fixed_sender = self._rng.randrange(options.nodes)
-        self._next_churn_at = float("inf")
-        self._departures = 0
-
-    def run(self) -> SimResult:
-        """Send all messages and wait until they are delivered or the time is up."""
-        options, simulation = self._options, self._simulation
-        self._advance(JOIN_TIME_S if options.join else options.settle)
-        if options.churn:
-            self._next_churn_at = simulation.now
-        self._broadcast_messages(options.warmup)
-        datagrams, sent_bytes = simulation.datagrams, simulation.bytes
-        bytes_between_zones, copies = simulation.bytes_between_zones, self._duplicate_count()
-        message_ids = self._broadcast_messages(options.messages)
-        simulation.run_until(
-            lambda: self._is_fully_delivered(message_ids), options.wait, every=STEP_S
-        )
-        return SimResult(
-            nodes=options.nodes,
-            seed=options.seed,
-            reports=[simulation.report(each) for each in message_ids],
-            latencies_s=sorted(at for each in message_ids for at in simulation.latencies(each)),
-            datagrams=simulation.datagrams - datagrams,
-            bytes=simulation.bytes - sent_bytes,
-            bytes_between_zones=simulation.bytes_between_zones - bytes_between_zones,
-            redundant_copies=self._duplicate_count() - copies,
-            zones=options.zones,
-            steps=simulation.steps,
-            virtual_s=simulation.now,
-        )
-
-    def _broadcast_messages(self, count: int) -> list[MessageId]:
-        """Send `count` broadcasts, one per interval, or one per interval from every node."""
-        message_ids: list[MessageId] = []
-        while len(message_ids) < count:
-            for number in self._senders(count - len(message_ids)):
-                payload = b"%d of %d " % (len(message_ids) + 1, number)
-                message_ids.append(
-                    self._simulation.broadcast(number, payload.ljust(self._options.size, b"."))
-                )
-            self._on_progress(len(message_ids))
-            self._advance(self._options.interval)
-        return message_ids
-
-    def _senders(self, limit: int) -> list[int]:
-        up = [node.number for node in self._simulation.nodes if self._is_up(node.number)]
-        match self._options.senders:
-            case "all":
-                return up[:limit]
-            case "random":
-                return [self._rng.choice(up)]
-            case _:
-                return [self._fixed_sender]
-
-    def _is_up(self, number: int) -> bool:
-        node = self._simulation.nodes[number]
-        return node.is_running and not node.is_leaving
-
-    def _advance(self, seconds: float) -> None:
-        simulation, until = self._simulation, self._simulation.now + seconds
-        while self._next_churn_at <= until:
-            simulation.run(max(0.0, self._next_churn_at - simulation.now))
-            self._churn_once()
-            self._next_churn_at += 60.0 / self._options.churn
-        simulation.run(until - simulation.now)
-
-    def _churn_once(self) -> None:
-        """Stop one node, by a crash or by leaving, and start another."""
-        simulation = self._simulation
-        up = [node.number for node in simulation.nodes if self._is_up(node.number)]
-        numbers = [number for number in up if number != self._fixed_sender]
-        if not numbers:
-            return
-        number = self._rng.choice(numbers)
-        self._departures += 1
-        if self._departures % CRASH_EVERY:
-            simulation.leave(number)
-        else:
-            simulation.crash(number)
-        others = [each for each in up if each != number]
-        simulation.add(bootstrap=self._rng.sample(others, min(3, len(others))))
-
-    def _is_fully_delivered(self, message_ids: list[MessageId]) -> bool:
-        return all(self._simulation.report(each).missed == 0 for each in message_ids)
-
-    def _duplicate_count(self) -> int:
-        return sum(node.duplicates for node in self._simulation.nodes)
-
-
-def run_simulation(
-    options: SimOptions, on_progress: Callable[[int], None] = lambda _: None
-) -> SimResult:
-    """Simulate `options`; `on_progress` is called with the number of messages sent so far."""
-    with memoized():
-        started_at = time.perf_counter()
-        result = SimRun(options, on_progress).run()
-        result.events_per_second = result.steps / (time.perf_counter() - started_at)
-    return result
-
-
-# --- the command ----------------------------------------------------------------------------------
 
 
 def _parse_latency_range(
@@ -365,17 +183,77 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     default=True,
     help="Disable anti-entropy",
 )
+@click.option(
+    "--seeds",
+    metavar="A..B",
+    callback=parse_seeds,
+    help="Run once with each of these seeds instead of --seed",
+)
+@click.option(
+    "--sweep",
+    "sweeps",
+    metavar="NAME=VALUES",
+    multiple=True,
+    callback=parse_sweeps,
+    help="Run with each value of an option: fanout=2..6, loss=0,0.1; repeatable, for all combinations",
+)
+@click.option(
+    "--jobs",
+    metavar="N|ADDRESS",
+    callback=parse_jobs,
+    help="Processes for --seeds and --sweep, or the address of a Dask scheduler "
+    "(tcp://HOST:8786)  [default: the number of CPUs]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table")
-def sim(*, as_json: bool, **options: Any) -> int:
+@click.pass_context
+def sim(
+    context: click.Context,
+    /,
+    *,
+    as_json: bool,
+    seeds: tuple[int, ...] | None,
+    sweeps: tuple[Sweep, ...],
+    jobs: int | str | None,
+    **options: Any,
+) -> int:
     """Simulate a cluster of real engines in virtual time. The same arguments give the same run.
 
     Reports, for each message and in total: coverage (of the nodes up all the time); virtual
     milliseconds until 50 %, 99 % and all of them have it; hops; redundancy (duplicate copies per
     node); datagrams and bytes per node; and how many nodes missed it or delivered it twice.
+
+    With --seeds or --sweep, it reports the same for each run, and runs as many at once as --jobs says.
     """
     sim_options = SimOptions(**options)
-    on_progress = _progress_printer(sim_options)
-    result = run_simulation(sim_options, on_progress)
+    if seeds is None and not sweeps:
+        if jobs is not None:
+            raise click.UsageError("--jobs needs --seeds or --sweep: a single run uses one process")
+        return _run_one(sim_options, as_json=as_json)
+    given = {
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    if seeds is not None and "seed" in given:
+        raise click.UsageError("--seed and --seeds exclude each other")
+    for sweep in sweeps:
+        if sweep.field in given:
+            raise click.UsageError(f"{sweep.name} is both given and swept")
+    seeds = seeds or (sim_options.seed,)
+    cases = list_cases(sim_options, sweeps, seeds)
+    with progress_bar(len(cases)) as on_progress:
+        figures = run_cases(cases, jobs, on_progress)
+    if as_json:
+        click.echo(json.dumps(sweep_to_json(cases, sweeps, figures), allow_nan=False))
+        return 0
+    rows = list_rows(cases, figures)
+    for line in format_sweep(sweeps, seeds, rows, plot=sys.stdout.isatty()):
+        click.echo(line)
+    return 0
+
+
+def _run_one(options: SimOptions, *, as_json: bool) -> int:
+    result = run_simulation(options, _progress_printer(options))
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)
     if as_json:
@@ -385,6 +263,3 @@ def sim(*, as_json: bool, **options: Any) -> int:
         click.echo(line)
     click.echo(f"{result.events_per_second:,.0f} events a second", err=True)
     return 0
-
-
-__all__ = ["BroadcastReport", "SimOptions", "run_simulation", "sim"]

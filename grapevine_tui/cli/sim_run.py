@@ -1,26 +1,102 @@
-"""Results of a simulated run: as a table, as a JSON object, and as a plot.
+"""A cluster of real engines in virtual time: what to simulate, the run, and its result.
 
-Invariants: everything is computed from a `SimResult`; only `events_per_second`, which only the JSON
-object has, depends on the machine.
+Invariants:
+
+- Equal options give an equal result, except for `events_per_second`, in any process.
+- All figures come from the simulation's own records of what was sent and delivered.
+- It needs neither Textual nor an event loop nor a socket.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from grapevine_proto.sim import BroadcastReport
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.config.sections import AntiEntropyConfig, LimitsConfig
+from grapevine_proto.ids import MessageId
+from grapevine_proto.sim import BroadcastReport, Network, Simulation, memoized
 from grapevine_proto.sim.report import percentile
 
-MAX_ROWS: Final = 40  # of messages in a table
-PLOT_CELLS: Final = (64, 10)
-_EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
-COLUMN_TITLES: Final = (
-    "message", "coverage", "p50 ms", "p99 ms", "last ms", "hops", "redundancy",
-    "datagrams", "bytes", "missed", "duplicates",
-)  # fmt: skip
+JOIN_TIME_S: Final = 20.0  # for unconnected nodes to discover each other
+SETTLE_TIME_S: Final = 2.0  # from the start of connected nodes to the first message
+MAX_TOTAL_MEMBER_ENTRIES: Final = (
+    2_500_000  # known to all nodes together; each knows fewer in big clusters
+)
+MIN_MEMBER_LIMIT: Final = 256
+STEP_S: Final = 0.05
+CRASH_EVERY: Final = 2  # every second node that churn removes crashes; the others leave
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimOptions:
+    """What to simulate.
+
+    Latencies are in seconds. `churn`: nodes that stop, and start, per minute. `settle`: seconds
+    from the start of connected nodes to the first message.
+    """
+
+    nodes: int = 100
+    messages: int = 10
+    senders: str = "random"
+    warmup: int = 0
+    interval: float = 1.0
+    wait: float = 60.0
+    size: int = 100
+    strategy: str = "auto"
+    distribution: str = "uniform"
+    fanout: int = 3
+    degree: int = 5
+    latency: tuple[float, float] = (0.010, 0.050)
+    latency_between_zones: tuple[float, float] | None = None
+    jitter: bool = False
+    zones: int = 1
+    loss: float = 0.0
+    churn: float = 0.0
+    join: bool = False
+    settle: float = SETTLE_TIME_S
+    seed: int = 1
+    lazy_push: bool = True
+    anti_entropy: bool = True
+    optimize_links: bool = False
+
+    def config(self) -> NodeConfig:
+        """Configuration of every node. Raises ConfigError."""
+        members = max(MIN_MEMBER_LIMIT, MAX_TOTAL_MEMBER_ENTRIES // self.nodes)
+        return NodeConfig(
+            strategy=self.strategy,
+            distribution=self.distribution,
+            fanout=self.fanout,
+            max_peers=self.degree,
+            lazy_push=self.lazy_push,
+            optimize_links=self.optimize_links,
+            anti_entropy=AntiEntropyConfig(enabled=self.anti_entropy),
+            limits=LimitsConfig(members=min(members, LimitsConfig().members)),
+        )
+
+    def network(self) -> Network:
+        return Network(
+            latency=self.latency,
+            latency_between_zones=self.latency_between_zones,
+            per_pair=not self.jitter,
+            loss=self.loss,
+        )
+
+    def simulation(self) -> Simulation:
+        names = tuple(f"zone {number + 1}" for number in range(self.zones))
+        return Simulation(
+            nodes=self.nodes,
+            config=self.config(),
+            seed=self.seed,
+            network=self.network(),
+            zones=names if self.zones > 1 else (),
+            initial_links=0 if self.join else self.degree,
+            hash_trace=False,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,105 +182,109 @@ def _to_ms(seconds: float) -> float | None:
     return None if math.isnan(seconds) else round(seconds * 1000, 3)
 
 
-def format_result(result: SimResult, *, plot: bool) -> list[str]:
-    """The table for a terminal: one row per message, a total, and with `plot` the coverage over
-    time.
-    """
-    rows = [
-        _format_row(f"{number}", each, result.nodes)
-        for number, each in enumerate(result.reports, 1)
-    ]
-    lines = _format_table([*rows[:MAX_ROWS], _format_total(result)])
-    if len(rows) > MAX_ROWS:
-        lines.insert(-1, f"… and {len(rows) - MAX_ROWS:,} more messages")
-    lines.append("")
-    lines.append(_format_summary(result))
-    if plot:
-        lines += ["", *plot_coverage(result.latencies_s, result.expected)]
-    return lines
+class SimRun:
+    """A simulation of `options` in progress. `on_progress` is called with the number of messages sent."""
 
+    def __init__(self, options: SimOptions, on_progress: Callable[[int], None]) -> None:
+        self._options = options
+        self._on_progress = on_progress
+        self._rng = random.Random(f"grapevine-tui sim {options.seed}")
+        self._simulation = options.simulation()
+        self._fixed_sender = self._rng.randrange(options.nodes)
+        self._next_churn_at = float("inf")
+        self._departures = 0
 
-def _format_row(name: str, report: BroadcastReport, nodes: int) -> tuple[str, ...]:
-    return (
-        name,
-        _format_percent(report.coverage),
-        *(_format_ms(each) for each in (report.p50, report.p99, report.last)),
-        f"{report.hops}",
-        f"{report.redundancy:.3f}",
-        f"{report.datagrams / nodes:,.2f}",
-        f"{report.bytes / nodes:,.0f}",
-        f"{report.missed:,}",
-        f"{report.duplicates:,}",
-    )
-
-
-def _format_total(result: SimResult) -> tuple[str, ...]:
-    deliveries = len(result.reports) * result.nodes
-    return (
-        "all",
-        _format_percent(result.coverage),
-        *(_format_ms(percentile(result.latencies_s, quantile)) for quantile in (0.50, 0.99, 1.0)),
-        f"{result.hops_last:.1f}",
-        f"{result.redundancy:.3f}",
-        f"{result.datagrams / deliveries:,.2f}",
-        f"{result.bytes / deliveries:,.0f}",
-        f"{result.missed:,}",
-        f"{result.duplicates:,}",
-    )
-
-
-def _format_percent(share: float) -> str:
-    """Format a share, rounded down, so that only 1 is shown as 100 %."""
-    return f"{math.floor(share * 10_000) / 100:.2f} %"
-
-
-def _format_ms(seconds: float) -> str:
-    return "-" if math.isnan(seconds) else f"{seconds * 1000:,.0f}"
-
-
-def _format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [
-        max(len(cell) for cell in column) for column in zip(COLUMN_TITLES, *rows, strict=True)
-    ]
-    return [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (COLUMN_TITLES, *rows)
-    ]
-
-
-def _format_summary(result: SimResult) -> str:
-    text = (
-        f"{result.nodes:,} nodes, {len(result.reports):,} messages, seed {result.seed}, "
-        f"{result.virtual_s:,.1f} virtual seconds; datagrams and bytes are per node and message"
-    )
-    if result.zones > 1 and result.bytes:
-        share = result.bytes_between_zones / result.bytes
-        text += f"; {100 * share:.1f} % of all bytes went from zone to zone"
-    return text
-
-
-def plot_coverage(latencies_s: Sequence[float], expected: int) -> list[str]:
-    """Plot coverage over time: the share of all deliveries made by each moment."""
-    width, height = PLOT_CELLS
-    if not latencies_s or not expected:
-        return ["no node was reached"]
-    last_s = percentile(
-        latencies_s, 0.99
-    )  # one late repair would compress everything else to the left
-    shares: list[float] = []
-    reached = 0
-    for column in range(1, width + 1):
-        until_s = last_s * column / width
-        while reached < len(latencies_s) and latencies_s[reached] <= until_s:
-            reached += 1
-        shares.append(min(1.0, reached / expected))
-    lines = []
-    for row in range(height, 0, -1):
-        label = {height: "100 %", (height + 1) // 2: " 50 %", 1: "  0 %"}.get(row, "")
-        bars = "".join(
-            _EIGHTHS[max(0, min(8, round((share * height - row + 1) * 8)))] for share in shares
+    def run(self) -> SimResult:
+        """Send all messages and wait until they are delivered or the time is up."""
+        options, simulation = self._options, self._simulation
+        self._advance(JOIN_TIME_S if options.join else options.settle)
+        if options.churn:
+            self._next_churn_at = simulation.now
+        self._broadcast_messages(options.warmup)
+        datagrams, sent_bytes = simulation.datagrams, simulation.bytes
+        bytes_between_zones, copies = simulation.bytes_between_zones, self._duplicate_count()
+        message_ids = self._broadcast_messages(options.messages)
+        simulation.run_until(
+            lambda: self._is_fully_delivered(message_ids), options.wait, every=STEP_S
         )
-        lines.append(f"{label:>6} ▏{bars.rstrip()}")
-    end = f"{last_s * 1000:,.0f} ms"
-    lines.append(f"{'':6}  {'0':<{width - len(end)}}{end}")
-    return lines
+        return SimResult(
+            nodes=options.nodes,
+            seed=options.seed,
+            reports=[simulation.report(each) for each in message_ids],
+            latencies_s=sorted(at for each in message_ids for at in simulation.latencies(each)),
+            datagrams=simulation.datagrams - datagrams,
+            bytes=simulation.bytes - sent_bytes,
+            bytes_between_zones=simulation.bytes_between_zones - bytes_between_zones,
+            redundant_copies=self._duplicate_count() - copies,
+            zones=options.zones,
+            steps=simulation.steps,
+            virtual_s=simulation.now,
+        )
+
+    def _broadcast_messages(self, count: int) -> list[MessageId]:
+        """Send `count` broadcasts, one per interval, or one per interval from every node."""
+        message_ids: list[MessageId] = []
+        while len(message_ids) < count:
+            for number in self._senders(count - len(message_ids)):
+                payload = b"%d of %d " % (len(message_ids) + 1, number)
+                message_ids.append(
+                    self._simulation.broadcast(number, payload.ljust(self._options.size, b"."))
+                )
+            self._on_progress(len(message_ids))
+            self._advance(self._options.interval)
+        return message_ids
+
+    def _senders(self, limit: int) -> list[int]:
+        up = [node.number for node in self._simulation.nodes if self._is_up(node.number)]
+        match self._options.senders:
+            case "all":
+                return up[:limit]
+            case "random":
+                return [self._rng.choice(up)]
+            case _:
+                return [self._fixed_sender]
+
+    def _is_up(self, number: int) -> bool:
+        node = self._simulation.nodes[number]
+        return node.is_running and not node.is_leaving
+
+    def _advance(self, seconds: float) -> None:
+        simulation, until = self._simulation, self._simulation.now + seconds
+        while self._next_churn_at <= until:
+            simulation.run(max(0.0, self._next_churn_at - simulation.now))
+            self._churn_once()
+            self._next_churn_at += 60.0 / self._options.churn
+        simulation.run(until - simulation.now)
+
+    def _churn_once(self) -> None:
+        """Stop one node, by a crash or by leaving, and start another."""
+        simulation = self._simulation
+        up = [node.number for node in simulation.nodes if self._is_up(node.number)]
+        numbers = [number for number in up if number != self._fixed_sender]
+        if not numbers:
+            return
+        number = self._rng.choice(numbers)
+        self._departures += 1
+        if self._departures % CRASH_EVERY:
+            simulation.leave(number)
+        else:
+            simulation.crash(number)
+        others = [each for each in up if each != number]
+        simulation.add(bootstrap=self._rng.sample(others, min(3, len(others))))
+
+    def _is_fully_delivered(self, message_ids: list[MessageId]) -> bool:
+        return all(self._simulation.report(each).missed == 0 for each in message_ids)
+
+    def _duplicate_count(self) -> int:
+        return sum(node.duplicates for node in self._simulation.nodes)
+
+
+def run_simulation(
+    options: SimOptions, on_progress: Callable[[int], None] = lambda _: None
+) -> SimResult:
+    """Simulate `options`; `on_progress` is called with the number of messages sent so far."""
+    with memoized():
+        started_at = time.perf_counter()
+        result = SimRun(options, on_progress).run()
+        result.events_per_second = result.steps / (time.perf_counter() - started_at)
+    return result

@@ -19,8 +19,7 @@ import sys
 from typing import Final, NamedTuple
 
 from grapevine_proto.config.node import STRATEGIES
-from grapevine_tui.cli.sim import SimOptions, run_simulation
-from grapevine_tui.cli.sim_run import SimResult
+from grapevine_tui.cli.sim_run import SimOptions, SimResult, run_simulation
 
 SIZES: Final = (10, 50, 100, 1000)
 MESSAGES: Final = {10: 40, 50: 40, 100: 30, 1000: 10, 10_000: 3}

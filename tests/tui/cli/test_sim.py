@@ -12,14 +12,8 @@ import pytest
 
 from grapevine_proto.sim import BroadcastReport
 from grapevine_tui.cli import main
-from grapevine_tui.cli.sim import SimOptions, run_simulation
-from grapevine_tui.cli.sim_run import (
-    COLUMN_TITLES,
-    MAX_ROWS,
-    SimResult,
-    format_result,
-    plot_coverage,
-)
+from grapevine_tui.cli.sim_report import COLUMN_TITLES, MAX_ROWS, format_result, plot_coverage
+from grapevine_tui.cli.sim_run import SimOptions, SimResult, run_simulation
 
 SMALL = ["sim", "--nodes", "20", "--messages", "3", "--seed", "7"]
 
