@@ -9,6 +9,7 @@ from grapevine_proto.config.sections import (
     EpidemicConfig,
     LimitsConfig,
     RateLimitConfig,
+    StateConfig,
 )
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import (
@@ -22,6 +23,7 @@ from grapevine_proto.errors import (
     NoMatchingMember,
     NotRunning,
     Offense,
+    StateFull,
     StateLockedError,
     StorageError,
     TooManyQueries,
@@ -34,10 +36,13 @@ from grapevine_proto.events import (
     CaughtUp,
     DatagramDropped,
     DialFailed,
+    EntryChanged,
+    EntryInfo,
     Event,
     EventsLost,
     IdentityInUse,
     InternalErrorContained,
+    KeyInfo,
     MemberChanged,
     MemberInfo,
     MemberStatus,
@@ -75,6 +80,7 @@ from grapevine_proto.node import Node
 from grapevine_proto.overlay.query.filters import MemberFilter
 from grapevine_proto.runtime.event_queue import EventStream, MessageStream
 from grapevine_proto.runtime.query_desk import Query
+from grapevine_proto.runtime.shared_state import EntryWatch, SharedState
 from grapevine_proto.version import __version__
 
 __all__ = [
@@ -92,6 +98,9 @@ __all__ = [
     "DetectionConfig",
     "DialFailed",
     "DropReason",
+    "EntryChanged",
+    "EntryInfo",
+    "EntryWatch",
     "EpidemicConfig",
     "Event",
     "EventStream",
@@ -101,6 +110,7 @@ __all__ = [
     "InternalErrorContained",
     "InvalidArgument",
     "KeyFileError",
+    "KeyInfo",
     "LimitsConfig",
     "MemberChanged",
     "MemberFilter",
@@ -136,8 +146,11 @@ __all__ = [
     "RateLimited",
     "Round",
     "RoundOutcome",
+    "SharedState",
     "Standing",
     "StandingChanged",
+    "StateConfig",
+    "StateFull",
     "StateLockedError",
     "StateSaveFailed",
     "Stats",

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, assert_never
 
@@ -74,12 +74,15 @@ from grapevine_proto.overlay.effects import (
     Send,
     Shutdown,
     UpdateRecord,
+    WriteEntry,
 )
 from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.query.request import QueryRequest
+from grapevine_proto.overlay.state.keyed_state import KeyedState, SavedEntry
 from grapevine_proto.overlay.store.message_store import SavedStream
 from grapevine_proto.publisher import Publisher, SignedBatch
+from grapevine_proto.tags import parse_tags
 from grapevine_proto.topics import MAX_PATTERNS, TopicPatterns, pattern_fault, topic_fault
 from grapevine_proto.transport.events import (
     DialAnswered,
@@ -102,6 +105,7 @@ from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.transport.transport import SendOutcome, Transport
 from grapevine_proto.wire.attributes import MAX_EXPIRY_S, rumor_attributes
+from grapevine_proto.wire.entry_terms import RETAIN_PREFIX, key_fault
 from grapevine_proto.wire.messages import (
     Announce,
     AnnounceTopic,
@@ -115,7 +119,7 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import PeerRecord, is_pulled
 
-__all__ = ["Engine", "NodeState", "SavedStream"]
+__all__ = ["Engine", "NodeState", "SavedEntry", "SavedStream"]
 
 PAUSE_MS: Final = 1000  # the most that a peer grants
 PAUSE_INTERVAL_S: Final = 0.5  # between requests: one may be lost without a gap
@@ -139,6 +143,7 @@ class NodeState:
     epoch: int
     streams: tuple[SavedStream, ...] = ()
     peers: tuple[tuple[PeerId, Address], ...] = ()
+    entries: tuple[SavedEntry, ...] = ()
 
 
 class Engine:
@@ -164,6 +169,7 @@ class Engine:
             state.streams,
             state.peers,
             now,
+            state.entries,
         )
         self._transport = Transport(
             live, identity, self._overlay, rng=rng, entropy=entropy, now=now
@@ -179,6 +185,7 @@ class Engine:
         self._epoch_changes = 0
         self._is_paused = False  # our application is behind: nothing is requested meanwhile
         self._pause_at = math.inf  # when to ask peers again to hold back rumors
+        self._apply_tags(now)
 
     # --- in: bytes ------------------------------------------------------------------------------
 
@@ -213,15 +220,30 @@ class Engine:
         return accepted.id
 
     def publish(
-        self, topic: str, payload: BytesLike, now: float, *, expires_s: int = 0
+        self,
+        topic: str,
+        payload: BytesLike,
+        now: float,
+        *,
+        expires_s: int = 0,
+        retain: str | None = None,
     ) -> MessageId:
         """Accepts `payload` for the members that subscribe to `topic`. From the age of `expires_s` seconds
-        on it is not delivered any more; 0: always. Raises as `broadcast`, and InvalidArgument for a topic
-        or an expiry that is none."""
+        on it is not delivered any more; 0: always. With `retain`, this node keeps it under that name for
+        members that subscribe later, in place of the last one.
+
+        Raises as `broadcast`; InvalidArgument for a topic, an expiry or a name that is none; with `retain`
+        StateFull and MessageTooLarge too.
+        """
         if fault := topic_fault(topic):
             raise InvalidArgument(f"topic: {fault}")
         if type(expires_s) is not int or not 0 <= expires_s <= MAX_EXPIRY_S:
             raise InvalidArgument(f"expires_s: expected 0 to {MAX_EXPIRY_S}, got {expires_s!r:.40}")
+        if retain is not None:
+            if fault := key_fault(retain):
+                raise InvalidArgument(f"retain: {fault}")
+            key, payload = RETAIN_PREFIX + retain, self._check_payload(payload)
+            return self._write_entry(WriteEntry(key, payload, expires_s, topic=topic), now)
         attributes = rumor_attributes(topic=topic, expires_s=expires_s)
         return self.broadcast(payload, now, attributes=attributes)
 
@@ -296,6 +318,58 @@ class Engine:
     def cancel_query(self, message_id: MessageId, now: float) -> None:
         """Ends a query of this node; `QueryEnded` follows if it was open."""
         self._apply_effects(self._overlay.queries.cancel(message_id, now), now)
+
+    def set_entry(
+        self, key: str, value: BytesLike, now: float, *, ttl_s: int = 0, is_durable: bool = False
+    ) -> None:
+        """Sets the entry of this node under `key`; every member learns it. After `ttl_s` seconds it ends; 0:
+        never. `is_durable`: another member adopts it when this node is gone for long.
+
+        Raises InvalidArgument, MessageTooLarge, StateFull, NotRunning.
+        """
+        value = self._check_payload(value)
+        self._write_entry(WriteEntry(key, value, ttl_s, is_durable), now)
+
+    def delete_entry(self, key: str, now: float) -> bool:
+        """Deletes `key`, with an entry of this node that says so; returns whether it had a value. Raises
+        InvalidArgument, NotRunning."""
+        self._check_payload(b"")
+        write = WriteEntry(key, None)
+        self.state.check(write)
+        if not self.state.is_set(key) and self.state.get(key, now) is None:
+            return False
+        self._write_entry(write, now)
+        return True
+
+    def set_tags(self, tags: Mapping[str, str], now: float) -> None:
+        """Replaces the tags of this node until its next start. Raises InvalidArgument, StateFull,
+        NotRunning."""
+        self._check_payload(b"")
+        writes = self.state.tag_writes(dict(tags))
+        for write in writes:
+            self.state.check(write)
+        for write in writes:
+            self._write_entry(write, now)
+
+    def _apply_tags(self, now: float) -> None:
+        """Makes the tags of the settings those of this node."""
+        for write in self.state.tag_writes(parse_tags(self.config.tags)):
+            self._write_entry(write, now)
+
+    def _write_entry(self, write: WriteEntry, now: float) -> MessageId:
+        """Publishes an entry of this node as a rumor of its own. Raises as `set_entry`."""
+        state = self.state
+        state.check(write)
+        self._spread_all(self._publisher.flush(now), now)
+        message = self._publisher.next_message(write.value or b"", now, write.topic)
+        message = message._replace(is_retained=bool(write.topic))
+        terms = state.terms_for(write, (message.id.epoch, message.id.sequence), now)
+        expires_s = write.ttl_s if write.topic else 0
+        attributes = rumor_attributes(topic=write.topic, expires_s=expires_s, entry=terms)
+        batch = self._publisher.sign([message], attributes, now)
+        self._apply_effects(state.on_own_rumor(batch.rumor, now), now)
+        self._spread(batch if write.topic else batch._replace(messages=[]), now)
+        return message.id
 
     def send(self, peer: PeerId, payload: BytesLike, now: float) -> MessageId:
         """Sends `payload` to one member: over its link, or a transient session. `MessageSent` follows
@@ -431,7 +505,10 @@ class Engine:
         config = config.replace(**{name: getattr(self.config, name) for name in fixed})
         if not config.keys:
             raise ConfigError("keys", "no cluster key: without one no node runs")
+        has_new_tags = config.tags != self.config.tags
         self._config.replace(config)
+        if has_new_tags:
+            self._apply_tags(now)
         self._on_events(self._transport.reconfigure(now), now)
         self._apply_effects(self._overlay.reconfigure(now), now)
         return fixed
@@ -576,6 +653,8 @@ class Engine:
                 transport.links.peer_limits.credit_promises(peer, count, now)
             case BumpEpoch(epoch):
                 self._bump_epoch(epoch, now)
+            case WriteEntry():
+                self._write_entry(effect, now)
             case InternalError(error):
                 self._contain_error(error, None, now)
             case Shutdown(detail):
@@ -764,6 +843,38 @@ class Engine:
         """All known members of the cluster except this node."""
         return [member.to_info() for member in self._overlay.membership.members]
 
+    @property
+    def state(self) -> KeyedState:
+        """The keyed state, to read."""
+        return self._overlay.state
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags of this node."""
+        return self._overlay.membership.members.tags_of(self.peer_id)
+
+    def retained_messages(self, pattern: str, now: float) -> list[Message]:
+        """Messages that other nodes retain and whose topic `pattern` selects, in order of their keys. Raises
+        InvalidArgument."""
+        if fault := pattern_fault(pattern):
+            raise InvalidArgument(f"pattern: {fault}")
+        patterns = TopicPatterns((pattern,))
+        found = [each for each in self.state.retained(now) if each.owner != self.peer_id]
+        return [
+            Message(
+                each.id,
+                each.rumor.body,
+                0,
+                Via.RETAINED,
+                now,
+                topic=each.topic,
+                age_s=now - each.published_at,
+                is_retained=True,
+            )
+            for each in sorted(found, key=lambda each: (each.owner, each.key))
+            if patterns.matches(each.topic)
+        ]
+
     def peer_at(self, address: Address) -> PeerId | None:
         """The member that a session proved to be at `address`, the latest of several; None: there is
         none. Addresses that records only claim do not count: a member that claims the address of another
@@ -817,9 +928,11 @@ class Engine:
         requests them again."""
         known = self._overlay.membership.dialer.known_addresses()
         streams = self._overlay.store.snapshot(now, unhandled)
-        return NodeState(self._identity.seed, self.epoch, streams, known)
+        entries = self.state.snapshot(now)
+        return NodeState(self._identity.seed, self.epoch, streams, known, entries)
 
     @property
     def state_version(self) -> int:
         """Grows whenever `snapshot` would differ."""
-        return self._overlay.store.version + self._transport.version + self._epoch_changes
+        versions = self._overlay.store.version + self._transport.version + self.state.version
+        return versions + self._epoch_changes

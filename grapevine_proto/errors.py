@@ -11,7 +11,8 @@
     ├── NotRunning         the node has not started or has stopped; nothing was sent
     ├── UnknownPeer        no peer or member has this ID or address; nothing was sent
     │   └── NoMatchingMember   no member matches the filter of a query
-    └── TooManyQueries     too many queries at a time; nothing was sent
+    ├── TooManyQueries     too many queries at a time; nothing was sent
+    └── StateFull          no room for another entry of this node; nothing was set
 
 Invariants:
 
@@ -101,6 +102,10 @@ class NoMatchingMember(UnknownPeer):
 
 class TooManyQueries(GrapevineError):
     """Too many queries of this node are open or were begun within a few seconds."""
+
+
+class StateFull(GrapevineError):
+    """This node has as many entries, or as many bytes in them, as one may have."""
 
 
 class DropReason(StrEnum):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
@@ -92,6 +93,8 @@ class Via(StrEnum):
     """Sent by this node."""
     CACHE = "cache"
     """Replayed from this node's cache to a subscription that began after it arrived."""
+    RETAINED = "retained"
+    """Retained by its origin, and given to a subscription that began after it was published."""
 
 
 class RoundOutcome(StrEnum):
@@ -125,6 +128,8 @@ class Message(NamedTuple):
     age_s: float = 0.0
     """Its age in seconds when it arrived, by the copy that arrived first: a hint, because relays add to
     it and none signs it. A copy does not age in the network. 0 for a direct message."""
+    is_retained: bool = False
+    """Whether its origin keeps it for subscribers to come, until the next one with the same key."""
 
     @property
     def sent_at(self) -> float:
@@ -142,6 +147,7 @@ class Message(NamedTuple):
             "via": self.via.value,
             "direct": self.is_direct,
             "topic": self.topic,
+            "retained": self.is_retained,
             "bytes": len(self.payload),
             "age_s": json_number(self.age_s),
         }
@@ -255,6 +261,11 @@ class MemberInfo:
     name: str
     status: MemberStatus
     epoch: int
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def has_tags(self, tags: Mapping[str, str]) -> bool:
+        """Whether it has all of `tags`, with these values."""
+        return all(self.tags.get(name) == value for name, value in tags.items())
 
     def to_dict(self) -> JsonObject:
         """Returns the fields of the JSON event ``member``."""
@@ -265,6 +276,78 @@ class MemberInfo:
             "name": self.name,
             "status": self.status.value,
             "epoch": self.epoch,
+            "tags": dict(self.tags),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EntryInfo:
+    """One entry of the keyed state: what `owner` says under `key`."""
+
+    owner: PeerId
+    key: str
+    value: bytes | None
+    """None: it is deleted, or its time is over."""
+    clock: int
+    """Orders entries of several owners under one key: of equal ones the greater owner wins."""
+    epoch: int
+    sequence: int
+    """With `epoch`, the version of the entry; versions of one owner only rise."""
+    ttl_s: int = 0
+    """Seconds after which it ends, counted from when it was set; 0: never."""
+    remaining_s: float | None = None
+    """Seconds until it ends, as far as this node knows; None: never."""
+    is_durable: bool = False
+    """Whether another member adopts it when its owner is gone for long."""
+    topic: str = ""
+    """The topic of a retained message; empty for any other entry."""
+    is_winner: bool = False
+    """Whether it decides the value of the key."""
+    conflict: bool = False
+    """Whether its owner signed two contents under one version; its map is frozen until it restarts."""
+    clock_ahead: bool = False
+    """Whether its clock is so far above those of others that it does not count."""
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of an entry in JSON. `text` and `base64` are missing in one that is deleted."""
+        fields: JsonObject = {
+            "owner": str(self.owner),
+            "key": self.key,
+            "deleted": self.value is None,
+            "winner": self.is_winner,
+            "clock": self.clock,
+            "epoch": self.epoch,
+            "sequence": self.sequence,
+            "ttl_s": self.ttl_s,
+            "remaining_s": None if self.remaining_s is None else json_number(self.remaining_s),
+            "durable": self.is_durable,
+            "topic": self.topic,
+            "conflict": self.conflict,
+            "clock_ahead": self.clock_ahead,
+        }
+        return fields if self.value is None else fields | _payload_fields(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """All entries of one key: the one that decides its value, and those of other owners, highest first."""
+
+    key: str
+    winner: EntryInfo | None
+    """None: only entries whose clock is ahead are there."""
+    others: tuple[EntryInfo, ...] = ()
+
+    @property
+    def value(self) -> bytes | None:
+        """The value of the key; None if it is deleted."""
+        return None if self.winner is None else self.winner.value
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of a key in JSON."""
+        return {
+            "key": self.key,
+            "winner": self.winner and self.winner.to_dict(),
+            "others": [each.to_dict() for each in self.others],
         }
 
 
@@ -609,6 +692,8 @@ class Stats:
     """Answers to queries dropped: late, invalid, or beyond a limit."""
     answers_lost: int = 0
     """Answers to queries that no peer acknowledged."""
+    entries_refused: int = 0
+    """State entries of other members for which there was no room."""
     events_lost: int = 0
     """Events that a slow handler or reader of this process did not get."""
     callback_errors: int = 0
@@ -638,6 +723,8 @@ class Stats:
     """Table entries evicted for lack of room."""
     members: int = 0
     """Known members."""
+    entries: int = 0
+    """State entries of all members."""
     links_optimized: int = 0
     """Links replaced with nearer ones."""
     next_round_at: float = 0.0
@@ -847,6 +934,41 @@ class QueryEnded:
     report: QueryReport
 
 
+@dataclass(frozen=True, slots=True)
+class EntryChanged:
+    """The entry of `owner` under `key` changed, at this node as well as at others. Tags are entries under
+    ``tag/``, retained messages under ``retain/``."""
+
+    owner: PeerId
+    key: str
+    value: bytes | None
+    """None: it was deleted, or its time is over."""
+    previous: bytes | None
+    """The value that this owner had there before; None: none."""
+    is_deleted: bool
+    is_winner: bool
+    """Whether it decides the value of the key now."""
+    id: MessageId
+    """Its owner, and its version."""
+    topic: str = ""
+    """The topic of a retained message."""
+
+    def to_dict(self) -> JsonObject:
+        """Returns the fields of the JSON event ``entry``."""
+        fields: JsonObject = {
+            "owner": str(self.owner),
+            "key": self.key,
+            "deleted": self.is_deleted,
+            "winner": self.is_winner,
+            "epoch": self.id.epoch,
+            "sequence": self.id.sequence,
+            "topic": self.topic,
+        }
+        if self.previous is not None:
+            fields["previous_base64"] = b64encode(self.previous).decode("ascii")
+        return fields if self.value is None else fields | _payload_fields(self.value)
+
+
 Event: TypeAlias = (
     NodeStarted
     | MessageReceived
@@ -870,6 +992,7 @@ Event: TypeAlias = (
     | QueryReceived
     | QueryAnswered
     | QueryEnded
+    | EntryChanged
 )
 
 
@@ -937,6 +1060,8 @@ def _event_fields(event: Event) -> tuple[str, JsonObject]:  # noqa: C901, PLR091
             return "answer", {"id": str(query_id)} | answer.to_dict()
         case QueryEnded(report):
             return "query_done", report.to_dict()
+        case EntryChanged():
+            return "entry", event.to_dict()
         case _:
             assert_never(event)
 

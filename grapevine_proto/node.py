@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -47,6 +47,7 @@ from grapevine_proto.events import (
     DatagramDropped,
     Event,
     MemberInfo,
+    MemberStatus,
     Message,
     MessageReceived,
     MessageSent,
@@ -78,6 +79,7 @@ from grapevine_proto.runtime.fork_safety import register_at_fork
 from grapevine_proto.runtime.persistence import StatePersister
 from grapevine_proto.runtime.query_desk import QUERY_EVENTS, Query, QueryDesk, QueryHandler
 from grapevine_proto.runtime.resolver import BootstrapResolver
+from grapevine_proto.runtime.shared_state import SharedState
 from grapevine_proto.runtime.subscription import (
     DEFAULT_QUEUE,
     Subscription,
@@ -138,6 +140,9 @@ class Node:
         self._resolver = BootstrapResolver(self._resolve, self._on_resolved)
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._subscriptions = Subscriptions(self._subscribe)
+        self.state = SharedState(
+            lambda: self._engine, self.now, self._write_with_backpressure, self.events
+        )
         self._queries = QueryDesk(self._hub.on_query_failure)
         for query_name, handler in builtin_handlers(self).items():
             self._queries.add_handler(query_name, handler)
@@ -541,7 +546,12 @@ class Node:
         return await self._submit_with_backpressure(Engine.broadcast, payload_bytes(payload))
 
     async def publish(
-        self, topic: str, payload: BytesLike, *, expires_s: Seconds | None = None
+        self,
+        topic: str,
+        payload: BytesLike,
+        *,
+        expires_s: Seconds | None = None,
+        retain: str | None = None,
     ) -> MessageId:
         """Sends `payload` under `topic` to the members that subscribe to it.
 
@@ -553,14 +563,18 @@ class Node:
             payload: a bytes-like object.
             expires_s: the age in seconds from which on it is not delivered; None: it always is. Rounded up
                 to whole seconds.
+            retain: a name under which this node keeps the message for members that subscribe later, until
+                it publishes another with the same name or ``state.delete("retain/NAME")``. The payload
+                may have 4 KiB then.
 
         Raises:
-            InvalidArgument: not a topic, or not an age.
+            InvalidArgument: not a topic, an age or a name.
+            StateFull: this node has too many entries to retain one more.
         """
         expiry_s = whole_seconds("expires_s", expires_s)
 
         def publish(engine: Engine, payload: bytes, now: float) -> MessageId:
-            return engine.publish(topic, payload, now, expires_s=expiry_s)
+            return engine.publish(topic, payload, now, expires_s=expiry_s, retain=retain)
 
         return await self._submit_with_backpressure(publish, payload_bytes(payload))
 
@@ -590,6 +604,31 @@ class Node:
                 await driver.room_available.wait()
             self._running_engine()
             return self._submit(engine, submit, payload)
+
+    async def _write_with_backpressure(
+        self, write: Callable[[Engine, float], object], size_bytes: int
+    ) -> object:
+        """Calls `write` once peers have room for a payload of this size; returns what it returns."""
+        results: list[object] = []
+
+        def submit(engine: Engine, _: bytes, now: float) -> MessageId:
+            results.append(write(engine, now))
+            return MessageId(engine.peer_id, engine.epoch, 0)
+
+        await self._submit_with_backpressure(submit, bytes(size_bytes))
+        return results[0]
+
+    async def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Replaces the tags of this node, until its next start; then `NodeConfig.tags` apply again.
+
+        Raises:
+            InvalidArgument: more than 16 tags, or one that is too long.
+            StateFull: no room for them among the entries of this node.
+            NotRunning: the node has not started or has left.
+        """
+        if not isinstance(tags, Mapping):
+            raise InvalidArgument(f"tags: expected a mapping, not {type(tags).__name__}")
+        await self._write_with_backpressure(lambda engine, now: engine.set_tags(tags, now), 0)
 
     def _submit(
         self, engine: Engine, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
@@ -842,6 +881,10 @@ class Node:
         """
         engine = self._running_engine()
         cached = engine.cached_messages(pattern, self.now()) if replay else []
+        if replay:
+            known = {each.id for each in cached}
+            retained = engine.retained_messages(pattern, self.now())
+            cached = [each for each in retained if each.id not in known] + cached
         if ordered:
             engine.keep_order()
             cached.sort(key=lambda each: each.id)
@@ -1011,9 +1054,26 @@ class Node:
         """Returns the peers, connected or not."""
         return self._engine.peers(self.now())
 
-    def members(self) -> list[MemberInfo]:
-        """Returns the known members of the cluster, without this node."""
-        return self._engine.members()
+    def members(self, tags: Mapping[str, str] | None = None) -> list[MemberInfo]:
+        """Returns the known members of the cluster, without this node; with `tags`, those that have all of
+        them."""
+        members = self._engine.members()
+        return members if not tags else [each for each in members if each.has_tags(tags)]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of this node."""
+        return dict(self._engine.tags)
+
+    def leader(self, tags: Mapping[str, str] | None = None) -> PeerId | None:
+        """Returns the least ID of the members that are up, this node included, and have all of `tags`; None
+        if none does. A hint, not a lock: during a partition each side has its own."""
+        tags = tags or {}
+        own_tags = self.tags
+        is_candidate = all(own_tags.get(name) == value for name, value in tags.items())
+        ids = [self.peer_id] if is_candidate and self.is_running else []
+        up = [each.peer_id for each in self.members(tags) if each.status is MemberStatus.UP]
+        return min(ids + up, default=None)
 
     def peer_at(self, address: Address) -> PeerId | None:
         """Returns the member whose session proved that it is at `address`, or None. Advertised

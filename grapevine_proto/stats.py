@@ -95,6 +95,7 @@ def stats(
         answers_relayed=queries.reverse_paths.relayed,
         answers_dropped=queries.refused,
         answers_lost=queries.reverse_paths.lost,
+        entries_refused=overlay.state.refused,
         dropped=transport.drops.by_reason(),
         offenses=tuple(links.peer_limits.offenses.items()),
         slowed=links.peer_limits.slowed,
@@ -112,6 +113,7 @@ def stats(
         + store.origins_evicted
         + order.evicted,
         members=len(overlay.membership.members),
+        entries=overlay.state.entries,
         links_optimized=overlay.membership.proximity.links_optimized,
         next_round_at=overlay.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),

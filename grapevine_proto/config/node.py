@@ -23,6 +23,7 @@ from grapevine_proto.config.sections import (
     EpidemicConfig,
     LimitsConfig,
     RateLimitConfig,
+    StateConfig,
 )
 from grapevine_proto.config.validate import (
     HostPort,
@@ -41,6 +42,7 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import Address, PeerId, Zone, expand_ports
 from grapevine_proto.storage.atomic_file import SHARED_MODE, atomic_write
+from grapevine_proto.tags import parse_tags, tag_texts
 from grapevine_proto.topics import MAX_PATTERNS, pattern_fault
 
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
@@ -87,6 +89,8 @@ LIVE_FIELDS: Final = frozenset(
         "rate_limit",
         "topics",
         "builtin_queries",
+        "tags",
+        "state",
     }
 )
 
@@ -165,6 +169,9 @@ class NodeConfig:
     topics: Sequence[str] = (">",)
     """Patterns of the topics whose messages this node delivers, such as ``deploy.>``; by default all.
     `Node.subscribe` adds to them. Messages without a topic are always delivered."""
+    tags: Sequence[str] = ()
+    """What this node is, ``name=value`` each, for other members to see and to select by; at most 16. A
+    mapping is accepted too. `Node.set_tags` replaces them until the next start."""
     leave_timeout: float = 5.0
     """How long leaving may take: to send what is queued, and for message handlers to finish. A reconnect
     and a retransmission fit."""
@@ -181,6 +188,7 @@ class NodeConfig:
     epidemic: EpidemicConfig = field(default_factory=EpidemicConfig)
     rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
     congestion: CongestionConfig = field(default_factory=CongestionConfig)
+    state: StateConfig = field(default_factory=StateConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     if TYPE_CHECKING:  # what is accepted is wider than what is stored
@@ -212,6 +220,7 @@ class NodeConfig:
             batch_delay: Seconds = ...,
             batch_bytes: int = ...,
             topics: str | Iterable[str] = ...,
+            tags: Mapping[str, str] | str | Iterable[str] = ...,
             leave_timeout: Seconds = ...,
             order_wait: Seconds = ...,
             builtin_queries: bool = ...,
@@ -221,6 +230,7 @@ class NodeConfig:
             epidemic: EpidemicConfig = ...,
             rate_limit: RateLimitConfig = ...,
             congestion: CongestionConfig = ...,
+            state: StateConfig = ...,
             limits: LimitsConfig = ...,
         ) -> None: ...
 
@@ -238,6 +248,10 @@ class NodeConfig:
                 raise ConfigError("topics", fault)
         if len(self.topics) > MAX_PATTERNS:
             raise ConfigError("topics", f"more than {MAX_PATTERNS} patterns")
+        try:
+            object.__setattr__(self, "tags", tag_texts(parse_tags(self.tags)))
+        except ValueError as error:
+            raise ConfigError("tags", str(error)) from None
         for name in ("cluster", "name", "zone"):
             check_text(name, getattr(self, name))
         check_choice("strategy", self.strategy, STRATEGIES)
@@ -269,7 +283,9 @@ class NodeConfig:
     def _convert(self) -> None:
         """Stores lists as tuples, a single value as a tuple of one, addresses as text and durations in
         seconds."""
-        for name in ("bootstrap_peers", "keys", "topics", "denied"):
+        if isinstance(self.tags, Mapping):
+            object.__setattr__(self, "tags", tag_texts(self.tags))
+        for name in ("bootstrap_peers", "keys", "topics", "tags", "denied"):
             value: Any = getattr(self, name)
             if isinstance(value, (str, ClusterKey, PeerId)) or is_host_port_pair(value):
                 value = (value,)

@@ -162,6 +162,27 @@ class CongestionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateConfig:
+    """Keyed state: how long what is gone is remembered."""
+
+    tombstone: float = 7200.0
+    """Seconds for which a deleted key is remembered at least (as in chitchat). Longer takes memory; a node
+    that was away for longer is sent the whole map."""
+    keep: float = 86_400.0
+    """Seconds for which the entries of a member that is down or left are kept. At half of that another
+    member adopts durable ones."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, tombstone: Seconds = ..., keep: Seconds = ...) -> None: ...
+
+    def __post_init__(self) -> None:
+        convert_durations(self, ("tombstone", "keep"))
+        check_number("state.tombstone", self.tombstone, 1, 31_536_000)
+        check_number("state.keep", self.keep, 1, 31_536_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """Limits of everything that remote nodes can make grow. Reaching one is counted."""
 
@@ -204,6 +225,10 @@ class LimitsConfig:
     queue_bytes: int = 2**20
     reassembly_bytes: int = 64 * 2**20
     """Bytes of incomplete large messages from all peers; one peer may use `max_message_size`."""
+    state_owners: int = 10_000
+    """Members whose entries are kept. Those that are not up make room first."""
+    state_bytes: int = 64 * 2**20
+    """Bytes of their entries, with 1 KiB for each. Beyond it new ones are refused."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -216,5 +241,6 @@ SECTIONS: Final[Mapping[str, Any]] = {
     "epidemic": EpidemicConfig,
     "rate_limit": RateLimitConfig,
     "congestion": CongestionConfig,
+    "state": StateConfig,
     "limits": LimitsConfig,
 }

@@ -122,6 +122,22 @@ class BumpEpoch:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteEntry:
+    """Set or delete (`value` is None) an entry of this node under `key`, as a rumor of its own.
+
+    `ttl_s`: seconds after which it ends; 0: never. `topic`: it is a retained message as well. `clock` is None
+    except for an entry that is taken over from another member.
+    """
+
+    key: str
+    value: bytes | None
+    ttl_s: int = 0
+    is_durable: bool = False
+    topic: str = ""
+    clock: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InternalError:
     """A component met a bug: count it and report it."""
 
@@ -147,6 +163,7 @@ Effect: TypeAlias = (
     | Penalize
     | Credit
     | BumpEpoch
+    | WriteEntry
     | InternalError
     | Shutdown
 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import random
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from grapevine_proto.config.sections import LimitsConfig
@@ -51,6 +51,7 @@ class Member:
         "rejected_rtt_s",
         "source",
         "status",
+        "tags",
         "validated_address",
         "was_linked",
     )
@@ -60,6 +61,7 @@ class Member:
     ) -> None:
         self.record = record
         self.status = status
+        self.tags: Mapping[str, str] = {}
         self.source = source
         self.was_linked = False  # a session with it has existed
         # where a session of its current epoch validated it
@@ -132,7 +134,13 @@ class Member:
     def to_info(self) -> MemberInfo:
         record = self.record
         return MemberInfo(
-            record.peer_id, self.address, record.zone, record.name, self.status, record.epoch
+            record.peer_id,
+            self.address,
+            record.zone,
+            record.name,
+            self.status,
+            record.epoch,
+            self.tags,
         )
 
 
@@ -154,6 +162,7 @@ class MemberTable:
         self._tombstones: dict[PeerId, tuple[tuple[int, int], float]] = {}  # version, expiry
         self._eviction_cursor = 0  # index in `_sample_order` where the next eviction scan starts
         self._pending_updates: dict[PeerId, int] = {}  # remaining transmissions
+        self._tags: dict[PeerId, Mapping[str, str]] = {}  # also of this node, and of unknown owners
         self.overflows = 0
 
     def get(self, peer_id: PeerId) -> Member | None:
@@ -237,6 +246,7 @@ class MemberTable:
         self._tombstones.pop(record.peer_id, None)
         status = MemberStatus.LEFT if record.left else MemberStatus.UP
         member = Member(record, status, source, now)
+        member.tags = self._tags.get(record.peer_id, {})
         member.order_index = len(self._sample_order)
         self._sample_order.append(record.peer_id)
         insort(self._sorted_ids, record.peer_id)
@@ -339,6 +349,27 @@ class MemberTable:
         """Whether the member was removed and `record` is no newer than the record it had then."""
         tombstone = self._tombstones.get(record.peer_id)
         return tombstone is not None and record.version <= tombstone[0]
+
+    # --- tags -----------------------------------------------------------------------------------
+
+    def tags_of(self, peer_id: PeerId) -> Mapping[str, str]:
+        """The tags of a member or of this node, from the keyed state."""
+        return self._tags.get(peer_id, {})
+
+    def set_tags(self, peer_id: PeerId, tags: Mapping[str, str]) -> list[Effect]:
+        """The tags of a member, or of this node, are these from now on; returns the event if they changed
+        and it is a member."""
+        if self.tags_of(peer_id) == tags:
+            return []
+        if tags:
+            self._tags[peer_id] = tags
+        else:
+            del self._tags[peer_id]
+        member = self._members.get(peer_id)
+        if member is None:
+            return []
+        member.tags = tags
+        return [Emit(MemberChanged(member.to_info()))]
 
     # --- gossip ---------------------------------------------------------------------------------
 

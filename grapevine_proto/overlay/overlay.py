@@ -24,6 +24,7 @@ from grapevine_proto.overlay.effects import Effect, InternalError
 from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.membership.membership import Membership
 from grapevine_proto.overlay.query.queries import Queries
+from grapevine_proto.overlay.state.keyed_state import KeyedState, SavedEntry
 from grapevine_proto.overlay.store.message_store import MessageStore, SavedStream
 from grapevine_proto.overlay.sync.antientropy import AntiEntropy
 from grapevine_proto.overlay.trace.trace import Tracing
@@ -73,8 +74,9 @@ class Overlay:
         streams: tuple[SavedStream, ...],
         known_addresses: tuple[tuple[PeerId, Address], ...],
         now: float,
+        entries: tuple[SavedEntry, ...] = (),
     ) -> None:
-        """`streams` and `known_addresses`: what an earlier run kept."""
+        """`streams`, `known_addresses` and `entries`: what an earlier run kept."""
         self._is_leaving = False
         self._retry_at = -math.inf  # not before: a component met an error
         self.work = context.work
@@ -83,7 +85,8 @@ class Overlay:
         self.store = MessageStore(context, streams, now)
         self.tracing = Tracing(context)
         self.queries = Queries(context, local_record)
-        watchers = (self.tracing, self.queries)
+        self.state = KeyedState(context, entries, now)
+        watchers = (self.tracing, self.queries, self.state)
         self.dissemination = Broadcast(context, self.store, watchers, now)
         self.membership = Membership(context, local_record, self.store, self.dissemination, now)
         self.membership.dialer.remember(known_addresses, now)
@@ -302,6 +305,7 @@ class Overlay:
             self.antientropy.deadline,
             self.tracing.deadline,
             self.queries.deadline,
+            self.state.deadline,
         )
         return max(deadline, self._retry_at)
 
@@ -316,6 +320,7 @@ class Overlay:
             self.antientropy,
             self.tracing,
             self.queries,
+            self.state,
         )
         for component in components:
             if component is self.membership and self._is_leaving:

@@ -8,12 +8,13 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from functools import cache
 from typing import Any, Final, get_args
 
-from grapevine_proto.events import Event, Message
+from grapevine_proto.events import Event, MemberInfo, Message
 
 EVENT_NUMBERS: Final = {kind: number for number, kind in enumerate(get_args(Event))}
 
@@ -41,6 +42,11 @@ def _plain(value: Any) -> Any:
         )
         value = value[:FIRST_MESSAGE_FIELDS] + (later if any(later) else ())
         return tuple([_plain(each) for each in value])
+    if isinstance(value, MemberInfo) and not value.tags:
+        names = _field_names(MemberInfo)[:-1]  # tags came later, and count only where there are any
+        return tuple([_plain(getattr(value, name)) for name in names])
+    if isinstance(value, Mapping):
+        return tuple([(name.encode(), each.encode()) for name, each in sorted(value.items())])
     if isinstance(value, tuple | list):
         return tuple([_plain(each) for each in value])
     if isinstance(value, bytes):

@@ -23,6 +23,7 @@ import msgpack
 
 from grapevine_proto.topics import topic_fault
 from grapevine_proto.wire.bounded_msgpack import unpack
+from grapevine_proto.wire.entry_terms import EntryTerms
 from grapevine_proto.wire.query_terms import QueryTerms
 
 MAX_RUMOR_ATTRIBUTES_BYTES: Final = 512
@@ -36,6 +37,7 @@ TRACE_SHARE: Final = 1
 TOPIC: Final = 2
 EXPIRY: Final = 5
 QUERY: Final = 131
+ENTRY: Final = 132
 MAX_EXPIRY_S: Final = (1 << 32) - 1
 TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
@@ -47,6 +49,7 @@ class RumorAttributes:
     `trace_share` is the share of members, out of `TRACE_ALL`, that confirm the rumor; 0: none. `topic` is
     the topic of its messages; empty: none. `expires_s` is the age in seconds from which on they are not
     delivered; 0: never. `query`: the rumor is a question to be answered, not messages to be delivered.
+    `entry`: its payload is the value of a state entry; a message only if it has a topic as well.
     `unsupported` is the number of the first attribute that keeps the rumor from being delivered here: an
     unknown critical one, or a known one whose value makes no sense; 0: there is none.
     """
@@ -56,6 +59,7 @@ class RumorAttributes:
     expires_s: int = 0
     unsupported: int = 0
     query: QueryTerms | None = None
+    entry: EntryTerms | None = None
 
     def is_expired(self, age_ms: int) -> bool:
         """Whether a rumor of that age is not delivered any more."""
@@ -78,7 +82,12 @@ def encode_attributes(values: Mapping[int, Any]) -> bytes:
 
 
 def rumor_attributes(
-    *, trace_share: int = 0, topic: str = "", expires_s: int = 0, query: QueryTerms | None = None
+    *,
+    trace_share: int = 0,
+    topic: str = "",
+    expires_s: int = 0,
+    query: QueryTerms | None = None,
+    entry: EntryTerms | None = None,
 ) -> bytes:
     """Returns the encoded attributes of a rumor. The arguments are as in `RumorAttributes`."""
     values: dict[int, Any] = {}
@@ -90,6 +99,8 @@ def rumor_attributes(
         values[EXPIRY] = expires_s
     if query is not None:
         values[QUERY] = query.to_value()
+    if entry is not None:
+        values[ENTRY] = entry.to_value()
     return encode_attributes(values)
 
 
@@ -149,9 +160,17 @@ def _parse_query(value: Any) -> dict[str, Any] | None:
         return None
 
 
+def _parse_entry(value: Any) -> dict[str, Any] | None:
+    try:
+        return {"entry": EntryTerms.from_value(value)}
+    except ValueError:
+        return None
+
+
 _RUMOR_PARSERS: Final[Mapping[int, Callable[[Any], dict[str, Any] | None]]] = {
     TRACE_SHARE: _parse_trace_share,
     TOPIC: _parse_topic,
     EXPIRY: _parse_expiry,
     QUERY: _parse_query,
+    ENTRY: _parse_entry,
 }

@@ -119,6 +119,10 @@ batch_bytes = $batch_bytes
 # topic but those that a program subscribes to.
 topics = $topics
 
+# What this node is, for other members to see and to select by: "name=value" each, at most 16. Names have at
+# most 32 bytes, values 128, all together 1,024.
+tags = $tags
+
 # How long leaving may take: to send what is queued, and for message handlers to finish. A signal ends the
 # app sooner.
 leave_timeout = $leave_timeout
@@ -188,6 +192,14 @@ min_rtt_window = $congestion_min_rtt_window
 max_rate = $congestion_max_rate
 in_flight_bytes = $congestion_in_flight_bytes
 
+[state]
+# Keyed state. How long a deleted key is remembered at least. Longer takes memory; a node that was away for
+# longer is sent the whole map of its owner.
+tombstone = $state_tombstone
+# How long the entries of a member that is down or left are kept. At half of that another member adopts
+# durable ones.
+keep = $state_keep
+
 [limits]
 # Limits of everything that remote nodes can make grow. Reaching one is counted and never fatal.
 # Peers with a session, links and transient ones: 16 KB each while idle.
@@ -223,6 +235,10 @@ queue_messages = $limits_queue_messages
 queue_bytes = $limits_queue_bytes
 # Bytes of incomplete large messages from all peers together.
 reassembly_bytes = $limits_reassembly_bytes
+# Members whose entries are kept, and the bytes of these, with 1 KiB for each. Members that are not up make
+# room first; beyond that new entries are refused.
+state_owners = $limits_state_owners
+state_bytes = $limits_state_bytes
 
 [app]
 # local, lan or wan: supplies every setting that is not set in this file.

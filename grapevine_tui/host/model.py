@@ -27,6 +27,7 @@ from grapevine_proto.events import (
     CaughtUp,
     DatagramDropped,
     DialFailed,
+    EntryChanged,
     Event,
     EventsLost,
     IdentityInUse,
@@ -230,7 +231,7 @@ class Model:
             NodeStopped: self._on_node_stopped,
             # for programs that read messages in order or ask queries: nothing is shown of them
             **dict.fromkeys(
-                (MessagesSkipped, CaughtUp, QueryReceived, QueryAnswered, QueryEnded),
+                (MessagesSkipped, CaughtUp, QueryReceived, QueryAnswered, QueryEnded, EntryChanged),
                 lambda _: Changes.NONE,
             ),
         }

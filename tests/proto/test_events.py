@@ -17,6 +17,7 @@ from grapevine_proto.events import (
     CaughtUp,
     DatagramDropped,
     DialFailed,
+    EntryChanged,
     Event,
     EventsLost,
     IdentityInUse,
@@ -134,6 +135,11 @@ EVENTS: list[tuple[Event, str, tuple[str, Any]]] = [
     (QueryReceived(QUESTION), "query", ("text", "?")),
     (QueryAnswered(MESSAGE.id, ANSWER), "answer", ("status", "answered")),
     (QueryEnded(REPORT), "query_done", ("end", "stalled")),
+    (
+        EntryChanged(ORIGIN, "cfg/a", b"1", b"0", False, True, MESSAGE.id),
+        "entry",
+        ("previous_base64", "MA=="),
+    ),
 ]
 
 
@@ -198,6 +204,7 @@ def test_a_message_becomes_a_dictionary_of_plain_values() -> None:
         "bytes": 2,
         "age_s": 0.5,
         "topic": "deploy.web",
+        "retained": False,
         "text": "hi",
         "base64": "aGk=",
     }

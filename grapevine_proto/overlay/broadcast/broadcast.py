@@ -14,7 +14,8 @@ Invariants:
   cached again.
 - Only the origin can mark a rumor as mailed to all.
 - A rumor that asks a query is relayed, cached and marked as seen like any other; `overlay.query` takes it up,
-  and nothing is delivered.
+  and nothing is delivered. Likewise a state entry for `overlay.state`, unless it has a topic: then it is a
+  message too.
 - A rumor with an attribute that this version cannot read is relayed, cached and marked as seen like any
   other, but not delivered.
 - Two contents under one ID are delivered once, the first one. The second counts as a conflict of
@@ -390,7 +391,7 @@ class Broadcast:
         if known is not PLAIN:
             if known.unsupported:
                 return self._report_unsupported(copy.rumor, known.unsupported, payloads)
-            if known.query is not None:
+            if known.query is not None or (known.entry is not None and not known.topic):
                 return []
             if known.topic and not self._topics.matches(known.topic):
                 self.unsubscribed += len(payloads)
@@ -403,6 +404,8 @@ class Broadcast:
             Message(each, body, copy.hops, via, now, topic=topic, age_s=age_s)
             for each, body in payloads
         ]
+        if known.entry is not None:
+            messages = [each._replace(is_retained=True) for each in messages]
         return [Deliver(tuple(messages))]
 
     def _report_unsupported(
@@ -577,8 +580,17 @@ class Broadcast:
             if known.unsupported or known.is_expired(copy.age_ms) or not copy.rumor.has_body:
                 continue
             if copy.rumor.origin != self._context.our_id and patterns.matches(known.topic):
+                is_retained = known.entry is not None
                 messages += [
-                    Message(each, body, copy.hops, Via.CACHE, now, topic=known.topic)
+                    Message(
+                        each,
+                        body,
+                        copy.hops,
+                        Via.CACHE,
+                        now,
+                        topic=known.topic,
+                        is_retained=is_retained,
+                    )
                     for each, body in copy.rumor.payloads()
                 ]
         return messages

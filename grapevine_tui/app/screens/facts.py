@@ -77,6 +77,10 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "answers_dropped": "answers dropped",
         "answers_lost": "answers without a way back",
     },
+    "state": {
+        "entries": "entries of all members",
+        "entries_refused": "entries refused for lack of room",
+    },
     "limits": {
         "slowed": "peers slowed for misconduct",
         "expelled": "peers expelled for misconduct",

@@ -89,6 +89,7 @@ def test_a_message_has_text_and_base64() -> None:
         "via": "eager",
         "direct": False,
         "topic": "",
+        "retained": False,
         "bytes": 5,
         "age_s": 0.25,
         "from_name": "bob",

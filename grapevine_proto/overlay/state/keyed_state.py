@@ -1,0 +1,526 @@
+"""Keyed state: a map per member, written by that member alone, and the map that all of them make together.
+
+Invariants:
+
+- An entry is a rumor that its owner signed. Nothing else changes a map, and `OwnerMap` takes entries only
+  in a way that leaves the map as its owner had it.
+- Of the entries of one key, the one with the highest (clock, owner) decides its value, except that a clock
+  more than `MAX_CLOCK_LEAD` above the next lower one does not count. Each node decides alike.
+- An owner that signs two contents under one version is frozen until it starts a new epoch.
+- At most `limits.state_owners` maps of `limits.state_bytes` in all. Maps of owners that are not up make room
+  first; then entries are refused and counted.
+- Without entries there is no deadline, no effect and no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
+from grapevine_proto.events import EntryChanged, EntryInfo, KeyInfo, MemberStatus
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.context import OverlayContext
+from grapevine_proto.overlay.effects import Effect, Emit, WriteEntry
+from grapevine_proto.overlay.state.owner_map import (
+    ENTRY_OVERHEAD_BYTES,
+    MAX_ENTRIES,
+    MAX_KEYS,
+    MAX_MAP_BYTES,
+    Change,
+    Entry,
+    OwnerMap,
+    add_hashes,
+)
+from grapevine_proto.tags import TAG_PREFIX, tags_fault
+from grapevine_proto.timers import TimerQueue
+from grapevine_proto.wire.entry_terms import (
+    MAX_CLOCK,
+    MAX_TTL_S,
+    MAX_VALUE_BYTES,
+    NO_VERSION,
+    EntryTerms,
+    Version,
+    key_fault,
+)
+from grapevine_proto.wire.messages import IHave, Offer, RumorCopy
+from grapevine_proto.wire.signed import Rumor
+
+MAX_CLOCK_LEAD: Final = 1 << 20  # more than honest writers of one key ever take turns
+EARLY_ENTRIES_LIMIT: Final = 8  # of one owner that wait for an earlier one
+EARLY_OWNERS_LIMIT: Final = 256
+OWNER_PREFIX_BYTES: Final = 8  # tells owners apart in messages
+
+
+class SavedEntry(NamedTuple):
+    """An entry of this node as kept over a restart, with its signed rumor in parts."""
+
+    epoch: int
+    sequence: int
+    value: bytes
+    signature: bytes
+    attributes: bytes
+    age_s: float
+
+
+class KeyedState:
+    """The maps of all owners. Broadcast calls it as a watcher of rumors, and the engine with entries of this
+    node. `state_sync` reconciles it with peers."""
+
+    def __init__(self, context: OverlayContext, saved: Iterable[SavedEntry], now: float) -> None:
+        self._config = context.config
+        self._members = context.members
+        self._verifier = context.verifier
+        self._our_id = context.our_id
+        self.maps: dict[PeerId, OwnerMap] = {}
+        self.owner_by_prefix: dict[bytes, PeerId] = {}
+        self._owners_by_key: dict[str, dict[PeerId, None]] = {}
+        self._early: dict[PeerId, dict[Version, Entry]] = {}  # by owner
+        self._ends: TimerQueue[tuple[PeerId, str]] = TimerQueue()
+        self.sum = 0  # of the heads of all maps
+        self.bytes = 0  # of all maps in memory
+        self.refused = 0  # entries for which there is no room
+        self.version = 0  # of our own map, for whoever saves it
+        self._restore(saved, now)
+
+    def _restore(self, saved: Iterable[SavedEntry], now: float) -> None:
+        entries = []
+        for each in saved:
+            lengths = (len(each.value),)
+            rumor = Rumor(
+                self._our_id, each.epoch, each.sequence, lengths, each.value, each.signature,
+                each.attributes,
+            )  # fmt: skip
+            entry = Entry.from_rumor(rumor, now - each.age_s)
+            if entry is not None:
+                entries.append(entry)
+        if entries:
+            own = self._map_of(self._our_id)
+            self._on_changes(own, own.merge(entries) or [], 0, now)
+
+    @property
+    def own(self) -> OwnerMap | None:
+        """The map of this node; None while it never had an entry."""
+        return self.maps.get(self._our_id)
+
+    def snapshot(self, now: float) -> tuple[SavedEntry, ...]:
+        """The map of this node, to be saved."""
+        own = self.own
+        return tuple(
+            SavedEntry(
+                each.rumor.epoch,
+                each.rumor.first,
+                each.rumor.body,
+                each.rumor.signature,
+                each.rumor.attributes,
+                now - each.published_at,
+            )
+            for each in (own.entries.values() if own is not None else ())
+        )
+
+    # --- entries of this node -------------------------------------------------------------------
+
+    def check(self, write: WriteEntry) -> None:
+        """Raises InvalidArgument, MessageTooLarge or StateFull if this node may not write that."""
+        if fault := key_fault(write.key):
+            raise InvalidArgument(f"key: {fault}")
+        if not 0 <= write.ttl_s <= MAX_TTL_S:
+            raise InvalidArgument(f"ttl: at most {MAX_TTL_S} s, got {write.ttl_s}")
+        if write.value is None:
+            return
+        if len(write.value) > MAX_VALUE_BYTES:
+            raise MessageTooLarge(len(write.value), MAX_VALUE_BYTES)
+        own = self.own or OwnerMap(self._our_id)
+        before = own.entries.get(write.key)
+        has_key = before is not None and not before.terms.is_deleted
+        size_bytes = own.bytes + len(write.key.encode()) + len(write.value)
+        if own.keys - has_key >= MAX_KEYS:
+            raise StateFull(f"this node has {MAX_KEYS} keys; delete one first")
+        if size_bytes - (before.size_bytes if before is not None else 0) > MAX_MAP_BYTES:
+            raise StateFull(f"the keys and values of a node may have {MAX_MAP_BYTES:,} bytes")
+
+    def is_set(self, key: str) -> bool:
+        """Whether this node has an entry under `key` that is not deleted."""
+        own = self.own
+        entry = None if own is None else own.entries.get(key)
+        return entry is not None and not entry.terms.is_deleted
+
+    def terms_for(self, write: WriteEntry, version: Version, now: float) -> EntryTerms:
+        """The terms of a write that `check` allows, as the entry with `version`."""
+        own = self.own or OwnerMap(self._our_id)
+        terms = EntryTerms(
+            write.key,
+            self._next_clock(write.key, now) if write.clock is None else write.clock,
+            write.ttl_s,
+            write.value is None,
+            write.is_durable,
+            self._collectable(own, write.key, now),
+        )
+        digest = own.digest_with(version, terms, write.value or b"")
+        return EntryTerms(
+            terms.key,
+            terms.clock,
+            terms.ttl_s,
+            terms.is_deleted,
+            terms.is_durable,
+            terms.collected,
+            digest,
+        )
+
+    def _next_clock(self, key: str, now: float) -> int:
+        """A clock with which an entry of ours decides the value of `key`, no higher than needed."""
+        ranked = self._ranked(key, now)
+        if ranked.counted and ranked.counted[0].owner == self._our_id:
+            return ranked.counted[0].terms.clock
+        others = [each.terms.clock for each in ranked.counted if each.owner != self._our_id]
+        if not others:
+            return 1
+        lone_lead = len(others) == 1 and others[0] > MAX_CLOCK_LEAD  # ahead, once there is another
+        return 1 if lone_lead else min(others[0] + 1, MAX_CLOCK)
+
+    def _collectable(self, own: OwnerMap, key: str, now: float) -> Version:
+        """Up to which version deleted keys of ours may be forgotten."""
+        collected = NO_VERSION if own.newest is None else own.newest.terms.collected
+        deleted = [each for each in own.entries.values() if each.terms.is_deleted]
+        wait_s = self._config.current.state.tombstone
+        for each in deleted:
+            if each.published_at + wait_s > now or self._hides_others(each, now):
+                break
+            collected = max(collected, each.version)
+        if len(own.entries) >= MAX_ENTRIES and key not in own.entries:
+            collected = max(collected, deleted[len(deleted) // 2].version)
+        return collected
+
+    def _hides_others(self, deleted: Entry, now: float) -> bool:
+        """Whether the value of another owner would return if this deleted entry were forgotten."""
+        return any(
+            owner != self._our_id
+            and self.maps[owner].entries[deleted.key].value_at(now) is not None
+            for owner in self._owners_by_key.get(deleted.key, ())
+        )
+
+    def on_own_rumor(self, rumor: Rumor, now: float) -> list[Effect]:
+        """A rumor of ours with an entry was signed."""
+        entry = Entry.from_rumor(rumor, now)
+        if entry is None:
+            return []
+        own = self._map_of(self._our_id)
+        head = own.head
+        return self._on_changes(own, own.apply(entry) or [], head, now)
+
+    def tag_writes(self, tags: dict[str, str]) -> list[WriteEntry]:
+        """What makes these the tags of this node. Raises InvalidArgument."""
+        if fault := tags_fault(tags):
+            raise InvalidArgument(f"tags: {fault}")
+        current = self._members.tags_of(self._our_id)
+        gone = [WriteEntry(TAG_PREFIX + name, None) for name in current if name not in tags]
+        return gone + [
+            WriteEntry(TAG_PREFIX + name, value.encode())
+            for name, value in sorted(tags.items())
+            if current.get(name) != value
+        ]
+
+    # --- rumors of others -----------------------------------------------------------------------
+
+    def on_rumor(self, copy: RumorCopy, holders: Iterable[PeerId], now: float) -> list[Effect]:
+        """A new rumor arrived. Its signature is checked here if its origin sent it on its own session."""
+        entry = Entry.from_rumor(copy.rumor, now - copy.age_ms / 1000)
+        if entry is None or entry.owner == self._our_id:
+            return []
+        if not self.is_newer(entry):
+            return []
+        sender = next(iter(holders), None)
+        if sender == entry.owner and self._verifier.check(copy.rumor, sender, now) is not None:
+            return []  # broadcast finds out and reports it before it passes the rumor on
+        return self.take(entry, now)
+
+    def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
+        """Nothing to do: `take` got the first copy."""
+
+    def on_ids(self, ids: IHave | Offer, sender: PeerId) -> None:
+        """Nothing to do: whoever misses an entry learns it from the rumor or from heads."""
+
+    def is_newer(self, entry: Entry) -> bool:
+        """Whether the map of its owner does not have it yet, nor a later one."""
+        known = self.maps.get(entry.owner)
+        return known is None or entry.version > known.version
+
+    def take(self, entry: Entry, now: float) -> list[Effect]:
+        """Takes an authentic entry of another member; one that is early waits for those before it."""
+        if not self._can_admit(entry.owner, _memory_bytes(entry)):
+            self.refused += 1
+            return []
+        owner_map = self._map_of(entry.owner)
+        if owner_map.is_conflicted and entry.version[0] == owner_map.version[0]:
+            return []
+        head = owner_map.head
+        changes = owner_map.apply(entry)
+        if changes is None:
+            self._keep_early(entry)
+            return []
+        effects = self._on_changes(owner_map, changes, head, now)
+        return effects + self._take_early(owner_map, now)
+
+    def _keep_early(self, entry: Entry) -> None:
+        early = self._early.setdefault(entry.owner, {})
+        early[entry.version] = entry
+        if len(early) > EARLY_ENTRIES_LIMIT:
+            del early[min(early)]
+        if len(self._early) > EARLY_OWNERS_LIMIT:
+            del self._early[next(iter(self._early))]
+
+    def _take_early(self, owner_map: OwnerMap, now: float) -> list[Effect]:
+        """Entries that waited may fit now."""
+        early = self._early.get(owner_map.owner)
+        if early is None:
+            return []
+        effects: list[Effect] = []
+        for version in sorted(early):
+            head = owner_map.head
+            entry = early[version]
+            changes = owner_map.apply(entry)
+            if changes is None and entry.version > owner_map.version:
+                continue
+            del early[version]
+            effects += self._on_changes(owner_map, changes or [], head, now)
+        if not early:
+            del self._early[owner_map.owner]
+        return effects
+
+    # --- maps -----------------------------------------------------------------------------------
+
+    def _map_of(self, owner: PeerId) -> OwnerMap:
+        owner_map = self.maps.get(owner)
+        if owner_map is None:
+            owner_map = self.maps[owner] = OwnerMap(owner)
+            self.owner_by_prefix[owner[:OWNER_PREFIX_BYTES]] = owner
+        return owner_map
+
+    def _can_admit(self, owner: PeerId, size_bytes: int) -> bool:
+        """Whether there is room for entries of another owner; makes some if possible."""
+        limits = self._config.current.limits
+        is_known = owner in self.maps
+        if not is_known and owner[:OWNER_PREFIX_BYTES] in self.owner_by_prefix:
+            return False
+        while (not is_known and len(self.maps) >= limits.state_owners) or (
+            self.bytes + size_bytes > limits.state_bytes
+        ):
+            victim = self._departed_owner(owner)
+            if victim is None:
+                return False
+            self.remove(victim)
+        return True
+
+    def _departed_owner(self, spared: PeerId) -> PeerId | None:
+        """An owner whose map makes room: one that is not up."""
+        for owner in self.maps:
+            if owner not in (spared, self._our_id) and not self._is_up(owner):
+                return owner
+        return None
+
+    def _is_up(self, owner: PeerId) -> bool:
+        member = self._members.get(owner)
+        return member is not None and member.status in (MemberStatus.UP, MemberStatus.SUSPECT)
+
+    def remove(self, owner: PeerId) -> None:
+        """Forgets the map of an owner, without an event."""
+        owner_map = self.maps.pop(owner)
+        self.owner_by_prefix.pop(owner[:OWNER_PREFIX_BYTES], None)
+        self._early.pop(owner, None)
+        self.sum = add_hashes(self.sum, removed=(owner_map.head,))
+        self.bytes -= owner_map.memory_bytes
+        for key in owner_map.entries:
+            self._forget_key(owner, key)
+        self._members.set_tags(owner, {})
+
+    def _forget_key(self, owner: PeerId, key: str) -> None:
+        owners = self._owners_by_key[key]
+        del owners[owner]
+        if not owners:
+            del self._owners_by_key[key]
+        self._ends.cancel((owner, key))
+
+    def _on_changes(
+        self, owner_map: OwnerMap, changes: list[Change], head_before: int, now: float
+    ) -> list[Effect]:
+        """Follows changes of a map, whose head was `head_before`; returns the events."""
+        if not changes:
+            return []
+        owner = owner_map.owner
+        self.sum = add_hashes(self.sum, added=(owner_map.head,), removed=(head_before,))
+        if owner == self._our_id:
+            self.version += 1
+        for before, after in changes:
+            self.bytes -= 0 if before is None else _memory_bytes(before)
+            self.bytes += 0 if after is None else _memory_bytes(after)
+            if after is not None:
+                self._owners_by_key.setdefault(after.key, {})[owner] = None
+                self._ends.schedule((owner, after.key), after.expires_at)
+            elif before is not None:
+                self._forget_key(owner, before.key)
+        effects: list[Effect] = []
+        for change in changes:
+            effects += self._events_of(change, now)
+        keys = [(change.after or change.before) for change in changes]
+        if any(each is not None and each.key.startswith(TAG_PREFIX) for each in keys):
+            effects += self._update_tags(owner_map, now)
+        return effects
+
+    def _events_of(self, change: Change, now: float) -> list[Effect]:
+        before, after = change
+        subject = after or before
+        if subject is None:
+            return []
+        value = None if after is None else after.value_at(now)
+        previous = None if before is None else before.value_at(now)
+        if value == previous and (value is None or not subject.topic):
+            return []
+        return [self._event(subject, value, previous, now)]
+
+    def _event(
+        self, subject: Entry, value: bytes | None, previous: bytes | None, now: float
+    ) -> Effect:
+        counted = self._ranked(subject.key, now).counted
+        is_winner = bool(counted) and counted[0].owner == subject.owner
+        return Emit(
+            EntryChanged(
+                subject.owner,
+                subject.key,
+                value,
+                previous,
+                value is None,
+                is_winner,
+                subject.id,
+                subject.topic,
+            )
+        )
+
+    def _update_tags(self, owner_map: OwnerMap, now: float) -> list[Effect]:
+        """The tags of an owner changed, as far as they are within the limits."""
+        tags: dict[str, str] = {}
+        for key, entry in sorted(owner_map.entries.items()):
+            value = entry.value_at(now)
+            if key.startswith(TAG_PREFIX) and value is not None:
+                name, text = key.removeprefix(TAG_PREFIX), value.decode(errors="replace")
+                if not tags_fault(tags | {name: text}):
+                    tags[name] = text
+        return self._members.set_tags(owner_map.owner, tags)
+
+    # --- what applications read -----------------------------------------------------------------
+
+    def _ranked(self, key: str, now: float) -> _Ranked:
+        """The entries of a key, highest first, and those whose clock is ahead."""
+        denied = self._config.current.denied
+        found = [
+            self.maps[owner].entries[key]
+            for owner in self._owners_by_key.get(key, ())
+            if owner not in denied
+        ]
+        found = [each for each in found if each.terms.is_deleted or now < each.expires_at]
+        found.sort(key=lambda each: (each.terms.clock, each.owner), reverse=True)
+        first = 0
+        while (
+            first + 1 < len(found)
+            and found[first].terms.clock > found[first + 1].terms.clock + MAX_CLOCK_LEAD
+        ):
+            first += 1
+        return _Ranked(found[first:], found[:first])
+
+    def get(self, key: str, now: float) -> bytes | None:
+        """The value of `key`; None if it has none."""
+        counted = self._ranked(key, now).counted
+        return counted[0].value_at(now) if counted else None
+
+    def get_all(self, key: str, now: float) -> dict[PeerId, bytes]:
+        """The values of `key` by owner, the one that decides first."""
+        counted, ahead = self._ranked(key, now)
+        values = {each.owner: each.value_at(now) for each in counted + ahead}
+        return {owner: value for owner, value in values.items() if value is not None}
+
+    def values_of(self, owner: PeerId, now: float) -> dict[str, bytes]:
+        """The map of one owner, by key."""
+        owner_map = self.maps.get(owner)
+        if owner_map is None:
+            return {}
+        values = {key: each.value_at(now) for key, each in sorted(owner_map.entries.items())}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def keys(self, prefix: str, now: float) -> list[KeyInfo]:
+        """All entries by key, of keys that begin with `prefix`, sorted. A key that every owner deleted is
+        left out once they have collected it."""
+        return [
+            self._key_info(key, now)
+            for key in sorted(self._owners_by_key)
+            if key.startswith(prefix)
+        ]
+
+    def _key_info(self, key: str, now: float) -> KeyInfo:
+        counted, ahead = self._ranked(key, now)
+        infos = [self._info(each, now, is_winner=each is counted[0]) for each in counted]
+        others = infos[1:] + [self._info(each, now, clock_ahead=True) for each in ahead]
+        return KeyInfo(key, infos[0] if infos else None, tuple(others))
+
+    def _info(
+        self, entry: Entry, now: float, *, is_winner: bool = False, clock_ahead: bool = False
+    ) -> EntryInfo:
+        terms = entry.terms
+        return EntryInfo(
+            entry.owner,
+            entry.key,
+            entry.value_at(now),
+            terms.clock,
+            *entry.version,
+            ttl_s=terms.ttl_s,
+            remaining_s=max(0.0, entry.expires_at - now) if terms.ttl_s else None,
+            is_durable=terms.is_durable,
+            topic=entry.topic,
+            is_winner=is_winner,
+            conflict=self.maps[entry.owner].is_conflicted,
+            clock_ahead=clock_ahead,
+        )
+
+    def retained(self, now: float) -> Iterator[Entry]:
+        """The retained messages of all owners that have not ended."""
+        for owner_map in self.maps.values():
+            for each in owner_map.entries.values():
+                if each.rumor.known_attributes.topic and each.value_at(now) is not None:
+                    yield each
+
+    @property
+    def entries(self) -> int:
+        """Entries that are not deleted, of all owners."""
+        return sum(each.keys for each in self.maps.values())
+
+    # --- time -----------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When to call `advance` next; math.inf: never."""
+        return self._ends.deadline
+
+    def advance(self, now: float) -> list[Effect]:
+        """Entries end: their owner deletes them, others hide them until they learn that."""
+        effects: list[Effect] = []
+        for owner, key in self._ends.pop_expired(now):
+            owner_map = self.maps[owner]
+            entry = owner_map.entries[key]
+            if entry.terms.is_deleted:
+                continue
+            if owner == self._our_id:
+                effects.append(WriteEntry(key, None))
+                continue
+            effects.append(self._event(entry, None, entry.rumor.body, now))
+            if key.startswith(TAG_PREFIX):
+                effects += self._update_tags(owner_map, now)
+        return effects
+
+
+class _Ranked(NamedTuple):
+    """The entries of one key, highest first: those that count, and those whose clock is ahead."""
+
+    counted: list[Entry]
+    ahead: list[Entry]
+
+
+def _memory_bytes(entry: Entry) -> int:
+    return ENTRY_OVERHEAD_BYTES + entry.size_bytes

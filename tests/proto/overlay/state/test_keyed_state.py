@@ -1,0 +1,335 @@
+"""Keyed state of one node: whose entry decides a key, what is refused, tags, retained messages and ends."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from grapevine_proto.config.sections import LimitsConfig, StateConfig
+from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
+from grapevine_proto.events import MemberChanged
+from grapevine_proto.overlay.effects import Emit, WriteEntry
+from grapevine_proto.overlay.state.keyed_state import (
+    EARLY_ENTRIES_LIMIT,
+    EARLY_OWNERS_LIMIT,
+    MAX_CLOCK_LEAD,
+    KeyedState,
+)
+from grapevine_proto.overlay.state.owner_map import MAX_ENTRIES, MAX_KEYS
+from grapevine_proto.tags import MAX_TAGS
+from grapevine_proto.wire.entry_terms import MAX_VALUE_BYTES
+from grapevine_proto.wire.messages import RumorCopy
+from tests.proto.overlay.builders import EPOCH, context, peer_id, record
+from tests.proto.overlay.state.owners import Learner, Owner, entry_of
+
+
+def test_an_entry_of_another_member_is_seen_and_reported() -> None:
+    node, owner = Learner(), Owner(1)
+    (change,) = node.learn(owner.write("a", b"1"))
+    assert (change.owner, change.key, change.value, change.previous) == (
+        peer_id(1),
+        "a",
+        b"1",
+        None,
+    )
+    assert (change.is_deleted, change.is_winner) == (False, True)
+    (change,) = node.learn(owner.delete("a"))
+    assert (change.value, change.previous, change.is_deleted) == (None, b"1", True)
+    assert node.state.get("a", 0.0) is None
+
+
+def test_an_unused_state_has_no_deadline_and_an_empty_sum() -> None:
+    node = Learner()
+    assert (node.state.deadline, node.state.sum, node.state.version) == (math.inf, 0, 0)
+
+
+def test_the_later_writer_wins_and_the_other_entry_stays() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(owner.write("a", b"theirs"))
+    (change,) = node.write("a", b"ours")
+    assert change.is_winner
+    assert node.state.get("a", 0.0) == b"ours"
+    assert node.state.get_all("a", 0.0) == {node.id: b"ours", peer_id(1): b"theirs"}
+    (key,) = node.state.keys("", 0.0)
+    assert key.winner is not None
+    assert (key.winner.owner, key.winner.clock, key.value) == (node.id, 2, b"ours")
+    assert [(each.owner, each.clock) for each in key.others] == [(peer_id(1), 1)]
+
+
+def test_of_equal_clocks_the_greater_owner_wins_at_every_node() -> None:
+    one, two = Owner(1).write("a", b"1"), Owner(2).write("a", b"2")
+    first, second = Learner(), Learner()
+    first.learn(one, two)
+    second.learn(two, one)
+    assert first.state.get("a", 0.0) == second.state.get("a", 0.0)
+    winner = max(peer_id(1), peer_id(2))
+    assert next(iter(first.state.get_all("a", 0.0))) == winner
+    assert first.state.sum == second.state.sum
+
+
+def test_the_clock_of_a_sole_writer_does_not_rise() -> None:
+    node = Learner()
+    for number in range(5):
+        node.write("a", b"%d" % number)
+    assert node.state.keys("", 0.0)[0].winner.clock == 1  # type: ignore[union-attr]
+
+
+def test_a_deleted_key_has_no_value_although_another_member_has_an_older_entry() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(owner.write("a", b"theirs"))
+    node.write("a", None)
+    assert node.state.get("a", 0.0) is None
+    assert node.state.get_all("a", 0.0) == {peer_id(1): b"theirs"}
+
+
+def test_a_deleted_key_is_not_collected_while_it_hides_the_entry_of_another_member() -> None:
+    node, owner = Learner(state=StateConfig(tombstone=10)), Owner(1)
+    node.learn(owner.write("a", b"theirs"))
+    node.write("a", None)
+    node.write("b", b"1", now=100.0)
+    assert node.state.get("a", 100.0) is None
+    node.learn(owner.delete("a", clock=3))
+    node.write("b", b"2", now=200.0)
+    assert list(node.state.maps[node.id].entries) == ["b"]
+
+
+def test_a_clock_that_is_far_ahead_never_wins_and_is_shown() -> None:
+    node, malicious, honest = Learner(), Owner(1), Owner(2)
+    node.learn(malicious.write("a", b"mine", clock=1 << 40), honest.write("a", b"right"))
+    assert node.state.get("a", 0.0) == b"right"
+    (key,) = node.state.keys("", 0.0)
+    assert [(each.owner, each.clock_ahead) for each in key.others] == [(peer_id(1), True)]
+    node.write("a", b"ours")
+    assert node.state.get("a", 0.0) == b"ours"
+    assert node.state.keys("", 0.0)[0].winner.clock == 2  # type: ignore[union-attr]
+
+
+def test_a_clock_at_the_limit_of_the_lead_wins() -> None:
+    for clock, winner in ((MAX_CLOCK_LEAD + 1, b"1"), (MAX_CLOCK_LEAD + 2, b"2")):
+        node = Learner()
+        node.learn(Owner(1).write("a", b"1", clock=clock), Owner(2).write("a", b"2"))
+        assert node.state.get("a", 0.0) == winner
+
+
+def test_a_writer_is_not_dragged_along_by_a_lone_entry_that_is_far_ahead() -> None:
+    node = Learner()
+    node.learn(Owner(1).write("a", b"theirs", clock=1 << 50))
+    assert node.state.get("a", 0.0) == b"theirs"
+    node.write("a", b"ours")
+    assert node.state.get("a", 0.0) == b"ours"
+    node.write("a", b"ours again")
+    assert node.state.get("a", 0.0) == b"ours again"
+
+
+def test_the_entry_below_returns_when_its_owner_is_denied() -> None:
+    node = Learner(denied=(peer_id(2),))
+    node.learn(Owner(1).write("a", b"1"), Owner(2).write("a", b"2", clock=2))
+    assert node.state.get("a", 0.0) == b"1"
+
+
+def test_entries_that_arrive_out_of_order_are_taken_in_order() -> None:
+    node, owner = Learner(), Owner(1)
+    rumors = [owner.write(key, b"1") for key in "abcd"]
+    assert not node.learn(*reversed(rumors[1:]))
+    changes = node.learn(rumors[0])
+    assert [each.key for each in changes] == ["a", "b", "c", "d"]
+
+
+def test_early_entries_are_limited_and_the_oldest_goes() -> None:
+    node, owner = Learner(), Owner(1)
+    owner.write("first", b"")
+    node.learn(*(owner.write(f"k{number}", b"") for number in range(EARLY_ENTRIES_LIMIT + 1)))
+    early = node.state._early[peer_id(1)]
+    assert sorted(early) == [(EPOCH, number + 3) for number in range(EARLY_ENTRIES_LIMIT)]
+    for number in range(2, EARLY_OWNERS_LIMIT + 2):
+        other = Owner(number)
+        other.write("first", b"")
+        node.learn(other.write("second", b""))
+    assert len(node.state._early) == EARLY_OWNERS_LIMIT
+    assert peer_id(1) not in node.state._early
+
+
+def test_an_unsigned_entry_of_a_linked_owner_is_not_taken() -> None:
+    node, owner = Learner(), Owner(1)
+    rumor = owner.write("a", b"1")
+    forged = type(rumor)(
+        rumor.origin,
+        rumor.epoch,
+        rumor.first,
+        rumor.lengths,
+        rumor.body,
+        bytes(64),
+        rumor.attributes,
+    )
+    assert node.state.on_rumor(RumorCopy(forged, 1, 0), (peer_id(1),), 0.0) == []
+    assert not node.state.maps
+    assert node.state.on_rumor(RumorCopy(rumor, 1, 0), (peer_id(1),), 0.0)
+
+
+# --- limits -----------------------------------------------------------------------------------------
+
+
+def test_a_node_may_write_a_limited_number_of_keys() -> None:
+    node = Learner()
+    for number in range(MAX_KEYS):
+        node.write(f"k{number}", b"")
+    with pytest.raises(StateFull, match="256 keys"):
+        node.write("one more", b"")
+    node.write("k0", b"again")
+    node.write("k1", None)
+    node.write("one more", b"")
+
+
+def test_a_node_may_write_a_limited_number_of_bytes() -> None:
+    node = Learner()
+    for number in range(16):
+        node.write(f"k{number:02}", bytes(4093))
+    with pytest.raises(StateFull, match="65,536 bytes"):
+        node.write("x", b"")
+    with pytest.raises(MessageTooLarge):
+        node.write("k00", bytes(MAX_VALUE_BYTES + 1))
+    node.write("k00", bytes(4000))
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "\ud800", 7, None])
+def test_a_key_is_text_of_at_most_128_bytes(key: str) -> None:
+    with pytest.raises(InvalidArgument, match="key"):
+        Learner().write(key, b"")
+
+
+def test_deleted_keys_never_fill_the_map_of_a_node() -> None:
+    node = Learner()
+    for number in range(MAX_ENTRIES + 10):
+        node.write(f"k{number}", b"")
+        node.write(f"k{number}", None)
+    own = node.state.own
+    assert own is not None
+    assert own.keys == 0
+    assert len(own.entries) <= MAX_ENTRIES
+
+
+def test_owners_that_are_not_up_make_room_and_then_entries_are_refused() -> None:
+    node = Learner(limits=LimitsConfig(state_owners=2))
+    for number in (1, 2, 3):
+        node.context.members.ensure(record(number), 0.0)
+    node.learn(Owner(8).write("a", b"unknown"), Owner(1).write("a", b"1"))
+    node.learn(Owner(2).write("a", b"2"))
+    assert sorted(node.state.maps) == sorted([peer_id(1), peer_id(2)])
+    assert node.state.refused == 0
+    node.learn(Owner(3).write("a", b"3"))
+    assert peer_id(3) not in node.state.maps
+    assert node.state.refused == 1
+
+
+def test_the_entries_of_all_owners_have_a_limited_size() -> None:
+    node = Learner(limits=LimitsConfig(state_bytes=3 * 1100))
+    for number in (1, 2, 3, 4):
+        node.context.members.ensure(record(number), 0.0)
+        node.learn(Owner(number).write("a", b"1"))
+    assert len(node.state.maps) == 3
+    assert node.state.refused == 1
+    assert node.state.bytes <= 3 * 1100
+
+
+def test_a_removed_owner_leaves_nothing_behind() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(
+        owner.write("a", b"1"), owner.write("tag/role", b"web"), owner.write("b", b"", ttl_s=5)
+    )
+    node.state.remove(peer_id(1))
+    assert (node.state.sum, node.state.bytes, node.state.deadline) == (0, 0, math.inf)
+    assert (node.state.maps, node.state.owner_by_prefix, node.state._owners_by_key) == ({}, {}, {})
+    assert node.context.members.tags_of(peer_id(1)) == {}
+
+
+# --- ends -------------------------------------------------------------------------------------------
+
+
+def test_an_entry_ends_by_its_age() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(owner.write("a", b"1", ttl_s=30), now=100.0, age_ms=10_000)
+    assert node.state.deadline == 120.0
+    assert (node.state.get("a", 119.0), node.state.get("a", 120.0)) == (b"1", None)
+    (effect,) = node.state.advance(120.0)
+    assert isinstance(effect, Emit)
+    assert (effect.event.value, effect.event.previous) == (None, b"1")  # type: ignore[union-attr]
+    assert node.state.deadline == math.inf
+
+
+def test_a_node_deletes_its_own_entry_when_it_ends() -> None:
+    node = Learner()
+    node.write("a", b"1", now=10.0, ttl_s=5)
+    assert node.state.advance(15.0) == [WriteEntry("a", None)]
+
+
+def test_setting_an_entry_again_moves_its_end() -> None:
+    node = Learner()
+    node.write("a", b"1", now=10.0, ttl_s=5)
+    assert node.write("a", b"1", now=14.0, ttl_s=5) == []
+    assert node.state.deadline == 19.0
+    node.write("a", b"1", now=15.0)
+    assert node.state.deadline == math.inf
+
+
+# --- tags -------------------------------------------------------------------------------------------
+
+
+def test_tags_of_a_member_are_its_entries_under_tag() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(owner.write("tag/role", b"web"))
+    member = node.context.members.ensure(record(1), 0.0)
+    assert member.to_info().tags == {"role": "web"}
+    effects = node.state.take(entry_of(owner.write("tag/role", b"db")), 0.0)
+    (changed,) = [
+        e.event for e in effects if isinstance(e, Emit) and isinstance(e.event, MemberChanged)
+    ]
+    assert changed.member.tags == {"role": "db"}
+    assert changed.member.has_tags({"role": "db"})
+    assert not changed.member.has_tags({"role": "web"})
+    node.learn(owner.delete("tag/role"))
+    assert member.to_info().tags == {}
+
+
+def test_tags_beyond_the_limits_are_ignored() -> None:
+    node, owner = Learner(), Owner(1)
+    for number in range(MAX_TAGS + 1):
+        node.learn(owner.write(f"tag/t{number:02}", b"x"))
+    node.learn(owner.write("tag/" + "n" * 33, b"x"))
+    tags = node.context.members.tags_of(peer_id(1))
+    assert sorted(tags) == [f"t{number:02}" for number in range(MAX_TAGS)]
+
+
+def test_tag_writes_are_the_difference() -> None:
+    node = Learner()
+    for write in node.state.tag_writes({"role": "web", "rack": "7"}):
+        node.perform(write)
+    assert node.context.members.tags_of(node.id) == {"role": "web", "rack": "7"}
+    assert node.state.tag_writes({"role": "db", "rack": "7"}) == [WriteEntry("tag/role", b"db")]
+    assert node.state.tag_writes({"rack": "7"}) == [WriteEntry("tag/role", None)]
+    with pytest.raises(InvalidArgument, match="tags"):
+        node.state.tag_writes({str(number): "" for number in range(MAX_TAGS + 1)})
+
+
+# --- restarts ---------------------------------------------------------------------------------------
+
+
+def test_a_node_keeps_its_own_map_over_a_restart() -> None:
+    node = Learner()
+    node.write("a", b"1", ttl_s=60)
+    node.write("b", b"2", topic="deploy.web")
+    node.write("c", None)
+    saved = node.state.snapshot(20.0)
+    restarted = KeyedState(context(0), saved, 1000.0)
+    assert restarted.sum == node.state.sum
+    assert restarted.values_of(node.id, 1000.0) == {"a": b"1", "b": b"2"}
+    assert restarted.deadline == 1040.0
+    assert [each.topic for each in restarted.retained(1000.0)] == ["deploy.web"]
+
+
+def test_a_damaged_map_is_not_restored_in_part() -> None:
+    node = Learner()
+    node.write("a", b"1")
+    node.write("b", b"2")
+    restarted = KeyedState(context(0), node.state.snapshot(0.0)[1:], 0.0)
+    assert restarted.values_of(node.id, 0.0) == {}
