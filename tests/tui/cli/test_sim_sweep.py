@@ -84,7 +84,7 @@ def test_every_option_of_a_run_can_be_swept(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "expected"),
     [
         (["--sweep", "fanuot=2"], "did you mean fanout?"),
         (["--sweep", "fanout"], "not NAME=VALUES"),
@@ -111,9 +111,9 @@ def test_every_option_of_a_run_can_be_swept(capsys: pytest.CaptureFixture[str]) 
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line(
-    capsys: pytest.CaptureFixture[str], wrong: list[str], told: str
+    capsys: pytest.CaptureFixture[str], wrong: list[str], expected: str
 ) -> None:
-    assert told in error_of(capsys, *wrong)
+    assert expected in error_of(capsys, *wrong)
 
 
 def test_without_a_scheduler_the_address_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,8 +128,8 @@ def test_without_dask_the_extra_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    told = error_of(capsys, "--jobs", "tcp://127.0.0.1:8786", "--seeds", "1..2")
-    assert "grapevine-tui[cluster]" in told
+    error = error_of(capsys, "--jobs", "tcp://127.0.0.1:8786", "--seeds", "1..2")
+    assert "grapevine-tui[cluster]" in error
 
 
 def test_a_combination_that_no_node_accepts_is_refused_before_any_run() -> None:
