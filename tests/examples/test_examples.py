@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import queue
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,93 +20,8 @@ import pytest
 from examples.replicated_map import ReplicatedMap
 from grapevine_proto import ClusterKey, Node, NodeConfig
 from tests.conftest import Run
-from tests.sources import ROOT
+from tests.examples.processes import ANY, EXAMPLES, WAIT_S, Example, Start
 from tests.tui.runs import environ_of
-
-EXAMPLES = ROOT / "examples"
-ANY = "127.0.0.1:0"
-WAIT_S = 20.0  # an idle machine needs milliseconds
-
-
-class Example:
-    """One process, its input and the lines it prints."""
-
-    def __init__(self, name: str, *arguments: str, directory: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", str(EXAMPLES / name), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=directory,
-        )
-        self.seen: list[str] = []
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
-
-    def expect(self, expected: str) -> str:
-        """Returns the next line that contains `expected`."""
-        while True:
-            try:
-                line = self._lines.get(timeout=WAIT_S)
-            except queue.Empty:
-                raise AssertionError(f"no {expected!r} in {self.seen}") from None
-            self.seen.append(line)
-            if expected in line:
-                return line
-
-    def expect_each(self, *lines: str) -> None:
-        """Waits for these lines, in any order."""
-        missing = set(lines)
-        while missing:
-            missing.discard(self.expect(""))
-
-    def address(self) -> str:
-        return self.expect("127.0.0.1:").rpartition(" ")[2]
-
-    def type(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def leave(self) -> int:
-        """Closes the input. Returns the exit code."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        code = self.process.wait(WAIT_S)
-        self._reader.join(WAIT_S)
-        while not self._lines.empty():
-            self.seen.append(self._lines.get())
-        return code
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            stream.close()
-
-
-Start = Callable[..., Example]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    running: list[Example] = []
-
-    def begin(name: str, *arguments: str) -> Example:
-        running.append(Example(name, *arguments, directory=tmp_path))
-        return running[-1]
-
-    yield begin
-    for each in running:
-        each.close()
 
 
 def test_a_simple_node_receives_what_is_typed_at_another(start: Start) -> None:
