@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from grapevine_proto.tags import MAX_TAG_NAME_BYTES, MAX_TAG_VALUE_BYTES
+
 MAX_NAME_BYTES: Final = 64
 MAX_DEADLINE_MS: Final = 60_000
 MAX_QUESTION_BYTES: Final = 8 * 1024  # its payload: what is pushed and not announced
@@ -24,9 +26,14 @@ ASK_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
 IDS_CLAUSE: Final = 1  # ID prefixes, joined
 ZONE_CLAUSE: Final = 2  # a zone in UTF-8
+TAG_CLAUSE: Final = 3  # (name, value, ...) in UTF-8: one of the values; without values, any
 PREFIX_BYTES: Final = 4
 MAX_ID_PREFIXES: Final = 64
 MAX_ZONE_BYTES: Final = 64
+MAX_TAG_VALUES: Final = 16  # of one clause
+
+
+_TAG_LIMITS: Final = (MAX_TAG_NAME_BYTES, *(MAX_TAG_VALUE_BYTES,) * MAX_TAG_VALUES)
 
 
 class Clause(NamedTuple):
@@ -103,4 +110,11 @@ def _decode_clause(fields: Any) -> Clause:
         if type(value) is not bytes or len(value) > MAX_ZONE_BYTES:
             raise ValueError("not a zone")
         value.decode()
+    if number == TAG_CLAUSE:
+        if type(value) is not tuple or not 1 <= len(value) <= 1 + MAX_TAG_VALUES:
+            raise ValueError("not a tag")
+        for text, limit_bytes in zip(value, _TAG_LIMITS, strict=False):
+            if type(text) is not bytes or len(text) > limit_bytes:
+                raise ValueError("not a tag")
+            text.decode()
     return Clause(number, value)

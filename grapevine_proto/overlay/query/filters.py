@@ -9,20 +9,30 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.ids import PeerId, Zone
+from grapevine_proto.tags import tags_fault
 from grapevine_proto.wire.query_terms import (
     IDS_CLAUSE,
+    MAX_CLAUSES,
     MAX_ID_PREFIXES,
+    MAX_TAG_VALUES,
     MAX_ZONE_BYTES,
     PREFIX_BYTES,
+    TAG_CLAUSE,
     ZONE_CLAUSE,
     Clause,
 )
 from grapevine_proto.wire.signed import PeerRecord
+
+TagConditions: TypeAlias = tuple[tuple[str, ...], ...]
+"""Of each tag its name, and the values of which it must have one; without any, every value will do."""
+
+MAX_TAG_CONDITIONS = MAX_CLAUSES - 2  # beside IDs and zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +42,22 @@ class MemberFilter:
     Args:
         ids: peer IDs, at most 64; None: any.
         zone: the zone in their record; None: any.
+        tags: by name the value that a tag must have, several of which one must hold, or None for any
+            value; at most six names.
     """
 
     ids: tuple[PeerId, ...] | None = None
     zone: Zone | None = None
+    tags: TagConditions = ()
+
+    if TYPE_CHECKING:  # what is accepted is wider than what is stored
+
+        def __init__(
+            self,
+            ids: Iterable[PeerId] | None = None,
+            zone: str | None = None,
+            tags: Mapping[str, str | Iterable[str] | None] | TagConditions = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if self.ids is not None:
@@ -49,12 +71,16 @@ class MemberFilter:
             not isinstance(self.zone, str) or len(self.zone.encode()) > MAX_ZONE_BYTES
         ):
             raise InvalidArgument(f"zone: expected text of at most {MAX_ZONE_BYTES} bytes")
+        object.__setattr__(self, "tags", _tag_conditions(self.tags))
 
-    def admits(self, record: PeerRecord) -> bool:
-        """Whether its subject is asked. Unlike the prefixes in the clauses, the IDs are exact."""
+    def admits(self, record: PeerRecord, tags: Mapping[str, str]) -> bool:
+        """Whether the subject of `record`, which has `tags`, is asked. Unlike the prefixes in the clauses,
+        the IDs are exact."""
         if self.ids is not None and record.peer_id not in self.ids:
             return False
-        return self.zone is None or record.zone == self.zone
+        if self.zone is not None and record.zone != self.zone:
+            return False
+        return all(_has_tag(tags, name, values) for name, *values in self.tags)
 
     def to_clauses(self) -> tuple[Clause, ...]:
         """Returns the conditions as they go over the wire."""
@@ -64,22 +90,51 @@ class MemberFilter:
             clauses.append(Clause(IDS_CLAUSE, prefixes))
         if self.zone is not None:
             clauses.append(Clause(ZONE_CLAUSE, self.zone.encode()))
+        for condition in self.tags:
+            clauses.append(Clause(TAG_CLAUSE, tuple(text.encode() for text in condition)))
         return tuple(clauses)
+
+
+def _tag_conditions(given: Any) -> TagConditions:
+    """(name, values...) of each condition, sorted. Raises InvalidArgument."""
+    if isinstance(given, Mapping):
+        pairs = [(name, () if value is None else value) for name, value in given.items()]
+        found = [
+            (name, *((values,) if isinstance(values, str) else values)) for name, values in pairs
+        ]
+    else:
+        found = [tuple(each) for each in given]
+    if len(found) > MAX_TAG_CONDITIONS:
+        raise InvalidArgument(f"tags: expected at most {MAX_TAG_CONDITIONS} names")
+    for name, *values in found:
+        if len(values) > MAX_TAG_VALUES:
+            raise InvalidArgument(f"tags: expected at most {MAX_TAG_VALUES} values of {name!r:.40}")
+        for value in values or [""]:
+            if fault := tags_fault({name: value}):
+                raise InvalidArgument(f"tags: {fault}")
+    return tuple(sorted(found))
+
+
+def _has_tag(tags: Mapping[str, str], name: str, values: list[str]) -> bool:
+    return name in tags and (not values or tags[name] in values)
 
 
 ALL_MEMBERS = MemberFilter()
 
 
-def matches(clauses: Iterable[Clause], record: PeerRecord) -> bool:
-    """Whether all clauses hold for the subject of `record`."""
-    return all(_holds(clause, record) for clause in clauses)
+def matches(clauses: Iterable[Clause], record: PeerRecord, tags: Mapping[str, str]) -> bool:
+    """Whether all clauses hold for the subject of `record`, which has `tags`."""
+    return all(_holds(clause, record, tags) for clause in clauses)
 
 
-def _holds(clause: Clause, record: PeerRecord) -> bool:
+def _holds(clause: Clause, record: PeerRecord, tags: Mapping[str, str]) -> bool:
     number, value = clause
     if number == IDS_CLAUSE:
         starts = range(0, len(value), PREFIX_BYTES)
         return any(record.peer_id.startswith(value[at : at + PREFIX_BYTES]) for at in starts)
     if number == ZONE_CLAUSE:
         return bool(record.zone.encode() == value)
+    if number == TAG_CLAUSE:
+        name, *values = (text.decode() for text in value)
+        return _has_tag(tags, name, values)
     return False

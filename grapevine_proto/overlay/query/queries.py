@@ -224,9 +224,11 @@ class Queries:
         found = [
             each.record.peer_id
             for each in self._members
-            if each.status not in inactive and request.filter.admits(each.record)
+            if each.status not in inactive and request.filter.admits(each.record, each.tags)
         ]
-        return [*found, self._our_id] if request.filter.admits(self._local_record.record) else found
+        own_tags = self._members.tags_of(self._our_id)
+        is_asked = request.filter.admits(self._local_record.record, own_tags)
+        return [*found, self._our_id] if is_asked else found
 
     def plan(self, request: QueryRequest, now: float) -> QueryTerms:
         """Returns the terms for a query. Raises NoMatchingMember, TooManyQueries."""
@@ -307,7 +309,10 @@ class Queries:
         if len(rumor.lengths) != 1 or len(rumor.body) > MAX_QUESTION_BYTES:
             self._refused += 1
             return []
-        is_asked = self._our_id in asked and matches(terms.clauses, self._local_record.record)
+        own_tags = self._members.tags_of(self._our_id)
+        is_asked = self._our_id in asked and matches(
+            terms.clauses, self._local_record.record, own_tags
+        )
         if not is_asked or rumor.known_attributes.unsupported or age_s >= deadline_s:
             return []
         return self._ask(message_id, terms, rumor.body, copy.hops, copy.age_ms, now)

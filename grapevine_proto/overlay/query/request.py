@@ -12,6 +12,7 @@ from typing import Final
 from grapevine_proto.config.validate import payload_bytes
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge
 from grapevine_proto.overlay.query.filters import ALL_MEMBERS, MemberFilter
+from grapevine_proto.wire.attributes import MAX_RUMOR_ATTRIBUTES_BYTES, rumor_attributes
 from grapevine_proto.wire.query_terms import (
     ASK_ALL,
     MAX_DEADLINE_MS,
@@ -72,6 +73,8 @@ class QueryRequest:
             raise InvalidArgument(
                 f"max_answer_bytes: expected 1 to {MAX_LARGE_ANSWER_BYTES}, not {limit_bytes!r}"
             )
+        if len(rumor_attributes(query=self.to_terms(1))) > MAX_RUMOR_ATTRIBUTES_BYTES:
+            raise InvalidArgument("filter: too many bytes in its IDs and tags")
 
     def to_terms(self, matching: int) -> QueryTerms:
         """Returns the terms for a cluster with `matching` members that the filter admits."""

@@ -20,6 +20,8 @@ from grapevine_proto.wire.query_terms import (
     MAX_DEADLINE_MS,
     MAX_ID_PREFIXES,
     MAX_LARGE_ANSWER_BYTES,
+    MAX_TAG_VALUES,
+    TAG_CLAUSE,
     ZONE_CLAUSE,
     Clause,
     QueryTerms,
@@ -28,7 +30,10 @@ from grapevine_proto.wire.query_terms import (
 clauses = st.one_of(
     st.binary(min_size=4, max_size=4).map(lambda each: Clause(IDS_CLAUSE, each * 3)),
     st.text(max_size=16).map(lambda each: Clause(ZONE_CLAUSE, each.encode())),
-    st.builds(Clause, st.integers(3, 255), st.binary(max_size=8) | st.integers(0, 9)),
+    st.lists(st.text(max_size=8), min_size=1, max_size=3).map(
+        lambda texts: Clause(TAG_CLAUSE, tuple(text.encode() for text in texts))
+    ),
+    st.builds(Clause, st.integers(TAG_CLAUSE + 1, 255), st.binary(max_size=8) | st.integers(0, 9)),
 )
 terms = st.builds(
     QueryTerms,
@@ -100,6 +105,13 @@ VALID = (b"up", 5000, 100, ASK_ALL, ())
         (*VALID[:4], ((ZONE_CLAUSE, b"\xff"),)),
         (*VALID[:4], ((ZONE_CLAUSE, b"z" * 65),)),
         (*VALID[:4], ((ZONE_CLAUSE, 7),)),
+        (*VALID[:4], ((TAG_CLAUSE, b"role"),)),
+        (*VALID[:4], ((TAG_CLAUSE, ()),)),
+        (*VALID[:4], ((TAG_CLAUSE, (7,)),)),
+        (*VALID[:4], ((TAG_CLAUSE, (b"\xff",)),)),
+        (*VALID[:4], ((TAG_CLAUSE, (b"n" * 33,)),)),
+        (*VALID[:4], ((TAG_CLAUSE, (b"n", b"v" * 129)),)),
+        (*VALID[:4], ((TAG_CLAUSE, (b"n",) * (MAX_TAG_VALUES + 2)),)),
     ],
 )
 def test_terms_that_make_no_sense_keep_the_rumor_from_being_understood(value: object) -> None:

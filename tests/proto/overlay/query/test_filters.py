@@ -6,8 +6,13 @@ import pytest
 
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.query.filters import ALL_MEMBERS, MemberFilter, matches
-from grapevine_proto.wire.query_terms import MAX_ID_PREFIXES, Clause
+from grapevine_proto.overlay.query.filters import (
+    ALL_MEMBERS,
+    MAX_TAG_CONDITIONS,
+    MemberFilter,
+    matches,
+)
+from grapevine_proto.wire.query_terms import MAX_ID_PREFIXES, MAX_TAG_VALUES, Clause
 from tests.proto.overlay.builders import peer_id, record
 
 
@@ -20,27 +25,36 @@ from tests.proto.overlay.builders import peer_id, record
         (MemberFilter(zone=""), [3]),
         (MemberFilter(ids=(peer_id(1), peer_id(3)), zone="eu"), [1]),
         (MemberFilter(zone="us"), []),
+        (MemberFilter(tags={"role": "web"}), [1, 3]),
+        (MemberFilter(tags={"role": ("web", "db")}), [1, 2, 3]),
+        (MemberFilter(tags={"rack": None}), [3]),
+        (MemberFilter(tags={"role": "web", "rack": "7"}), [3]),
+        (MemberFilter(tags={"role": ""}), []),
+        (MemberFilter(zone="eu", tags={"role": ["web"]}), [1]),
     ],
 )
 def test_origin_and_members_agree_on_the_selection(
     member_filter: MemberFilter, numbers: list[int]
 ) -> None:
     records = {1: record(1, zone="eu"), 2: record(2, zone="eu"), 3: record(3)}
+    tags = {1: {"role": "web"}, 2: {"role": "db"}, 3: {"role": "web", "rack": "7"}}
     clauses = member_filter.to_clauses()
-    assert [each for each in records if member_filter.admits(records[each])] == numbers
-    assert [each for each in records if matches(clauses, records[each])] == numbers
+    assert [each for each in records if member_filter.admits(records[each], tags[each])] == numbers
+    assert [each for each in records if matches(clauses, records[each], tags[each])] == numbers
+    assert MemberFilter(tags=member_filter.tags).tags == member_filter.tags
 
 
 def test_a_clause_of_a_later_version_matches_nobody() -> None:
-    assert not matches((Clause(3, (b"role", b"web")),), record(1))
-    assert not matches((*MemberFilter(ids=(peer_id(1),)).to_clauses(), Clause(255, 0)), record(1))
+    assert not matches((Clause(4, (b"role", b"web")),), record(1), {"role": "web"})
+    ids = MemberFilter(ids=(peer_id(1),)).to_clauses()
+    assert not matches((*ids, Clause(255, 0)), record(1), {})
 
 
 def test_ids_that_share_a_prefix_are_distinguished_by_the_origin() -> None:
     twin = PeerId(peer_id(1)[:4] + bytes(28))
     wanted = MemberFilter(ids=(twin,))
-    assert matches(wanted.to_clauses(), record(1))
-    assert not wanted.admits(record(1))
+    assert matches(wanted.to_clauses(), record(1), {})
+    assert not wanted.admits(record(1), {})
 
 
 @pytest.mark.parametrize(
@@ -51,6 +65,12 @@ def test_ids_that_share_a_prefix_are_distinguished_by_the_origin() -> None:
         {"ids": (peer_id(1),) * (MAX_ID_PREFIXES + 1)},
         {"zone": "z" * 65},
         {"zone": b"eu"},
+        {"tags": {"": "x"}},
+        {"tags": {"a=b": "x"}},
+        {"tags": {"role": "x" * 129}},
+        {"tags": {"role": ["x"] * (MAX_TAG_VALUES + 1)}},
+        {"tags": {"role": [7]}},
+        {"tags": {f"t{number}": None for number in range(MAX_TAG_CONDITIONS + 1)}},
     ],
 )
 def test_a_filter_that_cannot_be_sent_is_refused(arguments: dict[str, object]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.query.filters import MemberFilter
 from grapevine_proto.overlay.query.request import ASKED_LIMIT, QueryRequest
 from grapevine_proto.wire.query_terms import ASK_ALL, MAX_QUESTION_BYTES, QueryTerms
 
@@ -62,6 +64,13 @@ def test_a_question_has_at_most_8_kib() -> None:
     assert QueryRequest("up", bytes(MAX_QUESTION_BYTES)).payload == bytes(MAX_QUESTION_BYTES)
     with pytest.raises(MessageTooLarge):
         QueryRequest("up", bytes(MAX_QUESTION_BYTES + 1))
+
+
+def test_a_filter_that_fits_no_rumor_is_refused() -> None:
+    ids = tuple(PeerId(bytes([number] * 32)) for number in range(64))
+    assert QueryRequest("up", filter=MemberFilter(ids=ids, zone="z" * 64))
+    with pytest.raises(InvalidArgument, match="too many bytes"):
+        QueryRequest("up", filter=MemberFilter(ids=ids, tags={"role": ("v" * 128, "w" * 128)}))
 
 
 @pytest.mark.parametrize(
