@@ -33,6 +33,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     ),
     "overlay/overlay": ("test_engine",),
     "overlay/store/sequence_tracker": ("overlay/store/test_message_store",),
+    "overlay/trace/trace": ("overlay/test_reverse_paths",),
     "overlay/swim/indirect_probes": ("overlay/swim/test_prober",),
     "overlay/swim/detector": ("overlay/swim/test_detector_events", "overlay/swim/test_detector"),
     "overlay/sync/gap_repair": SYNC,
@@ -53,7 +54,6 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "wire/frames": CODEC,
     "wire/message_codec": CODEC,
     "wire/messages": CODEC,
-    "wire/packets": (*CODEC, "transport/test_attacks"),
     "wire/rumors": (*CODEC, "test_publisher"),
     "wire/signed": (*CODEC, "test_ids"),
 }

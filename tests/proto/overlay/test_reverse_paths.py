@@ -602,3 +602,17 @@ def test_one_answer_more_than_a_route_may_have_is_refused() -> None:
     node = Answering(items_per_route=3)
     node.open()
     assert [node.relay(number) for number in range(4)] == [True, True, True, False]
+
+
+def test_an_origin_whose_route_was_evicted_for_another_may_open_one_more() -> None:
+    node = Answering()
+    assert node.open(1, origin=91)
+    for sequence in range(1, ROUTES_PER_ORIGIN + 1):
+        assert node.open(sequence, ends_at=1.0 if sequence == 5 else math.inf)
+    for number in range(ROUTES_LIMIT - ROUTES_PER_ORIGIN - 1):
+        assert node.open(1, origin=1000 + number)
+    later = ROUTE_MIN_LIFETIME_S
+    assert node.open(2, origin=92, at=later)
+    assert not node.submit(5)
+    assert node.open(100, at=later)
+    assert node.submit(1), "the oldest of all was evicted instead"

@@ -393,6 +393,14 @@ def test_shares_of_offenses_decay_so_that_the_cause_is_the_latest_main_one() -> 
     assert change is not None
     assert change.reason == "stalled round"
     assert limits.MisconductScore().top_offense() == ""
+    score = limits.MisconductScore()
+    score.add(Offense.PROTOCOL_VIOLATION, 4, 0.0)
+    score.add(Offense.STALLED_ROUND, 9, 0.0)
+    assert score.top_offense() == "protocol violation"
+    score.add(Offense.STALLED_ROUND, 0.5, SCORE_HALF_LIFE_S)
+    assert score.offenses == {Offense.PROTOCOL_VIOLATION: 20.0, Offense.STALLED_ROUND: 20.0}
+    score.add(Offense.STALLED_ROUND, 0.5, SCORE_HALF_LIFE_S)
+    assert score.top_offense() == "stalled round"
 
 
 def test_work_beyond_a_thousand_units_per_token_is_charged_as_an_offense() -> None:

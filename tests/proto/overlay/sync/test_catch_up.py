@@ -71,6 +71,18 @@ def test_an_impatient_caller_costs_no_more_packets() -> None:
     assert not catch_up.complete([ADA])
 
 
+def test_each_request_may_wait_for_its_own_time() -> None:
+    catch_up = CatchUp()
+    catch_up.request(0.0, math.inf)
+    catch_up.on_synced(ADA, 0.0)
+    assert catch_up.complete([ADA])
+    catch_up.request(1.0, 2.0)
+    catch_up.request(1.5, 0.1)  # does not shorten the first
+    assert catch_up.due_peers([ADA], 2.9) == [ADA]
+    assert catch_up.due_peers([ADA], 3.0) == []
+    assert catch_up.deadline == math.inf
+
+
 def caught_up(sim: Simulation) -> list[tuple[float, int, int]]:
     """When which node has caught up with how many peers."""
     found: list[tuple[float, int, int]] = []

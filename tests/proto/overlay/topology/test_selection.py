@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,15 @@ def test_uniform_is_reproducible_and_even() -> None:
     )
     assert set(counts) == set(range(3, 30))
     assert min(counts.values()) / max(counts.values()) > 0.8
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_all_of_no_more_than_wanted_are_chosen_in_order_and_without_a_draw(count: int) -> None:
+    rng = random.Random(3)
+    state = rng.getstate()
+    assert uniform(range(6), count, rng, exclude={2}) == [0, 1, 3, 4, 5]
+    assert rng.getstate() == state
+    assert len(uniform(range(6), 4, rng, exclude={2})) == 4
 
 
 def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:

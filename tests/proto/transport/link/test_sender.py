@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
 from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.transport.link.fragments import FragmentedMessage
 from grapevine_proto.transport.link.path import Path
 from grapevine_proto.transport.link.sender import Sender
 from grapevine_proto.transport.session.session import Session
@@ -191,3 +193,42 @@ def test_large_and_small_messages_take_turns(monkeypatch: pytest.MonkeyPatch) ->
         [small, fragment, small, fragment, small, fragment, fragment],
         [fragment, small, fragment, small, fragment, small, fragment],
     )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_queues_count_the_bytes_that_have_not_been_sent(seed: int) -> None:
+    rng = random.Random(seed)
+    end = SendingEnd(capacity=30, refill_rate=100.0, queue_messages=12, queue_bytes=200_000)
+    sender, queues = end.sender, end.sender._queues
+    rejected = cleared = retransmitted = 0
+    now = 0.0
+    for _ in range(300):
+        now += rng.choice([0.0, 0.001, 0.05])
+        match rng.randrange(12):
+            case 0 | 1 | 2 | 3:
+                rejected += not sender.push(direct(rng.choice([10, 100, 1100, 3000])))
+            case 4:
+                rejected += not sender.push(direct(70_000))
+            case 5:
+                rejected += not sender.push(rng.choice([HEARTBEAT, REPAIR]))
+            case 6:
+                queued = len(queues)
+                sender.recovery.retransmit_all(end.session.their_id, now)
+                retransmitted += len(queues) - queued
+            case 7 if rng.random() < 0.2:
+                cleared += len(queues)
+                sender.clear()
+            case _:
+                sender.path.window_bytes = rng.choice([3000, 10**6])
+                sender.transmit(end.session, now)
+        for queue, queued_bytes in zip(queues.by_rank, queues.queued_bytes, strict=True):
+            unsent_bytes = sum(
+                len(item) - (0 if isinstance(item, bytes) else item.sent_bytes)
+                for item in queue
+                if isinstance(item, bytes | FragmentedMessage)
+            )
+            assert queued_bytes == unsent_bytes
+        assert sender.queued == len(queues) == sum(map(len, queues.by_rank))
+        assert sender.send_drops == rejected + cleared + sender.recovery.abandoned
+    assert rejected
+    assert retransmitted
