@@ -5,6 +5,7 @@ detected.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -22,15 +23,26 @@ from grapevine_proto.overlay.broadcast.broadcast import (
 )
 from grapevine_proto.overlay.broadcast.epidemic import Epidemic
 from grapevine_proto.overlay.broadcast.large_messages import PULL_WINDOW_BYTES
+from grapevine_proto.overlay.broadcast.strategy import NewRumor, PushPlan
 from grapevine_proto.overlay.effects import CountDrop, Deliver, Effect, Emit, Send
+from grapevine_proto.overlay.members import id_prefix
 from grapevine_proto.overlay.store.message_cache import rumor_key
 from grapevine_proto.overlay.store.message_store import STORE_TICK_S, MessageStore
 from grapevine_proto.overlay.sync.antientropy import COPIES_PER_MESSAGE_LIMIT
 from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire.attributes import encode_attributes, rumor_attributes
-from grapevine_proto.wire.messages import DIRECT_MAIL_HOPS, Announce, IWant, RumorCopy, Rumors
+from grapevine_proto.wire.messages import (
+    DIRECT_MAIL_HOPS,
+    Announce,
+    AnnounceTopic,
+    IHave,
+    IWant,
+    MemberDigest,
+    RumorCopy,
+    Rumors,
+)
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, NodeTables, identity, peer_id, rumor
+from tests.proto.overlay.builders import EPOCH, NodeTables, identity, peer_id, record, rumor
 
 ORIGIN = 90
 
@@ -556,6 +568,191 @@ def test_cached_messages_of_a_topic_are_those_of_others_that_have_not_expired() 
     assert found(5.0) == [(1, "deploy.web"), (2, "deploy.web")]
 
 
+def test_all_payloads_that_cannot_be_read_are_reported_by_their_range() -> None:
+    unknown = Rumor.signed(
+        identity(ORIGIN), "default", EPOCH, 4, (b"x",) * 4, attributes=encode_attributes({200: 1})
+    )
+    effects = Node().receive(unknown, 1, 0.0)
+    [event] = [each.event for each in effects if isinstance(each, Emit)]
+    assert event == MessagesUnsupported(peer_id(ORIGIN), EPOCH, 4, 7, 200)
+
+
+class RecordingWatcher:
+    """Records what it is told of rumors with attributes."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def on_rumor(self, copy: RumorCopy, holders: Iterable[PeerId], now: float) -> list[Effect]:
+        self.told.append((copy.rumor.first, *holders))
+        return []
+
+    def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
+        self.told.append((rumor.first, "again", sender))
+
+    def on_ids(self, ids: object, sender: PeerId) -> None:
+        self.told.append(("ids", sender))
+
+
+def test_watchers_are_told_of_rumors_with_attributes_their_holders_and_announcements() -> None:
+    node, watcher = Node(), RecordingWatcher()
+    node.broadcast._watchers = (watcher,)
+    attributed_ = attributed(1, trace_share=7)
+    node.broadcast.handle(IHave((attributed_.ids,)), peer_id(2), 0.0)
+    node.receive(attributed_, 1, 0.0)
+    node.receive(attributed_, 3, 0.0)
+    for sender in (1, 2):
+        node.receive(rumor(ORIGIN, 9), sender, 0.0)
+    assert watcher.told == [
+        ("ids", peer_id(2)),
+        (1, peer_id(1), peer_id(2)),
+        (1, "again", peer_id(3)),
+    ]
+
+
+# --- announcements of topics --------------------------------------------------------------------
+
+FAR = 50  # a member without a link
+
+
+def topic_rumor(origin: int = ORIGIN, **values: Any) -> Rumor:
+    attributes = rumor_attributes(**{"topic": "deploy.web"} | values)
+    signer = identity(origin)
+    return Rumor.signed(signer, "default", EPOCH, 1, (bytes(20_000),), attributes=attributes)
+
+
+def announce_topic(
+    node: Node,
+    sender: int,
+    rumor_: Rumor,
+    *,
+    holder: int = 2,
+    has_body: bool = False,
+    age_ms: int = 0,
+    now: float = 0.0,
+) -> list[Effect]:
+    copy = RumorCopy(rumor_.without_body(), 3, age_ms, peer_id(holder))
+    return node.broadcast.handle(AnnounceTopic(copy, has_body), peer_id(sender), now)
+
+
+def topic_announcements(effects: list[Effect]) -> list[tuple[set[PeerId], AnnounceTopic]]:
+    return [
+        (set(each.peers), each.message)
+        for each in effects
+        if isinstance(each, Send) and isinstance(each.message, AnnounceTopic)
+    ]
+
+
+def requested_from(effects: list[Effect]) -> list[PeerId]:
+    return [
+        peer
+        for each in effects
+        if isinstance(each, Send) and isinstance(each.message, IWant)
+        for peer in each.peers
+    ]
+
+
+def test_a_topic_of_others_is_announced_on_once_and_not_pulled() -> None:
+    node = Node(topics=("alerts.*",))
+    node.tables.measure(1, 0.1)
+    effects = announce_topic(node, 1, topic_rumor(), age_ms=100)
+    assert requested_from(effects) == delivered(effects) == []
+    [(peers, message)] = topic_announcements(effects)
+    assert peers == {peer_id(number) for number in (3, 4, 5)}, "neither its sender nor its holder"
+    assert (message.has_body, message.copy.holder) == (False, peer_id(2))
+    assert (message.copy.hops, message.copy.age_ms) == (4, 150)
+    assert node.broadcast.unsubscribed == 1
+    assert announce_topic(node, 3, topic_rumor()) == []
+
+
+def test_a_topic_that_this_node_delivers_is_pulled_and_not_announced_yet() -> None:
+    node = Node(topics=("deploy.*",))
+    effects = announce_topic(node, 1, topic_rumor(), has_body=True)
+    assert requested_from(effects) == [peer_id(1)]
+    assert topic_announcements(effects) == []
+    assert announce_topic(node, 3, topic_rumor(), holder=4) == [], "it is requested already"
+    effects = node.receive(topic_rumor(), 1, 0.1)
+    assert len(delivered(effects)) == 1
+    [(peers, message)] = topic_announcements(effects)
+    assert peers == {peer_id(2), peer_id(3), peer_id(5)}, "those that are not known to have it"
+    assert message.has_body
+
+
+def test_a_large_rumor_without_a_topic_is_pulled_whatever_is_subscribed() -> None:
+    attributes = rumor_attributes(trace_share=7)
+    plain = Rumor.signed(
+        identity(ORIGIN), "default", EPOCH, 1, (bytes(20_000),), attributes=attributes
+    )
+    effects = announce_topic(Node(topics=("deploy.*",)), 1, plain)
+    assert requested_from(effects) == [peer_id(2)]
+
+
+def test_what_is_expired_or_cannot_be_read_is_not_pulled() -> None:
+    node = Node(topics=("deploy.*",))
+    assert requested_from(announce_topic(node, 1, topic_rumor(expires_s=5), age_ms=5000)) == []
+    assert node.broadcast.expired == 1
+    unknown = Rumor.signed(
+        identity(91),
+        "default",
+        EPOCH,
+        1,
+        (bytes(20_000),),
+        attributes=encode_attributes({2: b"deploy.web", 200: 1}),
+    )
+    effects = announce_topic(node, 1, unknown)
+    assert requested_from(effects) == []
+    assert len(topic_announcements(effects)) == 1
+    assert node.broadcast.unsupported == 1
+
+
+@pytest.mark.parametrize(("age_ms", "is_announced"), [(9_999, True), (10_000, False)])
+def test_an_old_announcement_is_not_passed_on(age_ms: int, is_announced: bool) -> None:
+    effects = announce_topic(Node(topics=("alerts.*",)), 1, topic_rumor(), age_ms=age_ms)
+    assert bool(topic_announcements(effects)) is is_announced
+
+
+def test_a_forged_announcement_is_charged_to_its_sender_and_leaves_nothing() -> None:
+    for topics in (("alerts.*",), ("deploy.*",)):
+        node = Node(topics=topics)
+        forged = replace(topic_rumor(), signature=bytes(64))
+        assert announce_topic(node, 1, forged) == [CountDrop(peer_id(1), DropReason.BAD_SIGNATURE)]
+        assert not node.store.cache.contains(rumor_key(forged))
+        assert not node.broadcast.puller.is_pulling(forged.ids)
+
+
+@pytest.mark.parametrize(
+    ("holder", "is_unknown"), [(FAR, True), (0, False), (2, False), (6, False)]
+)
+def test_the_record_of_an_unknown_holder_is_requested_from_the_announcer(
+    holder: int, is_unknown: bool
+) -> None:
+    node = Node(topics=("alerts.*",))
+    node.tables.members.ensure(record(6), 0.0)
+    effects = announce_topic(node, 1, topic_rumor(), holder=holder)
+    prefix = id_prefix(peer_id(FAR))
+    request = Send((peer_id(1),), MemberDigest(prefix, prefix, b"", is_reply=True))
+    assert [each for each in effects if each == request] == [request] * is_unknown
+    assert sum(isinstance(each, Send) for each in effects) == 1 + is_unknown
+
+
+def test_an_own_rumor_of_a_topic_is_awaited_for_two_seconds() -> None:
+    node = Node()
+    node.broadcast.broadcast(topic_rumor(origin=0), 0.0)
+    claimed = []
+    for now in (1.0, 2.0):
+        node.broadcast.advance(now)
+        claimed.append(node.broadcast.has_unclaimed)
+    assert claimed == [True, False]
+
+
+def test_the_first_link_gets_a_topic_as_one_hop_away() -> None:
+    node = Node(linked=())
+    node.broadcast.broadcast(topic_rumor(origin=0), 0.0)
+    node.tables.link(1)
+    [(_, message)] = topic_announcements(node.broadcast.on_link_up(peer_id(1), 1.0))
+    assert (message.copy.hops, message.has_body) == (1, True)
+
+
 # --- settings and time --------------------------------------------------------------------------
 
 
@@ -592,3 +789,34 @@ def test_a_rumor_of_another_origin_is_checked_although_the_epoch_of_the_session_
     assert drop_reasons(node.receive(forged, 1, 0.0)) == [DropReason.BAD_SIGNATURE]
     unlinked = replace(rumor(77, 1), signature=bytes(64))
     assert drop_reasons(node.receive(unlinked, 77, 0.0)) == [DropReason.BAD_SIGNATURE]
+
+
+def test_the_strategy_is_told_how_far_each_rumor_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+    told: list[NewRumor] = []
+    original = node.broadcast._strategy.on_new_rumor
+
+    def on_new_rumor(new: NewRumor, now: float) -> PushPlan:
+        told.append(new)
+        return original(new, now)
+
+    monkeypatch.setattr(node.broadcast._strategy, "on_new_rumor", on_new_rumor)
+    published, received, old = own(1), rumor(ORIGIN, 1), rumor(ORIGIN, 2)
+    node.broadcast.broadcast(published, 0.0)
+    node.receive(received, 2, 0.0, hops=3)
+    node.receive(old, 1, 0.0, hops=3, age_ms=10_000, via=Via.REPAIR)
+    node.receive(old, 2, 0.0, hops=4)
+    assert told == [
+        NewRumor(rumor_key(published), published.size_bytes, 0, None, is_offered=True),
+        NewRumor(rumor_key(received), 0, 3, peer_id(2)),
+        NewRumor(rumor_key(old), 0, 3, peer_id(2)),
+    ]
+
+
+def test_a_corrected_rumor_that_had_left_the_cache_is_checked_once() -> None:
+    node = Node()
+    rumor_ = rumor(ORIGIN, 1)
+    node.receive(rumor_, 1, 0.0, age_ms=299_985)
+    node.broadcast.advance(2.0)
+    assert pushes(node.receive(rumor_, 2, 2.5, age_ms=2_520)) == [3]
+    assert node.store.cache.signatures_checked == 0
