@@ -101,10 +101,17 @@ def _text(value: Any) -> str:
     return data.decode()
 
 
+def array(value: Any) -> Fields:
+    """Returns `value` if it is an array; unpacking it checks its length. Raises ValueError."""
+    if type(value) is not tuple:
+        raise ValueError("not an array")
+    return value
+
+
 def items(value: Any, limit: int) -> Fields:
     """Returns `value` if it is an array of at most `limit` items. Raises ValueError."""
-    if type(value) is not tuple or len(value) > limit:
-        raise ValueError("not a list of the right length")
+    if len(array(value)) > limit:
+        raise ValueError("too many items")
     return value
 
 
@@ -160,7 +167,7 @@ def decode_records(value: Any) -> tuple[PeerRecord, ...]:
 
 
 def _decode_address(fields: Any) -> Address:
-    host, port = items(fields, 2)
+    host, port = array(fields)
     text = _text(host)
     if canonical_host(text) != text:  # only one spelling keeps the signature valid
         raise ValueError("address not in canonical form")
@@ -193,7 +200,7 @@ def _decode_rumor_copy(fields: Any, max_payloads: int) -> RumorCopy:
     if type(fields) is tuple and len(fields) == 8:  # without attributes: the common case
         origin, epoch, first, lengths, body, signature, hops, age_ms = fields
     else:
-        origin, epoch, first, lengths, body, signature, hops, age_ms, attributes = items(fields, 9)
+        origin, epoch, first, lengths, body, signature, hops, age_ms, attributes = array(fields)
         _check_attributes(attributes, MAX_RUMOR_ATTRIBUTES_BYTES)
     # The most frequent value of all: what follows is `binary`, `items` and `uint`, without their calls.
     if not type(origin) is type(body) is type(signature) is bytes:
@@ -276,7 +283,7 @@ def range_fields(entry: StreamRange) -> Fields:
 
 
 def decode_range(fields: Any) -> StreamRange:
-    origin, epoch, first, last = items(fields, 4)
+    origin, epoch, first, last = array(fields)
     stream = Stream(PeerId(binary(origin, PEER_ID_BYTES)), uint(epoch, EPOCH_LIMIT - 1))
     return StreamRange(stream, uint(first, SEQUENCE_LIMIT), uint(last, SEQUENCE_LIMIT))
 
@@ -296,7 +303,7 @@ def stream_ids_fields(ranges: tuple[StreamRange, ...]) -> Fields:
 def decode_stream_ids(value: Any) -> tuple[StreamRange, ...]:
     ranges: list[StreamRange] = []
     for fields in items(value, MAX_IDS):
-        origin, epoch, bounds = items(fields, 3)
+        origin, epoch, bounds = array(fields)
         stream = Stream(PeerId(binary(origin, PEER_ID_BYTES)), uint(epoch, EPOCH_LIMIT - 1))
         for bound in items(bounds, 2 * MAX_IDS):
             uint(bound, SEQUENCE_LIMIT)
@@ -315,7 +322,7 @@ def receipt_fields(receipt: TraceReceipt) -> Fields:
 
 
 def decode_receipt(fields: Any) -> TraceReceipt:
-    member, hops, delay_ms, relays, signature = items(fields, 5)
+    member, hops, delay_ms, relays, signature = array(fields)
     if binary(signature) and len(signature) != SIGNATURE_BYTES:
         raise ValueError("signature of the wrong length")
     return TraceReceipt(
@@ -361,7 +368,7 @@ def decode_answers(value: Any) -> tuple[QueryAnswer, ...]:
 
 
 def _decode_answer(fields: Any, limit_bytes: int) -> QueryAnswer:
-    member, index, hops, delay_ms, status, payload, relays, signature = items(fields, 8)
+    member, index, hops, delay_ms, status, payload, relays, signature = array(fields)
     if binary(signature) and len(signature) != SIGNATURE_BYTES:
         raise ValueError("signature of the wrong length")
     if len(binary(payload)) > (MAX_ANSWER_BYTES if signature else limit_bytes):
@@ -392,13 +399,13 @@ def member_update_fields(update: MemberUpdate) -> Fields:
 
 
 def _decode_member_update(fields: Any) -> MemberUpdate:
-    record, accusations = items(fields, 2)
+    record, accusations = array(fields)
     decoded = tuple(map(_decode_accusation, items(accusations, MAX_ACCUSATIONS)))
     return MemberUpdate(_decode_record(record), decoded)
 
 
 def _decode_accusation(fields: Any) -> Accusation:
-    accuser, signature = items(fields, 2)
+    accuser, signature = array(fields)
     return Accusation(PeerId(binary(accuser, PEER_ID_BYTES)), binary(signature, SIGNATURE_BYTES))
 
 

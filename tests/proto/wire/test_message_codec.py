@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +28,11 @@ from tests.proto.overlay.builders import copy, peer_id
 COUNT, EPOCH, SEQUENCE = 2**32 - 1, 2**48 - 1, 2**53
 ID, SUM, SIGNATURE = bytes(32), bytes(16), bytes(64)
 SMALL = PeerRecord(PeerId(ID), 1, 0, (), "", "", 1, 1, False, SIGNATURE)
+
+ATTRIBUTES = msgpack.packb([1, 7])
+HEADER = [ID, 0, 1, 20_000, bytes(32), SIGNATURE, 0, 0, ATTRIBUTES, ID, True]
+"""An announcement of a topic."""
+ANSWER = [ID, 0, 0, 0, 1, b"", 0, SIGNATURE]
 
 
 def reason(kind: Kind, *fields: Any) -> DropReason | None:
@@ -52,6 +59,10 @@ GREATEST: list[tuple[Kind, list[Any], dict[int, int]]] = [
     (Kind.RECEIPTS, [0, ID, 0, 1, []], {0: COUNT, 2: EPOCH, 3: SEQUENCE}),
     (Kind.RECEIPT_ACK, [0], {0: COUNT}),
     (Kind.ANNOUNCE, [[ID, 0, 1, 1], 1], {1: COUNT}),
+    (Kind.ANNOUNCE_TOPIC, HEADER, {1: EPOCH, 2: SEQUENCE - 512, 3: COUNT, 6: 255, 7: COUNT}),
+    (Kind.ANSWERS, [0, ID, 0, 1, []], {0: COUNT, 2: EPOCH, 3: SEQUENCE}),
+    (Kind.ANSWER_ACK, [0], {0: COUNT}),
+    (Kind.ANSWER_FETCH, [ID, 0, 1, 0], {1: EPOCH, 2: SEQUENCE, 3: 3}),
     (Kind.PAUSE, [0], {0: COUNT}),
 ]
 
@@ -143,6 +154,7 @@ def test_ranges_beyond_their_limits_are_malformed(kind: Kind, fields: list[Any])
         (Kind.OFFER, lambda n: [[[ID, 0, [1, 1]]] * n], 64),
         (Kind.MEMBER_DIGEST, lambda n: [0, 0, bytes(4 * n), False], 256),
         (Kind.RECEIPTS, lambda n: [0, ID, 0, 1, [[ID, 0, 0, 0, b""]] * n], 16),
+        (Kind.ANSWERS, lambda n: [0, ID, 0, 1, [ANSWER] * n], 16),
         (Kind.RUMORS, lambda n: [[[ID, 0, 1, [0], b"", SIGNATURE, 0, 0]] * n], 64),
         (Kind.REPAIR, lambda n: [0, True, False, [[ID, 0, 1, [0], b"", SIGNATURE, 0, 0]] * n], 64),
         (Kind.RUMORS, lambda n: [[[ID, 0, 1, [0] * n, b"", SIGNATURE, 0, 0]]], 512),
@@ -232,6 +244,103 @@ def test_a_receipt_at_its_limits_is_decoded(
     receipt: list[Any], expected: DropReason | None
 ) -> None:
     assert reason(Kind.RECEIPTS, 0, ID, 0, 1, [receipt]) is expected
+
+
+def test_only_what_is_pulled_is_announced_by_a_header() -> None:
+    for size_bytes, expected in ((8192, DropReason.MALFORMED), (8193, None)):
+        assert reason(Kind.ANNOUNCE_TOPIC, *HEADER[:3], size_bytes, *HEADER[4:]) is expected
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [
+        (0, bytes(31)),
+        (2, 0),
+        (4, bytes(31)),
+        (5, bytes(63)),
+        (8, b""),
+        (8, b"\x91\x01"),
+        (9, bytes(31)),
+        (9, b""),
+        (10, 1),
+    ],
+)
+def test_a_header_with_a_field_of_the_wrong_length_is_malformed(index: int, value: Any) -> None:
+    assert reason(Kind.ANNOUNCE_TOPIC, *HEADER) is None
+    fields = [*HEADER[:index], value, *HEADER[index + 1 :]]
+    assert reason(Kind.ANNOUNCE_TOPIC, *fields) is DropReason.MALFORMED
+
+
+def test_attributes_have_at_most_512_bytes() -> None:
+    def attributes(size_bytes: int) -> bytes:
+        encoded: bytes = msgpack.packb([1, bytes(size_bytes - 5)])
+        assert len(encoded) == size_bytes
+        return encoded
+
+    for size_bytes, expected in ((512, None), (513, DropReason.MALFORMED)):
+        encoded = attributes(size_bytes)
+        assert reason(Kind.ANNOUNCE_TOPIC, *HEADER[:8], encoded, *HEADER[9:]) is expected
+        fields = [ID, 0, 1, [0], b"", SIGNATURE, 0, 0, encoded]
+        assert reason(Kind.RUMORS, [fields]) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (ANSWER, None),
+        ([ID, 3, 255, COUNT, 4, bytes(1024), 255, SIGNATURE], None),
+        ([ID, 0, 0, 0, 1, bytes(65_536), 0, b""], None),
+        ([bytes(31), *ANSWER[1:]], DropReason.MALFORMED),
+        ([ID, 4, *ANSWER[2:]], DropReason.MALFORMED),
+        ([ID, 0, 256, *ANSWER[3:]], DropReason.MALFORMED),
+        ([ID, 0, 0, COUNT + 1, *ANSWER[4:]], DropReason.MALFORMED),
+        ([*ANSWER[:4], 5, *ANSWER[5:]], DropReason.MALFORMED),
+        ([*ANSWER[:5], bytes(1025), *ANSWER[6:]], DropReason.MALFORMED),
+        ([*ANSWER[:5], bytes(65_537), 0, b""], DropReason.MALFORMED),
+        ([*ANSWER[:6], 256, SIGNATURE], DropReason.MALFORMED),
+        ([*ANSWER[:7], bytes(63)], DropReason.MALFORMED),
+    ],
+)
+def test_an_answer_at_its_limits_is_decoded(answer: list[Any], expected: DropReason | None) -> None:
+    assert reason(Kind.ANSWERS, 0, ID, 0, 1, [answer]) is expected
+
+
+def test_only_an_answer_that_is_alone_may_be_large() -> None:
+    large = [*ANSWER[:5], bytes(1025), 0, b""]
+    assert reason(Kind.ANSWERS, 0, ID, 0, 1, [large]) is None
+    assert reason(Kind.ANSWERS, 0, ID, 0, 1, [large, ANSWER]) is DropReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Kind.RUMORS, [[[ID, 0, 1, [0], b"", SIGNATURE, 0, 0]]]),
+        (Kind.IWANT, [0, [[ID, 0, 1, 1]]]),
+        (Kind.IHAVE, [[[ID, 0, [1, 1]]]]),
+        (Kind.RECEIPTS, [0, ID, 0, 1, [[ID, 0, 0, 0, b""]]]),
+        (Kind.ANSWERS, [0, ID, 0, 1, [ANSWER]]),
+        (Kind.PING, [0, [[codec.encode_record(SMALL), [[ID, SIGNATURE]]]]]),
+        (Kind.ANNOUNCE_TOPIC, HEADER),
+    ],
+)
+def test_a_field_more_or_less_anywhere_is_malformed(kind: Kind, fields: list[Any]) -> None:
+    def lists_in(value: Any) -> Iterator[list[Any]]:
+        if isinstance(value, list):
+            yield value
+            for each in value:
+                yield from lists_in(each)
+
+    assert reason(kind, *fields) is None
+    for number in range(len(list(lists_in(fields)))):
+        for value in ([], b"", None):
+            changed = deepcopy(fields)
+            list(lists_in(changed))[number].append(value)
+            assert reason(kind, *changed) is DropReason.MALFORMED
+    for number, original in enumerate(lists_in(fields)):
+        if any(isinstance(each, bytes | int) for each in original):
+            changed = deepcopy(fields)
+            list(lists_in(changed))[number].pop()
+            assert reason(kind, *changed) is DropReason.MALFORMED
 
 
 def test_claims_beyond_what_the_wire_carries_are_encoded_as_the_greatest() -> None:

@@ -27,6 +27,7 @@ from grapevine_proto.transport.link.fragments import (
     Reassembly,
     ReassemblyBudget,
 )
+from grapevine_proto.transport.link.send_queues import SendQueues
 from grapevine_proto.wire.codec import (
     BASE_PLAINTEXT_BYTES,
     decode_frame,
@@ -289,6 +290,55 @@ def test_a_large_message_is_stored_once_and_sliced_when_sent() -> None:
     assert all(each._plaintext.obj is whole for each in (one, two))  # type: ignore[union-attr]
     part = decode_frame(one.encode_fragment(500, 1500))
     assert part == Fragment(7, 100_000, 500, whole[500:1500])
+
+
+def test_a_token_is_due_when_the_bytes_it_paid_for_are_used_up() -> None:
+    for used_bytes, tokens in ((65_535, 0), (65_536, 1)):
+        reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+        first = Fragment(1, 200_000, 0, bytes(used_bytes))
+        assert reassembly.tokens_due(first) == 1
+        reassembly.add_fragment(first, 0.0)
+        following = Fragment(1, 200_000, used_bytes, b"x")
+        assert reassembly.tokens_due(following) == tokens
+        queues = SendQueues(LimitsConfig(), 1)
+        queues.send_limit = TokenBucket(2, 1.0, 0.0)
+        sent = FragmentedMessage(message(200_000), 1, 0)
+        assert queues.try_charge(sent, 0.0)
+        sent.sent_bytes = used_bytes
+        assert queues.try_charge(sent, 0.0)
+        assert queues.send_limit.available(0.0) == 1 - tokens
+
+
+def test_a_message_has_thirty_seconds_and_one_per_16_kib_and_is_checked_once_a_second() -> None:
+    for checked_at, dropped_at in ((39.0, 40.0), (39.5, 40.5)):
+        budget = ReassemblyBudget(MAX)
+        reassembly = Reassembly(MAX, budget)
+        size_bytes = 10 * 16_384
+        for number in range(5):
+            piece = Fragment(1, size_bytes, number * 1000, bytes(1000))
+            reassembly.add_fragment(piece, 9.0 * number)
+            budget.advance(9.0 * number)
+        budget.advance(checked_at)
+        budget.advance(dropped_at - 0.1)
+        assert reassembly.has_partials
+        budget.advance(dropped_at)
+        assert not reassembly.has_partials
+
+
+def test_the_first_byte_of_a_message_decides_whether_it_is_a_nested_fragment() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    nested = bytes((Kind.FRAGMENT, Kind.RUMORS))
+    assert refusal(reassembly, Fragment(1, 2, 0, nested)) is DropReason.MALFORMED
+    assert reassembly.add_fragment(Fragment(2, 2, 0, nested[::-1]), 0.0) == nested[::-1]
+
+
+def test_256_finished_messages_are_remembered() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    for number in range(256):
+        reassembly.add_fragment(Fragment(number, 1, 0, b"\x04"), 0.0)
+    assert refusal(reassembly, Fragment(0, 1, 0, b"\x04")) is DropReason.DUPLICATE
+    reassembly.add_fragment(Fragment(256, 1, 0, b"\x04"), 0.0)
+    assert reassembly.add_fragment(Fragment(0, 1, 0, b"\x04"), 0.0) is not None
 
 
 # --- over a link ----------------------------------------------------------------------------------
