@@ -582,3 +582,46 @@ def test_an_evicted_origin_leaves_no_bodies_and_no_gaps() -> None:
     assert len(store.cache) == 1
     assert not store.has_gaps
     assert store.abandoned == 1
+
+
+def test_the_oldest_evicted_origin_is_forgotten_beyond_the_limit() -> None:
+    store = store_with(LimitsConfig(origins=1, new_origins_per_link=1))
+    for number in (1, 2, 3):
+        insert(store, copy(number, 1), 0.0)
+    assert [store.is_duplicate(copy(number, 1).rumor, 0.0) for number in (1, 2)] == [False, True]
+
+
+def test_of_an_evicted_origin_the_newest_stream_is_remembered() -> None:
+    store = store_with(LimitsConfig(origins=1, new_origins_per_link=1))
+    insert(store, copy(1, 5), 0.0)
+    insert(store, in_epoch(copy(1, 2), EPOCH + 1), 0.0)
+    insert(store, copy(2, 1), 0.0)
+    assert store.is_duplicate(in_epoch(copy(1, 2), EPOCH + 1).rumor, 0.0)
+    assert not store.is_duplicate(in_epoch(copy(1, 3), EPOCH + 1).rumor, 0.0)
+    assert store.admission_error(STREAM, SOURCE, False, 0.0) is DropReason.STALE_EPOCH
+
+
+def test_an_origin_restored_as_evicted_has_its_age() -> None:
+    idle_s = FORGET_STREAM_S - 1000.0
+    saved = [SavedStream(peer_id(n), EPOCH, 3, (), idle_s) for n in (1, 2)]
+    small = context(limits=LimitsConfig(origins=1))
+    restored = MessageStore(small, saved, 5000.0)
+    assert restored.is_duplicate(copy(2, 3).rumor, 5000.0)
+    restored.tick(5000.0 + 1200.0)
+    assert not restored.is_duplicate(copy(2, 3).rumor, 6200.0)
+
+
+def test_what_was_published_before_a_late_start_is_no_loss_either() -> None:
+    store = store_with(now=1000.0)
+    insert(store, copy(1, 10), 1299.0)
+    store.tick(1299.0 + 300.5)
+    assert store.abandoned == 0
+
+
+def test_an_inserted_rumor_counts_as_checked_unless_the_caller_says_otherwise() -> None:
+    store = store_with()
+    for first, is_verified in ((1, True), (2, False)):
+        store.insert(copy(1, first), SOURCE, False, 0.0, is_verified=is_verified)
+    store.insert(copy(1, 3), SOURCE, False, 0.0)
+    cached = [store.cache.copy((peer_id(1), EPOCH, first), 0.0) is not None for first in (1, 2, 3)]
+    assert cached == [True, False, True]

@@ -11,9 +11,12 @@ from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.transport.link.fragments import FragmentedMessage
 from grapevine_proto.transport.link.path import Path
+from grapevine_proto.transport.link.send_queues import DATA, Retransmission
 from grapevine_proto.transport.link.sender import Sender
+from grapevine_proto.transport.link.sent_packets import SentPacket
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.frames import FRAGMENT_OVERHEAD_BYTES
 from grapevine_proto.wire.messages import Close, CloseReason, DirectMessage, Heartbeat, Kind, Repair
 
 HEARTBEAT = codec.encode_message(Heartbeat(1, 0, 0, 0, 0, bytes(16), ()))
@@ -232,3 +235,47 @@ def test_the_queues_count_the_bytes_that_have_not_been_sent(seed: int) -> None:
         assert sender.send_drops == rejected + cleared + sender.recovery.abandoned
     assert rejected
     assert retransmitted
+
+
+def test_what_is_sent_is_tracked_with_its_range_and_its_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end = SendingEnd()
+    sender, tracked = end.sender, list[SentPacket]()
+    monkeypatch.setattr(Path, "ready_at", lambda _: -math.inf)
+    monkeypatch.setattr(type(sender.recovery), "on_sent", lambda _, packet: tracked.append(packet))
+
+    def sent_as() -> list[tuple[int, int, int]]:
+        found = [(each.start, each.end, each.attempts) for each in tracked]
+        tracked.clear()
+        return found
+
+    end.push(direct(), direct(2000))
+    sender.path.should_probe_mtu = False
+    end.sent()
+    part_bytes = sender.path.plaintext_limit_bytes - FRAGMENT_OVERHEAD_BYTES
+    whole_bytes = len(direct(2000))
+    fragments = [(0, part_bytes, 0), (part_bytes, whole_bytes, 0)]
+    assert sent_as() == [(0, 0, 0), *fragments]
+    assert sender.cut_through(direct(), end.session, 0.0) is not None
+    assert sent_as() == [(0, 0, 0)]
+    sender._queues.push_front(Retransmission(b"2" * 8, 1, direct(), DATA, 3), DATA)
+    end.sent()
+    assert sent_as() == [(0, 0, 3)]
+    sender.path.should_probe_mtu = True
+    probes = sender.transmit(end.session, 0.0)
+    assert sent_as() == [(0, len(each), 0) for each in probes]
+    assert len(probes) == 1
+
+
+def test_a_message_passes_the_queue_at_the_instant_at_which_a_packet_may_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end = SendingEnd()
+    monkeypatch.setattr(Path, "ready_at", lambda _: 5.0)
+    assert end.sender.cut_through(direct(), end.session, 4.9) is None
+    assert end.sender.cut_through(direct(), end.session, 5.0) is not None
+    queued = SendingEnd()
+    queued.push(direct())
+    assert (len(queued.sent(4.9)), queued.sender.transmit_at(4.9)) == (0, 5.0)
+    assert len(queued.sent(5.0)) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
 
 import pytest
 
@@ -234,3 +236,25 @@ def test_a_late_packet_that_no_ack_had_reported_does_not_widen_the_window() -> N
     receive(tracker, 0, 2, 1, now=0.0)
     tracker.update_rtt(0.040, 0.010)
     assert tracker._scaled_reorder_window_s == 0.010
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_ack_reports_exactly_what_did_not_arrive_in_its_range(seed: int) -> None:
+    rng = random.Random(seed)
+    delays_s = [0.0, 0.0, 0.003, 0.03]
+    sent = [number for number in range(600) if rng.random() < 0.85]
+    arrivals = sorted((number / 1000 + rng.choice(delays_s), number) for number in sent)
+    tracker, received = AckTracker(), set[int]()
+    reports: Counter[int] = Counter()
+    for now, number in arrivals:
+        receive(tracker, number, now=now)
+        received.add(number)
+        missing = [each for low, high in tracker._missing for each in range(low, high + 1)]
+        assert missing == sorted(set(range(max(received))) - received)
+        if now >= tracker.due_at:
+            ack = tracker.build_ack(now)
+            reported = [each for low, high in ack.missing for each in range(low, high + 1)]
+            assert reported == sorted(set(range(ack.first, ack.end)) - received)
+            reports.update(reported)
+    lost = set(range(300)) - set(sent)  # long enough ago
+    assert {reports[each] for each in lost} == {ACKS_PER_LOSS}
