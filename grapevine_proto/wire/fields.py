@@ -110,9 +110,10 @@ def array(value: Any) -> Fields:
 
 def items(value: Any, limit: int) -> Fields:
     """Returns `value` if it is an array of at most `limit` items. Raises ValueError."""
-    if len(array(value)) > limit:
+    fields = array(value)
+    if len(fields) > limit:
         raise ValueError("too many items")
-    return value
+    return fields
 
 
 # --- values ---------------------------------------------------------------------------------------

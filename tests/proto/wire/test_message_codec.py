@@ -332,9 +332,10 @@ def test_a_field_more_or_less_anywhere_is_malformed(kind: Kind, fields: list[Any
 
     assert reason(kind, *fields) is None
     for number in range(len(list(lists_in(fields)))):
-        for value in ([], b"", None):
+        surpluses: tuple[Any, ...] = ([], b"", None)
+        for surplus in surpluses:
             changed = deepcopy(fields)
-            list(lists_in(changed))[number].append(value)
+            list(lists_in(changed))[number].append(surplus)
             assert reason(kind, *changed) is DropReason.MALFORMED
     for number, original in enumerate(lists_in(fields)):
         if any(isinstance(each, bytes | int) for each in original):

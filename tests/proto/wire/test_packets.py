@@ -30,7 +30,7 @@ COOKIE = bytes(range(201, 233))
 HELLO = Hello(b"\1\2\0\0", SESSION, EPHEMERAL)
 MAC = bytes(16)
 
-LAYOUTS = [
+LAYOUTS: list[tuple[Packet, bytes]] = [
     (HELLO, b"\1" + b"\1\2\0\0" + SESSION + EPHEMERAL),
     (Challenge(SESSION, 1, COOKIE), b"\2" + SESSION + b"\1" + COOKIE),
     (

@@ -17,7 +17,15 @@ from grapevine_proto.transport.link.sent_packets import SentPacket
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.frames import FRAGMENT_OVERHEAD_BYTES
-from grapevine_proto.wire.messages import Close, CloseReason, DirectMessage, Heartbeat, Kind, Repair
+from grapevine_proto.wire.messages import (
+    Close,
+    CloseReason,
+    Confirm,
+    DirectMessage,
+    Heartbeat,
+    Kind,
+    Repair,
+)
 
 HEARTBEAT = codec.encode_message(Heartbeat(1, 0, 0, 0, 0, bytes(16), ()))
 CLOSE = codec.encode_message(Close(CloseReason.FULL))
@@ -279,3 +287,37 @@ def test_a_message_passes_the_queue_at_the_instant_at_which_a_packet_may_go(
     queued.push(direct())
     assert (len(queued.sent(4.9)), queued.sender.transmit_at(4.9)) == (0, 5.0)
     assert len(queued.sent(5.0)) == 1
+
+
+def test_a_sender_is_ready_while_the_window_has_room_for_what_is_queued() -> None:
+    end = SendingEnd()
+    end.push(direct(1000))
+    for window_bytes, is_ready in ((len(direct(1000)), False), (len(direct(1000)) + 1, True)):
+        end.sender.path.window_bytes = window_bytes
+        assert end.sender.is_ready(0.0) is is_ready
+
+
+def test_control_waits_for_the_tokens_of_its_first_message() -> None:
+    end = SendingEnd(capacity=1)
+    end.push(direct())
+    end.sent()
+    free = codec.encode_message(Confirm())
+    end.push(HEARTBEAT, free)
+    assert end.sent() == [], "what costs nothing stands behind"
+    free_first = SendingEnd(capacity=1)
+    free_first.push(direct())
+    free_first.sent()
+    free_first.push(free, HEARTBEAT)
+    assert free_first.sent() == [free]
+
+
+def test_what_no_longer_fits_the_path_is_sent_in_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = SendingEnd()
+    monkeypatch.setattr(Path, "ready_at", lambda _: -math.inf)
+    small, large = direct(400), direct(1000)
+    end.push(large, small)
+    monkeypatch.setattr(Path, "plaintext_limit_bytes", len(small))
+    *fragments, last = end.sent()
+    assert last == small, "it fits exactly"
+    assert b"".join(each[FRAGMENT_OVERHEAD_BYTES:] for each in fragments) == large
+    assert all(len(each) <= len(small) for each in fragments)
