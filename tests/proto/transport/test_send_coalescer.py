@@ -416,3 +416,12 @@ def test_a_link_can_send_now_if_nothing_waits_and_it_is_ready() -> None:
     assert not coalescer.can_send_now(FakeLink(1), 0.0)
     coalescer.enqueue(copy(9, 2, size=5000), [link], 0.0)
     assert not coalescer.can_send_now(link, 0.0)
+
+
+def test_a_message_ends_before_the_rumor_whose_payloads_do_not_fit() -> None:
+    link = FakeLink(1, free=9)
+    coalescer = RumorCoalescer(LimitsConfig(), 64_900)
+    for first, count in [(1, 200), (301, 400), (801, 100)]:
+        coalescer.enqueue(RumorCopy(rumor(9, first, *[b""] * count), 1, 0), [link], 0.0)
+    coalescer.drain_into(link, 0.0)
+    assert link.sequences == [[1], [301, 801]]

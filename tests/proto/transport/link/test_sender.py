@@ -304,6 +304,7 @@ def test_control_waits_for_the_tokens_of_its_first_message() -> None:
     free = codec.encode_message(Confirm())
     end.push(HEARTBEAT, free)
     assert end.sent() == [], "what costs nothing stands behind"
+    assert end.sender.transmit_at(0.0) == 1.0
     free_first = SendingEnd(capacity=1)
     free_first.push(direct())
     free_first.sent()
@@ -321,3 +322,32 @@ def test_what_no_longer_fits_the_path_is_sent_in_fragments(monkeypatch: pytest.M
     assert last == small, "it fits exactly"
     assert b"".join(each[FRAGMENT_OVERHEAD_BYTES:] for each in fragments) == large
     assert all(len(each) <= len(small) for each in fragments)
+
+
+def test_a_full_window_leaves_no_room_for_a_probe() -> None:
+    end = SendingEnd()
+    end.push(direct(1000))
+    end.sent()
+    for spare_bytes, probes in ((0, 0), (1, 1)):
+        end.sender.path.window_bytes = end.sender.recovery.sent_packets.size_bytes + spare_bytes
+        end.sender.path.should_probe_mtu = True
+        assert len(end.sender.transmit(end.session, 0.0)) == probes
+
+
+def test_a_sender_is_ready_once_the_path_has_paced_what_is_queued(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end = SendingEnd()
+    end.push(direct(1000))
+    end.sender.path.window_bytes = 10**6
+    monkeypatch.setattr(Path, "ready_at", lambda _: 5.0)
+    monkeypatch.setattr(Path, "rate", len(direct(1000)))
+    assert not end.sender.is_ready(5.9)
+    assert end.sender.is_ready(6.0)
+
+
+def test_a_message_does_not_pass_the_queue_once_losses_are_to_be_looked_for() -> None:
+    for pto_at, passes in ((5.0, False), (5.1, True)):
+        end = SendingEnd()
+        end.sender.recovery.pto_at = pto_at
+        assert (end.sender.cut_through(direct(), end.session, 5.0) is not None) is passes
