@@ -43,6 +43,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "transport/handshake/initiator": HANDSHAKE,
     "transport/handshake/responder": HANDSHAKE,
     "transport/handshakes": HANDSHAKE,
+    "transport/link/link": ("transport/link/test_path_validation",),
     "transport/link/path": ("transport/link/test_path_validation", *LINK),
     "transport/link/send_queues": (*LINK, "transport/link/test_fragments"),
     "transport/link/sender": (*LINK, "transport/link/test_congestion"),

@@ -35,6 +35,7 @@ from grapevine_proto.overlay.trace.trace import (
 )
 from grapevine_proto.wire.messages import Answers, IHave, Offer, ReceiptAck, Receipts
 from grapevine_proto.wire.signed import AnswerCode, QueryAnswer, TraceReceipt
+from tests.proto.overlay import timeline
 from tests.proto.overlay.builders import EPOCH, NodeTables, peer_id
 from tests.proto.overlay.query.asking import answer_of
 from tests.proto.overlay.trace.traces import (
@@ -407,13 +408,7 @@ class Answering:
         return self.paths.submit(message_id(sequence), item, at)
 
     def sent(self, until: float = 60.0) -> list[tuple[float, PeerId, Answers]]:
-        found = []
-        while (at := self.paths.deadline) <= until:
-            for effect in self.paths.advance(at):
-                assert isinstance(effect, Send)
-                assert isinstance(effect.message, Answers)
-                found += [(at, peer, effect.message) for peer in effect.peers]
-        return found
+        return timeline.sent(self.paths, Answers, until)
 
     def batches(self, until: float) -> list[list[int]]:
         """The payload sizes of the answers in each message that is sent by then."""

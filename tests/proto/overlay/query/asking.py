@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 from grapevine_proto.config.sections import RateLimitConfig
 from grapevine_proto.events import Answer, QueryEnded, QueryReceived, QueryReport, Question
 from grapevine_proto.events import QueryAnswered as Answered
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.overlay.effects import Effect, Emit, Send
+from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.members import MemberTable
-from grapevine_proto.overlay.peers import PeerTable, PeerTrigger
+from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.query.queries import Queries
 from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import Answers, RumorCopy
 from grapevine_proto.wire.query_terms import QueryTerms
 from grapevine_proto.wire.signed import AnswerCode, PeerRecord, QueryAnswer, Rumor
+from tests.proto.overlay import timeline
 from tests.proto.overlay.builders import EPOCH, context, identity, peer_id, record
 from tests.proto.overlay.trace.traces import FAR, ORIGIN, OUR_NUMBER, message_id
 
@@ -84,9 +84,7 @@ class Node:
             self.table.ensure(record(number), 0.0)
 
     def link(self, number: int) -> None:
-        peer = self.peers.add(peer_id(number), record(number), record(number).addresses[0], 0.0)
-        self.peers.transition(peer, PeerTrigger.LINKED)
-        peer.update_rtt(0.05)
+        timeline.link(self.peers, number)
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -117,19 +115,11 @@ class Node:
     # --- time -----------------------------------------------------------------------------------
 
     def advance(self) -> tuple[float, list[Effect]]:
-        at = self.queries.deadline
-        assert at < math.inf
-        return at, self.queries.advance(at)
+        return timeline.advance(self.queries)
 
     def sent(self, until: float = 60.0) -> list[tuple[float, PeerId, Answers]]:
         """All Answers messages sent until `until`."""
-        found = []
-        while self.queries.deadline <= until:
-            at, effects = self.advance()
-            for effect in effects:
-                if isinstance(effect, Send) and isinstance(effect.message, Answers):
-                    found += [(at, peer, effect.message) for peer in effect.peers]
-        return found
+        return timeline.sent(self.queries, Answers, until)
 
 
 def _events(effects: list[Effect]) -> list[object]:

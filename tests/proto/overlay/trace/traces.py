@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from grapevine_proto.config.sections import RateLimitConfig
@@ -17,6 +16,7 @@ from grapevine_proto.overlay.trace.trace import Tracing
 from grapevine_proto.wire.attributes import TRACE_ALL, rumor_attributes
 from grapevine_proto.wire.messages import ReceiptAck, Receipts, RumorCopy
 from grapevine_proto.wire.signed import Rumor, TraceReceipt
+from tests.proto.overlay import timeline
 from tests.proto.overlay.builders import EPOCH, context, identity, peer_id, record
 
 OUR_NUMBER = 500
@@ -66,9 +66,7 @@ class Node:
             self.table.ensure(record(number), 0.0)
 
     def link(self, number: int) -> None:
-        peer = self.peers.add(peer_id(number), record(number), record(number).addresses[0], 0.0)
-        self.peers.transition(peer, PeerTrigger.LINKED)
-        peer.update_rtt(0.05)
+        timeline.link(self.peers, number)
 
     def unlink(self, number: int) -> None:
         peer = self.peers.get(peer_id(number))
@@ -92,19 +90,11 @@ class Node:
 
     def advance(self) -> tuple[float, list[Effect]]:
         """Advance to the next deadline; the time and the effects."""
-        at = self.tracing.deadline
-        assert at < math.inf
-        return at, self.tracing.advance(at)
+        return timeline.advance(self.tracing)
 
     def sent(self, until: float = 60.0) -> list[tuple[float, PeerId, Receipts]]:
         """All Receipts messages sent until `until`."""
-        found = []
-        while self.tracing.deadline <= until:
-            at, effects = self.advance()
-            for effect in effects:
-                if isinstance(effect, Send) and isinstance(effect.message, Receipts):
-                    found += [(at, peer, effect.message) for peer in effect.peers]
-        return found
+        return timeline.sent(self.tracing, Receipts, until)
 
     def report(self, traced_id: MessageId) -> Trace:
         return next(each for each in self.tracing.reports() if each.id == traced_id)

@@ -746,3 +746,18 @@ def test_numbers_of_fragmented_messages_differ_between_sessions() -> None:
 
     assert first_number(b"\0\0\0\1" + bytes(4)) == (1 << 32) + 1
     assert first_number(b"\0\0\0\2" + bytes(4)) == (2 << 32) + 1
+
+
+def test_only_the_latest_packet_counts_as_progress_of_a_large_message() -> None:
+    pair, whole = Pair(), direct_message(1, 5000)
+    packets = [
+        encode_frame(Fragment(1, len(whole), 0, whole[:1000])),
+        HEARTBEAT,
+        encode_frame(Fragment(1, len(whole), 1000, whole[1000:1001])),  # one byte is no progress
+        encode_frame(Fragment(1, len(whole), 1001, whole[1001:2000])),
+    ]
+    progress = []
+    for plaintext in packets:
+        pair.deliver(plaintext)
+        progress.append((pair.link.is_receiving, pair.link.has_progressed))
+    assert progress == [(True, True), (True, False), (True, False), (True, True)]
