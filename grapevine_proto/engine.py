@@ -215,9 +215,11 @@ class Engine:
         `wire.attributes`); `MessageSent` follows when it is signed.
         Raises InvalidArgument, MessageTooLarge, NotRunning.
         """
-        accepted = self._publisher.broadcast(self._check_payload(payload), now, attributes)
-        self._spread_all(accepted.due, now)
-        return accepted.id
+        payload = self._check_payload(payload)
+        message_id, due = self._publisher.broadcast(payload, now, attributes)
+        if due:
+            self._spread_all(due, now)
+        return message_id
 
     def publish(
         self,
@@ -403,9 +405,9 @@ class Engine:
     def _check_payload(self, payload: BytesLike) -> bytes:
         """`payload` as immutable bytes of a size that can be sent."""
         payload = payload_bytes(payload)
-        if self._transport.is_leaving or self._stop_reason:
+        if self._transport.links.is_leaving or self._stop_reason:
             raise NotRunning("the node is leaving")
-        limit = self.config.max_message_size
+        limit = self._config.current.max_message_size
         if len(payload) > limit:
             raise MessageTooLarge(len(payload), limit)
         return payload
@@ -715,7 +717,7 @@ class Engine:
 
     # --- publishing -----------------------------------------------------------------------------
 
-    def _spread_all(self, batches: list[SignedBatch], now: float) -> None:
+    def _spread_all(self, batches: Iterable[SignedBatch], now: float) -> None:
         for batch in batches:
             self._spread(batch, now)
 

@@ -99,6 +99,7 @@ _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
 _QueryHandlerT = TypeVar("_QueryHandlerT", bound=QueryHandler)
 _EventListenerT = TypeVar("_EventListenerT", bound=EventListener)
 _ErrorListenerT = TypeVar("_ErrorListenerT", bound=ErrorListener)
+_WrittenT = TypeVar("_WrittenT")
 
 
 class Phase(Enum):
@@ -590,33 +591,38 @@ class Node:
     async def _submit_with_backpressure(
         self, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
     ) -> MessageId:
-        engine, driver = self._running_engine(), self._driver
-        if driver.count_broadcast() >= MAX_BROADCASTS_PER_TURN:
-            await asyncio.sleep(0)  # otherwise a loop of broadcasts would starve the driver
-        if engine.can_broadcast_bytes(len(payload)) and not self._backpressure_lock.locked():
-            self._running_engine()
-            return self._submit(engine, submit, payload)
-        async with self._backpressure_lock:  # first come, first served
-            driver.await_room_for(len(payload))
-            while not engine.can_broadcast_bytes(len(payload)) and self._phase is Phase.RUNNING:
-                driver.room_available.clear()
-                driver.wake()
-                await driver.room_available.wait()
-            self._running_engine()
-            return self._submit(engine, submit, payload)
+        engine = await self._await_room(len(payload))
+        message_id = submit(engine, payload, self.now())
+        self._driver.on_broadcast()
+        return message_id
 
     async def _write_with_backpressure(
-        self, write: Callable[[Engine, float], object], size_bytes: int
-    ) -> object:
+        self, write: Callable[[Engine, float], _WrittenT], size_bytes: int
+    ) -> _WrittenT:
         """Calls `write` once peers have room for a payload of this size; returns what it returns."""
-        results: list[object] = []
+        engine = await self._await_room(size_bytes)
+        written = write(engine, self.now())
+        self._driver.on_broadcast()
+        return written
 
-        def submit(engine: Engine, _: bytes, now: float) -> MessageId:
-            results.append(write(engine, now))
-            return MessageId(engine.peer_id, engine.epoch, 0)
-
-        await self._submit_with_backpressure(submit, bytes(size_bytes))
-        return results[0]
+    async def _await_room(self, payload_bytes: int) -> Engine:
+        """Waits until peers have room for a payload of this size, first come, first served. Returns the
+        engine, for one write without waiting in between."""
+        engine, driver = self._running_engine(), self._driver
+        if driver.broadcasts_since_turn >= MAX_BROADCASTS_PER_TURN:
+            await asyncio.sleep(0)  # otherwise a loop of broadcasts would starve the driver
+            self._running_engine()
+        if self._backpressure_lock.locked() or not engine.can_broadcast_bytes(payload_bytes):
+            async with self._backpressure_lock:
+                driver.await_room_for(payload_bytes)
+                while (
+                    not engine.can_broadcast_bytes(payload_bytes) and self._phase is Phase.RUNNING
+                ):
+                    driver.room_available.clear()
+                    driver.wake()
+                    await driver.room_available.wait()
+                self._running_engine()
+        return engine
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
         """Replaces the tags of this node, until its next start; then `NodeConfig.tags` apply again.
@@ -629,13 +635,6 @@ class Node:
         if not isinstance(tags, Mapping):
             raise InvalidArgument(f"tags: expected a mapping, not {type(tags).__name__}")
         await self._write_with_backpressure(lambda engine, now: engine.set_tags(tags, now), 0)
-
-    def _submit(
-        self, engine: Engine, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
-    ) -> MessageId:
-        message_id = submit(engine, payload, self.now())
-        self._driver.wake()
-        return message_id
 
     async def send(self, to: PeerId | Address | str, payload: BytesLike) -> MessageId:
         """Sends `payload` to one member, over its link or over a transient session opened for it.
@@ -1191,9 +1190,10 @@ class Node:
     def _publish(self, event: Event) -> None:
         self._hub.publish(event)
         if isinstance(event, MessageSent):
-            return  # the most frequent one
+            return  # this one and the next are the most frequent ones
         if isinstance(event, MessageReceived):
-            self._subscriptions.deliver(event.message)
+            if self._subscriptions.open:
+                self._subscriptions.deliver(event.message)
         elif isinstance(event, PeerStateChanged):
             self._peers_changed.set()
         elif isinstance(event, CaughtUp):

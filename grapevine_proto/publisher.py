@@ -27,7 +27,7 @@ other node has the message, it is not counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from grapevine_proto.config.live import LiveConfig
@@ -61,16 +61,9 @@ class SignedBatch(NamedTuple):
     messages: list[Message]
 
 
-class Accepted(NamedTuple):
-    """A broadcast that was accepted, and the batches that it makes due."""
-
-    id: MessageId
-    due: list[SignedBatch]
-
-
 class Batch:
     """Messages that will share the next signature and the same attributes. Open while it holds any: since
-    `opened_at`. The caller checks `fits` before `add`."""
+    `opened_at`."""
 
     def __init__(self) -> None:
         self.opened_at = math.inf
@@ -86,25 +79,25 @@ class Batch:
         """What its payloads count in a rumor."""
         return self._size_bytes
 
-    def fits(self, payload: bytes, limit_bytes: int, attributes: bytes = b"") -> bool:
-        """Whether `payload` may join a batch of at most `limit_bytes`; the first always may."""
-        if not self._messages:
-            return True
-        if attributes != self.attributes:
-            return False
-        if is_pulled(len(payload)) or is_pulled(len(self._messages[0].payload)):
-            return False
-        size_bytes = self._size_bytes + counted_payload_bytes(len(payload))
-        limit_bytes -= len(attributes)
-        return size_bytes <= limit_bytes and len(self._messages) < MAX_PAYLOADS_PER_MESSAGE
-
-    def add(self, message: Message, now: float, attributes: bytes = b"") -> None:
-        """Adds a message, which `fits`."""
-        if not self._messages:
+    def try_add(
+        self, message: Message, limit_bytes: int, now: float, attributes: bytes = b""
+    ) -> bool:
+        """Adds a message unless it has other attributes than the batch or makes it larger than `limit_bytes`
+        or `MAX_BATCH_BYTES`; the first always fits. Returns whether it was added."""
+        messages = self._messages
+        size_bytes = self._size_bytes + counted_payload_bytes(len(message.payload))
+        if not messages:
             self.opened_at = now
             self.attributes = attributes
-        self._messages.append(message)
-        self._size_bytes += counted_payload_bytes(len(message.payload))
+        else:
+            total_bytes = size_bytes + len(attributes)
+            if total_bytes > limit_bytes or total_bytes > MAX_BATCH_BYTES:
+                return False
+            if len(messages) >= MAX_PAYLOADS_PER_MESSAGE or attributes != self.attributes:
+                return False
+        messages.append(message)
+        self._size_bytes = size_bytes
+        return True
 
     def drain(self) -> list[Message]:
         """Returns all messages in order and leaves the batch empty."""
@@ -174,23 +167,24 @@ class Publisher:
 
     # --- messages -------------------------------------------------------------------------------
 
-    def broadcast(self, payload: bytes, now: float, attributes: bytes = b"") -> Accepted:
-        """Accepts a payload for all members, in a rumor with these encoded attributes."""
-        is_alone = is_pulled(len(payload))  # small ones in its batch would wait to be pulled
-        config = self._config.current
-        limit_bytes = min(config.batch_bytes, MAX_BATCH_BYTES)
-        can_join = not is_alone and self._batch.fits(payload, limit_bytes, attributes)
-        due = [] if can_join else self.flush(now)
+    def broadcast(
+        self, payload: bytes, now: float, attributes: bytes = b""
+    ) -> tuple[MessageId, Sequence[SignedBatch]]:
+        """Accepts a payload for all members, in a rumor with these encoded attributes. Returns its ID, and
+        the batches that it makes due."""
         topic = parse_rumor_attributes(attributes).topic if attributes else ""
         message = self.next_message(payload, now, topic)
-        if is_alone:
-            due.append(self.sign([message], attributes, now))
-        else:
-            self._batch.add(message, now, attributes)
-            flush_at = now + config.batch_delay
-            if flush_at < self._flush_at:
-                self._flush_at = flush_at
-        return Accepted(message.id, due)
+        if is_pulled(len(payload)):  # small ones in its batch would wait to be pulled
+            return message.id, [*self.flush(now), self.sign([message], attributes, now)]
+        config = self._config.current
+        due: Sequence[SignedBatch] = ()
+        if not self._batch.try_add(message, config.batch_bytes, now, attributes):
+            due = self.flush(now)
+            self._batch.try_add(message, config.batch_bytes, now, attributes)
+        flush_at = now + config.batch_delay
+        if flush_at < self._flush_at:
+            self._flush_at = flush_at
+        return message.id, due
 
     def next_message(self, payload: bytes, now: float, topic: str = "") -> Message:
         """Numbers the next message to all members."""

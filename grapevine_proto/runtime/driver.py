@@ -40,6 +40,7 @@ MAX_UNPUBLISHED_EVENTS: Final = 4096  # one loopback datagram can hold hundreds 
 MIN_WAIT_S: Final = 0.001  # resolution of timers; a deadline in the past does not spin the loop
 ERROR_PAUSE_S: Final = 0.5
 ERROR_LOG_INTERVAL_S: Final = 1.0
+LOGGED_EVENTS: Final = (IdentityInUse, InternalErrorContained)
 
 
 class EngineDriver:
@@ -93,10 +94,11 @@ class EngineDriver:
         if not self._wake_event.is_set():
             self._wake_event.set()
 
-    def count_broadcast(self) -> int:
-        """Counts a broadcast; returns how many there were since the last turn of `write_loop`."""
+    def on_broadcast(self) -> None:
+        """Counts a broadcast, and wakes."""
         self.broadcasts_since_turn += 1
-        return self.broadcasts_since_turn
+        if not self._wake_event.is_set():
+            self._wake_event.set()
 
     def await_room_for(self, payload_bytes: int) -> None:
         """From now on `room_available` means room for a payload of this size."""
@@ -208,10 +210,8 @@ class EngineDriver:
         count = min(len(unpublished), MAX_ITEMS_PER_TURN)
         for _ in range(count):
             event = unpublished.popleft()
-            if isinstance(event, IdentityInUse):
-                logger.error("%s", event.problem)
-            if isinstance(event, InternalErrorContained):
-                self._log_internal_error(event.problem)
+            if isinstance(event, LOGGED_EVENTS):
+                self._log_event(event)
             self._publish(event)
         count_in_order = min(len(in_order), MAX_ITEMS_PER_TURN)
         for _ in range(count_in_order):
@@ -232,6 +232,12 @@ class EngineDriver:
         """Returns messages that may be read in order and are not published yet."""
         self._unpublished_in_order += self._engine.messages_in_order(self._now())
         return [each for each in self._unpublished_in_order if isinstance(each, Message)]
+
+    def _log_event(self, event: IdentityInUse | InternalErrorContained) -> None:
+        if isinstance(event, IdentityInUse):
+            logger.error("%s", event.problem)
+        else:
+            self._log_internal_error(event.problem)
 
     def _log_internal_error(self, problem: str) -> None:
         """Logs an internal error, at most once per second, because a peer may be able to cause it

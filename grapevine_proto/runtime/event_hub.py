@@ -241,8 +241,11 @@ class EventHub:
             self._call_listeners(event)
         if self._streams:
             self._put_to_streams(event)
-        if isinstance(event, MessageReceived) and self._unordered:
-            self._dispatch(event, self._unordered)
+        if self._unordered and isinstance(event, MessageReceived):
+            if self._handler_task is None:
+                self._call_handlers(event.message, self._unordered)
+            else:
+                self._queue_for_handlers(event)
 
     def publish_in_order(self, item: Message | MessagesSkipped) -> None:
         """Passes `item` to the readers that asked for messages in order. Never raises and never waits."""
@@ -250,7 +253,10 @@ class EventHub:
         if self._streams:
             self._put_to_streams(event)
         if isinstance(item, Message) and self._ordered:
-            self._dispatch(event, self._ordered)
+            if self._handler_task is None:
+                self._call_handlers(item, self._ordered)
+            else:
+                self._queue_for_handlers(event)
 
     def _put_to_streams(self, event: Event | InOrder) -> None:
         for stream in self._live_streams():
@@ -265,14 +271,11 @@ class EventHub:
             except BaseException as error:  # noqa: BLE001  a bug of the application
                 self._on_callback_error(error, "an event listener", type(event).__name__, event)
 
-    def _dispatch(self, event: MessageReceived | InOrder, handlers: tuple[_Handler, ...]) -> None:
-        """Gives a message to `handlers`, now or after those that are queued."""
-        if self._handler_task is not None:
-            self._messages.put(event)
-            if self._messages.is_pausing:
-                self.update_pause()
-        else:
-            self._call_handlers(_message_of(event), handlers)
+    def _queue_for_handlers(self, event: MessageReceived | InOrder) -> None:
+        """Handlers are running: they get the message of `event` after those that are queued."""
+        self._messages.put(event)
+        if self._messages.is_pausing:
+            self.update_pause()
 
     def _handlers_for(self, event: MessageReceived | InOrder) -> tuple[_Handler, ...]:
         return self._ordered if isinstance(event, InOrder) else self._unordered

@@ -119,11 +119,12 @@ class Subscription:
 
 
 class Subscriptions:
-    """The subscriptions of one node. `on_patterns` is called with all patterns when they change."""
+    """The subscriptions of one node, those that last in `open`. `on_patterns` is called with all patterns
+    when they change."""
 
     def __init__(self, on_patterns: Callable[[tuple[str, ...]], None]) -> None:
         self._on_patterns = on_patterns
-        self._open: list[Subscription] = []
+        self.open: list[Subscription] = []  # to read
         self._lost_by_closed = 0
         self._counts: Counter[str] = Counter()
 
@@ -145,7 +146,7 @@ class Subscriptions:
             )
         self.hold(pattern)
         subscription = Subscription(pattern, queue, on_full, self._remove, is_ordered=is_ordered)
-        self._open.append(subscription)
+        self.open.append(subscription)
         for message in replayed:
             if subscription.matches(message):
                 subscription.put(message)
@@ -169,24 +170,24 @@ class Subscriptions:
     def deliver(self, message: Message, *, is_in_order: bool = False) -> None:
         """Queues `message` with each subscription that it matches. `is_in_order`: it had to wait for those
         before it, and is for the subscriptions that asked for that; the others got it at once."""
-        for each in self._open:
+        for each in self.open:
             if each.is_ordered is is_in_order and each.matches(message):
                 each.put(message)
 
     @property
     def lost(self) -> int:
         """Messages dropped unread, over all subscriptions so far."""
-        return self._lost_by_closed + sum(each.lost for each in self._open)
+        return self._lost_by_closed + sum(each.lost for each in self.open)
 
     def end(self) -> None:
         """The node has stopped: ends every iteration after what is queued."""
-        for each in self._open:
+        for each in self.open:
             each.end()
         self._lost_by_closed = self.lost
-        self._open.clear()
+        self.open.clear()
 
     def _remove(self, subscription: Subscription) -> None:
-        if subscription in self._open:
-            self._open.remove(subscription)
+        if subscription in self.open:
+            self.open.remove(subscription)
             self._lost_by_closed += subscription.lost
             self.release(subscription.pattern)

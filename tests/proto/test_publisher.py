@@ -12,7 +12,12 @@ from grapevine_proto import publisher as publisher_module
 from grapevine_proto.config.sections import RateLimitConfig
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId
-from grapevine_proto.publisher import DIGEST_SETTLE_S, Batch, UnackedBroadcasts
+from grapevine_proto.publisher import (
+    DIGEST_SETTLE_S,
+    MAX_BATCH_BYTES,
+    Batch,
+    UnackedBroadcasts,
+)
 from grapevine_proto.wire.signed import (
     MAX_PAYLOADS_PER_MESSAGE,
     PUSH_LIMIT_BYTES,
@@ -34,8 +39,8 @@ def message(sequence: int, payload: bytes) -> Message:
 def test_it_is_open_from_the_first_payload_until_it_is_closed() -> None:
     batch = Batch()
     assert batch.opened_at == math.inf
-    batch.add(message(1, b"one"), 5.0)
-    batch.add(message(2, b"two"), 6.0)
+    assert batch.try_add(message(1, b"one"), 100, 5.0)
+    assert batch.try_add(message(2, b"two"), 100, 6.0)
     assert (len(batch), batch.opened_at) == (2, 5.0)
     assert [each.payload for each in batch.drain()] == [b"one", b"two"]
     assert (len(batch), batch.opened_at, batch.drain()) == (0, math.inf, [])
@@ -43,25 +48,39 @@ def test_it_is_open_from_the_first_payload_until_it_is_closed() -> None:
 
 def test_one_payload_may_be_larger_than_the_limit_but_then_it_is_alone() -> None:
     batch = Batch()
-    assert batch.fits(bytes(100), 10)
-    batch.add(message(1, bytes(100)), 0.0)
-    assert not batch.fits(b"", 10)
+    assert batch.try_add(message(1, bytes(100)), 10, 0.0)
+    assert not batch.try_add(message(2, b""), 10, 0.0)
+    assert len(batch) == 1
 
 
 def test_it_holds_no_more_payloads_than_a_rumor_may() -> None:
     batch = Batch()
     for sequence in range(1, MAX_PAYLOADS_PER_MESSAGE + 1):
-        assert batch.fits(b"", 2**20)
-        batch.add(message(sequence, b""), 0.0)
-    assert not batch.fits(b"", 2**20)
+        assert batch.try_add(message(sequence, b""), 2**20, 0.0)
+    assert not batch.try_add(message(MAX_PAYLOADS_PER_MESSAGE + 1, b""), 2**20, 0.0)
+
+
+def test_messages_of_one_batch_have_the_same_attributes() -> None:
+    batch = Batch()
+    assert batch.try_add(message(1, b"one"), 100, 0.0, b"same")
+    assert batch.try_add(message(2, b"two"), 100, 0.0, b"same")
+    assert not batch.try_add(message(3, b"three"), 100, 0.0)
+    assert batch.attributes == b"same"
+
+
+def test_it_fits_one_datagram_whatever_the_limit_is() -> None:
+    batch = Batch()
+    sequence = 1
+    while batch.try_add(message(sequence, bytes(8000)), 2**20, 0.0):
+        sequence += 1
+    assert MAX_BATCH_BYTES - 8010 < batch.size_bytes <= MAX_BATCH_BYTES
 
 
 @given(st.integers(1, 2000), st.lists(st.integers(0, 400), max_size=60))
 def test_what_fits_never_comes_to_more_than_the_limit(limit: int, sizes: list[int]) -> None:
     batch = Batch()
     for sequence, size in enumerate(sizes, 1):
-        if batch.fits(bytes(size), limit):
-            batch.add(message(sequence, bytes(size)), 0.0)
+        batch.try_add(message(sequence, bytes(size)), limit, 0.0)
     taken = [counted_payload_bytes(len(each.payload)) for each in batch.drain()]
     assert sum(taken) <= limit or len(taken) == 1
 
