@@ -83,7 +83,7 @@ from grapevine_proto.overlay.state.keyed_state import KeyedState, SavedEntry
 from grapevine_proto.overlay.store.message_store import SavedStream
 from grapevine_proto.publisher import Publisher, SignedBatch
 from grapevine_proto.tags import parse_tags
-from grapevine_proto.topics import MAX_PATTERNS, TopicPatterns, pattern_fault, topic_fault
+from grapevine_proto.topics import MAX_PATTERNS, TopicPatterns, topic_fault
 from grapevine_proto.transport.events import (
     DialAnswered,
     DialFailed,
@@ -249,23 +249,17 @@ class Engine:
         attributes = rumor_attributes(topic=topic, expires_s=expires_s)
         return self.broadcast(payload, now, attributes=attributes)
 
-    def subscribe(self, patterns: Iterable[str]) -> None:
+    def subscribe(self, topics: TopicPatterns) -> None:
         """From now on delivers the topics that these patterns or those of `NodeConfig.topics` select.
-        Replaces earlier patterns. Raises InvalidArgument."""
-        patterns = tuple(patterns)
-        for pattern in patterns:
-            if fault := pattern_fault(pattern):
-                raise InvalidArgument(f"pattern: {fault}")
-        if len(set(patterns)) > MAX_PATTERNS:
+        Replaces earlier patterns. Raises InvalidArgument for more than `MAX_PATTERNS`."""
+        if len(topics.patterns) > MAX_PATTERNS:
             raise InvalidArgument(f"a node may have at most {MAX_PATTERNS} patterns of topics")
-        self._overlay.dissemination.subscribe(patterns)
+        self._overlay.dissemination.subscribe(topics.patterns)
 
-    def cached_messages(self, pattern: str, now: float) -> list[Message]:
+    def cached_messages(self, topics: TopicPatterns, now: float) -> list[Message]:
         """Messages of other nodes that arrived within `message_dedup_ttl`, are still cached, and have a topic
-        that `pattern` selects, in order of arrival. Raises InvalidArgument."""
-        if fault := pattern_fault(pattern):
-            raise InvalidArgument(f"pattern: {fault}")
-        return self._overlay.dissemination.cached_messages(TopicPatterns((pattern,)), now)
+        that `topics` select, in order of arrival."""
+        return self._overlay.dissemination.cached_messages(topics, now)
 
     def trace(self, payload: BytesLike, now: float) -> MessageId:
         """Accepts `payload` for all members as `broadcast` does, and asks those that receive it to confirm:
@@ -855,12 +849,8 @@ class Engine:
         """The tags of this node."""
         return self._overlay.membership.members.tags_of(self.peer_id)
 
-    def retained_messages(self, pattern: str, now: float) -> list[Message]:
-        """Messages that other nodes retain and whose topic `pattern` selects, in order of their keys. Raises
-        InvalidArgument."""
-        if fault := pattern_fault(pattern):
-            raise InvalidArgument(f"pattern: {fault}")
-        patterns = TopicPatterns((pattern,))
+    def retained_messages(self, topics: TopicPatterns, now: float) -> list[Message]:
+        """Messages that other nodes retain and whose topic `topics` select, in order of their keys."""
         found = [each for each in self.state.retained(now) if each.owner != self.peer_id]
         return [
             Message(
@@ -874,7 +864,7 @@ class Engine:
                 is_retained=True,
             )
             for each in sorted(found, key=lambda each: (each.owner, each.key))
-            if patterns.matches(each.topic)
+            if topics.matches(each.topic)
         ]
 
     def peer_at(self, address: Address) -> PeerId | None:

@@ -87,6 +87,7 @@ from grapevine_proto.runtime.subscription import (
     WhenFull,
 )
 from grapevine_proto.runtime.udp_socket import UdpSocket
+from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 
 logger = logging.getLogger("grapevine")
@@ -879,10 +880,11 @@ class Node:
             InvalidArgument: not a pattern, or an invalid limit.
         """
         engine = self._running_engine()
-        cached = engine.cached_messages(pattern, self.now()) if replay else []
+        topics = TopicPatterns.parse(pattern)
+        cached = engine.cached_messages(topics, self.now()) if replay else []
         if replay:
             known = {each.id for each in cached}
-            retained = engine.retained_messages(pattern, self.now())
+            retained = engine.retained_messages(topics, self.now())
             cached = [each for each in retained if each.id not in known] + cached
         if ordered:
             engine.keep_order()
@@ -892,21 +894,19 @@ class Node:
         else:
             later = {each.id for each in self._driver.unpublished_messages()}
         replayed = [each for each in cached if each.id not in later]
-        return self._subscriptions.add(pattern, queue, on_full, replayed, is_ordered=ordered)
+        return self._subscriptions.add(topics, queue, on_full, replayed, is_ordered=ordered)
 
     def hold_topics(self, pattern: str) -> Callable[[], None]:
         """Has this node deliver the topics that `pattern` selects until the returned function is called, for
         programs that read them as events. Raises InvalidArgument."""
         self._running_engine()
-        self._subscriptions.hold(pattern)
-        return partial(self._release_topics, pattern)
+        topics = TopicPatterns.parse(pattern)
+        self._subscriptions.hold(topics)
+        return partial(self._subscriptions.release, topics)
 
-    def _subscribe(self, patterns: tuple[str, ...]) -> None:
+    def _subscribe(self, topics: TopicPatterns) -> None:
         if self._phase is Phase.RUNNING:
-            self._engine.subscribe(patterns)
-
-    def _release_topics(self, pattern: str) -> None:
-        self._subscriptions.release(pattern)
+            self._engine.subscribe(topics)
 
     @overload
     def messages(

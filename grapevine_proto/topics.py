@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
+from grapevine_proto.errors import InvalidArgument
+
 MAX_TOPIC_BYTES: Final = 64
 MAX_TOPIC_TOKENS: Final = 8
 MAX_PATTERNS: Final = 256  # per node
@@ -68,7 +70,7 @@ def topic_patterns(topics: Iterable[str]) -> list[str]:
 
 
 class TopicPatterns:
-    """A set of patterns; an empty one selects no topic."""
+    """A set of patterns; an empty one selects no topic. `parse` checks patterns that a user gave."""
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         self.patterns = tuple(dict.fromkeys(patterns))
@@ -78,6 +80,14 @@ class TopicPatterns:
             for token in pattern.split("."):
                 node = node.setdefault(token, {})
             node[""] = {}
+
+    @classmethod
+    def parse(cls, *patterns: str) -> TopicPatterns:
+        """Returns the set of these patterns. Raises InvalidArgument if one is no pattern."""
+        for pattern in patterns:
+            if fault := pattern_fault(pattern):
+                raise InvalidArgument(f"pattern: {fault}")
+        return cls(patterns)
 
     def matches(self, topic: str) -> bool:
         """Whether a pattern selects `topic`; none selects the empty one, of a message without a topic."""

@@ -23,9 +23,9 @@ from grapevine_proto.events import PeerInfo, PeerState, Question, Stats
 from grapevine_proto.ids import MessageId
 from grapevine_proto.version import __version__
 
-PREFIX: Final = "grapevine."
+BUILTIN_PREFIX: Final = "grapevine."
 BUILTIN_QUERIES: Final = tuple(
-    f"{PREFIX}{name}" for name in ("has", "keys", "links", "stats", "version")
+    f"{BUILTIN_PREFIX}{name}" for name in ("has", "keys", "links", "stats", "version")
 )
 LINKS_LIMIT: Final = 200  # peers in an answer: 30 KiB
 CONNECTED: Final = (PeerState.CONNECTED, PeerState.STALE)
@@ -79,7 +79,7 @@ def builtin_handlers(node: AnsweringNode) -> dict[str, Callable[[Question], byte
         return lambda question: handler(question) if node.config.builtin_queries else None
 
     handlers = {"version": version, "keys": keys, "links": links, "stats": stats, "has": has}
-    return {f"{PREFIX}{name}": guarded(handler) for name, handler in handlers.items()}
+    return {f"{BUILTIN_PREFIX}{name}": guarded(handler) for name, handler in handlers.items()}
 
 
 def _json(value: object) -> bytes:

@@ -19,7 +19,7 @@ from typing import Final, Literal, Self, TypeAlias
 
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import Message
-from grapevine_proto.topics import TopicPatterns, pattern_fault
+from grapevine_proto.topics import TopicPatterns
 
 WhenFull: TypeAlias = Literal["drop_oldest", "drop_newest"]
 """Which message a subscription drops when its queue is full: the oldest in it, or the one that arrives."""
@@ -37,17 +37,16 @@ class Subscription:
 
     def __init__(
         self,
-        pattern: str,
+        topics: TopicPatterns,
         queue: int,
         on_full: WhenFull,
         on_unsubscribe: Callable[[Subscription], None],
         *,
         is_ordered: bool = False,
     ) -> None:
-        self.pattern = pattern
+        self.topics = topics
         self.is_ordered = is_ordered
         self.lost = 0
-        self._patterns = TopicPatterns((pattern,))
         self._limit = queue
         self._keeps_newest = on_full == "drop_oldest"
         self._on_unsubscribe = on_unsubscribe
@@ -57,9 +56,14 @@ class Subscription:
         self._warn_at = -float("inf")
         self._reads_without_wait = 0
 
+    @property
+    def pattern(self) -> str:
+        """The pattern as it was given."""
+        return ", ".join(self.topics.patterns)
+
     def matches(self, message: Message) -> bool:
         """Whether `message` is of a topic that the pattern selects."""
-        return self._patterns.matches(message.topic)
+        return self.topics.matches(message.topic)
 
     def put(self, message: Message) -> None:
         """Queues `message`. Beyond the limit one is dropped. Never waits."""
@@ -119,18 +123,18 @@ class Subscription:
 
 
 class Subscriptions:
-    """The subscriptions of one node, those that last in `open`. `on_patterns` is called with all patterns
+    """The subscriptions of one node, those that last in `open`. `on_topics` is called with all patterns
     when they change."""
 
-    def __init__(self, on_patterns: Callable[[tuple[str, ...]], None]) -> None:
-        self._on_patterns = on_patterns
+    def __init__(self, on_topics: Callable[[TopicPatterns], None]) -> None:
+        self._on_topics = on_topics
         self.open: list[Subscription] = []  # to read
         self._lost_by_closed = 0
         self._counts: Counter[str] = Counter()
 
     def add(
         self,
-        pattern: str,
+        topics: TopicPatterns,
         queue: int,
         on_full: WhenFull,
         replayed: Iterable[Message],
@@ -144,28 +148,28 @@ class Subscriptions:
             raise InvalidArgument(
                 f"on_full: must be one of drop_oldest, drop_newest; got {on_full!r:.40}"
             )
-        self.hold(pattern)
-        subscription = Subscription(pattern, queue, on_full, self._remove, is_ordered=is_ordered)
+        self.hold(topics)
+        subscription = Subscription(topics, queue, on_full, self._remove, is_ordered=is_ordered)
         self.open.append(subscription)
         for message in replayed:
             if subscription.matches(message):
                 subscription.put(message)
         return subscription
 
-    def hold(self, pattern: str) -> None:
-        """Has the node deliver what `pattern` selects until as many calls of `release`. Raises
-        InvalidArgument."""
-        if fault := pattern_fault(pattern):
-            raise InvalidArgument(f"pattern: {fault}")
-        self._on_patterns(tuple({*self._counts, pattern}))
-        self._counts[pattern] += 1
+    def hold(self, topics: TopicPatterns) -> None:
+        """Has the node deliver what `topics` select until as many calls of `release`. Raises
+        InvalidArgument if these are too many patterns."""
+        self._on_topics(TopicPatterns((*self._counts, *topics.patterns)))
+        self._counts.update(topics.patterns)
 
-    def release(self, pattern: str) -> None:
+    def release(self, topics: TopicPatterns) -> None:
         """Undoes one `hold`."""
-        self._counts[pattern] -= 1
-        if self._counts[pattern] <= 0:
+        self._counts.subtract(topics.patterns)
+        ended = [pattern for pattern, count in self._counts.items() if count <= 0]
+        for pattern in ended:
             del self._counts[pattern]
-            self._on_patterns(tuple(self._counts))
+        if ended:
+            self._on_topics(TopicPatterns(self._counts))
 
     def deliver(self, message: Message, *, is_in_order: bool = False) -> None:
         """Queues `message` with each subscription that it matches. `is_in_order`: it had to wait for those
@@ -190,4 +194,4 @@ class Subscriptions:
         if subscription in self.open:
             self.open.remove(subscription)
             self._lost_by_closed += subscription.lost
-            self.release(subscription.pattern)
+            self.release(subscription.topics)

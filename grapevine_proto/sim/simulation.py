@@ -48,6 +48,7 @@ from grapevine_proto.sim.network import Network, NetworkModel
 from grapevine_proto.sim.node import SimulatedNode
 from grapevine_proto.sim.recording import values_of
 from grapevine_proto.sim.report import BroadcastLog, BroadcastReport
+from grapevine_proto.topics import TopicPatterns
 
 PORT: Final = 8000
 MIN_STEP_S: Final = (
@@ -203,8 +204,8 @@ class Simulation:
 
     def subscribe(self, number: int, *patterns: str) -> None:
         """Replaces the patterns that a node subscribes to besides those of its configuration, until it
-        restarts."""
-        self._running_engine(number)[1].subscribe(patterns)
+        restarts. Raises NotRunning or InvalidArgument."""
+        self._running_engine(number)[1].subscribe(TopicPatterns.parse(*patterns))
 
     def trace(self, number: int, payload: bytes) -> MessageId:
         """Broadcasts `payload` and asks members to confirm it. Raises NotRunning or MessageTooLarge."""

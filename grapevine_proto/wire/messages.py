@@ -12,7 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final, TypeAlias
 
@@ -23,6 +23,7 @@ from grapevine_proto.wire.signed import (
     QueryAnswer,
     Rumor,
     TraceReceipt,
+    is_announced_by_topic,
 )
 
 DIRECT_MAIL_HOPS: Final = 255
@@ -340,6 +341,15 @@ class AnnounceTopic:
 
     copy: RumorCopy
     has_body: bool
+
+
+def announcement(copy: RumorCopy, sender: PeerId) -> Announce | AnnounceTopic:
+    """Returns the message with which `sender` announces the large rumor of `copy`, as it is to arrive."""
+    rumor = copy.rumor
+    if not is_announced_by_topic(rumor):
+        return Announce(rumor.ids, rumor.size_bytes)
+    holder = sender if rumor.has_body else copy.holder
+    return AnnounceTopic(replace(copy, holder=holder), rumor.has_body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
 from grapevine_tui.control.slash import parse_command
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import QueryEntry, format_dial_failure
 from grapevine_tui.host.protocol import HostView
 
@@ -100,7 +101,7 @@ class CommandRunner:
         match command:
             case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
                 await self._send_payload(command)
-            case commands.AskMembers():
+            case AskMembers():
                 await self._ask(command, line)
             case commands.Dial(address):
                 await self._dial(address)
@@ -168,8 +169,8 @@ class CommandRunner:
                 app.action_status()
             case commands.ShowHelp(""):
                 app.action_help()
-            case commands.ShowHelp(topic):
-                spec = commands.find_command(topic)
+            case commands.ShowHelp(name):
+                spec = commands.find_command(name)
                 text = commands.command_help(spec, is_attached=self._host.model.is_remote)
                 main.compose_box.show_feedback(f"{spec.usage}: {text}")
             case commands.Watch() | commands.ShowSnapshot():
@@ -177,18 +178,9 @@ class CommandRunner:
             case _:
                 assert_never(query)
 
-    async def _ask(self, command: commands.AskMembers, line: str) -> None:
+    async def _ask(self, ask: AskMembers, line: str) -> None:
         """Ask members and show the queries. Answers that take longer are gathered in a worker."""
-        asking = asyncio.ensure_future(
-            self._host.query(
-                command.name,
-                command.payload,
-                zone=command.zone,
-                limit=command.limit,
-                sample=command.sample,
-                timeout_s=command.timeout_s,
-            )
-        )
+        asking = asyncio.ensure_future(self._host.query(ask))
         await asyncio.wait({asking}, timeout=QUICK_ANSWER_S)
         if asking.done():
             asking.result()  # raises if it was refused: the line goes back to the compose box

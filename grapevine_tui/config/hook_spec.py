@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
-from grapevine_proto.errors import ConfigError
+from grapevine_proto.errors import ConfigError, InvalidArgument
+from grapevine_proto.overlay.query.request import check_query_name
+from grapevine_proto.runtime.builtin_queries import BUILTIN_PREFIX
 from grapevine_proto.storage.permissions import UntrustedFile, check_program
 from grapevine_proto.topics import TopicPatterns, pattern_fault
 
@@ -23,8 +27,15 @@ HOOK_EVENTS: Final = (
 
 
 QUERY: Final = "query"
-MAX_QUERY_NAME_BYTES: Final = 64
-BUILTIN_QUERIES: Final = "grapevine."  # answered by the library
+
+
+def _check_query_name(name: str) -> None:
+    try:
+        check_query_name(name)
+    except InvalidArgument as error:
+        raise ValueError(f"the name of a query after query: ({error})") from None
+    if name.startswith(BUILTIN_PREFIX):  # the library answers these
+        raise ValueError(f"a name that does not begin with {BUILTIN_PREFIX} after query:")
 
 
 def _split_command(command: str, trigger: str) -> tuple[str, ...]:
@@ -37,7 +48,8 @@ def _split_command(command: str, trigger: str) -> tuple[str, ...]:
     return parts
 
 
-class Hook(NamedTuple):
+@dataclass(frozen=True)
+class Hook:
     """A program to run when an event happens; with a `pattern`, for a message of these topics. With
     `event` ``query`` it answers the queries named `query_name`."""
 
@@ -53,10 +65,15 @@ class Hook(NamedTuple):
         return f"{self.event}:{selector}" if selector else self.event
 
     def wants(self, event_name: str, topic: str) -> bool:
-        """Whether to run for this event; `topic` is that of a message, or empty."""
-        if event_name != self.event:
+        """Whether to run for this event; `topic` is that of a message, or empty. A program that answers
+        queries runs as their handler, not for the event ``query``."""
+        if event_name != self.event or self.query_name:
             return False
-        return not self.pattern or TopicPatterns((self.pattern,)).matches(topic)
+        return not self.pattern or self._topics.matches(topic)
+
+    @cached_property
+    def _topics(self) -> TopicPatterns:
+        return TopicPatterns((self.pattern,))
 
     @classmethod
     def parse(cls, text: str) -> Hook:
@@ -67,11 +84,7 @@ class Hook(NamedTuple):
         trigger, _, command = text.strip().partition(" ")
         event, colon, pattern = trigger.partition(":")
         if event == QUERY and pattern:
-            if pattern.startswith(BUILTIN_QUERIES) or len(pattern.encode()) > MAX_QUERY_NAME_BYTES:
-                raise ValueError(
-                    f"a name of at most {MAX_QUERY_NAME_BYTES} bytes after query:, which does not "
-                    f"begin with {BUILTIN_QUERIES}"
-                )
+            _check_query_name(pattern)
             return cls(event, _split_command(command, trigger), query_name=pattern)
         if event not in HOOK_EVENTS or (colon and event != "message"):
             raise ValueError(f"one of {', '.join(HOOK_EVENTS)}, then a command")

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_tui.host.ask_members import AskMembers
 
 
 class CommandError(GrapevineError):
@@ -39,19 +40,6 @@ class Publish:
     topic: str
     payload: bytes
     expires_s: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AskMembers:
-    """Ask all members, or those of a zone, the query `name` with `payload`, and gather the answers. The
-    numbers are as in `Node.query`."""
-
-    name: str
-    payload: bytes = b""
-    zone: str | None = None
-    limit: int | None = None
-    sample: int | None = None
-    timeout_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +144,9 @@ class ShowSettings:
 
 @dataclass(frozen=True, slots=True)
 class ShowHelp:
-    """The commands; `topic` is the name of one, or empty for all."""
+    """The commands; `command` is the name of one, or empty for all."""
 
-    topic: str = ""
+    command: str = ""
 
 
 class ScreenAction(Enum):

@@ -22,13 +22,11 @@ from grapevine_proto.errors import GrapevineError, MessageTooLarge, NoMatchingMe
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
-from grapevine_proto.topics import pattern_fault
 from grapevine_tui import __version__
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
     Allow,
-    AskMembers,
     Broadcast,
     ClientCommand,
     Command,
@@ -68,6 +66,7 @@ from grapevine_tui.control.jsonlines import (
 )
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.reload import reload_settings
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.logs import set_level
 
@@ -212,10 +211,8 @@ class CommandExecutor:
             case Publish(topic, payload, expires_s):
                 message_id, peers = await host.publish(topic, payload, expires_s)
                 return {"id": str(message_id), "peers": peers}
-            case AskMembers(name, payload, zone, limit, sample, timeout_s):
-                return await host.query(
-                    name, payload, zone=zone, limit=limit, sample=sample, timeout_s=timeout_s
-                )
+            case AskMembers():
+                return await host.query(command)
             case Trace(payload):
                 message_id, peers = await host.trace(payload)
                 return {"id": str(message_id), "peers": peers}
@@ -264,12 +261,10 @@ class CommandExecutor:
             case Watch():
                 return self._full_state()
             case Subscribe(pattern):
-                if fault := pattern_fault(pattern):
-                    raise InvalidRequest(f"pattern: {fault}")
-                self._host.node.hold_topics(pattern)()  # refuses one pattern too many
+                self._host.node.hold_topics(pattern)()  # refuses what `Subscribers.add` would
                 return {"pattern": pattern}
-            case ShowHelp(topic):
-                specs = [each for each in commands_on(Surface.HELP) if topic in ("", each.name)]
+            case ShowHelp(name):
+                specs = [each for each in commands_on(Surface.HELP) if name in ("", each.name)]
                 return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
             case _:
                 assert_never(command)

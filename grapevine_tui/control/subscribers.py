@@ -32,10 +32,10 @@ MAX_REPLAYED_BYTES: Final = 2**20  # up to this size
 
 
 class Subscriber:
-    """A client that watches, or that subscribes to the topics that `patterns` select."""
+    """A client that subscribes to `topics`; without any it watches."""
 
-    def __init__(self, writer: asyncio.StreamWriter, *patterns: str) -> None:
-        self._topics = TopicPatterns(patterns) if patterns else None
+    def __init__(self, writer: asyncio.StreamWriter, topics: TopicPatterns | None) -> None:
+        self._topics = topics
         self._writer = writer
         self._dropped = 0
         self._stuck_at: float | None = None
@@ -43,16 +43,15 @@ class Subscriber:
         # client.
         writer.transport.set_write_buffer_limits(high=2 * MAX_QUEUED_BYTES)
 
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        return () if self._topics is None else self._topics.patterns
+    def has(self, pattern: str) -> bool:
+        """Whether it gets all that a client with this pattern gets; the empty one stands for every event."""
+        return self._topics is None or pattern in self._topics.patterns
 
-    def subscribe(self, pattern: str) -> bool:
-        """Adds a pattern; returns whether that selects more than before."""
-        if self._topics is None or pattern in self._topics.patterns:
-            return False
-        self._topics = TopicPatterns((*self._topics.patterns, pattern))
-        return True
+    def subscribe(self, pattern: str) -> None:
+        """Adds a pattern; the empty one stands for every event."""
+        if self._topics is not None:
+            patterns = (*self._topics.patterns, pattern)
+            self._topics = TopicPatterns(patterns) if pattern else None
 
     def wants(self, event_name: str, fields: Object) -> bool:
         """Whether this client gets the event: all of them, or the messages of its topics."""
@@ -91,22 +90,23 @@ class Subscribers:
 
     def add(self, writer: asyncio.StreamWriter, pattern: str = "") -> None:
         """Send `writer` the recent messages and every event from now on; with a `pattern` of topics only
-        its messages. A client that watches has every event already."""
+        its messages, besides those that it gets already."""
         known = self._subscribers.get(writer)
-        sent = Subscriber(writer, *known.patterns) if known is not None else None
-        if known is not None and not (pattern and known.subscribe(pattern)):
+        if known is not None and known.has(pattern):
             return
-        patterns = (pattern,) if pattern else ()
         if pattern:
             release = self._host.node.hold_topics(pattern)
             self._releases.setdefault(writer, []).append(release)
-        added = Subscriber(writer, *patterns)
+        topics = TopicPatterns((pattern,)) if pattern else None
         for entry in self._replayed_entries():
             fields = named_message(entry.message, self._host.name_of)
-            is_sent = sent is not None and sent.wants("message", fields)
-            if added.wants("message", fields) and not is_sent:
+            is_sent = known is not None and known.wants("message", fields)
+            if not is_sent and (topics is None or topics.matches(fields["topic"])):
                 writer.write(encode_event("message", fields | {"at": round(entry.at_unix, 3)}))
-        self._subscribers.setdefault(writer, added)
+        if known is None:
+            self._subscribers[writer] = Subscriber(writer, topics)
+        else:
+            known.subscribe(pattern)
 
     def remove(self, writer: asyncio.StreamWriter) -> None:
         self._subscribers.pop(writer, None)

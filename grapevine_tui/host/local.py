@@ -39,6 +39,7 @@ from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable
@@ -151,28 +152,19 @@ class Host:
         message_id = await self.node.publish(topic, payload, expires_s=expires_s)
         return await self._await_peer_count(message_id)
 
-    async def query(
-        self,
-        name: str,
-        payload: bytes,
-        *,
-        zone: str | None = None,
-        limit: int | None = None,
-        sample: int | None = None,
-        timeout_s: int | None = None,
-    ) -> dict[str, Any]:
+    async def query(self, ask: AskMembers) -> dict[str, Any]:
         """Ask members and wait for the end of the query; return it and its answers as JSON fields."""
-        if timeout_s is not None and not 1 <= timeout_s <= MAX_QUERY_TIMEOUT_S:
+        if ask.timeout_s is not None and not 1 <= ask.timeout_s <= MAX_QUERY_TIMEOUT_S:
             raise InvalidArgument(
-                f"timeout: expected 1 to {MAX_QUERY_TIMEOUT_S} seconds, got {timeout_s}"
+                f"timeout: expected 1 to {MAX_QUERY_TIMEOUT_S} seconds, got {ask.timeout_s}"
             )
         query = await self.node.query(
-            name,
-            payload,
-            filter=MemberFilter(zone=zone),
-            timeout=timeout_s,
-            limit=limit,
-            sample=sample,
+            ask.name,
+            ask.payload,
+            filter=MemberFilter(zone=ask.zone),
+            timeout=ask.timeout_s,
+            limit=ask.limit,
+            sample=ask.sample,
         )
         answers = [answer.to_dict() async for answer in query]
         return query.report().to_dict() | {"answers": answers}

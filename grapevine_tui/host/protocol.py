@@ -15,6 +15,7 @@ from grapevine_proto.events import Event
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 
 
@@ -53,16 +54,7 @@ class HostView(Protocol):
         self, topic: str, payload: bytes, expires_s: int | None = None
     ) -> tuple[MessageId, int]: ...
 
-    async def query(
-        self,
-        name: str,
-        payload: bytes,
-        *,
-        zone: str | None = None,
-        limit: int | None = None,
-        sample: int | None = None,
-        timeout_s: int | None = None,
-    ) -> dict[str, Any]:
+    async def query(self, ask: AskMembers) -> dict[str, Any]:
         """Ask members and wait for the end of the query. Return the fields of the JSON event
         ``query_done``, and ``answers`` with those of ``answer``. Raises GrapevineError."""
         ...

@@ -19,6 +19,7 @@ import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ from grapevine_tui.control.client import CommandFailed, NodeUnreachable
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, connectable_path
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
 from grapevine_tui.remote.decode import (
     DECODE_ERRORS,
@@ -376,20 +378,12 @@ class RemoteHost:
         reply = await self._request_with_payload("publish", payload, topic=topic, **options)
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
-    async def query(
-        self,
-        name: str,
-        payload: bytes,
-        *,
-        zone: str | None = None,
-        limit: int | None = None,
-        sample: int | None = None,
-        timeout_s: int | None = None,
-    ) -> Object:
-        options = {"zone": zone, "limit": limit, "sample": sample, "timeout_s": timeout_s}
+    async def query(self, ask: AskMembers) -> Object:
+        options = asdict(ask)
+        payload = options.pop("payload")
         given = {field: value for field, value in options.items() if value is not None}
         text = b64encode(payload).decode("ascii")
-        return await self._request_apart("query", base64=text, name=name, **given)
+        return await self._request_apart("query", base64=text, **given)
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         reply = await self._request_with_payload("trace", payload)

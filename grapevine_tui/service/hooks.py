@@ -50,16 +50,19 @@ STDERR_LINE_CELLS: Final = 200  # of the last line in a report
 MAX_STDERR_ECHO_BYTES: Final = 64 * 1024  # of a program's stderr that are copied to ours
 MAX_FINAL_READS: Final = 4
 SHUTDOWN_GRACE_S: Final = 0.1  # for programs that run when the node stops
-
-
 READ_CHUNK_BYTES: Final = 16 * 1024  # of an answer to a query
+UNFINISHED_QUERY: Final = (
+    "killed before it answered: the time for the query was over, or the node left"
+)
 
 
 class HookResult(NamedTuple):
-    """Outcome of a run (`run`, `failed`, `timed_out`, `skipped`) and the reason for a failure."""
+    """Outcome of a run (`run`, `failed`, `timed_out`, `skipped`), the reason for a failure, and what it
+    wrote to stdout if that was wanted."""
 
     outcome: str
     reason: str = ""
+    output: bytes = b""
 
 
 class StderrReader:
@@ -141,8 +144,7 @@ class HookRunner:
         if isinstance(event, NodeStarted):
             for hook in self._hooks:
                 if hook.event == QUERY:
-                    answer = partial(answer_query, hook)
-                    self._host.node.on_query(hook.query_name)(answer)
+                    self._host.node.on_query(hook.query_name)(partial(self._answer_query, hook))
             for pattern in {hook.pattern for hook in self._hooks if hook.pattern}:
                 self._host.node.hold_topics(pattern)
         self._event_feed.on_event(event)
@@ -195,6 +197,21 @@ class HookRunner:
                 self._running -= 1
             self._record_result(hook, result)
 
+    async def _answer_query(self, hook: Hook, question: Question) -> bytes:
+        """Run the program of `hook`: its stdin gets the question as JSON, its stdout is the answer. Raises
+        RuntimeError if it fails; the deadline of the question cancels it. Either is counted and reported."""
+        self._running += 1
+        result = HookResult("timed_out", UNFINISHED_QUERY)
+        try:
+            line = encode_event(QUERY, question.to_dict())
+            result = await self._run(hook, line, max_output_bytes=question.max_answer_bytes)
+        finally:
+            self._running -= 1
+            self._record_result(hook, result)
+        if result.outcome != "run":
+            raise RuntimeError(result.reason)
+        return result.output
+
     async def run_ready_hooks(self, peers: int) -> None:
         """Emit `ready` once `peers` are connected."""
         await self._host.started.wait()
@@ -241,13 +258,17 @@ class HookRunner:
         for key, count in self._failures.pop_due(time.monotonic(), all_pending=all_pending):
             self._report_failure(*self._last_failures[key], count)
 
-    async def _run(self, hook: Hook, line: bytes) -> HookResult:
+    async def _run(
+        self, hook: Hook, line: bytes, *, max_output_bytes: int | None = None
+    ) -> HookResult:
+        """Run a program with `line` on its stdin. With `max_output_bytes` it fails if it writes more to
+        stdout, and the caller ends it in time; without, what it writes there is discarded."""
         try:
             stderr = StderrReader(echoes=self._echoes_stderr)
         except OSError as error:  # out of file descriptors
             return HookResult("failed", _error_reason(error))
         try:
-            result = await self._run_once(hook, line, stderr)
+            result = await self._run_once(hook, line, stderr, max_output_bytes)
         except BaseException:
             stderr.close()
             raise
@@ -256,12 +277,16 @@ class HookRunner:
             reason=f"{result.reason}; {last_line}" if last_line else result.reason
         )
 
-    async def _run_once(self, hook: Hook, line: bytes, stderr: StderrReader) -> HookResult:
+    async def _run_once(
+        self, hook: Hook, line: bytes, stderr: StderrReader, max_output_bytes: int | None
+    ) -> HookResult:
+        is_event = max_output_bytes is None
         try:
             process = await asyncio.create_subprocess_exec(
                 *hook.command,
                 stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,  # our stdout belongs to the caller
+                # our stdout belongs to the caller
+                stdout=asyncio.subprocess.DEVNULL if is_event else asyncio.subprocess.PIPE,
                 stderr=stderr.write_fd,
                 env=_child_environment(),
                 start_new_session=True,
@@ -269,9 +294,16 @@ class HookRunner:
         except (OSError, ValueError) as error:  # ValueError: a null byte in an argument
             return HookResult("failed", _error_reason(error))
         stderr.close_write_end()
+        output = b""
         try:
-            async with asyncio.timeout(RUN_TIMEOUT_S):
-                await process.communicate(line)
+            if max_output_bytes is None:
+                async with asyncio.timeout(RUN_TIMEOUT_S):
+                    await process.communicate(line)
+            else:
+                output = await _exchange(process, line, max_output_bytes)
+                if len(output) > max_output_bytes:
+                    return HookResult("failed", f"more than {max_output_bytes:,} bytes of answer")
+                await process.wait()
         except TimeoutError:
             return HookResult("timed_out", f"killed after {RUN_TIMEOUT_S:g} s")
         finally:
@@ -279,40 +311,26 @@ class HookRunner:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        return result_from_status(process.returncode)
+        return result_from_status(process.returncode)._replace(output=output)
 
 
-async def answer_query(hook: Hook, question: Question) -> bytes:
-    """Run the program of `hook`: its stdin gets the question as JSON, its stdout is the answer. Raises
-    RuntimeError if it fails; the deadline of the question cancels it."""
-    process = await asyncio.create_subprocess_exec(
-        *hook.command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=_child_environment(),
-        start_new_session=True,
-    )
+async def _exchange(
+    process: asyncio.subprocess.Process, line: bytes, max_output_bytes: int
+) -> bytes:
+    """Write `line` to the stdin of `process` and read its stdout until it ends or exceeds the limit."""
     assert process.stdin is not None
     assert process.stdout is not None
-    try:
-        with contextlib.suppress(OSError, RuntimeError):  # it may have ended without reading
-            process.stdin.write(encode_event(QUERY, question.to_dict()))
-            await process.stdin.drain()
-            process.stdin.close()
-        answer = b""
-        while chunk := await process.stdout.read(READ_CHUNK_BYTES):
-            answer += chunk
-            if len(answer) > question.max_answer_bytes:
-                raise RuntimeError(f"more than {question.max_answer_bytes:,} bytes of answer")
-        if status := await process.wait():
-            raise RuntimeError(result_from_status(status).reason)
-        return answer
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    with contextlib.suppress(OSError, RuntimeError):  # it may have ended without reading
+        process.stdin.write(line)
+        await process.stdin.drain()
+        process.stdin.close()
+    output = b""
+    while len(output) <= max_output_bytes:
+        chunk = await process.stdout.read(READ_CHUNK_BYTES)
+        if not chunk:
+            break
+        output += chunk
+    return output
 
 
 def result_from_status(status: int | None) -> HookResult:

@@ -25,6 +25,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 from tests.tui.values import EPOCH, a_message, an_id
 
@@ -70,7 +71,7 @@ class FakeHost:
         vars(self.fails).update(fails)
         self.broadcasts: list[bytes] = []
         self.traced: list[bytes] = []
-        self.queries: list[tuple[str, bytes, dict[str, Any]]] = []
+        self.queries: list[AskMembers] = []
         self.answering = asyncio.Event()  # cleared: queries wait for their answers
         self.answering.set()
         self.answers: dict[str, Any] = {}
@@ -129,13 +130,12 @@ class FakeHost:
         self.published.append((topic, payload, expires_s))
         return await self.broadcast(payload)
 
-    async def query(self, name: str, payload: bytes, **options: Any) -> dict[str, Any]:
+    async def query(self, ask: AskMembers) -> dict[str, Any]:
         if self.fails.query:
             raise self.fails.query
-        given = {key: value for key, value in options.items() if value is not None}
-        self.queries.append((name, payload, given))
+        self.queries.append(ask)
         await self.answering.wait()
-        return self.answers | {"name": name}
+        return self.answers | {"name": ask.name}
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         self.traced.append(payload)

@@ -28,6 +28,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 from typing import Final, NamedTuple, assert_never
 
 from grapevine_proto.errors import DropReason
@@ -69,6 +70,7 @@ from grapevine_proto.wire.messages import (
     RumorCopy,
     Rumors,
     Subscribe,
+    announcement,
 )
 from grapevine_proto.wire.signed import Rumor, is_announced_by_topic, is_large
 
@@ -81,6 +83,15 @@ TOPIC_CLAIM_S: Final = 2.0  # for subscribers to begin to pull an own rumor
 UNCLAIMED_LIMIT: Final = 1024  # own rumors not requested yet; the oldest is no longer awaited
 # repairs older than this reach every node by anti-entropy and are not forwarded
 NO_FORWARD_AGE_MS: Final = 10_000
+
+
+class _Withheld(Enum):
+    """Why a rumor is not delivered to the application."""
+
+    UNSUPPORTED = auto()  # an attribute that this version cannot read
+    NO_MESSAGE = auto()  # a question, or an entry of the state
+    UNSUBSCRIBED = auto()  # its topic
+    EXPIRED = auto()
 
 
 class _Unclaimed(NamedTuple):
@@ -191,7 +202,8 @@ class Broadcast:
         if not is_large(copy.rumor):
             return self._push(copy, (peer_id,))
         self._track_announced(copy.rumor, now)
-        return [Send((peer_id,), self.puller.announcement(replace(copy, hops=copy.hops + 1)))]
+        arriving = replace(copy, hops=copy.hops + 1)
+        return [Send((peer_id,), announcement(arriving, self._context.our_id))]
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link closed."""
@@ -331,10 +343,6 @@ class Broadcast:
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
         return effects + self._report_forgers() if self._store.cache.forgers else effects
 
-    def announcement(self, copy: RumorCopy) -> Announce | AnnounceTopic:
-        """The message that announces the large rumor of `copy`, as it is to arrive."""
-        return self.puller.announcement(copy)
-
     def _on_topic_announced(
         self, message: AnnounceTopic, sender: PeerId, now: float
     ) -> list[Effect]:
@@ -352,7 +360,7 @@ class Broadcast:
             return [CountDrop(sender, rejection)]
         known = rumor.known_attributes
         effects = self._request_record(copy.holder, sender)
-        if self._is_delivered(known, copy.age_ms):
+        if self._withheld(known, copy.age_ms) in (None, _Withheld.NO_MESSAGE):
             return effects + self.puller.on_topic(message, sender, now)
         payloads = self._store.insert(copy, sender, origin_is_linked, now)
         effects += self._deliver(copy, known, payloads, Via.LAZY, now)
@@ -372,11 +380,15 @@ class Broadcast:
         prefix = id_prefix(holder)
         return [Send((sender,), MemberDigest(prefix, prefix, b"", is_reply=True))]
 
-    def _is_delivered(self, known: RumorAttributes, age_ms: int) -> bool:
-        """Whether this node delivers a rumor of that age with these attributes."""
-        if known.unsupported or (known.topic and not self._topics.matches(known.topic)):
-            return False
-        return not known.is_expired(age_ms)
+    def _withheld(self, known: RumorAttributes, age_ms: int) -> _Withheld | None:
+        """Why this node does not deliver a rumor of that age with these attributes; None: it does."""
+        if known.unsupported:
+            return _Withheld.UNSUPPORTED
+        if known.query is not None or (known.entry is not None and not known.topic):
+            return _Withheld.NO_MESSAGE
+        if known.topic and not self._topics.matches(known.topic):
+            return _Withheld.UNSUBSCRIBED
+        return _Withheld.EXPIRED if known.is_expired(age_ms) else None
 
     def _deliver(
         self,
@@ -388,17 +400,15 @@ class Broadcast:
     ) -> list[Effect]:
         """Deliver new payloads of `copy`, unless its attributes, `known`, say that they are not for this
         node, or have expired."""
-        if known is not PLAIN:
-            if known.unsupported:
-                return self._report_unsupported(copy.rumor, known.unsupported, payloads)
-            if known.query is not None or (known.entry is not None and not known.topic):
-                return []
-            if known.topic and not self._topics.matches(known.topic):
-                self.unsubscribed += len(payloads)
-                return []
-            if known.is_expired(copy.age_ms):
-                self.expired += len(payloads)
-                return []
+        withheld = None if known is PLAIN else self._withheld(known, copy.age_ms)
+        if withheld is _Withheld.UNSUPPORTED:
+            return self._report_unsupported(copy.rumor, known.unsupported, payloads)
+        if withheld is _Withheld.UNSUBSCRIBED:
+            self.unsubscribed += len(payloads)
+        elif withheld is _Withheld.EXPIRED:
+            self.expired += len(payloads)
+        if withheld is not None:
+            return []
         hops, topic, age_s = copy.hops, known.topic, copy.age_ms / 1000
         messages = [  # the fields by name take longer
             Message(each, body, hops, via, now, False, None, topic, age_s)

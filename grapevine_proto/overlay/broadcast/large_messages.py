@@ -48,8 +48,9 @@ from grapevine_proto.wire.messages import (
     AnnounceTopic,
     IWant,
     RumorCopy,
+    announcement,
 )
-from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor, is_announced_by_topic
+from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor
 
 # size of one payload that is still pushed: seven datagrams; larger ones are pulled
 PULL_WINDOW_BYTES: Final = 512 * 1024  # half of a link's send queue by default
@@ -122,15 +123,7 @@ class LargePuller:
         )
         if not targets:
             return []
-        return [Send(targets, self.announcement(replace(copy, hops=copy.hops + 1)))]
-
-    def announcement(self, copy: RumorCopy) -> Announce | AnnounceTopic:
-        """The message that announces the rumor of `copy`, as it is to arrive."""
-        rumor = copy.rumor
-        if not is_announced_by_topic(rumor):
-            return Announce(rumor.ids, rumor.size_bytes)
-        holder = self._our_id if rumor.has_body else copy.holder
-        return AnnounceTopic(replace(copy, holder=holder), rumor.has_body)
+        return [Send(targets, announcement(replace(copy, hops=copy.hops + 1), self._our_id))]
 
     # --- requests -------------------------------------------------------------------------------
 

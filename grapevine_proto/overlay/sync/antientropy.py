@@ -59,8 +59,6 @@ from grapevine_proto.overlay.topology.selection import uniform
 from grapevine_proto.wire.messages import (
     GAP_REQUEST_ROUND,
     LAZY_REQUEST_ROUND,
-    Announce,
-    AnnounceTopic,
     Digest,
     Heartbeat,
     InSync,
@@ -68,6 +66,7 @@ from grapevine_proto.wire.messages import (
     Repair,
     RumorCopy,
     Vector,
+    announcement,
 )
 
 ROUND_TIMEOUT_S: Final = 3.0  # without progress of the peer
@@ -98,10 +97,6 @@ class RumorReceiver(Protocol):
         """Takes a copy from `sender`."""
         ...
 
-    def announcement(self, copy: RumorCopy) -> Announce | AnnounceTopic:
-        """The message that announces a large rumor."""
-        ...
-
 
 class AntiEntropy:
     """The state machine that owns the rounds, driven by heartbeat digests, its own messages and its
@@ -114,6 +109,7 @@ class AntiEntropy:
         self, context: OverlayContext, store: MessageStore, broadcast: RumorReceiver, now: float
     ) -> None:
         self._config = context.config
+        self._our_id = context.our_id
         self._peers = context.peers
         self._members = context.members
         self._rng = context.rng
@@ -412,7 +408,7 @@ class AntiEntropy:
             else RepairReply([], [])
         )
         effects: list[Effect] = [
-            Send((sender,), self._broadcast.announcement(copy)) for copy in announced
+            Send((sender,), announcement(copy, self._our_id)) for copy in announced
         ]
         effects += [Send((sender,), repair) for repair in repairs]
         is_withheld = self._repair_server.withheld > withheld_before

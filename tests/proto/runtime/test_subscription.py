@@ -10,6 +10,7 @@ from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.runtime.subscription import Subscription, Subscriptions
+from grapevine_proto.topics import TopicPatterns
 
 pytestmark = pytest.mark.asyncio
 
@@ -24,10 +25,11 @@ class Patterns:
 
     def __init__(self) -> None:
         self.seen: list[set[str]] = []
-        self.all = Subscriptions(lambda patterns: self.seen.append(set(patterns)))
+        self.all = Subscriptions(lambda topics: self.seen.append(set(topics.patterns)))
 
     def open(self, pattern: str, queue: int = 10, on_full: str = "drop_oldest") -> Subscription:
-        return self.all.add(pattern, queue, on_full, ())  # type: ignore[arg-type]
+        topics = TopicPatterns.parse(pattern)
+        return self.all.add(topics, queue, on_full, ())  # type: ignore[arg-type]
 
 
 async def sequences(subscription: Subscription) -> list[int]:
@@ -47,7 +49,7 @@ async def test_a_subscription_gets_the_messages_of_its_topics() -> None:
 async def test_what_was_cached_comes_first() -> None:
     patterns = Patterns()
     cached = [a_message(1), a_message(2, "metrics.cpu")]
-    subscription = patterns.all.add("deploy.>", 10, "drop_oldest", cached)
+    subscription = patterns.all.add(TopicPatterns(("deploy.>",)), 10, "drop_oldest", cached)
     patterns.all.deliver(a_message(3))
     patterns.all.end()
     assert await sequences(subscription) == [1, 3]
@@ -130,7 +132,9 @@ async def test_what_makes_no_sense_is_refused(
 async def test_a_subscription_in_order_gets_what_waited_for_its_order() -> None:
     patterns = Patterns()
     unordered = patterns.open(">")
-    ordered = patterns.all.add(">", 10, "drop_oldest", [a_message(1)], is_ordered=True)
+    ordered = patterns.all.add(
+        TopicPatterns((">",)), 10, "drop_oldest", [a_message(1)], is_ordered=True
+    )
     for number in (3, 2):
         patterns.all.deliver(a_message(number))
     for number in (2, 3):

@@ -6,6 +6,7 @@ import pytest
 
 from grapevine_proto.errors import GrapevineError, NoMatchingMember
 from grapevine_tui.app import command_runner
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import MAX_QUERIES
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import staged
@@ -34,7 +35,7 @@ async def test_answers_to_a_query_are_shown_by_equal_ones() -> None:
     host.answers["unanswered"] = [str(an_id(4))]
     async with staged(host) as stage:
         await stage.submit("/query grapevine.version")
-        assert host.queries == [("grapevine.version", b"", {})]
+        assert host.queries == [AskMembers("grapevine.version")]
         assert stage.app.screen.name == "queries"
         await stage.paint()
         for expected in ("2 of 4 members answered within 9 ms (stalled)", "2 members", "1.4.2"):
@@ -58,8 +59,7 @@ async def test_a_slow_query_keeps_no_line_waiting_and_is_reported_where_the_oper
     host.answering.clear()
     async with staged(host) as stage:
         await stage.submit("/query --zone eu --limit 2 --sample 9 --timeout 20 disk of[/] db")
-        options = {"zone": "eu", "limit": 2, "sample": 9, "timeout_s": 20}
-        assert host.queries == [("disk", b"of[/] db", options)]
+        assert host.queries == [AskMembers("disk", b"of[/] db", "eu", 2, 9, 20)]
         assert stage.app.screen.name == "queries"
         assert "waiting for answers" in stage.text
         assert "disk of[/] db" in stage.text
@@ -111,8 +111,8 @@ async def test_a_query_refused_at_once_stays_a_line_and_one_that_fails_later_say
         host.answering.clear()
         failing = host.query
 
-        async def fail(name: str, payload: bytes, **options: object) -> dict[str, object]:
-            await failing(name, payload)
+        async def fail(ask: AskMembers) -> dict[str, object]:
+            await failing(ask)
             raise GrapevineError("the node is gone[/]")
 
         monkeypatch.setattr(host, "query", fail)
@@ -133,7 +133,7 @@ async def test_a_command_behind_a_stray_key_is_run_and_never_broadcast(line: str
         assert "not sent: Enter runs /query" in stage.text
         assert stage.main.compose_box.draft.text == "/query load"
         await stage.press("enter")
-        assert [name for name, *_ in host.queries] == ["load"]
+        assert [each.name for each in host.queries] == ["load"]
         assert host.broadcasts == []
 
 

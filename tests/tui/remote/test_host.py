@@ -23,6 +23,7 @@ from grapevine_tui.control import subscribers as watching_module
 from grapevine_tui.control.client import CommandFailed, NodeUnreachable
 from grapevine_tui.control.server import control_server
 from grapevine_tui.control.socket_file import SOCKET_NAME
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Model
 from grapevine_tui.remote import host as attached_module
@@ -159,9 +160,10 @@ async def watch(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     return reader, writer
 
 
-def deliver(host: Host, number: int, payload: bytes = b"x") -> None:
+def deliver(host: Host, number: int, payload: bytes = b"x", topic: str = "") -> None:
     """Delivers a message of another node."""
-    host._on_event(received(1, number, payload))
+    event = received(1, number, payload)
+    host._on_event(MessageReceived(event.message._replace(topic=topic)))
 
 
 async def test_a_query_that_takes_long_keeps_no_other_request_waiting(tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ async def test_a_query_that_takes_long_keeps_no_other_request_waiting(tmp_path: 
         host = RemoteHost(tmp_path, Model())
         await host.start()
         stack.push_async_callback(host.leave, 0.0)
-        asking = asyncio.create_task(host.query("slow", b"x", timeout_s=20))
+        asking = asyncio.create_task(host.query(AskMembers("slow", b"x", timeout_s=20)))
         await host.start_round()
         await host.broadcast(b"meanwhile")
         assert not asking.done()
@@ -185,7 +187,7 @@ async def test_a_query_that_takes_long_keeps_no_other_request_waiting(tmp_path: 
         reply = await asking
         assert [each["text"] for each in reply["answers"]] == ["x"]
         with pytest.raises(CommandFailed, match="no member matches"):
-            await host.query("slow", b"", zone="mars")
+            await host.query(AskMembers("slow", zone="mars"))
 
 
 async def test_a_subscriber_misses_nothing_between_the_snapshot_and_the_events(
@@ -206,6 +208,30 @@ async def test_a_subscriber_misses_nothing_between_the_snapshot_and_the_events(
         assert json.loads(await reader.readline())["ok"] is True  # nothing is reported twice
         tables = json.loads(await reader.readline())
         assert (tables["request"], tables["members"], tables["peers"]) == ("t", 0, [])
+        writer.close()
+
+
+async def test_a_client_gets_each_message_once_whatever_it_subscribes_to(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        host = await a_node(stack, tmp_path)
+        for number, topic in enumerate(("deploy.web", "metrics.cpu", "", "deploy.db"), 1):
+            deliver(host, number, topic=topic)
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET_NAME))
+        requests = [
+            {"cmd": "subscribe", "pattern": "deploy.*"},
+            {"cmd": "subscribe", "pattern": "deploy.*"},
+            {"cmd": "subscribe", "pattern": ">"},
+            {"cmd": "watch"},
+            {"cmd": "subscribe", "pattern": "metrics.>"},
+        ]
+        expected: list[list[int]] = [[1, 4], [], [2], [3], []]
+        for request, sequences in zip(requests, expected, strict=True):
+            writer.write(json.dumps(request).encode() + b"\n")
+            assert json.loads(await reader.readline())["ok"] is True
+            replayed = [json.loads(await reader.readline())["sequence"] for _ in sequences]
+            assert replayed == sequences
+        deliver(host, 5)
+        assert json.loads(await reader.readline())["sequence"] == 5
         writer.close()
 
 

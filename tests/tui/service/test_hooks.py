@@ -18,6 +18,7 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DatagramDropped, MemberChanged
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
 from grapevine_tui.service import hooks as hooks_module
@@ -128,6 +129,8 @@ def test_a_missing_program_for_stopped_is_reported(bench: Bench) -> None:
         ("message", "'x", "quotes"),
         ("message:a..b", "x", "a pattern of topics after message:"),
         ("peer:a", "x", "one of started"),
+        ("query:grapevine.stats", "x", "does not begin with grapevine."),
+        ("query:" + "x" * 65, "x", "1 to 64 bytes"),
     ],
 )
 def test_a_wrong_hook_is_one_line_and_exit_2(
@@ -194,6 +197,46 @@ async def test_a_failed_program_is_reported_with_its_last_output_and_rate_limite
         "member": ("Permission denied", 1),
     }
     assert len(reported) == 4
+
+
+@pytest.mark.asyncio
+async def test_programs_that_answer_queries_are_counted_and_reported_like_others() -> None:
+    reported: list[Object] = []
+    texts = [
+        "query:good sh -c 'cat >/dev/null; echo fine; echo noise >&2'",
+        "query:bad sh -c 'echo partial; echo broken >&2; exit 7'",
+        "query:long sh -c 'head -c 100000 /dev/zero'",
+        "query:missing no-such-program",
+        "query:slow sleep 60",
+    ]
+    host = Host(NodeConfig.local(keys=[ClusterKey.generate()]), None)
+    async with (
+        asyncio.timeout(WAIT_S),
+        running_hooks(host, texts, echoes_stderr=False, on_hook_failed=reported.append) as hooks,
+    ):
+        await host.start()
+        answers = {}
+        for name in ("good", "bad", "long", "missing", "slow"):
+            done = await host.query(AskMembers(name, timeout_s=1))
+            answers[name] = [(each["status"], each["text"]) for each in done["answers"]]
+        while hooks.counts["timed_out"] < 1:  # noqa: ASYNC110  it is killed at the deadline
+            await asyncio.sleep(0.01)
+        await host.leave(0.1)
+    assert hooks.counts == {"run": 1, "failed": 3, "timed_out": 1}
+    failed = ("failed", "the handler raised RuntimeError")
+    assert answers == {
+        "good": [("answered", "fine\n")],
+        "bad": [failed],
+        "long": [failed],
+        "missing": [failed],
+        "slow": [],
+    }
+    assert {each["on"]: (each["outcome"], each["reason"]) for each in reported} == {
+        "query:bad": ("failed", "exit status 7; broken"),
+        "query:long": ("failed", "more than 65,536 bytes of answer"),
+        "query:missing": ("failed", "No such file or directory"),
+        "query:slow": ("timed_out", hooks_module.UNFINISHED_QUERY),
+    }
 
 
 @pytest.mark.asyncio

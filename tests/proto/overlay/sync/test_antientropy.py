@@ -37,7 +37,6 @@ from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.wire.messages import (
     GAP_REQUEST_ROUND,
     LAZY_REQUEST_ROUND,
-    Announce,
     Digest,
     Heartbeat,
     InSync,
@@ -337,9 +336,6 @@ class NoBroadcast:
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         return []
-
-    def announcement(self, copy: RumorCopy) -> Announce:
-        return Announce(copy.rumor.ids, copy.rumor.size_bytes)
 
 
 class SyncingNode:

@@ -1,0 +1,21 @@
+"""What a user may ask for by a query: the command, and the argument of `HostView.query`.
+
+Invariants: the fields besides `payload` are those of the JSON command ``query``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AskMembers:
+    """Ask all members, or those of a zone, the query `name` with `payload`, and gather the answers. The
+    numbers are as in `Node.query`."""
+
+    name: str
+    payload: bytes = b""
+    zone: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    timeout_s: int | None = None
