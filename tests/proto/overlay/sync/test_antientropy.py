@@ -10,7 +10,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason, Offense
-from grapevine_proto.events import AntiEntropyRound, Event, Round, RoundOutcome, Via
+from grapevine_proto.events import AntiEntropyRound, Event, MemberStatus, Round, RoundOutcome, Via
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Penalize, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
@@ -23,6 +23,7 @@ from grapevine_proto.overlay.sync.antientropy import (
     RANGES_SCANNED_LIMIT,
     REMEMBERED_PEERS_LIMIT,
     ROUND_TIMEOUT_S,
+    UNLINKED_REQUEST_AFTER_S,
     AntiEntropy,
 )
 from grapevine_proto.overlay.sync.outstanding_requests import BROKEN_PROMISE_S
@@ -46,7 +47,7 @@ from grapevine_proto.wire.messages import (
     Vector,
 )
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, NodeTables, peer_id
+from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id, record
 
 UNLIMITED = RateLimitConfig(enabled=False)
 
@@ -749,3 +750,26 @@ def test_a_closed_link_ends_its_round_and_frees_what_it_was_asked_for() -> None:
     assert isinstance(done, Emit)
     assert node.rounds.on_link_down(peer, 0.3) == []
     assert node.offer(other, 5, 0.4) == [stream_up_to(5)]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_asked"), [(60, True), (61, False), (62, False), (63, False), (1, False)]
+)
+def test_an_old_gap_is_requested_from_an_unlinked_member_that_can_be_dialed(
+    number: int, is_asked: bool
+) -> None:
+    node = SyncingNode()
+    members = node.tables.members
+    for each in list(members):
+        members.remove(each.record.peer_id)
+    node.tables.reconfigure(denied=frozenset({peer_id(62)}))
+    members.ensure(record(number, left=number == 61), 0.0)
+    if number == 63:
+        member = members.get(peer_id(63))
+        assert member is not None
+        member.set_status(MemberStatus.DOWN, 0.0)
+    for first in (1, 3):
+        node.store.insert(copy(90, first), peer_id(1), False, 0.0)
+    request = Send((peer_id(number),), IWant(GAP_REQUEST_ROUND, (stream_up_to(2, 2),)))
+    assert request not in node.rounds.start_rounds(UNLINKED_REQUEST_AFTER_S - 0.1)
+    assert (request in node.rounds.start_rounds(UNLINKED_REQUEST_AFTER_S)) is is_asked
