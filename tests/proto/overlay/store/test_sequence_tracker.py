@@ -266,3 +266,12 @@ def test_excluded_sequences_join_the_gaps_beside_them() -> None:
     assert tracker.excluding([8]) == (9, ((4, 5), (8, 8)))
     assert tracker.excluding([9]) == (8, ((4, 5),))
     assert tracker.excluding([6, 7, 8, 9]) == (3, ())
+
+
+def test_the_first_gap_is_the_lowest_that_ends_at_or_after_a_sequence() -> None:
+    tracker = SequenceTracker(10)
+    for sequence in (3, 6, 9):
+        tracker.add(sequence, sequence, 0.0)
+    found = [tracker.first_gap(sequence) for sequence in (1, 2, 3, 5, 6, 8, 9, 10)]
+    spans = [None if gap is None else (gap.first, gap.last) for gap in found]
+    assert spans == [(1, 2), (1, 2), (4, 5), (4, 5), (7, 8), (7, 8), None, None]

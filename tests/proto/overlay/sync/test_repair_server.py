@@ -19,7 +19,8 @@ from grapevine_proto.overlay.sync.repair_server import (
     VECTORS_BURST,
     RepairServer,
 )
-from grapevine_proto.wire.messages import IWant, Repair, RumorCopy
+from grapevine_proto.wire.attributes import rumor_attributes
+from grapevine_proto.wire.messages import LAZY_REQUEST_ROUND, IWant, Repair, RumorCopy
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, context, copy, peer_id
 
@@ -298,3 +299,47 @@ def test_an_answer_ends_where_the_bytes_of_a_peer_do() -> None:
     bucket.try_take(0.0, 32 * 2**20 - 300)
     assert (node.request(span(1, 2)), node.has_more) == ([], False)
     assert node.server.withheld == 1
+
+
+def topic_copy(first: int, *, has_body: bool = True) -> RumorCopy:
+    """A large rumor of a topic."""
+    attributes = rumor_attributes(topic="deploy.web")
+    body = bytes(10_000)
+    rumor = Rumor(peer_id(1), EPOCH, first, (len(body),), body, bytes(64), attributes)
+    return RumorCopy(rumor if has_body else rumor.without_body(), 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("has_body", "round_number", "is_announced"),
+    [
+        (True, 1, True),
+        (False, 1, True),
+        (True, LAZY_REQUEST_ROUND, False),
+        (False, LAZY_REQUEST_ROUND, True),
+    ],
+)
+def test_a_large_rumor_of_a_topic_is_announced_unless_a_subscriber_asks_for_its_body(
+    has_body: bool, round_number: int, is_announced: bool
+) -> None:
+    node = Node()
+    node.cache.insert(topic_copy(1, has_body=has_body), 0.0, is_verified=True)
+    for _ in range(BODY_REPEATS_LIMIT):
+        reply = node.server.build_repairs(IWant(round_number, (span(1, 1),)), PEER, 0.0)
+        assert [each.hops for each in reply.announced] == [2] * is_announced
+        assert sum(len(each.copies) for each in reply.repairs) == (not is_announced)
+        assert not reply.repairs[-1].has_more
+    reply = node.server.build_repairs(IWant(round_number, (span(1, 1),)), PEER, 0.0)
+    assert reply.announced == []
+    assert node.server.withheld == 1
+
+
+@pytest.mark.parametrize(("count", "announced", "has_more"), [(15, 15, False), (17, 16, True)])
+def test_an_answer_announces_sixteen_rumors_and_reports_more(
+    count: int, announced: int, has_more: bool
+) -> None:
+    node = Node()
+    for first in range(1, count + 1):
+        node.cache.insert(topic_copy(first), 0.0, is_verified=True)
+    reply = node.server.build_repairs(IWant(1, (span(1, count),)), PEER, 0.0)
+    assert [each.rumor.first for each in reply.announced] == list(range(1, announced + 1))
+    assert reply.repairs[-1].has_more is has_more
