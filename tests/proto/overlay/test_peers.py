@@ -234,3 +234,96 @@ def test_removing_a_peer_removes_it_from_the_linked_ones() -> None:
     assert not table.is_linked(peer_id(1))
     table.add(peer_id(3), None, ADDRESS, 0.0)
     assert not table.is_linked(peer_id(3))
+
+
+# --- sessions, heartbeats and probes ------------------------------------------------------------
+
+MOVED = Address("10.0.0.2", 9000)
+
+
+def test_a_new_session_validates_an_address_and_forgets_failures_and_heartbeats() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
+    peer.on_heartbeat_sent(5.0, 1.0)
+    peer.on_heartbeat(7, 0, 0.0, 1.5)
+    peer.record_interval(succeeded=False)
+    peer.on_probe_timeout()
+    assert peer.is_unresponsive
+    peer.on_session(record(1, epoch=9), MOVED, None, 2.0)
+    assert (peer.record, peer.address, peer.session_epoch) == (record(1, epoch=9), MOVED, 9)
+    assert (peer.is_unresponsive, peer.is_address_validated) == (False, True)
+    assert (peer.last_heard_at, peer.heartbeat_expected_from) == (2.0, 2.0)
+    assert (peer.consecutive_failures, peer.heartbeat_number, peer.their_heartbeat_number) == (
+        0,
+        0,
+        0,
+    )
+    assert peer.rtt_s is None
+    peer.on_session(record(1), MOVED, 0.25, 3.0)
+    peer.on_session(record(1), MOVED, None, 4.0)
+    assert peer.rtt_s == 0.25, "a session that measured none keeps it"
+
+
+def test_a_link_begins_and_ends() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
+    peer.record_interval(succeeded=False)
+    peer.on_link_up(0.5, 2.0, is_self_chosen=True)
+    assert (peer.linked_at, peer.is_self_chosen, peer.min_rtt_s) == (2.0, True, 0.5)
+    assert peer.success_ratio == 1.0
+    peer.on_address_changed(MOVED)
+    peer.update_record(record(1, incarnation=3))
+    assert (peer.address, peer.record) == (MOVED, record(1, incarnation=3))
+    peer.on_link_down()
+    assert peer.linked_at is None
+
+
+def test_the_echo_of_the_latest_heartbeat_measures_the_round_trip() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
+    for at in (1.0, 6.0):
+        peer.on_heartbeat_sent(at + 5.0, at)
+    assert (peer.heartbeat_number, peer.heartbeat_sent_at, peer.heartbeat_due_at) == (2, 6.0, 11.0)
+    peer.on_heartbeat(3, 1, 0.0, 6.1)
+    assert peer.rtt_s is None, "it echoes an earlier one"
+    assert (peer.their_heartbeat_number, peer.their_heartbeat_at) == (3, 6.1)
+    peer.on_heartbeat(3, 2, 0.0, 6.2)
+    assert peer.rtt_s is None, "it arrived before"
+    assert (peer.heartbeat_expected_from, peer.their_heartbeat_at) == (6.2, 6.1)
+    peer.on_heartbeat(4, 2, 0.25, 6.75)
+    assert peer.rtt_s == 0.5
+
+
+def test_a_stalled_node_and_a_lost_heartbeat_shift_what_is_expected() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 1.0)
+    peer.shift_deadlines(10.0)
+    assert (peer.last_heard_at, peer.heartbeat_expected_from) == (11.0, 11.0)
+    peer.excuse_heartbeat(5.0, 17.0)
+    assert peer.heartbeat_expected_from == 16.0, "the schedule stays"
+    peer.excuse_heartbeat(5.0, 100.0)
+    assert peer.heartbeat_expected_from == 95.0, "after a pause it begins again"
+
+
+def test_a_peer_is_responsive_again_once_it_is_heard() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 1.0)
+    states = [peer.is_unresponsive]
+    peer.on_probe_timeout()
+    states.append(peer.is_unresponsive)
+    peer.on_responsive()
+    states.append(peer.is_unresponsive)
+    assert states == [False, True, False]
+
+
+def test_member_digests_are_answered_once_per_interval_and_kind() -> None:
+    peer = Peer(peer_id(1), None, ADDRESS, 0.0)
+    for is_reply in (True, False):
+        answered = [peer.try_sync(2.0, at, is_reply=is_reply) for at in (5.0, 6.9, 7.0, 8.0)]
+        assert answered == [True, False, True, False]
+
+
+def test_a_packet_updates_when_its_peer_and_any_peer_was_last_heard() -> None:
+    table = table_with(1, 2)
+    assert table.last_heard_at == -math.inf
+    peer = table.on_packet(peer_id(1), 7.0)
+    assert peer is table.get(peer_id(1))
+    assert peer is not None
+    assert (peer.last_heard_at, table.last_heard_at) == (7.0, 7.0)
+    assert table.on_packet(peer_id(9), 8.0) is None
+    assert table.last_heard_at == 7.0

@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgpack
 import pytest
 
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.wire.attributes import PLAIN, TRACE_ALL, rumor_attributes
+from grapevine_proto.wire.fields import answer_fields
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 from grapevine_proto.wire.signed import (
     MAX_ANSWER_BYTES,
+    MAX_ANSWERS_PER_MEMBER,
     MAX_PAYLOADS_PER_MESSAGE,
     PUSH_LIMIT_BYTES,
     Accusation,
     AnswerCode,
     LargeAnswer,
     PeerRecord,
+    QueryAnswer,
     Rumor,
     TraceReceipt,
     counted_payload_bytes,
@@ -198,3 +202,43 @@ def test_a_large_answer_describes_its_body_alone() -> None:
     assert described.describes(body)
     assert not described.describes(body[:-1] + b"x")
     assert not described.describes(body + b"x")
+
+
+ANSWER = QueryAnswer(peer_id(2), 1, 3, 250, AnswerCode.ANSWER, b"yes")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"member": peer_id(3)},
+        {"index": 0},
+        {"hops": 4},
+        {"delay_ms": 251},
+        {"status": AnswerCode.REFUSED},
+        {"payload": b"no"},
+    ],
+    ids=str,
+)
+def test_an_answer_is_signed_but_for_the_relays_that_carried_it(changes: dict[str, Any]) -> None:
+    signed = ANSWER.signed(identity(2), "default", MESSAGE)
+    assert signed.is_authentic("default", MESSAGE)
+    assert replace(signed, relays=9).is_authentic("default", MESSAGE)
+    assert not signed.is_authentic("other", MESSAGE)
+    assert not signed.is_authentic("default", MESSAGE._replace(sequence=8))
+    assert not replace(signed, **changes).is_authentic("default", MESSAGE)
+
+
+def test_answers_have_limits_in_bytes_and_in_number() -> None:
+    assert (MAX_ANSWER_BYTES, MAX_LARGE_ANSWER_BYTES, MAX_ANSWERS_PER_MEMBER) == (1024, 65_536, 4)
+    assert ANSWER.size_bytes == replace(ANSWER, payload=b"").size_bytes + len(b"yes")
+    signed = replace(
+        ANSWER, payload=b"", signature=bytes(64), relays=255, hops=255, delay_ms=2**32 - 1
+    )
+    encoded = len(msgpack.packb(answer_fields(signed)))
+    assert encoded <= signed.size_bytes <= 1.2 * encoded
+
+
+def test_an_ack_and_an_answer_of_a_member_have_their_own_keys() -> None:
+    others = [replace(ANSWER, index=0), replace(ANSWER, status=AnswerCode.ACK)]
+    assert len({ANSWER.key, *(each.key for each in others)}) == 3
+    assert ANSWER.key == replace(ANSWER, status=AnswerCode.FAILED, payload=b"", hops=1).key
