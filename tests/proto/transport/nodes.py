@@ -76,6 +76,10 @@ class TransportNode:
     def peer_id(self) -> PeerId:
         return self.view.record.peer_id
 
+    def dial(self, address: Address, peer_id: PeerId | None, purpose: DialPurpose = LINK) -> None:
+        """Begins a dial, and acts on what it causes at once."""
+        self.take(self.transport.dial(address, peer_id, purpose, self.now))
+
     def take(self, events: Iterable[TransportEvent]) -> None:
         """Acts on events one by one, as an engine does."""
         for event in events:
@@ -129,7 +133,8 @@ class Network:
 
     def dial(self, of: int, to: int, purpose: DialPurpose = LINK) -> None:
         node = self[of]
-        node.take(node.transport.dial(address_of(to), self[to].peer_id, purpose, self.now))
+        node.now = self.now
+        node.dial(address_of(to), self[to].peer_id, purpose)
         self.exchange()
 
     def send_direct(self, of: int, to: int, payload: bytes) -> SendOutcome:
@@ -214,6 +219,16 @@ def linked(**changes: Any) -> tuple[Network, TransportNode, TransportNode]:
     for node in network.nodes.values():
         node.events.clear()
     return network, network[1], network[2]
+
+
+def linked_to_two(**changes: Any) -> tuple[Network, TransportNode]:
+    """Node 1 with links to nodes 2 and 3, which it dialed."""
+    network = Network(3, **changes)
+    for number in (2, 3):
+        network.dial(1, number)
+    for node in network.nodes.values():
+        node.events.clear()
+    return network, network[1]
 
 
 def transiently_linked(**changes: Any) -> tuple[Network, TransportNode, TransportNode]:

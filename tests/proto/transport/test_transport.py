@@ -80,6 +80,7 @@ from tests.proto.transport.nodes import (
     TransportNode,
     address_of,
     linked,
+    linked_to_two,
     transiently_linked,
 )
 
@@ -519,7 +520,7 @@ def test_a_proof_reflected_to_its_sender_does_not_end_its_dial() -> None:
 def test_a_node_that_dials_itself_reports_it_once() -> None:
     network = Network(1)
     one = network[1]
-    one.take(one.transport.dial(one.address, None, LINK, 0.0))
+    one.dial(one.address, None)
     network.exchange()
     assert one.reported(DialFailed) == [DialFailed(one.address, None, DropReason.SELF_DIAL)]
     assert len(one.transport.handshakes) == 0
@@ -528,7 +529,7 @@ def test_a_node_that_dials_itself_reports_it_once() -> None:
 def test_a_dial_that_another_peer_answers_fails_and_says_so() -> None:
     network = Network(2)
     one = network[1]
-    one.take(one.transport.dial(address_of(2), peer_id(9), LINK, 0.0))
+    one.dial(address_of(2), peer_id(9))
     network.exchange()
     assert one.reported(DialFailed) == [
         DialFailed(address_of(2), peer_id(9), DropReason.WRONG_PEER)
@@ -539,7 +540,7 @@ def test_a_dial_that_another_peer_answers_fails_and_says_so() -> None:
 def test_a_forged_reply_does_not_end_a_dial() -> None:
     network = Network(2)
     one = network[1]
-    one.take(one.transport.dial(address_of(2), peer_id(2), LINK, 0.0))
+    one.dial(address_of(2), peer_id(2))
     [(hello, _)] = one.transport.datagrams_to_send(0.0)
     [two] = [network[2]]
     two.take(two.transport.receive(hello, one.address, 0.0))
@@ -556,7 +557,7 @@ def test_a_forged_reply_does_not_end_a_dial() -> None:
 def test_a_peer_that_is_not_near_enough_ends_a_swap_with_its_round_trip() -> None:
     network = Network(2)
     one, two = network[1], network[2]
-    one.take(one.transport.dial(two.address, two.peer_id, swap(record(7), 0.5), 0.0))
+    one.dial(two.address, two.peer_id, swap(record(7), 0.5))
     [(hello, _)] = one.transport.datagrams_to_send(0.0)
     two.take(two.transport.receive(hello, one.address, 0.2))
     [(challenge, _)] = two.transport.datagrams_to_send(0.2)
@@ -567,8 +568,8 @@ def test_a_peer_that_is_not_near_enough_ends_a_swap_with_its_round_trip() -> Non
 
 def test_a_dial_without_an_answer_fails_in_the_turn_of_its_timeout() -> None:
     node = TransportNode(1, connection_timeout=5.0)
-    node.take(node.transport.dial(OUTSIDER, None, LINK, 0.0))
-    node.take(node.transport.dial(OUTSIDER, peer_id(4), swap(record(7), 0.5), 0.0))
+    node.dial(OUTSIDER, None)
+    node.dial(OUTSIDER, peer_id(4), swap(record(7), 0.5))
     node.take(node.transport.expire_dials(4.99))
     assert node.events == []
     node.take(node.transport.expire_dials(5.0))
@@ -580,8 +581,8 @@ def test_a_dial_without_an_answer_fails_in_the_turn_of_its_timeout() -> None:
 
 def test_a_dial_that_cannot_be_sent_fails_with_the_reason_even_if_it_was_a_swap() -> None:
     node = TransportNode(1)
-    node.take(node.transport.dial(OUTSIDER, peer_id(4), swap(record(7), 0.5), 0.0))
-    node.take(node.transport.dial(address_of(5), None, LINK, 0.0))
+    node.dial(OUTSIDER, peer_id(4), swap(record(7), 0.5))
+    node.dial(address_of(5), None)
     node.take(node.transport.on_unsendable(OUTSIDER, "no route", 0.0))
     assert node.events == [DialFailed(OUTSIDER, peer_id(4), "no route")]
     assert len(node.transport.handshakes) == 1
@@ -591,7 +592,7 @@ def test_an_expelled_identity_is_not_dialed() -> None:
     node = TransportNode(1)
     node.transport.links.peer_limits.get_or_create(peer_id(2), 0.0)
     node.transport.penalize(peer_id(2), Offense.PROTOCOL_VIOLATION, 10, 0.0)
-    node.take(node.transport.dial(address_of(2), peer_id(2), LINK, 0.0))
+    node.dial(address_of(2), peer_id(2))
     assert node.events == [DialFailed(address_of(2), peer_id(2), DropReason.MISCONDUCT)]
     assert len(node.transport.handshakes) == 0
 
@@ -692,7 +693,7 @@ def test_a_session_refused_for_lack_of_room_fails_what_waits_for_it() -> None:
 def test_a_message_waits_for_the_link_that_is_being_dialed() -> None:
     network = Network(2)
     one, two = network[1], network[2]
-    one.take(one.transport.dial(two.address, two.peer_id, LINK, 0.0))
+    one.dial(two.address, two.peer_id)
     assert network.send_direct(1, 2, b"over the link") is SendOutcome.QUEUED
     assert len(one.transport.handshakes) == 1
     network.exchange()
@@ -704,7 +705,7 @@ def test_a_message_that_waited_for_a_refused_link_opens_a_transient_session() ->
     network = Network(2)
     one, two = network[1], network[2]
     two.has_room = False
-    one.take(one.transport.dial(two.address, two.peer_id, LINK, 0.0))
+    one.dial(two.address, two.peer_id)
     network.send_direct(1, 2, b"after all")
     network.exchange()
     assert [each.message.payload for each in two.reported(DirectMessageIn)] == [b"after all"]
@@ -715,7 +716,7 @@ def test_a_message_that_waited_for_a_link_dial_without_an_answer_gets_a_dial_of_
     network = Network(2, connection_timeout=5.0)
     one, two = network[1], network[2]
     network.is_lost = lambda *_: True
-    one.take(one.transport.dial(two.address, two.peer_id, LINK, 0.0))
+    one.dial(two.address, two.peer_id)
     network.send_direct(1, 2, b"late")
     network.run(5.0)
     assert one.reported(DialFailed) == [DialFailed(two.address, two.peer_id, None)]
@@ -730,7 +731,7 @@ def test_a_message_fails_with_the_link_dial_if_the_member_has_no_address_any_mor
     network = Network(2, connection_timeout=5.0)
     one, two = network[1], network[2]
     network.is_lost = lambda *_: True
-    one.take(one.transport.dial(two.address, two.peer_id, LINK, 0.0))
+    one.dial(two.address, two.peer_id)
     network.send_direct(1, 2, b"lost")
     del one.view.addresses[two.peer_id]
     network.run(5.0)
@@ -742,8 +743,8 @@ def test_the_end_of_one_of_two_dials_of_a_peer_leaves_its_messages_to_the_other(
     network = Network(2, connection_timeout=5.0)
     one, two = network[1], network[2]
     network.is_lost = lambda *_: True
-    one.take(one.transport.dial(OUTSIDER, two.peer_id, LINK, 0.0))
-    one.take(one.transport.dial(two.address, two.peer_id, LINK, 0.0))
+    one.dial(OUTSIDER, two.peer_id)
+    one.dial(two.address, two.peer_id)
     network.send_direct(1, 2, b"waiting")
     one.take(one.transport.on_unsendable(OUTSIDER, "no route", 0.0))
     assert len(one.transport.handshakes) == 1
@@ -976,11 +977,7 @@ def test_work_beyond_its_budget_slows_a_peer_without_closing_its_link() -> None:
 def test_an_error_while_a_packet_is_handled_ends_that_link_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = Network(3)
-    network.dial(2, 1)
-    network.dial(3, 1)
-    one = network[1]
-    one.events.clear()
+    network, one = linked_to_two()
     break_method(monkeypatch, one.link_to(network[2]), "handle_payload")
     network.inject(2, 1, HEARTBEAT)
     network.exchange()
@@ -1023,7 +1020,7 @@ def test_an_error_of_a_transient_session_ends_it_and_no_link(
     network = Network(2)
     network.dial(1, 2)
     one, two = network[1], network[2]
-    one.take(one.transport.dial(two.address, two.peer_id, TRANSIENT, 0.0))
+    one.dial(two.address, two.peer_id, TRANSIENT)
     network.exchange()
     session = two.transport.transients.get(one.peer_id)
     assert session is not None
@@ -1092,11 +1089,7 @@ def test_errors_without_a_peer_are_reported_once_a_second_and_all_counted() -> N
 def test_an_error_while_a_datagram_is_sealed_waits_for_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = Network(3)
-    network.dial(1, 2)
-    network.dial(1, 3)
-    one = network[1]
-    one.events.clear()
+    network, one = linked_to_two()
     one.transport.send([peer_id(2), peer_id(3)], HEARTBEAT, 0.0)
     before = one.transport.has_pending_errors
     break_method(monkeypatch, one.link_to(network[2]), "transmit")
@@ -1110,10 +1103,7 @@ def test_an_error_while_a_datagram_is_sealed_waits_for_the_engine(
 def test_an_error_while_a_message_is_queued_costs_no_other_peer_its_copy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = Network(3)
-    network.dial(1, 2)
-    network.dial(1, 3)
-    one = network[1]
+    network, one = linked_to_two()
     break_method(monkeypatch, one.link_to(network[2]), "send")
     assert one.transport.send([peer_id(2), peer_id(3)], HEARTBEAT, 0.0) == 2
     assert network.send_direct(1, 2, b"psst") is SendOutcome.SENT
@@ -1125,8 +1115,8 @@ def test_an_error_while_a_message_is_queued_costs_no_other_peer_its_copy(
 def test_an_error_of_a_dial_ends_that_dial_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(3)
     one = network[1]
-    one.take(one.transport.dial(address_of(2), peer_id(2), LINK, 0.0))
-    one.take(one.transport.dial(address_of(3), peer_id(3), LINK, 0.0))
+    one.dial(address_of(2), peer_id(2))
+    one.dial(address_of(3), peer_id(3))
     broken = next(iter(one.transport.handshakes._dials.values()))
     break_method(monkeypatch, broken, "transmit")
     network.exchange()
@@ -1140,7 +1130,7 @@ def test_an_error_while_a_reply_is_handled_ends_the_dial_it_belongs_to(
 ) -> None:
     network = Network(2)
     one = network[1]
-    one.take(one.transport.dial(address_of(2), peer_id(2), LINK, 0.0))
+    one.dial(address_of(2), peer_id(2))
     [dial] = one.transport.handshakes._dials.values()
     break_method(monkeypatch, dial, "receive")
     network.exchange()
