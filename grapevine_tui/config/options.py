@@ -18,6 +18,7 @@ from grapevine_tui.config.hook_spec import Hook
 
 LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # as in Grapevine 1.x
 ALERTS: Final = ("off", "bell", "notify")
+HISTORIES: Final = ("on", "events", "off")
 PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
     "local": NodeConfig.local,
     "lan": NodeConfig.lan,
@@ -146,6 +147,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Directory for identity and delivery state [one per port in the user's state directory]"),
     Option("app.log_file", ("--log-file",), "GRAPEVINE_LOG_FILE", _text, "FILE",
            "Log file [app: in the state directory; headless: stderr]"),
+    Option("app.history", ("--history",), "GRAPEVINE_HISTORY", _text, "on|events|off",
+           "What the state directory keeps of the past: messages and events, events only, or nothing [on]"),
     Option("app.metrics", ("--metrics",), "GRAPEVINE_METRICS", _text, "HOST:PORT",
            "Serve Prometheus metrics at this address [off]"),
     Option("app.web", ("--web",), "GRAPEVINE_WEB", _text, "[HOST:PORT]",

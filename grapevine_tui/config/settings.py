@@ -22,7 +22,7 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.config.hook_spec import Hook
-from grapevine_tui.config.options import ALERTS, LOG_LEVELS
+from grapevine_tui.config.options import ALERTS, HISTORIES, LOG_LEVELS
 from grapevine_tui.config.sources import (
     EDITED_ORIGIN,
     SettingValue,
@@ -72,6 +72,14 @@ class Settings:
     """Empty: the app's default theme."""
     messages: int
     """Number of messages kept in the log on the screen."""
+    history: str
+    """What the state directory keeps of the past, one of `HISTORIES`."""
+    history_bytes: int
+    """Size of the file of the history. Beyond it, the oldest messages go."""
+    history_days: float
+    """Age of its oldest rows."""
+    history_direct: bool
+    """Whether it keeps direct messages."""
     alert: str = "off"
     """How the terminal alerts its operator, one of `ALERTS`."""
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +96,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_choice("app.log_level", self.log_level, LOG_LEVELS)
         check_choice("app.on_eof", self.on_eof, ("exit", "stay"))
-        for name in ("headless", "demo"):
+        for name in ("headless", "demo", "history_direct"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"app.{name}", "expected true or false")
         if not isinstance(self.theme, str):
@@ -100,6 +108,9 @@ class Settings:
             _check_hook(hook)
         _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
         _check_range("app.wait_peers", self.wait_peers, 0, 10_000, whole=True)
+        check_choice("app.history", self.history, HISTORIES)
+        _check_range("app.history_bytes", self.history_bytes, 2**20, 2**50, whole=True)
+        _check_range("app.history_days", self.history_days, 0.001, 36_500)
         _check_range("app.messages", self.messages, 1, 10_000_000, whole=True)
 
     @property

@@ -57,6 +57,10 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.theme": "",
     "app.alert": "off",
     "app.messages": 10_000,
+    "app.history": "on",
+    "app.history_bytes": 2**30,
+    "app.history_days": 30.0,
+    "app.history_direct": False,
     "app.keys": {},
 }
 NOT_IN_FILE: Final = frozenset({"app.demo", "app.config"})

@@ -260,6 +260,15 @@ web = ""
 on = []
 # Messages kept in the log on the screen. Evicted ones are counted.
 messages = 10000
+# What the state directory keeps of the past, in history.sqlite: "on" (messages and events), "events" (who
+# came, went and why, without messages) or "off". The file has payloads in clear: it is as secret as the
+# cluster key.
+history = "on"
+# Size in bytes and age in days of what it keeps. Beyond them the oldest go; one author may use a quarter.
+history_bytes = 1073741824
+history_days = 30
+# Whether it keeps direct messages as well.
+history_direct = false
 # Color theme of the app; empty: its own.
 theme = ""
 # How the app alerts its operator to a warning: "off", "bell" or "notify" (a desktop notification, OSC 9).

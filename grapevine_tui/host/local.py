@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from grapevine_proto import MemberFilter
 from grapevine_proto.config.node import NodeConfig
@@ -39,6 +39,9 @@ from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.history.database import HistoryUnavailable
+from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
+from grapevine_tui.history.writer import Limits
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.logs import set_level
@@ -53,14 +56,18 @@ PEER_COUNT_TIMEOUT_S: Final = (
 )
 DIGEST_DELAY_S: Final = 2.5  # digests omit messages newer than 2 s, which broadcast still delivers
 
+MAX_HISTORY_CLOSE_S: Final = 2.0  # to write what is queued at the end
+
+T = TypeVar("T")
 Listener = Callable[[Event, Changes], None]
 
 
 class Host:
     """One node and its model.
 
-    `spare_state_dirs` are tried in turn while a state directory is in use. Commands raise what
-    `Node` raises, NotRunning before `start` and after `leave`.
+    What happens is kept in the state directory as `settings` say; without settings nothing is.
+    `spare_state_dirs` are tried in turn while a state directory is in use. Commands raise what `Node` raises,
+    NotRunning before `start` and after `leave`.
     """
 
     def __init__(
@@ -80,6 +87,9 @@ class Host:
         """Outcomes of ``--on`` programs and their counts."""
         self.pending_restart: tuple[str, ...] = ()
         """Names of changed settings that need a restart."""
+        self.history: History | None = None
+        """What is kept of the past, once the node has started; None: nothing."""
+        self._history_settings = None if settings is None else history_settings(settings)
         self._live_settings = None if settings is None else LiveSettings(settings)
         self._config = self._desired_config = config
         self._spare_state_dirs = list(spare_state_dirs)
@@ -139,7 +149,11 @@ class Host:
 
     async def leave(self, timeout_s: float) -> int:
         """Leave the cluster within `timeout_s`; return the number of unacknowledged broadcasts."""
-        return await self.node.leave(timeout_s)
+        try:
+            return await self.node.leave(timeout_s)
+        finally:
+            if self.history is not None:
+                await self.history.close(min(MAX_HISTORY_CLOSE_S, timeout_s))
 
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]:
         """Broadcast `payload`; return its ID and the number of peers it is sent to at once."""
@@ -224,10 +238,21 @@ class Host:
         }
         denied -= {each for each, is_denied in self._denied_overrides.items() if not is_denied}
         config = config.replace(denied=sorted(denied))
+        before = self._config.settings()
         restart = self.node.reconfigure(config)
         self._desired_config, self._config = config, self.node.config
         self.model.denied = frozenset(self._config.denied)
+        self._note_changes(before, self._config.settings())
         return restart
+
+    def _note_changes(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        for name, value in after.items():
+            if value != before[name] and name != "denied":
+                self._note("settings", f"{name}: {before[name]!r} became {value!r}")
+
+    def _note(self, kind: str, text: str, peer_id: PeerId | None = None) -> None:
+        if self.history is not None:
+            self.history.note(kind, text, peer_id)
 
     async def deny(self, peer_ref: str) -> PeerId:
         """Ban a peer until the node restarts. A full ID need not be known. Raises UnknownPeer."""
@@ -238,7 +263,9 @@ class Host:
 
     async def forget(self, peer_id: PeerId) -> None:
         """Remove a member that is down from the tables. Raises UnknownPeer if it is not down."""
+        name = self.name_of(peer_id) or peer_id.short
         self.node.forget(peer_id)
+        self._note("forgotten", f"{name} was forgotten here", peer_id)
 
     async def start_round(self) -> None:
         """Start an anti-entropy round now."""
@@ -265,6 +292,8 @@ class Host:
             if before is not None:
                 self._denied_overrides[peer_id] = before
             raise
+        kind = "denied" if is_denied else "allowed"
+        self._note(kind, f"{self.name_of(peer_id) or peer_id.short} was {kind} here", peer_id)
         return peer_id
 
     def refresh(self) -> Changes:
@@ -309,13 +338,65 @@ class Host:
         match event:
             case NodeStarted():
                 self.started_at = self.node.now()
+                self._open_history()
             case MessageSent():
                 self._record_peer_count(event)
             case _:
                 pass
         changes = self.model.apply(event)
+        if self.history is not None:
+            self.history.on_event(event)
         for listener in self._listeners:
             listener(event, changes)
+
+    # --- history ----------------------------------------------------------------------------------
+
+    def _open_history(self) -> None:
+        """Keep a history from now on: only now it is known which state directory this node uses."""
+        settings = self._history_settings
+        if self.history is None and self.state_dir and settings and settings.keep != "off":
+            self.history = History(
+                self.state_dir,
+                settings,
+                name_of=self.name_of,
+                zone_of=self._zone_of,
+                on_problem=self.model.on_history_problem,
+            )
+
+    def _zone_of(self, peer_id: PeerId) -> str:
+        if peer_id == self.node.peer_id:
+            return self._config.zone
+        known = self.model.peers.get(peer_id) or self.model.members.get(peer_id)
+        return known.zone if known is not None else ""
+
+    @property
+    def _known_history(self) -> History:
+        if self.history is None:
+            raise HistoryUnavailable(OFF_TEXT)
+        return self.history
+
+    async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
+        """A page of the messages kept; the arguments are those of `history.read_page`. Raises
+        GrapevineError."""
+        return await _with_time_errors(self._known_history.search(words, **place))
+
+    async def search_events(self, words: str = "", **place: Any) -> dict[str, Any]:
+        """A page of the events kept. Raises GrapevineError."""
+        return await _with_time_errors(self._known_history.events(words, **place))
+
+    async def export_history(self, file: str, words: str = "") -> dict[str, Any]:
+        """Write what is kept to a new file, as JSON Lines. Raises GrapevineError, OSError."""
+        exported = self._known_history.export_to(Path(file), words)
+        return (await _with_time_errors(exported))._asdict() | {"file": file}
+
+    async def import_history(self, file: str) -> dict[str, Any]:
+        """Add the rows of such a file. Raises GrapevineError, OSError."""
+        imported = await _with_time_errors(self._known_history.import_from(Path(file)))
+        return dict(imported._asdict())
+
+    async def prune_history(self, before: str = "") -> dict[str, Any]:
+        """Delete what is older than `before`, and what is beyond the limits. Raises GrapevineError."""
+        return {"deleted": await _with_time_errors(self._known_history.prune(before))}
 
     def _record_peer_count(self, event: MessageSent) -> None:
         if event.peers == 0:
@@ -350,6 +431,20 @@ class Host:
         names |= {member.name for member in self.node.members()}
         close = difflib.get_close_matches(peer_ref[:64], sorted(names - {""})[:1000], n=1)
         return f"; did you mean {printable(close[0])}?" if close else ""
+
+
+def history_settings(settings: Settings) -> HistorySettings:
+    """What `settings` say about the history."""
+    limits = Limits(settings.history_bytes, settings.history_days)
+    return HistorySettings(settings.history, limits, settings.history_direct)
+
+
+async def _with_time_errors(work: Awaitable[T]) -> T:
+    """The result of `work`, whose ValueError becomes one for users."""
+    try:
+        return await work
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def _parse_prefix(text: str) -> str:

@@ -200,6 +200,7 @@ class Model:
         ] = {}  # when the last notice about the address was added
         self.events_lost = 0
         self.save_error = ""  # why the state directory cannot be written; empty if it can
+        self.history_error = ""  # why the history cannot be written; empty if it can
         self.stop_reason = ""  # why the node stopped; empty while it runs
         self.is_remote = False  # the node runs in another process
         self.disconnect_reason = ""  # why that process cannot be reached; empty if it can
@@ -453,6 +454,14 @@ class Model:
             self._add_notice(NoticeLevel.INFORMATION, "state saved again")
         self.save_error = event.problem
         return Changes.NOTICES | Changes.STATUS
+
+    def on_history_problem(self, problem: str) -> None:
+        """Note that the history cannot be written, or with an empty text that it can again."""
+        if problem:
+            self._add_notice(NoticeLevel.WARNING, f"history not saved: {problem}")
+        elif self.history_error:
+            self._add_notice(NoticeLevel.INFORMATION, "history saved again")
+        self.history_error = problem
 
     def _on_identity_in_use(self, event: IdentityInUse) -> Changes:
         self._add_notice(

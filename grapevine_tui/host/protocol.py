@@ -73,6 +73,27 @@ class HostView(Protocol):
 
     async def forget(self, peer_id: PeerId) -> None: ...
 
+    async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
+        """A page of the messages kept, as JSON fields; the arguments are those of `history.read_page`.
+        Raises GrapevineError."""
+        ...
+
+    async def search_events(self, words: str = "", **place: Any) -> dict[str, Any]:
+        """A page of the events kept. Raises GrapevineError."""
+        ...
+
+    async def export_history(self, file: str, words: str = "") -> dict[str, Any]:
+        """Write what is kept and matches to a new file. Raises GrapevineError, OSError."""
+        ...
+
+    async def import_history(self, file: str) -> dict[str, Any]:
+        """Add the rows of an exported file. Raises GrapevineError, OSError."""
+        ...
+
+    async def prune_history(self, before: str = "") -> dict[str, Any]:
+        """Delete what is older than `before` and beyond the limits. Raises GrapevineError."""
+        ...
+
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]: ...
 
     async def edit(self) -> SettingsEditor:

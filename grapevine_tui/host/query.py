@@ -11,49 +11,19 @@ and a leading ``-`` negates. Case is ignored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
 from grapevine_proto.topics import TopicPatterns, pattern_fault, topic_patterns
+from grapevine_tui.history.terms import MATCH_ALL as MATCH_ALL
+from grapevine_tui.history.terms import TIME_FIELDS, Term, parse_comparison
+from grapevine_tui.history.terms import Query as Query
+from grapevine_tui.history.terms import parse_query as parse_query
 from grapevine_tui.host.model import Model
 
 MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: more than a screen shows
-_TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
-
-
-class Term(NamedTuple):
-    """`field` is empty for a term that matches anywhere; `word` is lowercase."""
-
-    field: str
-    text: str
-    is_negated: bool
-
-
-class Query(NamedTuple):
-    """A filter whose `terms` must all match. `text` is what was typed."""
-
-    text: str
-    terms: tuple[Term, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.terms)
-
-
-MATCH_ALL: Final = Query("", ())
-
-
-def parse_query(text: str) -> Query:
-    """Parse `text`."""
-    terms = []
-    for found in _TERM.finditer(text):
-        sign, field, quoted, plain = found.groups()
-        term_text = quoted if quoted is not None else plain or ""
-        if term_text or field:
-            terms.append(Term((field or "").lower(), term_text.lower(), bool(sign)))
-    return Query(text.strip(), tuple(terms))
 
 
 def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
@@ -73,7 +43,9 @@ def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
 
 def compile_filter(query: Query, model: Model) -> Callable[[Message], bool]:
     """Compile a test for messages. Names and zones are those known when the test runs."""
-    checks = [(_compile_term(term, model), term.is_negated) for term in query.terms]
+    # Times select from the history; what arrives now is newer than any of them.
+    terms = [each for each in query.terms if each.field not in TIME_FIELDS]
+    checks = [(_compile_term(term, model), term.is_negated) for term in terms]
     return lambda message: all(check(message) is not is_negated for check, is_negated in checks)
 
 
@@ -101,6 +73,10 @@ def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
             return lambda message: message.is_direct is is_direct
         case "id":
             return lambda message: str(message.id).startswith(text)
+        case "hops" | "bytes" if (compares := parse_comparison(text)) is not None:
+            if term.field == "hops":
+                return lambda message: compares(message.hops)
+            return lambda message: compares(len(message.payload))
         case field:
             return _compile_payload_term(f"{field}:{text}" if field else text, model)
 

@@ -410,6 +410,21 @@ class RemoteHost:
     async def start_round(self) -> None:
         await self._request("round")
 
+    async def search_history(self, words: str = "", **place: Any) -> Object:
+        return await self._request("history", words=words, **place)
+
+    async def search_events(self, words: str = "", **place: Any) -> Object:
+        return await self._request("events", words=words, **place)
+
+    async def export_history(self, file: str, words: str = "") -> Object:
+        return await self._request("history_export", file_name=file, words=words)
+
+    async def import_history(self, file: str) -> Object:
+        return await self._request("history_import", file_name=file)
+
+    async def prune_history(self, before: str = "") -> Object:
+        return await self._request("history_prune", before=before)
+
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         raise CommandFailed("the node runs in another process; change its settings with `edit`")
 

@@ -79,6 +79,7 @@ class Headless:
         self.host = Host(
             settings.node,
             settings.state_dir,
+            settings=settings,
             # Scripts keep their own log; these messages are for clients that subscribe later.
             model=Model(max_messages=MAX_REPLAYED_MESSAGES, max_message_bytes=MAX_REPLAYED_BYTES),
             spare_state_dirs=settings.spare_state_dirs,

@@ -25,6 +25,8 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.history.database import HistoryUnavailable
+from grapevine_tui.history.history import OFF_TEXT, History
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 from tests.tui.values import EPOCH, a_message, an_id
@@ -83,6 +85,7 @@ class FakeHost:
         self.pending_restart: tuple[str, ...] = ()
         self.live_settings: LiveSettings | None = None
         self.restart: tuple[str, ...] = ()
+        self.history: History | None = None
         self.left = 0
         self.unacknowledged = 0
         self.limit_bytes = 1100
@@ -101,6 +104,8 @@ class FakeHost:
         """Apply events of the node, as the real host does."""
         for event in events:
             changes = self.model.apply(event)
+            if self.history is not None:
+                self.history.on_event(event)
             for listener in self._listeners:
                 listener(event, changes)
 
@@ -167,6 +172,27 @@ class FakeHost:
             raise UnknownPeer("no peer or member has this ID")
         self.peers = [peer for peer in self.peers if peer.peer_id != peer_id]
         self.members = [member for member in self.members if member.peer_id != peer_id]
+
+    async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
+        return await self._history.search(words, **place)
+
+    async def search_events(self, words: str = "", **place: Any) -> dict[str, Any]:
+        return await self._history.events(words, **place)
+
+    async def export_history(self, file: str, words: str = "") -> dict[str, Any]:
+        return (await self._history.export_to(Path(file), words))._asdict() | {"file": file}
+
+    async def import_history(self, file: str) -> dict[str, Any]:
+        return dict((await self._history.import_from(Path(file)))._asdict())
+
+    async def prune_history(self, before: str = "") -> dict[str, Any]:
+        return {"deleted": await self._history.prune(before)}
+
+    @property
+    def _history(self) -> History:
+        if self.history is None:
+            raise HistoryUnavailable(OFF_TEXT)
+        return self.history
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
         self.configs.append(config)

@@ -1,0 +1,243 @@
+"""The history of one node: what its events add to it, and what is read from it.
+
+Invariants:
+
+- Recording never waits: a message costs an append to a bounded queue.
+- Reading blocks nobody: it runs in a thread with a connection of its own.
+- What is wrong with the file is told once, in the log and to `on_problem`, in the node's event loop.
+
+Driven by the host: `on_event` for each event, `close` at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from grapevine_proto.events import Event, Message, MessageReceived, MessageSent
+from grapevine_proto.ids import PeerId
+from grapevine_proto.runtime.daemon_threads import DaemonThreads
+from grapevine_tui.history.database import HISTORY_FILE, HistoryUnavailable
+from grapevine_tui.history.describe import EventDescriber
+from grapevine_tui.history.records import StoredEvent, to_key
+from grapevine_tui.history.search import (
+    DEFAULT_PAGE_ROWS,
+    Page,
+    Place,
+    search_events,
+    search_messages,
+)
+from grapevine_tui.history.terms import parse_query
+from grapevine_tui.history.times import parse_time
+from grapevine_tui.history.transfer import Counts, export_history, import_history
+from grapevine_tui.history.writer import HistoryWriter, Limits, NewMessage
+
+logger = logging.getLogger("grapevine.history")
+
+T = TypeVar("T")
+
+MAX_READERS: Final = 2  # threads
+FLUSH_TIMEOUT_S: Final = 1.0  # for what is queued, before it is searched
+PRUNE_TIMEOUT_S: Final = 600.0
+OFF_TEXT: Final = "this node keeps no history (setting app.history)"
+
+
+class HistorySettings(NamedTuple):
+    """What is kept: `keep` is one of `HISTORIES` of the settings."""
+
+    keep: str
+    limits: Limits
+    keeps_direct: bool
+
+    @property
+    def keeps_messages(self) -> bool:
+        return self.keep == "on"
+
+
+class History:
+    """Keeps the history of one node in `state_dir`. Construct it in the node's event loop.
+
+    `name_of` and `zone_of` describe a node as it is known now. `on_problem` gets what is wrong with the file,
+    and an empty text once it works again.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: HistorySettings,
+        *,
+        name_of: Callable[[PeerId], str],
+        zone_of: Callable[[PeerId], str],
+        on_problem: Callable[[str], object],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = state_dir / HISTORY_FILE
+        self._settings = settings
+        self._name_of = name_of
+        self._zone_of = zone_of
+        self._on_problem = on_problem
+        self._wall_clock = wall_clock
+        self._loop = asyncio.get_running_loop()
+        self._describer = EventDescriber(name_of)
+        self._threads = DaemonThreads("history reader", MAX_READERS)
+        self._is_loss_reported = False
+        self._writer = HistoryWriter(
+            self.path, settings.limits, self._report_from_thread, clock=wall_clock
+        )
+
+    @property
+    def problem(self) -> str:
+        return self._writer.problem
+
+    def status(self) -> dict[str, Any]:
+        """The state of the history, as JSON fields."""
+        return {"keep": self._settings.keep, "problem": self.problem, "lost": self._writer.lost}
+
+    # --- recording --------------------------------------------------------------------------------
+
+    def on_event(self, event: Event) -> None:
+        """Keep what `event` says."""
+        if isinstance(event, (MessageReceived, MessageSent)):
+            message = event.message
+            if self._settings.keeps_messages and (
+                self._settings.keeps_direct or not message.is_direct
+            ):
+                self._put_message(message)
+            if isinstance(event, MessageReceived):
+                return
+        row = self._describer.describe(event, self._wall_clock())
+        if row is not None:
+            self._put(row)
+
+    def note(self, kind: str, text: str, peer_id: PeerId | None = None) -> None:
+        """Keep something that a person or a program did here."""
+        self._put(self._describer.note(kind, text, self._wall_clock(), peer_id=peer_id))
+
+    def _put_message(self, message: Message) -> None:
+        origin = message.origin
+        key = to_key(self._wall_clock())
+        self._put(NewMessage(key, message, self._name_of(origin), self._zone_of(origin)))
+
+    def _put(self, row: NewMessage | StoredEvent) -> None:
+        if self._writer.put(row):
+            self._is_loss_reported = False
+        elif not self._is_loss_reported and not self._writer.is_given_up:
+            self._is_loss_reported = True
+            self._tell(
+                self.problem
+                or "the disk is too slow: messages and events are missing in the history"
+            )
+
+    def _report_from_thread(self, problem: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._tell, problem)
+
+    def _tell(self, problem: str) -> None:
+        if problem:
+            logger.warning("history not saved: %s", problem)
+        else:
+            logger.warning("history saved again")
+        self._on_problem(problem)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    async def search(self, words: str, **place: Any) -> dict[str, Any]:
+        """A page of messages, as JSON fields; the arguments are those of `read_page`.
+
+        Raises HistoryUnavailable, or ValueError if a time cannot be read.
+        """
+        await self._flush()
+        return await self._read(partial(read_page, self.path, "messages", words, **place))
+
+    async def events(self, words: str, **place: Any) -> dict[str, Any]:
+        """A page of events, as `search`."""
+        await self._flush()
+        return await self._read(partial(read_page, self.path, "events", words, **place))
+
+    async def export_to(self, target: Path, words: str) -> Counts:
+        """Write what matches to a new file. Raises HistoryUnavailable, ValueError, OSError."""
+        await self._flush()
+        return await self._read(partial(export_history, self.path, target, parse_query(words)))
+
+    async def import_from(self, source: Path) -> Counts:
+        """Add the rows of an exported file. Raises HistoryUnavailable, ValueError, OSError."""
+        return await self._read(partial(import_history, self._writer, source))
+
+    async def prune(self, before: str = "") -> int:
+        """Delete what is older than `before`, and what is beyond the limits; return how many rows.
+
+        Raises HistoryUnavailable, or ValueError if the time cannot be read.
+        """
+        before_key = parse_key(before) if before else None
+        return await self._read(partial(prune, self._writer, before_key))
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._threads.run(work)
+        except OSError as error:
+            if error.errno is None:  # no thread
+                raise HistoryUnavailable(str(error)) from None
+            raise
+
+    async def _flush(self) -> None:
+        """Write what is queued, so that it is found. A file that cannot be written may still be read."""
+        with contextlib.suppress(HistoryUnavailable):
+            await self._read(partial(self._writer.flush, FLUSH_TIMEOUT_S))
+
+    async def close(self, timeout_s: float) -> None:
+        """Write what is queued, as far as `timeout_s` allows."""
+        with contextlib.suppress(HistoryUnavailable):
+            await self._read(partial(self._writer.close, timeout_s))
+
+
+def parse_key(text: str) -> int:
+    """The key of the time that `text` names. Raises ValueError with what was expected."""
+    try:
+        return to_key(parse_time(text))
+    except ValueError as expected:
+        raise ValueError(f"expected {expected}, not {text!r}") from None
+
+
+def prune(writer: HistoryWriter, before_key: int | None) -> int:
+    """Delete what is older than `before_key` and beyond the limits; return how many rows. Blocks."""
+    deleted: int = writer.run(lambda writer, _: writer.table.prune(before_key), PRUNE_TIMEOUT_S)
+    return deleted
+
+
+def read_page(
+    path: Path,
+    kind: str,
+    words: str,
+    *,
+    since: str = "",
+    before: str = "",
+    at: str = "",
+    older_than: int | None = None,
+    newer_than: int | None = None,
+    around: int | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """A page of ``messages`` or ``events``, oldest first, as JSON fields. Blocks.
+
+    `words` is a filter; `since`, `before` and `at` are times as people write them, as in the filter.
+    `older_than`, `newer_than` and `around` are keys of rows. `older` and `newer` of the reply are those to go
+    on from, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read.
+    """
+    times = {"since": since, "before": before, "at": at}
+    given = " ".join(f'{name}:"{text}"' for name, text in times.items() if text)
+    query = parse_query(f"{words} {given}")
+    search = search_messages if kind == "messages" else search_events
+    place = Place(older_than, newer_than, around)
+    page: Page = search(path, query, place, DEFAULT_PAGE_ROWS if limit is None else limit)
+    return {
+        kind: [each.to_dict() for each in page.rows],
+        "older": page.older,
+        "newer": page.newer,
+        "note": page.note,
+    }

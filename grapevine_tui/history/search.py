@@ -1,0 +1,456 @@
+"""Reads the history: pages of messages and events by words, fields and time.
+
+Invariants:
+
+- A page costs bounded work: at most `MAX_SCANNED_ROWS` rows are looked at and `MAX_SEARCH_S` passes; then the
+  page says so, with the place to go on from.
+- Whatever users type is bound as a parameter; what the search index gets is quoted.
+- The index only narrows what is looked at. Each row is tested here, so that the same words match the same
+  messages with and without the index.
+
+Blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from grapevine_proto.topics import TopicPatterns, pattern_fault
+from grapevine_tui.history.database import index_name, open_for_reading, unavailable
+from grapevine_tui.history.records import (
+    StoredEvent,
+    StoredMessage,
+    event_of_row,
+    message_of_row,
+    to_key,
+)
+from grapevine_tui.history.terms import (
+    MATCH_ALL,
+    Query,
+    Term,
+    TimeRange,
+    parse_comparison,
+    parse_time_range,
+    without_times,
+)
+
+DEFAULT_PAGE_ROWS: Final = 200
+MAX_PAGE_ROWS: Final = 1_000
+MAX_PAGE_BYTES: Final = 2**20  # of payloads
+MAX_SHOWN_BYTES: Final = 64 * 1024  # of one payload
+MAX_SEARCHED_BYTES: Final = 16 * 1024  # of one payload, as in the filter of the log
+MAX_SCANNED_ROWS: Final = 100_000
+MAX_SEARCH_S: Final = 2.0
+CHECKED_ROWS: Final = 256  # between two looks at the clock
+MAX_NAMED_ORIGINS: Final = 64  # authors that a name may match before all rows are looked at
+MAX_INDEX_TERMS: Final = 8  # trigrams asked for one word; the row is tested anyway
+TRIGRAM: Final = 3
+MAX_BLOB_BYTES: Final = 2**30  # as SQLite allows
+MAX_KEY: Final = 2**63 - 1
+
+_SELECT: Final = (
+    "SELECT m.key, o.peer_id, o.name, o.zone, m.epoch, m.sequence, m.is_direct, m.recipient, m.topic, m.via,"
+    " m.hops, m.age_ms, length(m.payload), substr(m.payload, 1, {shown_bytes})"
+    " FROM {source} JOIN origins AS o ON o.id = m.origin"
+)
+_EVENT_COLUMNS: Final = "key, kind, level, text, peer_id, name, address, state, reason, suppressed"
+
+Test = Callable[[StoredMessage], bool]
+
+
+class Page(NamedTuple):
+    """Rows, oldest first. `older` and `newer` are the keys to go on from; None if there is nothing there.
+    `note` is for people: what the page leaves out."""
+
+    rows: list[Any]
+    older: int | None
+    newer: int | None
+    note: str = ""
+
+
+class Place(NamedTuple):
+    """Where a page is: before or after a key, or around one. The newest page if all are None."""
+
+    before: int | None = None
+    after: int | None = None
+    around: int | None = None
+
+
+NEWEST: Final = Place()
+
+
+def search_messages(
+    path: Path,
+    query: Query = MATCH_ALL,
+    place: Place = NEWEST,
+    limit: int = DEFAULT_PAGE_ROWS,
+    *,
+    whole: bool = False,
+) -> Page:
+    """The messages that match `query`, whose times limit them, with the beginning of long payloads; the
+    `whole` of them if asked for. Raises HistoryUnavailable, or ValueError if a time cannot be read."""
+    times = parse_time_range(query)
+    with _Reading(path) as reading:
+        search = _MessageSearch(
+            reading, without_times(query), MAX_BLOB_BYTES if whole else MAX_SHOWN_BYTES
+        )
+        return _page(search.rows, place, times, limit)
+
+
+def search_events(
+    path: Path, query: Query = MATCH_ALL, place: Place = NEWEST, limit: int = DEFAULT_PAGE_ROWS
+) -> Page:
+    """The events that match `query`. Raises as `search_messages` does."""
+    times = parse_time_range(query)
+    with _Reading(path) as reading:
+        search = _EventSearch(reading, without_times(query))
+        return _page(search.rows, place, times, limit)
+
+
+class _Stopped(Exception):
+    """The work for this page is used up; `key` is the last row looked at."""
+
+    def __init__(self, key: int) -> None:
+        super().__init__()
+        self.key = key
+
+
+class _Reading:
+    """A connection for one search, which ends by itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = open_for_reading(path)
+        self._deadline = time.monotonic() + MAX_SEARCH_S
+        self._scanned = 0
+        # Sorting or intersecting inside SQLite looks at no clock.
+        self._timer = threading.Timer(2 * MAX_SEARCH_S, self.connection.interrupt)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Reading:
+        self._timer.start()
+        return self
+
+    def __exit__(self, error_type: Any, error: Any, _: Any) -> None:
+        import sqlite3
+
+        self._timer.cancel()
+        self.connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise unavailable(error) from None
+
+    def count_row(self, key: int) -> None:
+        """Note that a row was looked at. Raises _Stopped."""
+        self._scanned += 1
+        is_late = self._scanned % CHECKED_ROWS == 0 and time.monotonic() > self._deadline
+        if is_late or self._scanned > MAX_SCANNED_ROWS:
+            raise _Stopped(key)
+
+
+RowSource = Callable[[int, int, bool], Iterator[Any]]
+"""The matching rows with keys from the first up to before the second; newest first if the third is true."""
+
+
+def _page(rows_between: RowSource, place: Place, times: TimeRange, limit: int) -> Page:
+    limit = max(1, min(limit, MAX_PAGE_ROWS))
+    low = 0 if times.since is None else to_key(times.since)
+    high = MAX_KEY if times.before is None else to_key(times.before)
+    around = place.around
+    if around is None and place.before is None and place.after is None and times.at is not None:
+        around = to_key(times.at)
+    if around is not None:
+        earlier = _one_way(
+            rows_between, low, min(high, around), limit - limit // 2, is_newest_first=True
+        )
+        later = _one_way(
+            rows_between, max(low, around), high, max(1, limit // 2), is_newest_first=False
+        )
+        note = earlier.note or later.note
+        return Page([*earlier.rows, *later.rows], earlier.older, later.newer, note)
+    if place.after is not None:
+        page = _one_way(rows_between, max(low, place.after + 1), high, limit, is_newest_first=False)
+        return page._replace(older=page.rows[0].key if page.rows else place.after)
+    before = high if place.before is None else min(high, place.before)
+    page = _one_way(rows_between, low, before, limit, is_newest_first=True)
+    return page._replace(newer=page.rows[-1].key if page.rows else None)
+
+
+def _one_way(
+    rows_between: RowSource, low: int, high: int, limit: int, *, is_newest_first: bool
+) -> Page:
+    found: list[Any] = []
+    size, goes_on, note = 0, None, ""
+    try:
+        for row in rows_between(low, high, is_newest_first):
+            size += len(row.message.payload) if isinstance(row, StoredMessage) else 0
+            if len(found) >= limit or (found and size > MAX_PAGE_BYTES):
+                goes_on = found[-1].key
+                break
+            found.append(row)
+    except _Stopped as stopped:
+        goes_on = stopped.key
+        note = f"searched for {MAX_SEARCH_S:.0f} s or {MAX_SCANNED_ROWS:,} messages; go on for more"
+    if is_newest_first:
+        found.reverse()
+        return Page(found, goes_on, None, note)
+    return Page(found, None, goes_on, note)
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+class _MessageSearch:
+    """The messages that match `query`, in order of time."""
+
+    def __init__(self, reading: _Reading, query: Query, shown_bytes: int) -> None:
+        self._reading = reading
+        self._connection = reading.connection
+        self._shown_bytes = shown_bytes
+        self._origins_by_text: dict[str, set[int] | None] = {}
+        self._tests = [(self._test_of(each), each.is_negated) for each in query.terms]
+        self._has_index = bool(
+            self._connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE name GLOB 'index_*' LIMIT 1"
+            ).fetchone()
+        )
+        wanted = [each for each in query.terms if not each.is_negated]
+        self._words = [each for each in wanted if _is_word(each)]
+        self._authors = [self._origins_named(each.text) for each in wanted if each.field == "from"]
+
+    def rows(self, low: int, high: int, is_newest_first: bool) -> Iterator[StoredMessage]:
+        previous = None
+        for row in self._candidates(low, high, is_newest_first):
+            if row[0] == previous:  # found in two ways
+                continue
+            previous = row[0]
+            self._reading.count_row(row[0])
+            try:
+                message = message_of_row(row)
+            except ValueError:  # damaged, or of a later version
+                continue
+            if all(test(message) is not is_negated for test, is_negated in self._tests):
+                yield message
+
+    def _candidates(self, low: int, high: int, is_newest_first: bool) -> Iterator[tuple[Any, ...]]:
+        """Rows among which all matches are."""
+        authors = [each for each in self._authors if each is not None]
+        if authors:
+            return self._by_origins(set.intersection(*authors), low, high, is_newest_first)
+        indexed = [each.text for each in self._words if len(each.text) >= TRIGRAM]
+        if not indexed or not self._has_index:
+            return self._select("messages AS m", "1", (), low, high, is_newest_first)
+        # A word may also be in the name of the author, which the index does not cover.
+        named: set[int] = set()
+        for text in indexed:
+            origins = self._origins_named(text)
+            if origins is None:
+                return self._select("messages AS m", "1", (), low, high, is_newest_first)
+            named |= origins
+        by_index = self._by_index(_index_query(indexed), low, high, is_newest_first)
+        if not named:
+            return by_index
+        by_name = self._by_origins(named, low, high, is_newest_first)
+        return merge(by_index, by_name, key=lambda row: row[0], reverse=is_newest_first)
+
+    def _by_origins(
+        self, origins: set[int], low: int, high: int, is_newest_first: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        streams = [
+            self._select("messages AS m", "m.origin = ?", (each,), low, high, is_newest_first)
+            for each in sorted(origins)
+        ]
+        return merge(*streams, key=lambda row: row[0], reverse=is_newest_first)
+
+    def _by_index(
+        self, match: str, low: int, high: int, is_newest_first: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        """Part by part, so that the first page needs the first part only; parts that overlap go together."""
+        order = "last_key DESC" if is_newest_first else "first_key"
+        parts = self._connection.execute(
+            "SELECT number, first_key, last_key FROM parts WHERE last_key >= ? AND first_key < ?"
+            f" ORDER BY {order}",
+            (low, high),
+        ).fetchall()
+        for group in _overlapping(parts, is_newest_first):
+            streams = [
+                self._select(
+                    # CROSS: the index first, whatever the planner thinks.
+                    f"{index_name(number)} AS i CROSS JOIN messages AS m ON m.key = i.rowid",
+                    f"{index_name(number)} MATCH ?",
+                    (match,),
+                    low,
+                    high,
+                    is_newest_first,
+                    key="i.rowid",
+                )
+                for number in group
+            ]
+            yield from merge(*streams, key=lambda row: row[0], reverse=is_newest_first)
+
+    def _select(
+        self,
+        source: str,
+        condition: str,
+        values: tuple[Any, ...],
+        low: int,
+        high: int,
+        is_newest_first: bool,
+        *,
+        key: str = "m.key",
+    ) -> Iterator[tuple[Any, ...]]:
+        direction = "DESC" if is_newest_first else "ASC"
+        sql = (
+            f"{_SELECT.format(source=source, shown_bytes=self._shown_bytes)}"
+            f" WHERE {condition} AND {key} >= ? AND {key} < ? ORDER BY {key} {direction}"
+        )
+        yield from self._connection.execute(sql, (*values, low, high))
+
+    # --- terms ------------------------------------------------------------------------------------
+
+    def _origins_named(self, text: str) -> set[int] | None:
+        """Rows of the authors whose name or ID matches; None if they are too many to look at one by one."""
+        if text not in self._origins_by_text:
+            found = {
+                row
+                for row, peer_id, name in self._connection.execute(
+                    "SELECT id, peer_id, name FROM origins"
+                )
+                if _is_named(text, name, bytes(peer_id).hex())
+            }
+            self._origins_by_text[text] = found if len(found) <= MAX_NAMED_ORIGINS else None
+        return self._origins_by_text[text]
+
+    def _test_of(self, term: Term) -> Test:
+        text = term.text
+        match term.field:
+            case "from":
+                return lambda row: _is_named(text, row.origin_name, str(row.message.origin))
+            case "to":
+                return lambda row: (
+                    row.message.to is not None and str(row.message.to).startswith(text)
+                )
+            case "topic":
+                return _topic_test(text)
+            case "via":
+                return lambda row: row.message.via.value.startswith(text)
+            case "zone":
+                return lambda row: text in row.zone.lower()
+            case "private" | "direct":
+                is_direct = text not in ("no", "false", "0")
+                return lambda row: row.message.is_direct is is_direct
+            case "id":
+                return lambda row: str(row.message.id).startswith(text)
+            case "hops" | "bytes" if (compares := parse_comparison(text)) is not None:
+                if term.field == "hops":
+                    return lambda row: compares(row.message.hops)
+                return lambda row: compares(row.size_bytes)
+            case field:
+                return _payload_test(f"{field}:{text}" if field else text)
+
+
+def _is_word(term: Term) -> bool:
+    """Whether the term is looked for in the payload."""
+    return not term.field
+
+
+def _is_named(text: str, name: str, peer_id: str) -> bool:
+    return text in name.lower() or (len(text) >= 4 and peer_id.startswith(text))
+
+
+def _topic_test(text: str) -> Test:
+    if pattern_fault(text):
+        return lambda row: bool(row.message.topic) and row.message.topic.startswith(text)
+    patterns = TopicPatterns((text,))
+    return lambda row: patterns.matches(row.message.topic)
+
+
+def _payload_test(text: str) -> Test:
+    if text.isascii():
+        raw = text.encode()
+        return lambda row: (
+            raw in row.message.payload[:MAX_SEARCHED_BYTES].lower()
+            or text in row.origin_name.lower()
+        )
+    return lambda row: (
+        text in row.message.payload[:MAX_SEARCHED_BYTES].decode(errors="replace").lower()
+        or text in row.origin_name.lower()
+    )
+
+
+def _index_query(words: list[str]) -> str:
+    """A query of the index that every payload with all of `words` matches: their trigrams, quoted."""
+    trigrams: dict[str, None] = {}
+    for word in words:
+        starts = range(len(word) - TRIGRAM + 1)
+        step = max(1, -(-len(starts) // MAX_INDEX_TERMS))
+        for start in starts[::step]:
+            trigrams[word[start : start + TRIGRAM].replace("\0", " ")] = None
+    quoted = ('"' + each.replace('"', '""') + '"' for each in islice(trigrams, 4 * MAX_INDEX_TERMS))
+    return " AND ".join(quoted)
+
+
+def _overlapping(parts: list[tuple[int, int, int]], is_newest_first: bool) -> Iterator[list[int]]:
+    """Groups of parts whose times overlap, in order."""
+    group: list[int] = []
+    first = last = 0
+    for number, first_key, last_key in parts:
+        is_apart = last_key < first if is_newest_first else first_key > last
+        if group and is_apart:
+            yield group
+            group = []
+        if not group:
+            first, last = first_key, last_key
+        group.append(number)
+        first, last = min(first, first_key), max(last, last_key)
+    if group:
+        yield group
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+class _EventSearch:
+    """The events that match `query`, in order of time."""
+
+    def __init__(self, reading: _Reading, query: Query) -> None:
+        self._reading = reading
+        self._terms = query.terms
+
+    def rows(self, low: int, high: int, is_newest_first: bool) -> Iterator[StoredEvent]:
+        direction = "DESC" if is_newest_first else "ASC"
+        rows = self._reading.connection.execute(
+            f"SELECT {_EVENT_COLUMNS} FROM events WHERE key >= ? AND key < ? ORDER BY key {direction}",
+            (low, high),
+        )
+        for row in rows:
+            self._reading.count_row(row[0])
+            try:
+                event = event_of_row(row)
+            except ValueError:
+                continue
+            if all(_matches_event(event, each) is not each.is_negated for each in self._terms):
+                yield event
+
+
+def _matches_event(event: StoredEvent, term: Term) -> bool:
+    peer_id = "" if event.peer_id is None else str(event.peer_id)
+    text = term.text
+    match term.field:
+        case "kind" | "level" | "state":
+            value: str = getattr(event, term.field)
+            return value.startswith(text)
+        case "from" | "peer" | "name":
+            return _is_named(text, event.name, peer_id)
+        case "id":
+            return peer_id.startswith(text)
+        case field:
+            needle = f"{field}:{text}" if field else text
+            texts = (event.text, event.name, event.address, event.reason)
+            return any(needle in each.lower() for each in texts) or (
+                len(needle) >= 4 and peer_id.startswith(needle)
+            )
