@@ -36,7 +36,6 @@ EXEMPT_PROOFS_PER_S: Final = 500.0  # for all of them: a twentieth of a core
 # While their cookies are valid: a rekey every 120 s and a transient session every 4 s.
 PROOFS_PER_IDENTITY_LIMIT: Final = 64
 RESERVED_CHALLENGE_SHARE: Final = 0.5  # of all Challenges, for addresses within their own budget
-IPV4_SITE_BITS: Final = 24  # a host that can spoof one address of a network can usually spoof all
 IPV6_SITE_BITS: Final = 64  # one customer has at least a /64: count it as one
 
 _COOKIE_DOMAIN: Final = b"grapevine cookie 1"
@@ -58,7 +57,7 @@ def network_of(host: str) -> str:
 
 def site_of(host: str) -> str:
     """Returns the key under which an unvalidated `host` is counted: the /24 of an IPv4 address, or the /64
-    of an IPv6 one."""
+    of an IPv6 one. A host that can spoof one address of a network can usually spoof all."""
     network = network_of(host)
     return network.rpartition(".")[0] if network.count(".") == 3 else network
 

@@ -163,3 +163,18 @@ def test_a_member_outside_the_sample_cannot_confirm() -> None:
         node.report(traced_id).others,
         node.tracing.refused,
     ) == (0, 0, 1)
+
+
+def test_a_receipt_without_room_or_budget_is_acknowledged_and_no_fault_of_its_sender() -> None:
+    node = Node(links=3)
+    traced_id = message_id(1, OUR_NUMBER)
+    node.tracing.start_trace(traced_id, 0.0)
+    while node.tracing._verifier.try_charge_check(peer_id(1), 0.0):
+        pass
+    assert node.receive(1, traced_id, receipt(FAR, traced_id)) == [ACKED]
+    assert node.tracing.refused == 1
+    limited = Node(links=3, is_limited=False)
+    limited.tracing.start_trace(traced_id, 0.0)
+    for number in range(257):
+        assert limited.receive(1, traced_id, receipt(1000 + number, traced_id)) == [ACKED]
+    assert (limited.report(traced_id).others, limited.tracing.refused) == (256, 1)

@@ -258,3 +258,84 @@ def test_a_cookie_is_made_with_the_current_secret_and_valid_until_the_second_rot
     cookies.rotate(2 * COOKIE_ROTATION_S)
     assert stale(cookies, first, HERE, b"x")
     assert cookies.check(second, HERE, b"x") == 1
+
+
+# --- documented limits --------------------------------------------------------------------------
+
+
+def test_an_address_makes_fifty_handshakes_at_once_and_twenty_a_second() -> None:
+    budgets = new_budgets()
+    assert [proof_refusal(budgets, HERE) for _ in range(51)].index(DropReason.ADDRESS_BUDGET) == 50
+    later = [proof_refusal(budgets, HERE, 1.0) for _ in range(21)]
+    assert later.index(DropReason.ADDRESS_BUDGET) == 20
+
+
+def test_exempt_peers_make_a_thousand_handshakes_at_once_and_five_hundred_a_second() -> None:
+    budgets = new_budgets()
+    for now, count in ((0.0, 1000), (1.0, 500)):
+        for _ in range(count):
+            budgets.charge_proof(HERE, now, exempt=True)
+        with pytest.raises(Dropped):
+            budgets.charge_proof(HERE, now, exempt=True)
+
+
+def test_8192_addresses_are_validated_at_a_time() -> None:
+    budgets = new_budgets()
+    hosts = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(8193)]
+    refusals = [proof_refusal(budgets, Address(host, 1)) for host in hosts]
+    assert refusals == [None] * 8192 + [DropReason.TABLE_FULL]
+
+
+def test_changed_limits_apply_to_challenges_of_both_kinds() -> None:
+    budgets = new_budgets(challenges_per_second=100)
+    budgets.resize(LimitsConfig(challenges_per_second=10), 0.0)
+    for exempt in (True, False):
+        for number in range(10):
+            budgets.charge_hello(Address(f"10.0.{number}.1", 1), 0.0, exempt=exempt)
+        with pytest.raises(Dropped) as refused:
+            budgets.charge_hello(Address("10.9.9.9", 1), 0.0, exempt=exempt)
+        assert refused.value.reason is DropReason.CHALLENGE_BUDGET
+
+
+def test_a_changed_number_of_buckets_applies_and_the_same_number_forgets_nothing() -> None:
+    budgets = new_budgets(handshake_buckets=2, challenges_per_second=1000)
+    hello_refusal(budgets, HERE)
+    budgets.resize(LimitsConfig(handshake_buckets=2, challenges_per_second=1000), 0.0)
+    assert len(budgets._unproven) == 1
+    budgets.resize(LimitsConfig(handshake_buckets=1, challenges_per_second=1000), 0.0)
+    assert len(budgets._unproven) == 0
+    for number in range(20):
+        hello_refusal(budgets, Address(f"198.51.{number}.1", 1))
+    assert len(budgets._unproven) == 1
+
+
+def test_an_identity_has_64_accepted_proofs_however_many_were_evicted() -> None:
+    cookies = new_cookies()
+    for number in range(64):
+        assert cookies.has_quota_for(OWNER)
+        cookies.record_accepted(0, b"%d" % number, b"session", OWNER, 4096)
+    assert not cookies.has_quota_for(OWNER)
+    cookies.record_accepted(0, b"other", b"session", PeerId(bytes([1]) * 32), 64)
+    cookies.record_accepted(0, b"64", b"session", OWNER, 4096)
+    assert not cookies.has_quota_for(OWNER)
+
+
+def test_a_cookie_is_valid_for_two_to_four_minutes() -> None:
+    cookies = new_cookies()
+    first = cookies.make(HERE, b"x")
+    cookies.rotate(119.9)
+    second = cookies.make(HERE, b"x")
+    assert first == second
+    for now in (120.0, 239.9):
+        cookies.rotate(now)
+        assert cookies.check(first, HERE, b"x") == 1
+    cookies.rotate(240.0)
+    assert stale(cookies, first, HERE, b"x")
+
+
+def test_after_a_pause_of_less_than_two_periods_the_previous_cookies_are_valid() -> None:
+    for late_s, is_stale in ((239.9, False), (240.0, True)):
+        cookies = new_cookies()
+        cookie = cookies.make(HERE, b"x")
+        cookies.rotate(late_s)
+        assert stale(cookies, cookie, HERE, b"x") is is_stale

@@ -609,3 +609,15 @@ def test_after_everything_is_forgotten_the_pto_starts_with_the_next_packet() -> 
         alone.send(1, 9.0)
         assert alone.recovery.pto_at == 9.0 + alone.pto_s
         alone.recovery.clear()
+
+
+def test_only_a_pto_lets_packets_go_at_once() -> None:
+    alone = Alone()
+    credit = [alone.recovery.pto_credit]
+    alone.send(0, 1.0)
+    credit.append(alone.recovery.pto_credit)
+    alone.recovery.on_pto(SESSION, 2.0)
+    credit.append(alone.recovery.pto_credit)
+    alone.send(1, 2.0)
+    credit.append(alone.recovery.pto_credit)
+    assert credit == [0, 0, 1, 0]
