@@ -6,7 +6,9 @@ import pytest
 
 from grapevine_proto.wire.messages import (
     DIRECT_MAIL_HOPS,
+    GAP_REQUEST_ROUND,
     ID_PREFIX_BYTES,
+    LAZY_REQUEST_ROUND,
     LINK_FRAME_KINDS,
     REPAIR_DATAGRAMS_LIMIT,
     CloseReason,
@@ -58,3 +60,7 @@ def test_a_member_digest_lists_prefixes_as_numbers() -> None:
     assert digest.to_prefixes() == [1, 256, 2**32 - 1]
     assert MemberDigest(0, 9, b"").to_prefixes() == []
     assert not digest.is_reply
+
+
+def test_requests_outside_of_a_round_have_numbers_of_their_own() -> None:
+    assert (GAP_REQUEST_ROUND, LAZY_REQUEST_ROUND) == (0, 2**32 - 1)
