@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.topics import TopicPatterns, pattern_fault, topic_fault, topic_patterns
 
 EIGHT = "a.b.c.d.e.f.g.h"
@@ -103,3 +104,14 @@ def test_patterns_of_topics_select_each_of_them_and_those_that_begin_alike() -> 
     assert topic_patterns(topics) == ["deploy.>", "deploy.db", "deploy.web.eu", "metrics"]
     assert all(pattern_fault(each) == "" for each in topic_patterns(topics))
     assert topic_patterns(()) == []
+
+
+def test_patterns_of_a_user_are_checked_one_by_one() -> None:
+    assert TopicPatterns.parse("a.*", "b", "a.*").patterns == ("a.*", "b")
+    assert TopicPatterns.parse().patterns == ()
+    with pytest.raises(InvalidArgument, match=re.escape("> in 'a.>.b' may only be the last part")):
+        TopicPatterns.parse("a.*", "a.>.b")
+
+
+def test_a_fault_shows_the_first_eighty_characters() -> None:
+    assert topic_fault("x" * 200) == f"'{'x' * 80}' is longer than 64 bytes"
