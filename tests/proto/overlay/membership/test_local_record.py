@@ -148,6 +148,8 @@ def test_the_first_conflict_bumps_the_epoch() -> None:
     for version in ((EPOCH + 5, 0), (EPOCH, 1), (EPOCH, 0)):
         local = make()
         assert local.on_own_record(other_record(*version), SENDER) == [BumpEpoch(version[0])]
+    later_at_our_address = other_record(EPOCH + 5, 0, OURS)
+    assert make().on_own_record(later_at_our_address, SENDER) == [BumpEpoch(EPOCH + 5)]
 
 
 @pytest.mark.parametrize(
