@@ -115,5 +115,6 @@ def test_numbers_from_128_on_are_critical_and_the_largest_values_are_understood(
     assert parse_rumor_attributes(encode_attributes({127: 1})) == PLAIN
     assert parse_rumor_attributes(encode_attributes({128: 1})).unsupported == 128
     assert parse_rumor_attributes(encode_attributes({1: 65_535})).trace_share == 65_535
+    assert parse_rumor_attributes(encode_attributes({1: 65_536})).unsupported == 1
     assert parse_rumor_attributes(encode_attributes({5: 2**32 - 1})).expires_s == 2**32 - 1
     assert parse_rumor_attributes(encode_attributes({5: 1})).expires_s == 1

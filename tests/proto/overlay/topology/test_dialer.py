@@ -247,6 +247,14 @@ def test_sixty_four_addresses_of_an_earlier_run_are_remembered_and_dialed() -> N
     assert node.dialer.known_addresses() == known(*range(64))
 
 
+def test_addresses_that_failed_are_dialed_after_the_others() -> None:
+    node = DialingNode(boot=3)
+    for number, failures, dial_at in ((0, 1, 0.0), (1, 0, 2.0), (2, 0, 1.0)):
+        target = node.dialer._targets[bootstrap(number)]
+        target.failures, target.dial_at = failures, dial_at
+    assert node.dialed(3.0) == [bootstrap(2), bootstrap(1), bootstrap(0)]
+
+
 def test_remembering_more_forgets_those_with_most_failures() -> None:
     node = DialingNode()
     node.dialer.remember(known(*range(64)), 0.0)

@@ -176,6 +176,8 @@ def test_a_crowd_of_newcomers_does_not_evict_self_chosen_links() -> None:
         ("127.0.0.1", "::1", True, True),
         ("fe80::1%eth0", "fe80::2%eth1", True, True),
         ("0.0.1.0", "::", False, False),
+        ("0.0.2.0", "::", False, False),
+        ("0.0.3.0", "127.0.0.1", False, False),
     ],
 )
 def test_hosts_are_grouped_by_address_and_network(
