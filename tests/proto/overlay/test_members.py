@@ -151,19 +151,6 @@ def test_only_records_of_members_that_are_up_are_sampled() -> None:
     assert sampled == {peer_id(1)}
 
 
-def test_enough_records_are_drawn_if_half_of_the_members_are_up() -> None:
-    members = table()
-    for number in range(1, 10):
-        members.add(record(number), SOURCE, 0.0)
-    for number in range(1, 5):
-        member = members.get(peer_id(number))
-        assert member is not None
-        member.status = MemberStatus.DOWN
-    for seed in range(20):
-        sampled = members.sample_records(4, random.Random(seed), exclude=peer_id(9))
-        assert {each.peer_id for each in sampled} == {peer_id(number) for number in range(5, 9)}
-
-
 BARE = [replace(record(number), signature=bytes(64)) for number in range(12)]
 
 
