@@ -116,6 +116,7 @@ from grapevine_proto.wire.messages import (
     Pause,
     Repair,
     Rumors,
+    StateDelta,
 )
 from grapevine_proto.wire.signed import PeerRecord, is_pulled
 
@@ -130,6 +131,7 @@ SPREADING_MESSAGES: Final = (
     Announce,
     AnnounceTopic,
 )  # reach peers with a rumor of ours
+REQUESTED_MESSAGES: Final = (Repair, StateDelta)  # whose work this node caused itself
 PACKET_EVENTS: Final = (MessageIn, DirectMessageIn, PacketIn)  # which name the link they came over
 SYNCED_OUTCOMES: Final = (RoundOutcome.IN_SYNC, RoundOutcome.REPAIRED)  # the peer has what we have
 
@@ -144,6 +146,7 @@ class NodeState:
     streams: tuple[SavedStream, ...] = ()
     peers: tuple[tuple[PeerId, Address], ...] = ()
     entries: tuple[SavedEntry, ...] = ()
+    is_lost: bool = False  # an earlier run of this identity kept something that is not here
 
 
 class Engine:
@@ -170,6 +173,7 @@ class Engine:
             state.peers,
             now,
             state.entries,
+            is_state_lost=state.is_lost,
         )
         self._transport = Transport(
             live, identity, self._overlay, rng=rng, entropy=entropy, now=now
@@ -185,6 +189,7 @@ class Engine:
         self._epoch_changes = 0
         self._is_paused = False  # our application is behind: nothing is requested meanwhile
         self._pause_at = math.inf  # when to ask peers again to hold back rumors
+        self._has_tags_to_apply = False
         self._apply_tags(now)
 
     # --- in: bytes ------------------------------------------------------------------------------
@@ -326,6 +331,12 @@ class Engine:
         value = self._check_payload(value)
         self._write_entry(WriteEntry(key, value, ttl_s, is_durable), now)
 
+    @property
+    def is_recovering_state(self) -> bool:
+        """Whether this node has lost its state and asks peers for its own entries. What it writes meanwhile
+        is published after that."""
+        return self.state.is_recovering
+
     def delete_entry(self, key: str, now: float) -> bool:
         """Deletes `key`, with an entry of this node that says so; returns whether it had a value. Raises
         InvalidArgument, NotRunning."""
@@ -348,14 +359,21 @@ class Engine:
             self._write_entry(write, now)
 
     def _apply_tags(self, now: float) -> None:
-        """Makes the tags of the settings those of this node."""
+        """Makes the tags of the settings those of this node, once it knows which it has."""
+        self._has_tags_to_apply = self.state.is_recovering
+        if self._has_tags_to_apply:
+            return
         for write in self.state.tag_writes(parse_tags(self.config.tags)):
             self._write_entry(write, now)
 
     def _write_entry(self, write: WriteEntry, now: float) -> MessageId:
-        """Publishes an entry of this node as a rumor of its own. Raises as `set_entry`."""
+        """Publishes an entry of this node as a rumor of its own, once it knows its map. Raises as
+        `set_entry`."""
         state = self.state
         state.check(write)
+        if state.is_recovering and not write.topic:
+            state.hold(write)
+            return MessageId(self.peer_id, self.epoch, 0)
         self._spread_all(self._publisher.flush(now), now)
         message = self._publisher.next_message(write.value or b"", now, write.topic)
         message = message._replace(is_retained=bool(write.topic))
@@ -532,7 +550,7 @@ class Engine:
                 work_before = overlay.work.units
                 self._apply_effects(overlay.handle(message, peer_id, now), now)
                 cost = overlay.work.units - work_before
-                if cost and not isinstance(message, Repair):  # which this node requested
+                if cost and not isinstance(message, REQUESTED_MESSAGES):
                     self._on_events(transport.charge_work(peer_id, cost, now), now)
             case DirectMessageIn(link, _, message):
                 self._on_direct_message(message, link, now)
@@ -746,6 +764,8 @@ class Engine:
         self._contained(lambda: self._on_events(transport.expire_dials(now), now), now)
         if now >= self._overlay.deadline:
             self._apply_effects(self._overlay.advance(now), now)
+        if self._has_tags_to_apply and not self.state.is_recovering:
+            self._contained(lambda: self._apply_tags(now), now)
         if self._keeps_order:
             self._order_messages(now)
         if now >= self._pause_at:

@@ -94,6 +94,7 @@ logger = logging.getLogger("grapevine")
 
 MAX_BROADCASTS_PER_TURN: Final = 256  # a millisecond of work, and enough to share a signature
 ADDRESS_CHECK_INTERVAL_S: Final = 2.0  # between checks of our own addresses, 20 us each
+RECOVERY_POLL_S: Final = 0.05
 SAVE_INTERVAL_S: Final = 1.0  # so a kill -9 repeats at most the last second
 
 _MessageListenerT = TypeVar("_MessageListenerT", bound=MessageListener)
@@ -601,6 +602,8 @@ class Node:
         self, write: Callable[[Engine, float], _WrittenT], size_bytes: int
     ) -> _WrittenT:
         """Calls `write` once peers have room for a payload of this size; returns what it returns."""
+        while self._running_engine().is_recovering_state:  # noqa: ASYNC110  seconds, after a loss
+            await asyncio.sleep(RECOVERY_POLL_S)
         engine = await self._await_room(size_bytes)
         written = write(engine, self.now())
         self._driver.on_broadcast()

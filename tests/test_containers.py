@@ -35,7 +35,7 @@ def table() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def live() -> dict[str, set[int]]:
-    """The containers of nodes that link, speak, trace and lose packets, under every strategy."""
+    """The containers of nodes that link, speak, trace, have tags and lose packets, under every strategy."""
     found: dict[str, set[int]] = {}
     for strategy in ("auto", "plumtree", "flood", "epidemic", "direct-mail"):
         config = NodeConfig.lan(strategy=strategy, max_peers=4)
@@ -44,6 +44,7 @@ def live() -> dict[str, set[int]]:
         for number in range(6):
             sim.broadcast(number, bytes(20_000 if number % 2 else 10))
             sim.trace(number, b"traced")
+            sim.set_tags(number, {"role": "web"})
         for seconds in (0.3, 10.0):
             sim.run(seconds)
             for node in sim.nodes:

@@ -25,6 +25,7 @@ from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.membership.membership import Membership
 from grapevine_proto.overlay.query.queries import Queries
 from grapevine_proto.overlay.state.keyed_state import KeyedState, SavedEntry
+from grapevine_proto.overlay.state.state_sync import StateSync
 from grapevine_proto.overlay.store.message_store import MessageStore, SavedStream
 from grapevine_proto.overlay.sync.antientropy import AntiEntropy
 from grapevine_proto.overlay.trace.trace import Tracing
@@ -54,6 +55,10 @@ from grapevine_proto.wire.messages import (
     Records,
     Repair,
     Rumors,
+    StateDelta,
+    StateDigest,
+    StateHeads,
+    StateRequest,
     Subscribe,
     SwapRequest,
     Vector,
@@ -75,8 +80,11 @@ class Overlay:
         known_addresses: tuple[tuple[PeerId, Address], ...],
         now: float,
         entries: tuple[SavedEntry, ...] = (),
+        *,
+        is_state_lost: bool = False,
     ) -> None:
-        """`streams`, `known_addresses` and `entries`: what an earlier run kept."""
+        """`streams`, `known_addresses` and `entries`: what an earlier run kept. `is_state_lost`: it may have
+        kept more."""
         self._is_leaving = False
         self._retry_at = -math.inf  # not before: a component met an error
         self.work = context.work
@@ -85,7 +93,8 @@ class Overlay:
         self.store = MessageStore(context, streams, now)
         self.tracing = Tracing(context)
         self.queries = Queries(context, local_record)
-        self.state = KeyedState(context, entries, now)
+        self.state = KeyedState(context, entries, now, is_lost=is_state_lost)
+        self.state_sync = StateSync(context, self.state)
         watchers = (self.tracing, self.queries, self.state)
         self.dissemination = Broadcast(context, self.store, watchers, now)
         self.membership = Membership(context, local_record, self.store, self.dissemination, now)
@@ -128,6 +137,8 @@ class Overlay:
                 return self.tracing.handle(message, sender, now)
             case Answers() | AnswerAck() | AnswerFetch():
                 return self.queries.handle(message, sender, now)
+            case StateDigest() | StateHeads() | StateRequest() | StateDelta():
+                return self.state_sync.handle(message, sender, now)
             case _:
                 assert_never(message)
 
@@ -154,6 +165,7 @@ class Overlay:
         """A link with the subject of `record` is up. `source`: the address that its session proved."""
         yield from self.membership.on_link_up(record, source, rtt_s, now, is_outbound=is_outbound)
         yield from self.dissemination.on_link_up(record.peer_id, now)
+        self.state_sync.on_link_up(record.peer_id, now)
 
     def on_peer_restarted(self, peer_id: PeerId, now: float) -> list[Effect]:
         """The link with an earlier run of a peer is gone; `on_link_up` follows."""
@@ -173,6 +185,7 @@ class Overlay:
             lambda: self.membership.on_link_down(peer_id, detail, reason, now)
         )
         yield from self._contained(lambda: self.dissemination.on_link_down(peer_id, now))
+        self.state_sync.on_link_down(peer_id)
         if referrals is not None:
             yield from self.membership.on_evicted(referrals, peer_id, now)
 
@@ -306,6 +319,7 @@ class Overlay:
             self.tracing.deadline,
             self.queries.deadline,
             self.state.deadline,
+            self.state_sync.deadline,
         )
         return max(deadline, self._retry_at)
 
@@ -321,6 +335,7 @@ class Overlay:
             self.tracing,
             self.queries,
             self.state,
+            self.state_sync,
         )
         for component in components:
             if component is self.membership and self._is_leaving:

@@ -89,6 +89,10 @@ class RumorWatcher(Protocol):
         """`sender` has these rumors."""
         ...
 
+    def on_conflict(self, rumor: Rumor) -> None:
+        """The origin of `rumor` signed another content under its ID as well."""
+        ...
+
 
 class _Route(Generic[ItemT]):
     """The way back to the origin of a rumor of another node. Only members in `asked` return items."""

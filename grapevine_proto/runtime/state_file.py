@@ -23,6 +23,7 @@ import math
 import os
 import sys
 import threading
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -30,11 +31,10 @@ from typing import Any, Final
 import msgpack
 
 from grapevine_proto.crypto.identity import SEED_BYTES
-from grapevine_proto.engine import NodeState, SavedStream
+from grapevine_proto.engine import NodeState, SavedEntry, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
 from grapevine_proto.ids import (
     EPOCH_LIMIT,
-    PEER_ID_BYTES,
     SEQUENCE_LIMIT,
     Address,
     PeerId,
@@ -49,6 +49,7 @@ from grapevine_proto.storage.atomic_file import (
     remove_leftovers,
 )
 from grapevine_proto.storage.permissions import check_opened
+from grapevine_proto.wire.entry_terms import MAX_VALUE_BYTES
 
 if sys.platform == "win32":
     import msvcrt
@@ -60,6 +61,8 @@ CHECKSUM_BYTES: Final = 16
 MAX_STATE_BYTES: Final = 1 << 28  # 32,768 streams with 256 gaps each take 150 MB
 MAX_IDENTITY_BYTES: Final = 4096
 LOCK_OFFSET: Final = 1 << 30  # Windows locks bytes, not files: one far beyond the process ID
+
+_NOTHING: Final = NodeState(seed=b"", epoch=0)
 
 _DECODE_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, MemoryError)
 
@@ -156,12 +159,14 @@ class StateDirectory:
         os.write(lock_fd, b"%d\n" % os.getpid())
 
     def _read(self, unix_now: float) -> NodeState:
+        had_identity = (self.path / "identity").exists()
         seed = self._load_identity()
-        epoch, streams, peers = self._load_state()
-        epoch = max(epoch + 1, int(unix_now))
+        saved = self._load_state()
+        epoch = max(saved.epoch + 1, int(unix_now))
         if epoch >= EPOCH_LIMIT:
             raise ConfigError("state_dir", f"{self.path}: the identity has no epoch left")
-        return NodeState(seed=seed, epoch=epoch, streams=streams, peers=peers)
+        is_lost = had_identity and saved is _NOTHING
+        return replace(saved, seed=seed, epoch=epoch, is_lost=is_lost)
 
     def _load_identity(self) -> bytes:
         path = self.path / "identity"
@@ -182,18 +187,16 @@ class StateDirectory:
         atomic_write(self.path / "identity", line, mode=0o600, preserve_mode=False)
         return seed
 
-    def _load_state(
-        self,
-    ) -> tuple[int, tuple[SavedStream, ...], tuple[tuple[PeerId, Address], ...]]:
+    def _load_state(self) -> NodeState:
         path = self.path / "state"
         try:
             return decode_state(_read_private(path, MAX_STATE_BYTES))
         except FileNotFoundError:
-            return 0, (), ()
+            return _NOTHING
         except _DECODE_ERRORS:
             pass
         self._quarantine(path, "not readable; the delivery state was reset")
-        return 0, (), ()
+        return _NOTHING
 
     def _quarantine(self, path: Path, reason: str) -> None:
         damaged = path.with_name(path.name + ".damaged")
@@ -206,7 +209,9 @@ class StateDirectory:
 
 
 def encode_state(saved: NodeState) -> bytes:
-    """Returns the content of the state file: a checksum, then everything in `saved` except the seed."""
+    """Returns the content of the state file: a checksum, then everything in `saved` except the seed. Entries
+    are left out if there are none, so that earlier versions can read the file."""
+    entries = tuple((*each[:-1], float(each.age_s)) for each in saved.entries)
     body = msgpack.packb(
         (
             saved.epoch,
@@ -215,35 +220,38 @@ def encode_state(saved: NodeState) -> bytes:
                 for each in saved.streams
             ),
             tuple((bytes(peer), address.host, address.port) for peer, address in saved.peers),
+            *((entries,) if entries else ()),
         )
     )
     return MAGIC + blake2b(body, digest_size=CHECKSUM_BYTES).digest() + body
 
 
-def decode_state(
-    data: bytes,
-) -> tuple[int, tuple[SavedStream, ...], tuple[tuple[PeerId, Address], ...]]:
-    """Returns (epoch, streams, peers) from the result of `encode_state`. Raises one of `_DECODE_ERRORS`."""
+def decode_state(data: bytes) -> NodeState:
+    """Returns what `encode_state` was given, without the seed; files of earlier versions have no entries.
+    Raises one of `_DECODE_ERRORS`."""
     start = len(MAGIC) + CHECKSUM_BYTES
     body = data[start:]
     checksum = blake2b(body, digest_size=CHECKSUM_BYTES).digest()
     if not data.startswith(MAGIC) or data[len(MAGIC) : start] != checksum:
         raise ValueError("not a whole state file")
     size = len(body)
-    epoch, streams, peers = msgpack.unpackb(
+    epoch, streams, peers, *more = msgpack.unpackb(
         body,
         use_list=False,
         strict_map_key=True,
         max_array_len=size,
-        max_bin_len=PEER_ID_BYTES,
+        max_bin_len=MAX_VALUE_BYTES,
         max_str_len=64,
         max_map_len=0,
         max_ext_len=0,
     )
-    return (
+    (entries,) = more or ((),)
+    return NodeState(
+        b"",
         _check_integer(epoch, EPOCH_LIMIT),
         tuple(_to_stream(*each) for each in streams),
         tuple((PeerId(peer), _to_address(host, port)) for peer, host, port in peers),
+        tuple(_to_entry(*each) for each in entries),
     )
 
 
@@ -268,6 +276,23 @@ def _to_stream(origin: Any, epoch: Any, high: Any, gaps: Any, idle_s: Any) -> Sa
         high=high,
         gaps=ranges,
         idle_s=idle_s,
+    )
+
+
+def _to_entry(
+    epoch: Any, sequence: Any, value: Any, signature: Any, attributes: Any, age_s: Any
+) -> SavedEntry:
+    if not type(value) is type(signature) is type(attributes) is bytes:
+        raise ValueError("not bytes")
+    if type(age_s) is not float or not 0 <= age_s < math.inf:
+        raise ValueError("not a duration")
+    return SavedEntry(
+        _check_integer(epoch, EPOCH_LIMIT),
+        _check_integer(sequence, SEQUENCE_LIMIT),
+        value,
+        signature,
+        attributes,
+        age_s,
     )
 
 

@@ -105,6 +105,12 @@ class SimulatedNode:
         """Returns the epoch of a run that starts at `at`: the only use of the wall clock."""
         return max(saved.epoch + 1, START_UNIX_S + int(at + self.clock_error_s))
 
+    def lose_all_but_identity(self) -> None:
+        """Discards what is on the disk except the identity."""
+        if self._saved is not None:
+            self._saved = NodeState(seed=self._saved.seed, epoch=0, is_lost=True)
+            self._previous_save = None
+
     def lose_last_save(self, at: float) -> None:
         """Discards a save that is in progress; the one before it remains."""
         if self._previous_save is not None and at - self.saved_at <= DISK_WRITE_S:

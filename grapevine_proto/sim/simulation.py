@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -194,13 +194,56 @@ class Simulation:
         message_id = engine.broadcast(payload, now, attributes=attributes)
         return self._record_broadcast(node, message_id)
 
-    def publish(self, number: int, topic: str, payload: bytes, *, expires_s: int = 0) -> MessageId:
-        """Publishes `payload` under `topic` from a node. Raises NotRunning, MessageTooLarge or
-        InvalidArgument."""
+    def publish(
+        self,
+        number: int,
+        topic: str,
+        payload: bytes,
+        *,
+        expires_s: int = 0,
+        retain: str | None = None,
+    ) -> MessageId:
+        """Publishes `payload` under `topic` from a node; with `retain` it keeps it under that name for later
+        subscribers. Raises NotRunning, MessageTooLarge, InvalidArgument or StateFull."""
         node, engine = self._running_engine(number)
         now = node.read_clock(self.now)
-        message_id = engine.publish(topic, payload, now, expires_s=expires_s)
+        message_id = engine.publish(topic, payload, now, expires_s=expires_s, retain=retain)
         return self._record_broadcast(node, message_id)
+
+    def set_entry(
+        self, number: int, key: str, value: bytes, *, ttl_s: int = 0, durable: bool = False
+    ) -> None:
+        """Sets an entry of a node in the keyed state. Raises NotRunning, InvalidArgument, MessageTooLarge or
+        StateFull."""
+        node, engine = self._running_engine(number)
+        now = node.read_clock(self.now)
+        engine.set_entry(key, value, now, ttl_s=ttl_s, is_durable=durable)
+        self._drive(node)
+
+    def delete_entry(self, number: int, key: str) -> bool:
+        """Deletes a key; returns whether it had a value at that node. Raises NotRunning or
+        InvalidArgument."""
+        node, engine = self._running_engine(number)
+        was_set = engine.delete_entry(key, node.read_clock(self.now))
+        self._drive(node)
+        return was_set
+
+    def set_tags(self, number: int, tags: Mapping[str, str]) -> None:
+        """Replaces the tags of a node until it restarts. Raises NotRunning or InvalidArgument."""
+        node, engine = self._running_engine(number)
+        engine.set_tags(tags, node.read_clock(self.now))
+        self._drive(node)
+
+    def value(self, number: int, key: str) -> bytes | None:
+        """Returns the value of a key as a node sees it. Raises NotRunning."""
+        node, engine = self._running_engine(number)
+        return engine.state.get(key, node.read_clock(self.now))
+
+    def values_of(self, number: int, owner: int) -> dict[str, bytes]:
+        """Returns the entries of node `owner` as node `number` sees them. Raises NotRunning."""
+        node, engine = self._running_engine(number)
+        peer_id = self.nodes[owner].peer_id
+        return {} if peer_id is None else engine.state.values_of(peer_id, node.read_clock(self.now))
 
     def subscribe(self, number: int, *patterns: str) -> None:
         """Replaces the patterns that a node subscribes to besides those of its configuration, until it
@@ -258,10 +301,15 @@ class Simulation:
             self.nodes[number].lose_last_save(self.now)
         self._stop(self.nodes[number])
 
-    def restart(self, number: int, *, lose_state: bool = False) -> None:
-        """Starts a node again; with `lose_state` on an empty disk, and therefore with a new identity."""
+    def restart(
+        self, number: int, *, lose_state: bool = False, lose_all_but_identity: bool = False
+    ) -> None:
+        """Starts a node again; with `lose_state` on an empty disk, and therefore with a new identity.
+        `lose_all_but_identity`: what it kept is gone or damaged, except that."""
         node = self.nodes[number]
         self._stop(node)
+        if lose_all_but_identity:
+            node.lose_all_but_identity()
         node.start(self.now, lose_state=lose_state)
         self._respond(node)
 

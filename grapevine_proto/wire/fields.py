@@ -35,7 +35,15 @@ from grapevine_proto.wire.attributes import (
     decode_attributes,
 )
 from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS, Fields, unpack
-from grapevine_proto.wire.messages import MemberUpdate, RumorCopy
+from grapevine_proto.wire.entry_terms import Version
+from grapevine_proto.wire.messages import (
+    HEAD_DIGEST_BYTES,
+    OWNER_PREFIX_BYTES,
+    MemberUpdate,
+    RumorCopy,
+    StateHead,
+    StateWant,
+)
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 from grapevine_proto.wire.signed import (
     BODY_HASH_BYTES,
@@ -66,6 +74,8 @@ MAX_IDS: Final = 64
 MAX_PAGES: Final = 256
 MAX_RECEIPTS: Final = 16
 MAX_ANSWERS: Final = 16
+MAX_STATE_HEADS: Final = 512
+MAX_STATE_WANTS: Final = 32
 MAX_PAYLOADS: Final = MAX_PAYLOADS_PER_MESSAGE  # in one message
 MAX_PAYLOAD_BYTES: Final = (1 << 32) - 1
 MAX_ID_PREFIXES: Final = 256  # per MemberDigest
@@ -384,6 +394,32 @@ def _decode_answer(fields: Any, limit_bytes: int) -> QueryAnswer:
         uint(relays, MAX_HOPS),
         signature,
     )
+
+
+def decode_state_heads(value: Any) -> tuple[StateHead, ...]:
+    return tuple(_decode_state_head(fields) for fields in items(value, MAX_STATE_HEADS))
+
+
+def _decode_state_head(fields: Any) -> StateHead:
+    prefix, epoch, sequence, digest = items(fields, 4)
+    return StateHead(
+        binary(prefix, OWNER_PREFIX_BYTES),
+        _decode_version(epoch, sequence),
+        binary(digest, HEAD_DIGEST_BYTES),
+    )
+
+
+def decode_state_wants(value: Any) -> tuple[StateWant, ...]:
+    wants = []
+    for fields in items(value, MAX_STATE_WANTS):
+        prefix, epoch, sequence = items(fields, 3)
+        above = _decode_version(epoch, sequence)
+        wants.append(StateWant(binary(prefix, OWNER_PREFIX_BYTES), above))
+    return tuple(wants)
+
+
+def _decode_version(epoch: Any, sequence: Any) -> Version:
+    return uint(epoch, EPOCH_LIMIT - 1), uint(sequence, SEQUENCE_LIMIT)
 
 
 def decode_tree_origin(value: Any) -> PeerId | None:

@@ -33,6 +33,8 @@ from grapevine_proto.wire.fields import (
     decode_receipt,
     decode_records,
     decode_rumor_copies,
+    decode_state_heads,
+    decode_state_wants,
     decode_stream_ids,
     decode_tree_origin,
     encode_record,
@@ -49,7 +51,10 @@ from grapevine_proto.wire.fields import (
     uint,
 )
 from grapevine_proto.wire.messages import (
+    BUCKET_SUM_BYTES,
     ID_PREFIX_BYTES,
+    STATE_BUCKETS,
+    STATE_SUM_BYTES,
     Announce,
     AnnounceTopic,
     AnswerAck,
@@ -83,6 +88,10 @@ from grapevine_proto.wire.messages import (
     Records,
     Repair,
     Rumors,
+    StateDelta,
+    StateDigest,
+    StateHeads,
+    StateRequest,
     Subscribe,
     SwapRequest,
     Vector,
@@ -128,6 +137,8 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return Kind.PAUSE, (duration_ms,)
         case Receipts() | ReceiptAck() | Answers() | AnswerAck() | AnswerFetch():
             return _encode_returned_fields(message)
+        case StateDigest() | StateHeads() | StateRequest() | StateDelta():
+            return _encode_state_fields(message)
         case Offer() | Announce() | AnnounceTopic() | Subscribe() | Graft() | Prune():
             return _encode_broadcast_fields(message)
         case Confirm():
@@ -172,6 +183,21 @@ def _encode_returned_fields(
             return Kind.ANSWER_ACK, (number,)
         case AnswerFetch(message_id, index):
             return Kind.ANSWER_FETCH, (*message_id_fields(message_id), index)
+
+
+def _encode_state_fields(
+    message: StateDigest | StateHeads | StateRequest | StateDelta,
+) -> tuple[Kind, Fields]:
+    match message:
+        case StateDigest(total, buckets):
+            return Kind.STATE_DIGEST, (total, buckets)
+        case StateHeads(is_reply, covered, heads):
+            fields = tuple((prefix, *version, digest) for prefix, version, digest in heads)
+            return Kind.STATE_HEADS, (is_reply, covered, fields)
+        case StateRequest(number, wants):
+            return Kind.STATE_REQUEST, (number, tuple((each, *above) for each, above in wants))
+        case StateDelta(number, is_last, copies):
+            return Kind.STATE_DELTA, (number, is_last, tuple(map(rumor_copy_fields, copies)))
 
 
 def _encode_broadcast_fields(
@@ -317,6 +343,29 @@ def _decode_answer_fetch(f: Fields) -> AnswerFetch:
     return AnswerFetch(decode_message_id(*message_id), uint(index, MAX_ANSWERS_PER_MEMBER - 1))
 
 
+def _decode_state_digest(f: Fields) -> StateDigest:
+    total, buckets = f
+    if binary(buckets) and len(buckets) != STATE_BUCKETS * BUCKET_SUM_BYTES:
+        raise ValueError("not a sum for each bucket")
+    return StateDigest(binary(total, STATE_SUM_BYTES), buckets)
+
+
+def _decode_state_heads(f: Fields) -> StateHeads:
+    is_reply, covered, heads = f
+    covered = binary(covered, STATE_BUCKETS // 8)
+    return StateHeads(flag(is_reply), covered, decode_state_heads(heads))
+
+
+def _decode_state_request(f: Fields) -> StateRequest:
+    number, wants = f
+    return StateRequest(uint(number, MAX_COUNT), decode_state_wants(wants))
+
+
+def _decode_state_delta(f: Fields) -> StateDelta:
+    number, is_last, copies = f
+    return StateDelta(uint(number, MAX_COUNT), flag(is_last), decode_rumor_copies(copies))
+
+
 def _decode_offer(f: Fields) -> Offer:
     (streams,) = f
     return Offer(decode_stream_ids(streams))
@@ -406,6 +455,10 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
     Kind.ANSWERS: _decode_answers,
     Kind.ANSWER_ACK: _decode_answer_ack,
     Kind.ANSWER_FETCH: _decode_answer_fetch,
+    Kind.STATE_DIGEST: _decode_state_digest,
+    Kind.STATE_HEADS: _decode_state_heads,
+    Kind.STATE_REQUEST: _decode_state_request,
+    Kind.STATE_DELTA: _decode_state_delta,
     Kind.OFFER: _decode_offer,
     Kind.ANNOUNCE: _decode_announce,
     Kind.ANNOUNCE_TOPIC: _decode_announce_topic,

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from grapevine_proto.ids import MessageId, PeerId, StreamRange
+from grapevine_proto.wire.entry_terms import Version
 from grapevine_proto.wire.signed import (
     Accusation,
     PeerRecord,
@@ -35,6 +36,11 @@ GAP_REQUEST_ROUND: Final = 0  # round number of gap requests, outside of any rou
 LAZY_REQUEST_ROUND: Final = (1 << 32) - 1  # round number of requests after lazy push
 REPAIR_DATAGRAMS_LIMIT: Final = 32  # messages that answer one repair request; they cost no token
 ID_PREFIX_BYTES: Final = 4  # of a member's ID, enough to distinguish members in a `MemberDigest`
+OWNER_PREFIX_BYTES: Final = 8  # of an owner's ID, enough to distinguish owners of state entries
+STATE_SUM_BYTES: Final = 16
+STATE_BUCKETS: Final = 256  # of owners, by the first byte of their IDs
+BUCKET_SUM_BYTES: Final = 4
+HEAD_DIGEST_BYTES: Final = 4  # tells two contents of one version apart
 
 
 class Kind(IntEnum):
@@ -78,6 +84,10 @@ class Kind(IntEnum):
     ANSWER_ACK = 41
     ANSWER_FETCH = 42
     ANNOUNCE_TOPIC = 43
+    STATE_DIGEST = 44
+    STATE_HEADS = 45
+    STATE_REQUEST = 46
+    STATE_DELTA = 47
     PAUSE = 58
 
 
@@ -353,6 +363,59 @@ def announcement(copy: RumorCopy, sender: PeerId) -> Announce | AnnounceTopic:
 
 
 @dataclass(frozen=True, slots=True)
+class StateDigest:
+    """The sum of the heads of all maps of entries that the sender has. `buckets`: the sums of each bucket
+    of owners, cut to `BUCKET_SUM_BYTES` and joined, to ask for the heads that differ; empty: does not ask.
+    """
+
+    sum: bytes
+    buckets: bytes = b""
+
+
+class StateHead(NamedTuple):
+    """What the sender has of the map of one owner: the version, and the beginning of its digest."""
+
+    owner_prefix: bytes
+    version: Version
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StateHeads:
+    """Heads of the sender. `covered` is a bit for each bucket of owners, the first in the highest bit of the
+    first byte: of these the message has all heads. `is_reply`: the sender wants no heads in return."""
+
+    is_reply: bool
+    covered: bytes
+    heads: tuple[StateHead, ...]
+
+
+class StateWant(NamedTuple):
+    """Requests the entries of one owner above a version."""
+
+    owner_prefix: bytes
+    above: Version
+
+
+@dataclass(frozen=True, slots=True)
+class StateRequest:
+    """Requests entries. `number` is repeated in the reply."""
+
+    number: int
+    wants: tuple[StateWant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateDelta:
+    """Requested entries, owner by owner and oldest first. Of each owner a reply has all that is newer than
+    the version in the request, the whole map if keys were collected since, or nothing for lack of room."""
+
+    number: int
+    is_last: bool
+    copies: tuple[RumorCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     """Asks for eager push of everything the receiver gets first, or ends it."""
 
@@ -401,6 +464,10 @@ GossipMessage: TypeAlias = (
     | Answers
     | AnswerAck
     | AnswerFetch
+    | StateDigest
+    | StateHeads
+    | StateRequest
+    | StateDelta
     | Offer
     | Announce
     | AnnounceTopic

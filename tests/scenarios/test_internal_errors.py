@@ -52,6 +52,10 @@ from grapevine_proto.wire.messages import (
     Retransmit,
     RumorCopy,
     Rumors,
+    StateDelta,
+    StateDigest,
+    StateHeads,
+    StateRequest,
     Subscribe,
     Vector,
 )
@@ -369,6 +373,10 @@ messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(Answers, counters, message_ids, st.lists(answers, max_size=2).map(tuple)),
     st.builds(AnswerAck, counters),
     st.builds(AnswerFetch, message_ids, st.integers(0, 3)),
+    st.builds(StateDigest, st.just(bytes(range(16))), st.sampled_from([b"", bytes(1024)])),
+    st.builds(StateHeads, st.booleans(), st.just(bytes(32)), st.just(())),
+    st.builds(StateRequest, counters, st.just(())),
+    st.builds(StateDelta, counters, st.booleans(), st.lists(copies(), max_size=2).map(tuple)),
     st.builds(Pause, counters),
 )  # fmt: skip
 plaintexts = messages.map(codec.encode_message)

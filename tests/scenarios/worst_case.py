@@ -16,7 +16,8 @@ from typing import Final
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
-from grapevine_proto.wire.attributes import encode_attributes
+from grapevine_proto.wire.attributes import encode_attributes, rumor_attributes
+from grapevine_proto.wire.entry_terms import EntryTerms
 from grapevine_proto.wire.fields import (
     MAX_ADDRESSES,
     MAX_ID_PREFIXES,
@@ -68,6 +69,12 @@ from grapevine_proto.wire.messages import (
     Retransmit,
     RumorCopy,
     Rumors,
+    StateDelta,
+    StateDigest,
+    StateHead,
+    StateHeads,
+    StateRequest,
+    StateWant,
     Subscribe,
     SwapRequest,
     Vector,
@@ -186,6 +193,18 @@ def _topics() -> Iterator[AnnounceTopic]:
             yield AnnounceTopic(copy, has_body)
 
 
+def _deltas() -> Iterator[StateDelta]:
+    """Nobody requested them."""
+    signer = identity(MALICIOUS + 1)
+    attributes = rumor_attributes(entry=EntryTerms("key", 1))
+    for count in (1, 3):
+        rumors = [
+            Rumor.signed(signer, "default", EPOCH, n + 1, (b"value",), attributes=attributes)
+            for n in range(count)
+        ]
+        yield StateDelta(1, True, tuple(RumorCopy(each, 0, 0) for each in rumors))
+
+
 def _carrying(kind: Kind, copies: tuple[RumorCopy, ...]) -> bytes:
     is_repair = kind is Kind.REPAIR
     return codec.encode_message(Repair(1, True, True, copies) if is_repair else Rumors(copies))
@@ -263,6 +282,20 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     ],
     Kind.ANSWER_ACK: _one(AnswerAck(1)),
     Kind.ANSWER_FETCH: _one(AnswerFetch(MessageId(peer_id(FIRST_ORIGIN), EPOCH, 1), 0)),
+    Kind.STATE_DIGEST: lambda _: [
+        StateDigest(bytes(range(16))),
+        StateDigest(bytes(range(16)), bytes(1020) + b"\xff" * 4),
+    ],
+    Kind.STATE_HEADS: lambda _: [
+        StateHeads(is_reply, b"\xff" * 32, (StateHead(bytes(8), (EPOCH, 9), bytes(4)),) * 40)
+        for is_reply in (False, True)
+    ],
+    Kind.STATE_REQUEST: lambda _: [
+        StateRequest(
+            1, tuple(StateWant(bytes(peer_id(FIRST_ORIGIN + n)[:8]), (0, 0)) for n in range(32))
+        )
+    ],
+    Kind.STATE_DELTA: lambda _: list(_deltas()),
     Kind.ANNOUNCE: lambda _: [Announce(each, 2**20) for each in (*_all_sequences()[:1],)],
     Kind.ANNOUNCE_TOPIC: lambda _: list(_topics()),
     Kind.SUBSCRIBE: _one(Subscribe(True)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grapevine_proto import MessageId, PeerState
+from grapevine_proto import MessageId, PeerId, PeerState
 from grapevine_proto.sim import Network
 from tests.swarm import inside
 from tests.swarm.watch import CALM_LOSS
@@ -24,6 +24,7 @@ LATENCY_LIMITS: Final = (
 )  # loss, and the seconds within which 99 % must receive
 ROUGH_LOSS: Final = 0.2  # mixes with more loss are also checked against the second entry
 LATENCY_MESSAGES: Final = 20
+ENTRIES_AGREE_WITHIN_S: Final = 60.0
 QUIET_PACKETS: Final = 2.0  # per peer and gossip interval, if all stores are equal
 # if stores differ in messages that no node has any more, which rounds keep looking for
 DIFFERING_PACKETS: Final = 3.0
@@ -35,6 +36,7 @@ UNEXPECTED_DROPS: Final = {"unknown_session", "decrypt_failed", "bad_signature",
 def check_recovery(world: World) -> None:
     """End all faults and check. Raises Violation."""
     sim, watch = world.sim, world.watch
+    ended_at = sim.now
     sim.heal()
     sim.change_network(Network(loss=min(world.mix.network.loss, CALM_LOSS)))
     for node in sim.nodes:
@@ -51,6 +53,7 @@ def check_recovery(world: World) -> None:
     if not sim.run_until(lambda: not _missing(world, expected), DELIVERED_WITHIN_S, every=0.25):
         number, message_id = _missing(world, expected)[0]
         watch.fail(f"2: node {number} never received {message_id.short}")
+    _check_entries(world, ended_at + ENTRIES_AGREE_WITHIN_S)
     if world.mix.is_calm:
         _check_calm(world)
     if world.mix.config.lazy_push:
@@ -59,6 +62,28 @@ def check_recovery(world: World) -> None:
             _check_latency(world, loss, within_s)
     _check_quiet(world)
     _check_query(world)
+
+
+def _check_entries(world: World, until: float) -> None:
+    """All copies of all maps agree, and each owner has what it wrote last, unless it lost that."""
+    sim, watch = world.sim, world.watch
+
+    def agree() -> bool:
+        return len({inside.entries_sum(world.engine(number)) for number in world.up()}) <= 1
+
+    if not sim.run_until(agree, max(until - sim.now, 0.5), every=0.25):
+        watch.fail(f"13: the copies of the entries differ {ENTRIES_AGREE_WITHIN_S:.0f} s later")
+    last: dict[tuple[PeerId, str], tuple[int, float, bytes | None]] = {}
+    for message_id, (number, at, key, value) in watch.written.items():
+        last[message_id.origin, key] = (number, at, value)
+    for (owner, key), (number, at, value) in last.items():
+        node = sim.nodes[number]
+        is_lost = any(n == number and at >= t - span for n, t, span in watch.state_losses)
+        if node.peer_id != owner or number not in world.up() or is_lost:
+            continue
+        for each in world.up():
+            if sim.values_of(each, number).get(key) != value:
+                watch.fail(f"13: {key} of node {number} is not {value!r} at node {each}")
 
 
 def _check_query(world: World) -> None:

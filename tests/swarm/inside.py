@@ -22,6 +22,8 @@ from grapevine_proto.overlay.query.queries import ANSWER_BYTES_HELD_LIMIT, QUERI
 from grapevine_proto.overlay.query.queries import UNACKED_BATCHES_LIMIT as ANSWER_BATCHES_LIMIT
 from grapevine_proto.overlay.query.questions import LARGE_BYTES_LIMIT, QUESTIONS_LIMIT
 from grapevine_proto.overlay.reverse_paths import ROUTES_LIMIT
+from grapevine_proto.overlay.state.keyed_state import EARLY_OWNERS_LIMIT
+from grapevine_proto.overlay.state.state_sync import WANTED_LIMIT
 from grapevine_proto.overlay.swim.indirect_probes import INDIRECT_PROBES_LIMIT
 from grapevine_proto.overlay.swim.suspicion_table import SUSPICIONS_LIMIT
 from grapevine_proto.overlay.topology.dialer import PREFERRED_LIMIT
@@ -94,6 +96,11 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "queries", len(queries._open), QUERIES_LIMIT
     yield "questions", len(queries._questions._questions), QUESTIONS_LIMIT
     yield "large answers", queries._questions._large_bytes, LARGE_BYTES_LIMIT
+    state, state_sync = engine._overlay.state, engine._overlay.state_sync
+    yield "maps", len(state.maps), limits.state_owners
+    yield "early entries", len(state._early), EARLY_OWNERS_LIMIT
+    yield "wanted maps", len(state_sync._wanted), WANTED_LIMIT
+    yield "peers to compare with", len(state_sync._peers), config.max_peers
     yield "reassembly", links._reassembly_budget.used_bytes, limits.reassembly_bytes
     for link in links.values():
         yield "queued messages", link.queued, limits.queue_messages
@@ -139,6 +146,11 @@ def printed_state(engine: Engine) -> str:
 def store_digest(engine: Engine, now: float) -> tuple[int, bytes]:
     """The digest of its store; equal digests mean that nothing is to be repaired."""
     return engine._overlay.store.digest(now)
+
+
+def entries_sum(engine: Engine) -> int:
+    """The sum of all maps of entries; equal sums mean that all copies agree."""
+    return engine._overlay.state.sum
 
 
 def next_id(engine: Engine, *, is_direct: bool = False) -> MessageId:

@@ -21,6 +21,7 @@ from grapevine_proto import (
     RateLimitConfig,
 )
 from grapevine_proto.config.node import STRATEGIES
+from grapevine_proto.config.sections import StateConfig
 from grapevine_proto.sim import Network
 
 
@@ -94,6 +95,9 @@ def draw_mix(seed: int) -> Mix:
                 actions[each] = rng.uniform(0.2, 1.5)
         if seed % 2:  # without a draw, so that the other mixes stay as they were
             actions["publish"] = 1.0
+        if seed % 3 == 1:
+            actions |= {"set_entry": 1.5, "delete_entry": 1.0}
+            config = config.replace(state=StateConfig(tombstone=2.0))
     duration_s = rng.uniform(250, 300) if is_calm else rng.uniform(30, 90)
     has_malicious = not is_calm and rng.random() < 0.3
     if has_malicious:

@@ -9,13 +9,14 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pytest
 
 from grapevine_proto import ClusterKey, EpidemicConfig, PeerId, PeerState
+from grapevine_proto.config.sections import StateConfig
 from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address
@@ -26,6 +27,8 @@ from grapevine_proto.overlay.broadcast.epidemic import Epidemic
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, PushPlan
 from grapevine_proto.overlay.membership.membership import Membership
 from grapevine_proto.overlay.peers import PeerTrigger
+from grapevine_proto.overlay.state.keyed_state import KeyedState
+from grapevine_proto.overlay.state.owner_map import Change, Entry, OwnerMap
 from grapevine_proto.overlay.store.message_cache import _CachedRumor
 from grapevine_proto.overlay.store.sequence_tracker import SequenceTracker
 from grapevine_proto.overlay.swim.detector import Detector
@@ -38,10 +41,39 @@ from grapevine_proto.transport.session.session import Session
 from grapevine_proto.transport.session.sessions import Sessions
 from grapevine_proto.transport.transport import Transport
 from grapevine_proto.wire import codec, message_codec, signed
+from grapevine_proto.wire.entry_terms import Version
 from tests.swarm import Mix, swarm
 
 SEEDS: Final = range(16)  # tried in turn until one finds the bug
 Patch = pytest.MonkeyPatch
+
+
+def partial_deltas_count(patch: Patch) -> None:
+    """A part of a map moves its version, so nobody sends the rest (quickwit-oss/chitchat#121)."""
+
+    def merge(self: OwnerMap, entries: Iterable[Entry]) -> list[Change] | None:
+        newer = sorted((e for e in entries if e.version > self.version), key=lambda e: e.version)
+        return self._replace(self.entries | {e.key: e for e in newer}, newer[-1]) if newer else None
+
+    def above(self: OwnerMap, version: Version) -> list[Entry]:
+        newer = [each for each in self.entries.values() if each.version > version]
+        return sorted(newer, key=lambda each: each.version)[-1:]
+
+    patch.setattr(OwnerMap, "merge", merge)
+    patch.setattr(OwnerMap, "above", above)
+
+
+def deleted_keys_are_forgotten(patch: Patch) -> None:
+    """A newer version of a map does not keep an older entry out."""
+    patch.setattr(KeyedState, "is_newer", lambda self, entry: True)
+
+    def apply(self: OwnerMap, entry: Entry) -> list[Change] | None:
+        before = self.entries.get(entry.key)
+        self.entries[entry.key] = entry
+        self._finish(entry, self.keys, self.bytes)
+        return [Change(before, entry)]
+
+    patch.setattr(OwnerMap, "apply", apply)
 
 
 def replay_window_off(patch: Patch) -> None:
@@ -271,6 +303,21 @@ BUGS: Final = (
     Bug(keys_are_printed, "10: "),
     Bug(unauthenticated_peers_are_answered, "4: ", ("unauthenticated",)),
     Bug(malformed_messages_raise, "", ("garble",), has_malicious=True),
+    Bug(
+        partial_deltas_count,
+        "13: ",
+        ("set_entry", "delete_entry", "partition", "heal"),
+        config=(("state", StateConfig(tombstone=1.0)),),
+        duration_s=60.0,
+        nodes=4,
+    ),
+    Bug(
+        deleted_keys_are_forgotten,
+        "13: ",
+        ("set_entry", "delete_entry", "partition", "heal"),
+        Network(reorder=0.3, duplication=0.3),
+        nodes=5,
+    ),
 )
 
 

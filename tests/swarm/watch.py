@@ -19,6 +19,7 @@ from typing import Final
 from grapevine_proto import MessageId, PeerId, PeerState
 from grapevine_proto.engine import Engine
 from grapevine_proto.events import (
+    EntryChanged,
     Event,
     MemberChanged,
     MemberStatus,
@@ -80,6 +81,10 @@ class Watch:
     direct_received_at: defaultdict[tuple[int, PeerId], list[float]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    # writer, time, key and value (None: deleted) of each entry
+    written: dict[MessageId, tuple[int, float, str, bytes | None]] = field(default_factory=dict)
+    # the newest entry of an owner's key that a run of a node has seen
+    newest_seen: dict[tuple[Run, PeerId, str], MessageId] = field(default_factory=dict)
     suspended_s: float = 0.0  # longest suspension of a node; what it had queued is that old
     datagrams: int = 0
     datagram_hashes: set[int] = field(default_factory=set)  # hashes of datagrams
@@ -124,6 +129,21 @@ class Watch:
             self._on_member(number, event)
         elif isinstance(event, StandingChanged):
             self._on_standing(number, event)
+        elif isinstance(event, EntryChanged):
+            self._on_entry(number, event)
+
+    def _on_entry(self, number: int, event: EntryChanged) -> None:
+        """An entry is what its owner wrote, and never older than what the node has seen: a deleted key does
+        not return."""
+        name = f"{event.key} of {event.owner.short} at node {number}"
+        writer, _, key, value = self.written.get(event.id, (-1, 0.0, "", None))
+        if writer < 0 or key != event.key or (value != event.value and event.value is not None):
+            self.fail(f"13: {name} was never written as {event.value!r}")
+        run = (number, self.sim.nodes[number].run_count)
+        seen = self.newest_seen.get((run, event.owner, event.key))
+        if seen is not None and event.id < seen:
+            self.fail(f"13: {name} went back from {seen.sequence} to {event.id.sequence}")
+        self.newest_seen[run, event.owner, event.key] = event.id
 
     def _on_message(self, at: float, number: int, event: MessageReceived) -> None:
         message = event.message

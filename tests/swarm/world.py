@@ -143,6 +143,25 @@ class World:
         """A message of a topic that only some nodes deliver."""
         self.broadcast(number, topic=self.rng.choice(["deploy.web", "metrics.cpu"]))
 
+    def set_entry(self, number: int) -> None:
+        """A node sets one of a few keys, which others set too."""
+        key, value = self.rng.choice("abcde"), b"%d sets %d" % (number, len(self.watch.written))
+        self._write_entry(number, key, value)
+
+    def delete_entry(self, number: int) -> None:
+        """A node deletes a key, if it has a value."""
+        key = self.rng.choice("abcde")
+        if self.sim.value(number, key) is not None:
+            self._write_entry(number, key, None)
+
+    def _write_entry(self, number: int, key: str, value: bytes | None) -> None:
+        message_id = inside.next_id(self.engine(number))
+        self.watch.written[message_id] = (number, self.sim.now, key, value)
+        if value is None:
+            assert self.sim.delete_entry(number, key)
+        else:
+            self.sim.set_entry(number, key, value)
+
     def broadcast_large(self, number: int) -> None:
         """Many datagrams long; the larger ones are announced and pulled once."""
         self.broadcast(number, self.rng.randbytes(self.rng.randint(2_000, 60_000)))

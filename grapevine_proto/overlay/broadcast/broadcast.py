@@ -463,6 +463,8 @@ class Broadcast:
         if (cached.body, cached.lengths) == (rumor.body, rumor.lengths):
             return []
         self.conflicts += 1
+        for watcher in self._watchers:
+            watcher.on_conflict(rumor)
         return [CountDrop(rumor.origin, DropReason.CONTENT_CONFLICT)]
 
     def _note_doubtful(self, copy: RumorCopy, now: float) -> None:

@@ -322,6 +322,9 @@ class Queries:
         if rumor.known_attributes.query is not None:
             self.reverse_paths.on_duplicate(message_id_of(rumor), sender)
 
+    def on_conflict(self, rumor: Rumor) -> None:
+        """Nothing to do: the first content counts."""
+
     def on_ids(self, ids: IHave | Offer, sender: PeerId) -> None:
         """`sender` has these rumors."""
         self.reverse_paths.on_ids(ids, sender)

@@ -14,14 +14,17 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
 from grapevine_proto.events import EntryChanged, EntryInfo, KeyInfo, MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.context import OverlayContext
-from grapevine_proto.overlay.effects import Effect, Emit, WriteEntry
+from grapevine_proto.overlay.effects import BumpEpoch, Effect, Emit, WriteEntry
 from grapevine_proto.overlay.state.owner_map import (
     ENTRY_OVERHEAD_BYTES,
     MAX_ENTRIES,
@@ -43,13 +46,23 @@ from grapevine_proto.wire.entry_terms import (
     Version,
     key_fault,
 )
-from grapevine_proto.wire.messages import IHave, Offer, RumorCopy
+from grapevine_proto.wire.messages import (
+    OWNER_PREFIX_BYTES,
+    STATE_BUCKETS,
+    IHave,
+    Offer,
+    RumorCopy,
+)
 from grapevine_proto.wire.signed import Rumor
 
 MAX_CLOCK_LEAD: Final = 1 << 20  # more than honest writers of one key ever take turns
 EARLY_ENTRIES_LIMIT: Final = 8  # of one owner that wait for an earlier one
 EARLY_OWNERS_LIMIT: Final = 256
-OWNER_PREFIX_BYTES: Final = 8  # tells owners apart in messages
+SWEEP_INTERVAL_S: Final = 60.0  # between looks for owners that are gone
+FORGET_GONE_S: Final = 7 * 86_400.0  # for which the version of a given up map is remembered
+RECOVERY_LIMIT_S: Final = (
+    5.0  # after the first link, to read back the map of a node that lost its state
+)
 
 
 class SavedEntry(NamedTuple):
@@ -63,11 +76,35 @@ class SavedEntry(NamedTuple):
     age_s: float
 
 
+class Gap(NamedTuple):
+    """Something is missing before an entry of `owner` with this version, which `source` has."""
+
+    owner: PeerId
+    version: Version
+    source: PeerId
+    since: float
+
+
+class _Gone(NamedTuple):
+    """What is remembered of a map that was given up."""
+
+    version: Version
+    at: float
+
+
 class KeyedState:
     """The maps of all owners. Broadcast calls it as a watcher of rumors, and the engine with entries of this
     node. `state_sync` reconciles it with peers."""
 
-    def __init__(self, context: OverlayContext, saved: Iterable[SavedEntry], now: float) -> None:
+    def __init__(
+        self,
+        context: OverlayContext,
+        saved: Iterable[SavedEntry],
+        now: float,
+        *,
+        is_lost: bool = False,
+    ) -> None:
+        """`is_lost`: an earlier run of this node may have had entries that are not in `saved`."""
         self._config = context.config
         self._members = context.members
         self._verifier = context.verifier
@@ -77,7 +114,20 @@ class KeyedState:
         self._owners_by_key: dict[str, dict[PeerId, None]] = {}
         self._early: dict[PeerId, dict[Version, Entry]] = {}  # by owner
         self._ends: TimerQueue[tuple[PeerId, str]] = TimerQueue()
+        self._gone: OrderedDict[PeerId, _Gone] = OrderedDict()
+        self._gone_by_prefix: dict[bytes, PeerId] = {}
+        self._held: dict[str, WriteEntry] = {}  # until our own map is read back
+        self._recovers_until = math.inf if is_lost else -math.inf
+        self._is_compared = False  # with a peer
+        self._is_own_wanted = False  # a peer has a map of ours that we lack
+        self._has_written = False  # in this run
+        self._sweep_at = math.inf
+        self.missing: dict[PeerId, Gap] = {}  # by owner, oldest first
         self.sum = 0  # of the heads of all maps
+        self.bucket_sums = [0] * STATE_BUCKETS
+        self.changed_at = now
+        self.conflicts = 0  # owners that signed two contents under one version
+        self.adopted = 0  # durable entries taken over from members that are gone
         self.bytes = 0  # of all maps in memory
         self.refused = 0  # entries for which there is no room
         self.version = 0  # of our own map, for whoever saves it
@@ -206,6 +256,7 @@ class KeyedState:
             return []
         own = self._map_of(self._our_id)
         head = own.head
+        self._has_written = True
         return self._on_changes(own, own.apply(entry) or [], head, now)
 
     def tag_writes(self, tags: dict[str, str]) -> list[WriteEntry]:
@@ -232,7 +283,11 @@ class KeyedState:
         sender = next(iter(holders), None)
         if sender == entry.owner and self._verifier.check(copy.rumor, sender, now) is not None:
             return []  # broadcast finds out and reports it before it passes the rumor on
-        return self.take(entry, now)
+        effects = self.take(entry, now)
+        if sender is not None and self.is_newer(entry) and entry.owner in self._early:
+            gap = Gap(entry.owner, entry.version, sender, now)
+            self.missing.setdefault(entry.owner, gap)
+        return effects
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
         """Nothing to do: `take` got the first copy."""
@@ -243,7 +298,9 @@ class KeyedState:
     def is_newer(self, entry: Entry) -> bool:
         """Whether the map of its owner does not have it yet, nor a later one."""
         known = self.maps.get(entry.owner)
-        return known is None or entry.version > known.version
+        if known is None:
+            return not self.is_gone(entry.owner[:OWNER_PREFIX_BYTES], entry.version)
+        return entry.version > known.version
 
     def take(self, entry: Entry, now: float) -> list[Effect]:
         """Takes an authentic entry of another member; one that is early waits for those before it."""
@@ -251,7 +308,7 @@ class KeyedState:
             self.refused += 1
             return []
         owner_map = self._map_of(entry.owner)
-        if owner_map.is_conflicted and entry.version[0] == owner_map.version[0]:
+        if self._is_frozen(owner_map, entry.version):
             return []
         head = owner_map.head
         changes = owner_map.apply(entry)
@@ -267,7 +324,9 @@ class KeyedState:
         if len(early) > EARLY_ENTRIES_LIMIT:
             del early[min(early)]
         if len(self._early) > EARLY_OWNERS_LIMIT:
-            del self._early[next(iter(self._early))]
+            oldest = next(iter(self._early))
+            del self._early[oldest]
+            self.missing.pop(oldest, None)
 
     def _take_early(self, owner_map: OwnerMap, now: float) -> list[Effect]:
         """Entries that waited may fit now."""
@@ -285,16 +344,138 @@ class KeyedState:
             effects += self._on_changes(owner_map, changes or [], head, now)
         if not early:
             del self._early[owner_map.owner]
+            self.missing.pop(owner_map.owner, None)
         return effects
+
+    def take_missing(self, before: float) -> list[Gap]:
+        """Removes and returns the gaps that have been known since `before`."""
+        found = [each for each in self.missing.values() if each.since <= before]
+        for each in found:
+            del self.missing[each.owner]
+        return found
+
+    # --- reconciliation -------------------------------------------------------------------------
+
+    def version_of(self, owner: PeerId) -> Version:
+        """The version of our copy of a map; `NO_VERSION` if there is none."""
+        known = self.maps.get(owner)
+        return NO_VERSION if known is None else known.version
+
+    def on_wanted(self, prefix: bytes) -> None:
+        """A peer has more of this map than this node."""
+        self._is_own_wanted |= prefix == self._our_id[:OWNER_PREFIX_BYTES]
+
+    def is_gone(self, prefix: bytes, version: Version) -> bool:
+        """Whether this is what an owner had that was given up here."""
+        owner = self._gone_by_prefix.get(prefix)
+        return owner is not None and version <= self._gone[owner].version
+
+    def merge(self, owner: PeerId, entries: Collection[Entry], now: float) -> list[Effect] | None:
+        """Takes authentic entries of one map that a peer sent; None if they are not complete, or there is no
+        room for them."""
+        known = self.maps.get(owner)
+        if known is not None and self._is_contradicted(known, entries):
+            return []
+        if owner == self._our_id and self._has_written:
+            return None  # see `take_back`
+        newest = max(each.version for each in entries)
+        size_bytes = sum(map(_memory_bytes, entries))
+        if known is not None and self._is_frozen(known, newest):
+            return None
+        if not self._can_admit(owner, size_bytes - (known.memory_bytes if known else 0)):
+            self.refused += len(entries)
+            return None
+        copy = known or OwnerMap(owner)
+        head = copy.head
+        changes = copy.merge(entries)
+        if changes is None:
+            return None
+        if known is None:
+            self._add_map(copy)
+        effects = self._on_changes(copy, changes, head, now)
+        return effects + self._take_early(copy, now)
+
+    def take_back(self, owner: PeerId, entries: Iterable[Entry], now: float) -> list[Effect]:
+        """A peer sent entries of this node that are newer than its own map, but were written in an earlier
+        run: writes them again, unless this run has written the key."""
+        own = self.own
+        if owner != self._our_id or own is None:
+            return []
+        effects: list[Effect] = []
+        newer = [each for each in entries if each.version > own.version]
+        for entry in sorted(newer, key=lambda each: each.version):
+            if entry.key in own.entries:
+                continue
+            value = entry.value_at(now)
+            if value is not None:
+                ttl_s = entry.remaining_ttl_s(now)
+                effects.append(
+                    WriteEntry(entry.key, value, ttl_s, entry.terms.is_durable, entry.topic)
+                )
+        if newer:
+            effects.insert(0, BumpEpoch(max(each.version[0] for each in newer)))
+        return effects
+
+    def on_conflict(self, rumor: Rumor) -> None:
+        """The owner of an entry signed another content under its ID as well."""
+        known = self.maps.get(rumor.origin)
+        if rumor.known_attributes.entry is not None and known is not None:
+            self._freeze(known)
+
+    def _is_contradicted(self, known: OwnerMap, entries: Iterable[Entry]) -> bool:
+        """Whether one of these authentic entries has the version of one that we have, and another content:
+        the owner signed both."""
+        held = {each.version: each.hash for each in known.entries.values()}
+        if all(held.get(each.version, each.hash) == each.hash for each in entries):
+            return False
+        self._freeze(known)
+        return True
+
+    def _freeze(self, known: OwnerMap) -> None:
+        if not known.is_conflicted:
+            known.is_conflicted = True
+            self.conflicts += 1
+
+    @staticmethod
+    def _is_frozen(known: OwnerMap, version: Version) -> bool:
+        """Whether an entry is not taken because its owner signed two contents in this epoch."""
+        return known.is_conflicted and version[0] <= known.version[0]
+
+    # --- a node that lost its state -------------------------------------------------------------
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether this node may have a map that it does not know, so that it writes nothing yet."""
+        return self._recovers_until > -math.inf
+
+    def hold(self, write: WriteEntry) -> None:
+        """Writes this once our own map was read back."""
+        self._held[write.key] = write
+
+    def on_link_up(self, now: float) -> None:
+        """A link is up: its peer may have our map."""
+        if self._recovers_until == math.inf:
+            self._recovers_until = now + RECOVERY_LIMIT_S
+
+    def on_compared(self) -> None:
+        """A peer has told all that it has and this node lacks."""
+        self._is_compared = True
 
     # --- maps -----------------------------------------------------------------------------------
 
     def _map_of(self, owner: PeerId) -> OwnerMap:
         owner_map = self.maps.get(owner)
         if owner_map is None:
-            owner_map = self.maps[owner] = OwnerMap(owner)
-            self.owner_by_prefix[owner[:OWNER_PREFIX_BYTES]] = owner
+            owner_map = OwnerMap(owner)
+            self._add_map(owner_map)
         return owner_map
+
+    def _add_map(self, owner_map: OwnerMap) -> None:
+        owner = owner_map.owner
+        self.maps[owner] = owner_map
+        self.owner_by_prefix[owner[:OWNER_PREFIX_BYTES]] = owner
+        if self._gone.pop(owner, None) is not None:
+            del self._gone_by_prefix[owner[:OWNER_PREFIX_BYTES]]
 
     def _can_admit(self, owner: PeerId, size_bytes: int) -> bool:
         """Whether there is room for entries of another owner; makes some if possible."""
@@ -327,7 +508,8 @@ class KeyedState:
         owner_map = self.maps.pop(owner)
         self.owner_by_prefix.pop(owner[:OWNER_PREFIX_BYTES], None)
         self._early.pop(owner, None)
-        self.sum = add_hashes(self.sum, removed=(owner_map.head,))
+        self.missing.pop(owner, None)
+        self._change_sums(owner, owner_map.head, 0)
         self.bytes -= owner_map.memory_bytes
         for key in owner_map.entries:
             self._forget_key(owner, key)
@@ -347,9 +529,13 @@ class KeyedState:
         if not changes:
             return []
         owner = owner_map.owner
-        self.sum = add_hashes(self.sum, added=(owner_map.head,), removed=(head_before,))
+        self._change_sums(owner, head_before, owner_map.head)
+        self.changed_at = now
+        owner_map.is_conflicted = False
         if owner == self._our_id:
             self.version += 1
+        elif self._sweep_at == math.inf:
+            self._sweep_at = now + self._sweep_interval_s
         for before, after in changes:
             self.bytes -= 0 if before is None else _memory_bytes(before)
             self.bytes += 0 if after is None else _memory_bytes(after)
@@ -365,6 +551,11 @@ class KeyedState:
         if any(each is not None and each.key.startswith(TAG_PREFIX) for each in keys):
             effects += self._update_tags(owner_map, now)
         return effects
+
+    def _change_sums(self, owner: PeerId, before: int, after: int) -> None:
+        self.sum = add_hashes(self.sum, added=(after,), removed=(before,))
+        bucket = self.bucket_sums[owner[0]]
+        self.bucket_sums[owner[0]] = add_hashes(bucket, added=(after,), removed=(before,))
 
     def _events_of(self, change: Change, now: float) -> list[Effect]:
         before, after = change
@@ -496,11 +687,28 @@ class KeyedState:
     @property
     def deadline(self) -> float:
         """When to call `advance` next; math.inf: never."""
-        return self._ends.deadline
+        return min(self._ends.deadline, self._sweep_at, self._recovery_at)
+
+    @property
+    def _recovery_at(self) -> float:
+        if not self.is_recovering:
+            return math.inf
+        is_done = self._is_compared and (self.own is not None or not self._is_own_wanted)
+        return self.changed_at if is_done else self._recovers_until
+
+    @property
+    def _sweep_interval_s(self) -> float:
+        return min(SWEEP_INTERVAL_S, self._config.current.state.keep / 4)
 
     def advance(self, now: float) -> list[Effect]:
         """Entries end: their owner deletes them, others hide them until they learn that."""
         effects: list[Effect] = []
+        if self.is_recovering and now >= self._recovery_at:
+            self._recovers_until = -math.inf
+            effects += self._held.values()
+            self._held.clear()
+        if now >= self._sweep_at:
+            effects += self._sweep(now)
         for owner, key in self._ends.pop_expired(now):
             owner_map = self.maps[owner]
             entry = owner_map.entries[key]
@@ -513,6 +721,74 @@ class KeyedState:
             if key.startswith(TAG_PREFIX):
                 effects += self._update_tags(owner_map, now)
         return effects
+
+    # --- owners that are gone -------------------------------------------------------------------
+
+    def _sweep(self, now: float) -> list[Effect]:
+        """Follows which owners are gone: adopts durable entries, then gives up the map."""
+        keep_s = self._config.current.state.keep
+        effects: list[Effect] = []
+        for owner, owner_map in list(self.maps.items()):
+            if owner == self._our_id or self._is_up(owner):
+                owner_map.departed_at = math.inf
+                continue
+            owner_map.departed_at = min(owner_map.departed_at, now)
+            if now - owner_map.departed_at >= keep_s:
+                effects += self._give_up(owner_map, now)
+            elif now - owner_map.departed_at >= keep_s / 2:
+                effects += self._adopt(owner_map, now)
+        while self._gone and now - next(iter(self._gone.values())).at >= FORGET_GONE_S:
+            self._forget_gone()
+        has_others = len(self.maps) > (self._our_id in self.maps) or self._gone
+        self._sweep_at = now + self._sweep_interval_s if has_others else math.inf
+        return effects
+
+    def _give_up(self, owner_map: OwnerMap, now: float) -> list[Effect]:
+        """Forgets a map but for its version, so that a peer that still has it revives nothing."""
+        live = [each for each in owner_map.entries.values() if each.value_at(now) is not None]
+        self.remove(owner_map.owner)
+        self.changed_at = now
+        self._gone[owner_map.owner] = _Gone(owner_map.version, now)
+        self._gone_by_prefix[owner_map.owner[:OWNER_PREFIX_BYTES]] = owner_map.owner
+        if len(self._gone) > self._config.current.limits.state_owners:
+            self._forget_gone()
+        return [self._event(each, None, each.rumor.body, now) for each in live]
+
+    def _forget_gone(self) -> None:
+        owner, _ = self._gone.popitem(last=False)
+        del self._gone_by_prefix[owner[:OWNER_PREFIX_BYTES]]
+
+    def _adopt(self, owner_map: OwnerMap, now: float) -> list[Effect]:
+        """Takes over the durable entries of an owner that is gone, if that falls to this node."""
+        if not self._is_least_up():
+            return []
+        writes: list[Effect] = []
+        for entry in owner_map.entries.values():
+            value = entry.value_at(now)
+            if not entry.terms.is_durable or value is None or self._is_outdone(entry, now):
+                continue
+            ttl_s = entry.remaining_ttl_s(now)
+            write = WriteEntry(entry.key, value, ttl_s, True, entry.topic, entry.terms.clock)
+            with suppress(StateFull):
+                self.check(write)
+                writes.append(write)
+                self.adopted += 1
+        return writes
+
+    def _is_outdone(self, entry: Entry, now: float) -> bool:
+        """Whether a member that is here has this entry of one that is gone, or a later one."""
+        return any(
+            each.terms.clock >= entry.terms.clock
+            for each in self._ranked(entry.key, now).counted
+            if each.owner == self._our_id or self._is_up(each.owner)
+        )
+
+    def _is_least_up(self) -> bool:
+        return all(
+            member.record.peer_id > self._our_id
+            for member in self._members
+            if member.status is MemberStatus.UP
+        )
 
 
 class _Ranked(NamedTuple):

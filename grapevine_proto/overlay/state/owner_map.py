@@ -92,6 +92,10 @@ class Entry:
         """Its value; None once it is deleted or has ended."""
         return None if self.terms.is_deleted or now >= self.expires_at else self.rumor.body
 
+    def remaining_ttl_s(self, now: float) -> int:
+        """Seconds until it ends, for another entry that ends with it; 0: it never does."""
+        return max(1, math.ceil(self.expires_at - now)) if self.terms.ttl_s else 0
+
     @property
     def size_bytes(self) -> int:
         """What it counts in the map; nothing once it is deleted."""

@@ -193,6 +193,9 @@ class Tracing:
         if rumor.known_attributes.trace_share:
             self.reverse_paths.on_duplicate(message_id_of(rumor), sender)
 
+    def on_conflict(self, rumor: Rumor) -> None:
+        """Nothing to do: the first content counts."""
+
     def on_ids(self, ids: IHave | Offer, sender: PeerId) -> None:
         """`sender` has these rumors."""
         self.reverse_paths.on_ids(ids, sender)

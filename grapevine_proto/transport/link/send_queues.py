@@ -23,6 +23,7 @@ CONTROL, DATA, BULK, REPAIR, CLOSE = range(5)  # highest priority first; DATA an
 RANK_OF_KIND: Final[dict[int, int]] = {
     Kind.RUMORS: DATA,
     Kind.DIRECT_MESSAGE: DATA,
+    Kind.STATE_DELTA: DATA,
     Kind.REPAIR: REPAIR,
     Kind.CLOSE: CLOSE,  # last: the peer stops reading after it
 }

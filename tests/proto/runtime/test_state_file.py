@@ -8,17 +8,25 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.engine import NodeState, SavedStream
+from grapevine_proto.engine import NodeState, SavedEntry, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
 from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId
-from grapevine_proto.runtime.state_file import StateDirectory, decode_state, encode_state
+from grapevine_proto.runtime.state_file import (
+    CHECKSUM_BYTES,
+    MAGIC,
+    StateDirectory,
+    decode_state,
+    encode_state,
+)
 
 UNIX_NOW = 1_700_000_000.7
 STREAMS = (
@@ -100,7 +108,7 @@ def test_the_epoch_increases_with_every_run_even_if_the_clock_goes_back(tmp_path
 def test_the_epoch_is_on_disk_when_load_returns(tmp_path: Path) -> None:
     directory = StateDirectory(tmp_path)
     saved = directory.load(UNIX_NOW)
-    assert decode_state((tmp_path / "state").read_bytes())[0] == saved.epoch
+    assert decode_state((tmp_path / "state").read_bytes()).epoch == saved.epoch
     directory.close()
 
 
@@ -349,7 +357,7 @@ def test_a_save_waits_for_the_one_before_it(
     for save in saves:
         save.join(10)
     directory.close()
-    assert decode_state((tmp_path / "state").read_bytes()) == (saved.epoch, (), PEERS[:1])
+    assert decode_state((tmp_path / "state").read_bytes()) == replace(later, seed=b"")
 
 
 def test_a_truncated_state_costs_only_the_delivery_state(tmp_path: Path) -> None:
@@ -360,7 +368,7 @@ def test_a_truncated_state_costs_only_the_delivery_state(tmp_path: Path) -> None
         directory = StateDirectory(tmp_path)
         found = directory.load(UNIX_NOW + 60)
         directory.close()
-        assert found == NodeState(seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=(), peers=())
+        assert found == NodeState(seed=saved.seed, epoch=int(UNIX_NOW) + 60, is_lost=True)
         assert "state.damaged" in directory.load_warning
         assert (tmp_path / "state.damaged").read_bytes() == whole[:length]
 
@@ -402,10 +410,37 @@ saved_streams = st.builds(
 )
 
 
-@given(st.lists(saved_streams), whole_numbers)
-def test_encoded_values_decode_to_the_same_values(streams: list[SavedStream], epoch: int) -> None:
-    saved = NodeState(seed=bytes(32), epoch=epoch, streams=tuple(streams), peers=PEERS)
-    assert decode_state(encode_state(saved)) == (epoch, tuple(streams), PEERS)
+saved_entries = st.builds(
+    SavedEntry,
+    whole_numbers,
+    st.integers(1, 2**53 - 1),
+    st.binary(max_size=4096),
+    st.binary(min_size=64, max_size=64),
+    st.binary(max_size=512),
+    st.floats(0, 1e9),
+)
+
+
+@given(st.lists(saved_streams), st.lists(saved_entries), whole_numbers)
+def test_encoded_values_decode_to_the_same_values(
+    streams: list[SavedStream], entries: list[SavedEntry], epoch: int
+) -> None:
+    saved = NodeState(b"", epoch, tuple(streams), PEERS, tuple(entries))
+    assert decode_state(encode_state(saved)) == saved
+
+
+def test_a_state_without_entries_is_encoded_as_before_there_were_any() -> None:
+    body = msgpack.unpackb(encode_state(NodeState(b"", 1))[len(MAGIC) + CHECKSUM_BYTES :])
+    assert body == [1, [], []]
+
+
+def test_a_state_that_is_gone_may_have_had_entries_unless_the_identity_is_new(
+    tmp_path: Path,
+) -> None:
+    assert not load_once(tmp_path, UNIX_NOW).is_lost
+    assert not load_once(tmp_path, UNIX_NOW).is_lost
+    (tmp_path / "state").unlink()
+    assert load_once(tmp_path, UNIX_NOW).is_lost
 
 
 @given(st.data())

@@ -62,6 +62,12 @@ from grapevine_proto.wire.messages import (
     Retransmit,
     RumorCopy,
     Rumors,
+    StateDelta,
+    StateDigest,
+    StateHead,
+    StateHeads,
+    StateRequest,
+    StateWant,
     Subscribe,
     Vector,
 )
@@ -84,6 +90,8 @@ sequences = st.integers(1, 2**53 - codec.MAX_PAYLOADS)
 peer_ids = st.binary(min_size=32, max_size=32).map(PeerId)
 signatures = st.binary(min_size=64, max_size=64)
 totals = st.binary(min_size=16, max_size=16)
+owner_prefixes = st.binary(min_size=8, max_size=8)
+versions = st.tuples(st.integers(0, 2**48 - 1), st.integers(0, 2**53))
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=16)
 addresses = st.builds(
     lambda ip, port: Address(canonical_host(str(ip)), port),
@@ -194,6 +202,15 @@ messages = st.one_of(
     st.builds(Answers, counts, message_ids, some(answers)),
     st.builds(AnswerAck, counts),
     st.builds(AnswerFetch, message_ids, st.integers(0, 3)),
+    st.builds(StateDigest, totals, st.just(b"") | st.binary(min_size=1024, max_size=1024)),
+    st.builds(
+        StateHeads,
+        st.booleans(),
+        st.binary(min_size=32, max_size=32),
+        some(st.builds(StateHead, owner_prefixes, versions, st.binary(min_size=4, max_size=4))),
+    ),
+    st.builds(StateRequest, counts, some(st.builds(StateWant, owner_prefixes, versions))),
+    st.builds(StateDelta, counts, st.booleans(), some(copies)),
     st.builds(Offer, some(valid_ranges)),
     st.builds(Announce, valid_ranges, st.integers(1, 2**32 - 1)),
     st.builds(Subscribe, st.booleans()),
@@ -404,6 +421,17 @@ def test_valid_member_updates_are_decoded() -> None:
         + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 0, 1, 9, 1, b"", 0, b"s"]]]),
         bytes((Kind.ANSWER_FETCH,)) + msgpack.packb([bytes(32), 1, 1, 4]),
         bytes((Kind.ANSWER_FETCH,)) + msgpack.packb([bytes(32), 1]),
+        bytes((Kind.STATE_DIGEST,)) + msgpack.packb([bytes(15), b""]),
+        bytes((Kind.STATE_DIGEST,)) + msgpack.packb([bytes(16), bytes(1023)]),
+        bytes((Kind.STATE_HEADS,)) + msgpack.packb([False, bytes(31), []]),
+        bytes((Kind.STATE_HEADS,)) + msgpack.packb([0, bytes(32), []]),
+        bytes((Kind.STATE_HEADS,)) + msgpack.packb([True, bytes(32), [[bytes(8), 1, 1, bytes(3)]]]),
+        bytes((Kind.STATE_HEADS,))
+        + msgpack.packb([True, bytes(32), [[bytes(8), 1, 1, bytes(4)]] * 513]),
+        bytes((Kind.STATE_REQUEST,)) + msgpack.packb([1, [[bytes(8), 1, -1]]]),
+        bytes((Kind.STATE_REQUEST,)) + msgpack.packb([1, [[bytes(7), 1, 1]]]),
+        bytes((Kind.STATE_REQUEST,)) + msgpack.packb([1, [[bytes(8), 1, 1]] * 33]),
+        bytes((Kind.STATE_DELTA,)) + msgpack.packb([1, 1, []]),
         bytes((Kind.RECEIPTS,)) + msgpack.packb([1, bytes(32), 1, 1, [[bytes(32), 1, 9, 0, b"s"]]]),
         bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [3, 2]]]]),
         bytes((Kind.OFFER,)) + msgpack.packb([[[bytes(32), 1, [1, 1] * 65]]]),
@@ -595,6 +623,20 @@ GOLDEN = {
         + "00" * 64
     ),
     AnswerAck(5): "299105",
+    StateDigest(bytes(range(16))): "2c92c410000102030405060708090a0b0c0d0e0fc400",
+    StateHeads(True, bytes(32), (StateHead(bytes(range(8)), (1_700_000_000, 300), b"abcd"),)): (
+        "2d93c3c420" + "00" * 32 + "9194c4080001020304050607ce6553f100cd012cc40461626364"
+    ),
+    StateRequest(7, (StateWant(bytes(range(8)), (1_700_000_000, 300)),)): (
+        "2e92079193c4080001020304050607ce6553f100cd012c"
+    ),
+    StateDelta(
+        7,
+        True,
+        (RumorCopy(Rumor(PeerId(bytes(32)), 1, 1, (1,), b"a", bytes(64), TRACED), 0, 1000),),
+    ): (
+        "2f9307c39199c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "00cd03e8c4059201cd012c"
+    ),
     AnswerFetch(MessageId(PeerId(bytes(32)), 1, 9), 2): "2a94c420" + "00" * 32 + "010902",
 }
 

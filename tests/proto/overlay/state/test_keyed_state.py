@@ -14,6 +14,7 @@ from grapevine_proto.overlay.state.keyed_state import (
     EARLY_ENTRIES_LIMIT,
     EARLY_OWNERS_LIMIT,
     MAX_CLOCK_LEAD,
+    SWEEP_INTERVAL_S,
     KeyedState,
 )
 from grapevine_proto.overlay.state.owner_map import MAX_ENTRIES, MAX_KEYS
@@ -238,7 +239,9 @@ def test_a_removed_owner_leaves_nothing_behind() -> None:
         owner.write("a", b"1"), owner.write("tag/role", b"web"), owner.write("b", b"", ttl_s=5)
     )
     node.state.remove(peer_id(1))
-    assert (node.state.sum, node.state.bytes, node.state.deadline) == (0, 0, math.inf)
+    assert (node.state.sum, node.state.bytes) == (0, 0)
+    assert node.state.advance(node.state.deadline) == []
+    assert node.state.deadline == math.inf
     assert (node.state.maps, node.state.owner_by_prefix, node.state._owners_by_key) == ({}, {}, {})
     assert node.context.members.tags_of(peer_id(1)) == {}
 
@@ -254,7 +257,7 @@ def test_an_entry_ends_by_its_age() -> None:
     (effect,) = node.state.advance(120.0)
     assert isinstance(effect, Emit)
     assert (effect.event.value, effect.event.previous) == (None, b"1")  # type: ignore[union-attr]
-    assert node.state.deadline == math.inf
+    assert node.state.deadline == 100.0 + SWEEP_INTERVAL_S
 
 
 def test_a_node_deletes_its_own_entry_when_it_ends() -> None:

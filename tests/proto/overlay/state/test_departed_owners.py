@@ -1,0 +1,159 @@
+"""Maps of owners that are gone: kept for a while, adopted if durable, then remembered by version alone."""
+
+from __future__ import annotations
+
+import math
+
+from grapevine_proto.config.sections import LimitsConfig, StateConfig
+from grapevine_proto.events import MemberStatus
+from grapevine_proto.overlay.effects import Effect, WriteEntry
+from grapevine_proto.overlay.state.keyed_state import FORGET_GONE_S, KeyedState
+from tests.proto.overlay.builders import EPOCH, context, peer_id, record
+from tests.proto.overlay.state.owners import Learner, Owner, changes_in, entry_of
+
+KEEP = StateConfig(keep=1000.0)
+LEAST = min(range(1, 9), key=lambda number: peer_id(number))
+OTHERS = [number for number in range(1, 9) if number != LEAST]
+
+
+def sweeps(node: Learner, until: float) -> list[Effect]:
+    effects: list[Effect] = []
+    while node.state.deadline <= until:
+        effects += node.state.advance(node.state.deadline)
+    return effects
+
+
+def with_owner(number: int, owner: int) -> Learner:
+    node = Learner(number, state=KEEP)
+    node.context.members.ensure(record(owner), 0.0)
+    return node
+
+
+def leave(node: Learner, number: int, now: float = 0.0) -> None:
+    member = node.context.members.get(peer_id(number))
+    assert member is not None
+    member.set_status(MemberStatus.DOWN, now)
+
+
+def test_a_map_is_kept_for_a_while_after_its_owner_is_gone() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(LEAST, OTHERS[0])
+    node.learn(owner.write("a", b"1"))
+    assert sweeps(node, 5000.0) == []
+    leave(node, OTHERS[0])
+    assert sweeps(node, 5900.0) == []
+    assert node.state.get("a", 5900.0) == b"1"
+    (change,) = changes_in(sweeps(node, 6200.0))
+    assert (change.value, change.previous, change.is_deleted) == (None, b"1", True)
+    assert node.state.maps == {}
+
+
+def test_nothing_that_was_given_up_returns_and_a_later_version_does() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(LEAST, OTHERS[0])
+    rumor = owner.write("a", b"1")
+    node.learn(rumor)
+    leave(node, OTHERS[0])
+    sweeps(node, 2000.0)
+    assert node.learn(rumor) == []
+    prefix = peer_id(OTHERS[0])[:8]
+    assert node.state.is_gone(prefix, (EPOCH, 1))
+    assert not node.state.is_gone(prefix, (EPOCH, 2))
+    assert node.state.merge(peer_id(OTHERS[0]), [entry_of(owner.write("b", b"2"))], 2000.0) is None
+    whole = [entry_of(each.rumor) for each in owner.map.entries.values()]
+    assert node.state.merge(peer_id(OTHERS[0]), whole, 2000.0)
+    assert node.state._gone == node.state._gone_by_prefix == {}
+
+
+def test_what_was_given_up_is_forgotten_in_the_end() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(LEAST, OTHERS[0])
+    node.learn(owner.write("a", b"1"))
+    leave(node, OTHERS[0])
+    sweeps(node, FORGET_GONE_S + 3000.0)
+    assert node.state._gone == {}
+    assert node.state.deadline == math.inf
+
+
+def test_versions_that_are_remembered_are_limited() -> None:
+    node = Learner(0, state=KEEP, limits=LimitsConfig(state_owners=2))
+    for number in (1, 2, 3):
+        node.learn(Owner(number).write("a", b""), now=1100.0 * number)
+        sweeps(node, 1100.0 * number + 1080.0)
+    assert list(node.state._gone) == [peer_id(2), peer_id(3)]
+    assert len(node.state._gone_by_prefix) == 2
+
+
+def test_a_durable_entry_is_adopted_with_its_clock_by_the_least_member_that_is_up() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(LEAST, OTHERS[0])
+    node.learn(owner.write("a", b"1", clock=7, is_durable=True), owner.write("b", b"2"))
+    leave(node, OTHERS[0])
+    (write, *_) = sweeps(node, 620.0)
+    assert write == WriteEntry("a", b"1", 0, True, "", 7)
+    node.perform(write)
+    assert sweeps(node, 900.0) == []
+    assert changes_in(sweeps(node, 1500.0))
+    assert node.state.get("a", 1500.0) == b"1"
+    assert node.state.get("b", 1500.0) is None
+
+
+def test_another_member_adopts_nothing() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(OTHERS[1], OTHERS[0])
+    node.context.members.ensure(record(LEAST), 0.0)
+    node.learn(owner.write("a", b"1", is_durable=True))
+    leave(node, OTHERS[0])
+    assert sweeps(node, 900.0) == []
+
+
+def test_an_entry_below_a_later_one_is_not_adopted() -> None:
+    gone, here = Owner(OTHERS[0]), Owner(OTHERS[1])
+    node = with_owner(LEAST, OTHERS[0])
+    node.context.members.ensure(record(OTHERS[1]), 0.0)
+    node.learn(gone.write("a", b"1", is_durable=True), here.write("a", b"2", clock=2))
+    leave(node, OTHERS[0])
+    assert sweeps(node, 900.0) == []
+
+
+def test_an_owner_that_is_back_keeps_its_map() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(LEAST, OTHERS[0])
+    node.learn(owner.write("a", b"1"))
+    leave(node, OTHERS[0])
+    sweeps(node, 900.0)
+    member = node.context.members.get(peer_id(OTHERS[0]))
+    assert member is not None
+    member.set_status(MemberStatus.UP, 900.0)
+    sweeps(node, 3000.0)
+    assert node.state.get("a", 3000.0) == b"1"
+
+
+def test_a_node_that_lost_its_state_writes_once_it_has_compared_with_a_peer() -> None:
+    state = KeyedState(context(0), (), 0.0, is_lost=True)
+    assert state.is_recovering
+    assert state.deadline == math.inf
+    state.on_link_up(10.0)
+    state.hold(WriteEntry("a", b"1"))
+    assert state.deadline == 15.0
+    state.on_compared()
+    assert state.advance(state.deadline) == [WriteEntry("a", b"1")]
+    assert not state.is_recovering
+
+
+def test_a_node_that_lost_its_state_waits_for_its_map_if_a_peer_has_it() -> None:
+    lost = Learner(0)
+    lost.state = KeyedState(lost.context, (), 0.0, is_lost=True)
+    before = Learner(0)
+    before.write("a", b"1")
+    own = before.state.maps[before.id]
+    lost.state.on_link_up(0.0)
+    lost.state.on_wanted(before.id[:8])
+    lost.state.on_compared()
+    assert lost.state.deadline == 5.0
+    assert lost.state.merge(before.id, list(own.entries.values()), 1.0)
+    assert lost.state.deadline == 1.0
+    lost.state.advance(1.0)
+    lost.sequence = 1
+    lost.write("b", b"2")
+    assert lost.state.values_of(lost.id, 1.0) == {"a": b"1", "b": b"2"}

@@ -1,0 +1,400 @@
+"""Reconciliation of keyed state: two and three nodes exchange sums, heads, requests and deltas."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from grapevine_proto.errors import DropReason
+from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
+from grapevine_proto.overlay.state import state_sync as module
+from grapevine_proto.overlay.state.state_sync import (
+    FRUITLESS_PAUSE_S,
+    GAP_WAIT_S,
+    HEADS_BURST,
+    RECENT_SUMS_LIMIT,
+    REQUEST_TIMEOUT_S,
+    SOURCES_LIMIT,
+    WANTED_LIMIT,
+    WANTS_PER_REQUEST,
+    StateMessage,
+    StateSync,
+)
+from grapevine_proto.wire.entry_terms import NO_VERSION
+from grapevine_proto.wire.messages import (
+    RumorCopy,
+    StateDelta,
+    StateDigest,
+    StateHead,
+    StateHeads,
+    StateRequest,
+    StateWant,
+)
+from tests.proto.overlay.builders import EPOCH, peer_id
+from tests.proto.overlay.state.owners import Learner, Owner, entry_of
+
+
+class Party:
+    """Nodes with links to each other, whose messages arrive at once unless they are in `lost`."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.now = 0.0
+        self.nodes = {peer_id(number): Learner(number) for number in numbers}
+        self.syncs = {
+            each: StateSync(node.context, node.state) for each, node in self.nodes.items()
+        }
+        self.sent: Counter[type] = Counter()
+        self.log: list[StateMessage] = []
+        self.lost: tuple[type, ...] = ()
+        self.drops: list[DropReason] = []
+        self.changes = 0
+
+    def link(self) -> None:
+        for one, sync in self.syncs.items():
+            for other in self.syncs:
+                if one != other:
+                    sync.on_link_up(other, self.now)
+
+    def node(self, number: int) -> Learner:
+        return self.nodes[peer_id(number)]
+
+    def sync(self, number: int) -> StateSync:
+        return self.syncs[peer_id(number)]
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while (at := min(sync.deadline for sync in self.syncs.values())) <= until:
+            self.now = max(self.now + 0.001, at)
+            for each, sync in self.syncs.items():
+                if sync.deadline <= self.now:
+                    self.deliver(each, sync.advance(self.now))
+        self.now = until
+
+    def deliver(self, sender: object, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, CountDrop):
+                self.drops.append(effect.reason)
+            elif isinstance(effect, Emit):
+                self.changes += 1
+            elif isinstance(effect, Send):
+                message = effect.message
+                self.sent[type(message)] += 1
+                self.log.append(message)  # type: ignore[arg-type]
+                if not isinstance(message, self.lost):
+                    for to in effect.peers:
+                        answers = self.syncs[to].handle(message, sender, self.now)  # type: ignore[arg-type]
+                        self.deliver(to, answers)
+
+    @property
+    def agrees(self) -> bool:
+        return len({node.state.sum for node in self.nodes.values()}) == 1
+
+
+def test_nodes_without_entries_exchange_nothing() -> None:
+    party = Party(0, 1)
+    party.link()
+    party.run(1000.0)
+    assert party.sent == {}
+    assert party.sync(0).deadline == math.inf
+
+
+def test_a_new_peer_gets_all_maps() -> None:
+    party = Party(0, 1)
+    for number in range(2, 102):
+        party.node(0).learn(Owner(number).write("a", b"%d" % number))
+    party.link()
+    party.run(1.0)
+    assert party.agrees
+    assert party.node(1).state.get_all("a", 0.0) == party.node(0).state.get_all("a", 0.0)
+    assert party.sent[StateRequest] == math.ceil(100 / WANTS_PER_REQUEST)
+    assert party.changes == 100
+
+
+def test_peers_that_agree_are_silent() -> None:
+    party = Party(0, 1)
+    for number in range(2, 12):
+        party.node(0).learn(Owner(number).write("a", b"1"))
+    party.link()
+    party.run(30.0)
+    party.sent.clear()
+    party.run(10_000.0)
+    assert party.agrees
+    assert party.sent == {}
+
+
+def test_both_get_what_only_the_other_has() -> None:
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    party.node(1).learn(Owner(3).write("b", b"1"))
+    owner = Owner(4)
+    old, new = owner.write("c", b"1"), owner.write("c", b"2")
+    party.node(0).learn(old)
+    party.node(1).learn(old, new)
+    party.link()
+    party.run(2.0)
+    assert party.agrees
+    assert party.node(0).state.get("c", 0.0) == b"2"
+
+
+def test_a_deleted_key_does_not_return_from_a_node_that_was_away() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    rumors = [owner.write("a", b"1"), owner.write("b", b"1")]
+    party.node(0).learn(*rumors)
+    party.node(1).learn(*rumors)
+    party.node(0).learn(owner.delete("a"), owner.write("c", b"1", collected=(EPOCH, 3)))
+    party.link()
+    party.run(2.0)
+    assert party.agrees
+    for number in (0, 1):
+        assert party.node(number).state.values_of(owner.map.owner, 0.0) == {"b": b"1", "c": b"1"}
+
+
+def test_only_heads_of_buckets_that_differ_are_sent() -> None:
+    party = Party(0, 1)
+    for number in range(2, 202):
+        rumor = Owner(number).write("a", b"1")
+        party.node(0).learn(rumor)
+        party.node(1).learn(rumor)
+    party.node(0).learn(Owner(300).write("a", b"1"))
+    party.link()
+    party.run(2.0)
+    assert party.agrees
+    heads = sum(len(each.heads) for each in party.log if isinstance(each, StateHeads))
+    assert 1 <= heads < 20
+
+
+def test_a_gap_is_requested_from_the_peer_that_sent_the_later_entry() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    first, second = owner.write("a", b"1"), owner.write("b", b"2")
+    party.link()
+    party.node(0).learn(first, second)
+    late = party.node(1)
+    late.state.on_rumor(RumorCopy(second, 1, 0), (peer_id(0),), 0.0)
+    assert late.state.get("b", 0.0) is None
+    party.run(GAP_WAIT_S - 0.01)
+    assert StateRequest not in party.sent
+    party.run(0.02)
+    assert late.state.values_of(peer_id(2), 0.0) == {"a": b"1", "b": b"2"}
+
+
+def test_what_is_lost_is_announced_again() -> None:
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    party.lost = (StateDigest,)
+    party.link()
+    party.run(1.0)
+    party.lost = ()
+    assert not party.agrees
+    party.run(35.0)
+    assert party.agrees
+
+
+def test_a_request_without_an_answer_goes_to_another_peer() -> None:
+    party = Party(0, 1, 3)
+    rumor = Owner(2).write("a", b"1")
+    party.node(0).learn(rumor)
+    party.node(3).learn(rumor)
+    party.lost = (StateDelta,)
+    party.link()
+    party.run(1.0)
+    party.lost = ()
+    party.run(REQUEST_TIMEOUT_S + 0.1)
+    assert party.agrees
+    assert party.sent[StateRequest] == 2
+
+
+def test_a_node_that_does_not_answer_hears_ever_less_of_us() -> None:
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    sync = party.sync(0)
+    sync.on_link_up(peer_id(1), 0.0)
+    times: list[float] = []
+    while sync.deadline < 5000.0:
+        at = sync.deadline
+        times += [at for _ in sync.advance(at)]
+    assert len(times) < 14
+    assert times[-1] - times[-2] >= 900
+
+
+def test_a_comparison_that_brought_nothing_is_not_repeated_soon() -> None:
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    party.node(1).state._gone[peer_id(2)] = type(party.node(1).state)  # type: ignore[assignment]
+    party.node(1).state.is_gone = lambda prefix, version: True  # type: ignore[method-assign]
+    del party.node(1).state._gone[peer_id(2)]
+    party.link()
+    party.run(FRUITLESS_PAUSE_S - 1.0)
+    assert party.sent[StateHeads] == 1
+    assert not party.agrees
+
+
+# --- limits and malicious peers ---------------------------------------------------------------------
+
+
+def test_heads_and_deltas_that_nobody_asked_for_are_dropped() -> None:
+    party = Party(0, 1)
+    party.link()
+    head = StateHead(bytes(8), (EPOCH, 1), bytes(4))
+    copy = RumorCopy(Owner(2).write("a", b"1"), 0, 0)
+    for message in (
+        StateHeads(False, bytes(32), (head,)),
+        StateHeads(True, bytes(32), (head,)),
+        StateDelta(1, True, (copy,)),
+    ):
+        effects = party.sync(0).handle(message, peer_id(1), 0.0)
+        assert effects == [CountDrop(peer_id(1), DropReason.UNSOLICITED)]
+    assert not party.sync(0)._wanted
+
+
+def requesting(party: Party, *prefixes: bytes) -> StateRequest:
+    """Node 0 has asked node 1 for heads, and requests these."""
+    sync = party.sync(0)
+    sync._peers[peer_id(1)].awaits_heads_until = math.inf
+    heads = tuple(StateHead(each, (EPOCH, 9), bytes(4)) for each in prefixes)
+    effects = sync.handle(StateHeads(False, bytes(32), heads), peer_id(1), 0.0)
+    (request,) = [e.message for e in effects if isinstance(e, Send)]
+    assert isinstance(request, StateRequest)
+    return request
+
+
+def test_a_forged_entry_ends_the_request_and_is_counted() -> None:
+    party = Party(0, 1)
+    party.link()
+    rumor = Owner(2).write("a", b"1")
+    request = requesting(party, rumor.origin[:8])
+    forged = replace(rumor, body=b"2")
+    delta = StateDelta(request.number, False, (RumorCopy(forged, 0, 0),))
+    effects = party.sync(0).handle(delta, peer_id(1), 0.0)
+    assert effects == [CountDrop(peer_id(1), DropReason.BAD_SIGNATURE)]
+    assert not party.node(0).state.maps
+    assert party.sync(0)._peers[peer_id(1)].request is None
+    assert not party.sync(0)._wanted
+
+
+def test_entries_of_an_owner_that_was_not_requested_are_dropped() -> None:
+    party = Party(0, 1)
+    party.link()
+    request = requesting(party, peer_id(2)[:8])
+    other = RumorCopy(Owner(3).write("a", b"1"), 0, 0)
+    effects = party.sync(0).handle(StateDelta(request.number, False, (other,)), peer_id(1), 0.0)
+    assert effects == [CountDrop(peer_id(1), DropReason.UNSOLICITED)]
+    assert not party.node(0).state.maps
+
+
+def test_a_peer_that_withholds_a_part_is_given_up_and_changes_nothing() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    rumors = [owner.write("a", b"1"), owner.write("b", b"1")]
+    request = requesting(party, rumors[0].origin[:8])
+    for _ in range(module.FAILURES_LIMIT):
+        part = StateDelta(request.number, True, (RumorCopy(rumors[1], 0, 0),))
+        effects = party.sync(0).handle(part, peer_id(1), 0.0)
+        requests = [e.message for e in effects if isinstance(e, Send)]
+        if requests:
+            request = requests[0]  # type: ignore[assignment]
+            assert request.wants[0].above == NO_VERSION
+    assert not requests
+    assert not party.node(0).state.maps
+    assert not party.sync(0)._wanted
+
+
+def test_heads_are_sent_a_limited_number_of_times() -> None:
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    party.link()
+    ask = StateDigest(bytes(16), bytes(1024))
+    answers = [party.sync(0).handle(ask, peer_id(1), 0.0) for _ in range(int(HEADS_BURST) + 1)]
+    assert all(isinstance(each[0], Send) for each in answers[:-1])
+    assert CountDrop(peer_id(1), DropReason.RATE_LIMITED) in answers[-1]
+
+
+def test_maps_that_are_wanted_and_their_sources_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert WANTED_LIMIT == 10_000
+    monkeypatch.setattr(module, "WANTED_LIMIT", 3)
+    sync = Party(0, 1).sync(0)
+    for number in range(4):
+        sync._want(bytes([number]) * 8, (EPOCH, 1), peer_id(1))
+    assert len(sync._wanted) == 3
+    for number in range(SOURCES_LIMIT + 1):
+        sync._want(bytes(8), (EPOCH, 1), peer_id(10 + number))
+    assert len(sync._wanted[bytes(8)].sources) == SOURCES_LIMIT
+
+
+def test_recent_sums_and_buckets_have_a_fixed_size() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    for number in range(RECENT_SUMS_LIMIT + 2):
+        party.node(0).learn(owner.write("a", b"%d" % number))
+        party.sync(0).advance(0.0)
+    assert len(party.sync(0)._recent_sums) == RECENT_SUMS_LIMIT
+    assert len(party.node(0).state.bucket_sums) == 256
+
+
+def test_a_reply_has_whole_maps_and_a_limited_size() -> None:
+    party = Party(0, 1)
+    wants = []
+    for number in range(2, 26):
+        owner = Owner(number)
+        party.node(0).learn(*(owner.write(key, bytes(4000)) for key in "abcd"))
+        wants.append(StateWant(peer_id(number)[:8], NO_VERSION))
+    party.link()
+    effects = party.sync(0).handle(StateRequest(7, tuple(wants)), peer_id(1), 0.0)
+    deltas = [
+        e.message for e in effects if isinstance(e, Send) and isinstance(e.message, StateDelta)
+    ]
+    assert [each.is_last for each in deltas] == [False] * (len(deltas) - 1) + [True]
+    sizes = [sum(copy.rumor.size_bytes for copy in each.copies) for each in deltas]
+    counts = Counter(copy.rumor.origin for each in deltas for copy in each.copies)
+    assert set(counts.values()) == {4}
+    assert sum(sizes) <= module.REPLY_BYTES
+    assert max(sizes) <= module.DELTA_BYTES
+
+
+def test_a_peer_may_request_a_limited_number_of_bytes() -> None:
+    party = Party(0, 1)
+    owner = Owner(2)
+    party.node(0).learn(*(owner.write(f"k{number}", bytes(4000)) for number in range(14)))
+    party.link()
+    request = StateRequest(7, (StateWant(peer_id(2)[:8], NO_VERSION),))
+    sizes = []
+    for _ in range(200):
+        effects = party.sync(0).handle(request, peer_id(1), 0.0)
+        copies = [copy for e in effects if isinstance(e, Send) for copy in e.message.copies]  # type: ignore[union-attr]
+        sizes.append(sum(copy.rumor.size_bytes for copy in copies))
+    assert sum(sizes) <= module.DELTA_BYTES_BURST
+    assert sizes[0] > 56_000
+    assert sizes[-1] == 0
+
+
+def test_two_contents_of_one_version_freeze_a_map_until_its_owner_restarts() -> None:
+    party = Party(0, 1)
+    one, other = Owner(2), Owner(2)
+    party.node(0).learn(one.write("a", b"1"))
+    party.node(1).learn(other.write("a", b"2"))
+    party.link()
+    party.run(10.0)
+    for number in (0, 1):
+        (key,) = party.node(number).state.keys("", 0.0)
+        assert key.winner is not None
+        assert key.winner.conflict
+        assert party.node(number).state.conflicts == 1
+    assert party.node(0).learn(one.write("a", b"3")) == []
+    one.epoch, one.sequence = EPOCH + 1, 0
+    (change,) = party.node(0).learn(one.write("a", b"4"))
+    assert change.value == b"4"
+    assert not party.node(0).state.maps[peer_id(2)].is_conflicted
+
+
+def test_an_entry_that_is_held_is_not_verified_again() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    rumor = owner.write("a", b"1")
+    party.node(0).learn(rumor)
+    sync = party.sync(0)
+    before = sync._work.units
+    held = party.node(0).state.maps[peer_id(2)].entries["a"]
+    assert sync._authentic(entry_of(rumor)) is held
+    assert sync._work.units == before
