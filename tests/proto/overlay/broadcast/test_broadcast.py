@@ -590,6 +590,9 @@ class RecordingWatcher:
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
         self.told.append((rumor.first, "again", sender))
 
+    def on_conflict(self, rumor: Rumor) -> None:
+        raise AssertionError("no two contents here")
+
     def on_ids(self, ids: object, sender: PeerId) -> None:
         self.told.append(("ids", sender))
 
