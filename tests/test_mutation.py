@@ -12,6 +12,14 @@ def test_every_module_of_the_core_has_tests_of_its_own() -> None:
     assert [module for module in modules() if not own_tests(module)] == []
 
 
+def test_the_tests_of_a_module_run_once_each_in_the_order_of_the_table() -> None:
+    for module in modules():
+        paths = own_tests(module)
+        assert len(paths) == len(set(paths))
+    events, whole = own_tests("overlay/swim/detector")
+    assert (events[-23:], whole[-16:]) == ("test_detector_events.py", "test_detector.py")
+
+
 def test_every_module_and_test_file_of_the_table_exists() -> None:
     assert BESIDE.keys() <= set(modules())
     names = {name for beside in BESIDE.values() for name in beside}

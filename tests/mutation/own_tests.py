@@ -76,8 +76,9 @@ def modules() -> Iterator[str]:
 
 
 def own_tests(module: str) -> list[str]:
-    """Paths of the test files of a module, relative to the checkout; its own file first."""
+    """Paths of the test files of a module, relative to the checkout, in the order in which they run."""
     directory, _, stem = module.rpartition("/")
-    names = [f"{directory}/test_{stem}", *BESIDE.get(module, ())]
+    own, beside = f"{directory}/test_{stem}", BESIDE.get(module, ())
+    names = beside if own in beside else (own, *beside)
     paths = [f"tests/proto/{name}.py" for name in names]
     return [path for path in paths if (ROOT / path).exists()]
