@@ -119,6 +119,15 @@ def test_a_late_delivery_counts_as_a_copy() -> None:
     assert due(strategy, 5.0) == []
 
 
+def test_one_late_delivery_leaves_a_second_copy_to_be_sent() -> None:
+    tables = NodeTables(epidemic=EpidemicConfig(max_forwards=2))
+    strategy = Epidemic(tables.context, tables.near_peers)
+    push_targets(strategy, hops=0, sender=None)
+    strategy.on_late_delivery(KEY, tables.link(5))
+    sixth = tables.link(6)
+    assert [each.targets for each in due(strategy, 5.0)] == [[sixth]]
+
+
 def test_a_mailed_rumor_is_not_relayed() -> None:
     mailed = NewRumor(KEY, 100, 1, SENDER, is_mailed=True)
     assert epidemic(forward_probability=1.0).on_new_rumor(mailed, 0.0).targets == ()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.broadcast.flood import Flood
+from grapevine_proto.overlay.broadcast.flood import RESUBSCRIBE_INTERVALS, Flood
 from grapevine_proto.wire.messages import Graft, Subscribe
 from tests.proto.overlay.builders import NodeTables, new_rumor, peer_id, sent_by_peer
 
@@ -166,3 +168,14 @@ def test_only_linked_peers_can_subscribe() -> None:
     subscribe(strategy, 9)
     assert strategy.handle(Graft(None), peer_id(1), 0.0) == []
     assert strategy.subscribers == ()
+
+
+@pytest.mark.parametrize("gossip_interval", [1.0, 5.0])
+def test_subscriptions_are_repeated_every_few_gossip_intervals(gossip_interval: float) -> None:
+    _, strategy = flood(1, 2, gossip_interval=gossip_interval)
+    assert strategy.deadline == math.inf
+    strategy.start(0.0)
+    first_at = strategy.deadline
+    assert strategy.advance(first_at - 0.1) == []
+    assert set(sent_by_peer(strategy.advance(first_at))) == {peer_id(1), peer_id(2)}
+    assert strategy.deadline == first_at + RESUBSCRIBE_INTERVALS * gossip_interval

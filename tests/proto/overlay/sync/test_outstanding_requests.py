@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.sync.outstanding_requests import (
     BROKEN_PROMISE_S,
@@ -137,6 +139,15 @@ def test_outcomes_are_counted_per_request_and_peer() -> None:
     assert requests.pop_outcomes() == [(ONE, 2, 0), (TWO, 0, 1)]
     assert requests.pop_outcomes() == []
     assert requests.broken_promises == 1
+
+
+@pytest.mark.parametrize("arrivals", [1, 2, 5])
+def test_a_request_is_kept_once_however_much_arrives(arrivals: int) -> None:
+    requests = OutstandingRequests()
+    requests.add((ONE, False), (span(1, 5),), 0.0, 3.0)
+    for _ in range(arrivals):
+        requests.on_progress(ONE, 1.0)
+    assert requests.pop_outcomes() == [(ONE, 1, 0)]
 
 
 def test_a_peer_has_a_request_in_each_of_two_rounds_and_loses_both_with_its_link() -> None:
