@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -167,7 +168,7 @@ async def test_losses_are_logged_once_a_minute(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(subscription_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(subscription_module, "time", SimpleNamespace(monotonic=lambda: now))
     patterns = Patterns()
     patterns.open("deploy.>", queue=1)
     logged = []
