@@ -40,6 +40,7 @@ from grapevine_proto.errors import (
 from grapevine_proto.events import (
     AnswerStatus,
     AntiEntropyRound,
+    EntryChanged,
     Event,
     MemberInfo,
     Message,
@@ -868,6 +869,18 @@ class Engine:
     def tags(self) -> Mapping[str, str]:
         """The tags of this node."""
         return self._overlay.membership.members.tags_of(self.peer_id)
+
+    def retained_message(self, change: EntryChanged) -> Message:
+        """The message that an entry with a topic, which has just come, retains."""
+        return Message(
+            change.id,
+            change.value or b"",
+            0,
+            Via.RETAINED,
+            self.state.changed_at,
+            topic=change.topic,
+            is_retained=True,
+        )
 
     def retained_messages(self, topics: TopicPatterns, now: float) -> list[Message]:
         """Messages that other nodes retain and whose topic `topics` select, in order of their keys."""

@@ -45,6 +45,7 @@ from grapevine_proto.errors import (
 from grapevine_proto.events import (
     CaughtUp,
     DatagramDropped,
+    EntryChanged,
     Event,
     MemberInfo,
     MemberStatus,
@@ -875,7 +876,9 @@ class Node:
             queue: how many messages may wait to be read.
             on_full: ``drop_oldest`` or ``drop_newest``; dropped messages are counted in
                 `Subscription.lost` and logged.
-            replay: whether it begins with messages that arrived before and are still cached.
+            replay: whether it begins with messages that arrived before and are still cached, and with
+                those that other members retain. What they retained and this node learns later counts
+                too.
             ordered: whether the messages of each origin come in the order in which it sent them; see
                 `messages`. What is skipped is reported as `MessagesSkipped`.
 
@@ -897,7 +900,9 @@ class Node:
         else:
             later = {each.id for each in self._driver.unpublished_messages()}
         replayed = [each for each in cached if each.id not in later]
-        return self._subscriptions.add(topics, queue, on_full, replayed, is_ordered=ordered)
+        return self._subscriptions.add(
+            topics, queue, on_full, replayed, is_ordered=ordered, is_replayed=replay
+        )
 
     def hold_topics(self, pattern: str) -> Callable[[], None]:
         """Has this node deliver the topics that `pattern` selects until the returned function is called, for
@@ -1199,6 +1204,9 @@ class Node:
                 self._subscriptions.deliver(event.message)
         elif isinstance(event, PeerStateChanged):
             self._peers_changed.set()
+        elif isinstance(event, EntryChanged):
+            if event.topic and event.value is not None and event.owner != self.peer_id:
+                self._subscriptions.deliver_retained(self._engine.retained_message(event))
         elif isinstance(event, CaughtUp):
             self._caught_up.set()
         elif isinstance(event, QUERY_EVENTS):

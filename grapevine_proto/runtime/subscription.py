@@ -4,7 +4,8 @@ Invariants:
 
 - A subscription never stalls the node. Beyond its limit it drops messages, counts them in `lost`, and a
   warning is logged once a minute.
-- A message is in a subscription at most once: what is replayed from the cache arrived before it began.
+- A message is in a subscription at most once: what is replayed from the cache arrived before it began, and
+  of retained messages the latest `RETAINED_IDS_LIMIT` are remembered.
 - The iteration ends with `unsubscribe`, and when the node has stopped.
 """
 
@@ -13,18 +14,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, Self, TypeAlias
 
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import Message
+from grapevine_proto.ids import MessageId
 from grapevine_proto.topics import TopicPatterns
 
 WhenFull: TypeAlias = Literal["drop_oldest", "drop_newest"]
 """Which message a subscription drops when its queue is full: the oldest in it, or the one that arrives."""
 
 DEFAULT_QUEUE: Final = 1000
+RETAINED_IDS_LIMIT: Final = 1024
 LOSS_WARNING_INTERVAL_S: Final = 60.0
 MESSAGES_PER_TURN: Final = 256  # after which a reader that never waits yields
 
@@ -43,9 +46,12 @@ class Subscription:
         on_unsubscribe: Callable[[Subscription], None],
         *,
         is_ordered: bool = False,
+        is_replayed: bool = False,
     ) -> None:
         self.topics = topics
         self.is_ordered = is_ordered
+        self.is_replayed = is_replayed  # it gets retained messages that are learned later, too
+        self._retained: OrderedDict[MessageId, None] = OrderedDict()  # that were queued
         self.lost = 0
         self._limit = queue
         self._keeps_newest = on_full == "drop_oldest"
@@ -67,7 +73,7 @@ class Subscription:
 
     def put(self, message: Message) -> None:
         """Queues `message`. Beyond the limit one is dropped. Never waits."""
-        if self._is_ended:
+        if self._is_ended or (message.is_retained and not self._is_first(message.id)):
             return
         if len(self._messages) >= self._limit:
             self._count_lost()
@@ -76,6 +82,15 @@ class Subscription:
             self._messages.popleft()
         self._messages.append(message)
         self._arrived.set()
+
+    def _is_first(self, message_id: MessageId) -> bool:
+        """Whether a retained message was not queued before: it arrives as a message and as an entry."""
+        if message_id in self._retained:
+            return False
+        self._retained[message_id] = None
+        if len(self._retained) > RETAINED_IDS_LIMIT:
+            self._retained.popitem(last=False)
+        return True
 
     async def unsubscribe(self) -> None:
         """Ends the subscription; what is queued can still be read. The node no longer delivers these
@@ -140,8 +155,10 @@ class Subscriptions:
         replayed: Iterable[Message],
         *,
         is_ordered: bool = False,
+        is_replayed: bool = False,
     ) -> Subscription:
-        """Opens a subscription, with `replayed` in its queue. Raises InvalidArgument."""
+        """Opens a subscription, with `replayed` in its queue. `is_replayed`: it gets retained messages that
+        arrive later, too. Raises InvalidArgument."""
         if queue < 1:
             raise InvalidArgument(f"queue: must be at least 1, got {queue}")
         if on_full not in ("drop_oldest", "drop_newest"):
@@ -149,7 +166,9 @@ class Subscriptions:
                 f"on_full: must be one of drop_oldest, drop_newest; got {on_full!r:.40}"
             )
         self.hold(topics)
-        subscription = Subscription(topics, queue, on_full, self._remove, is_ordered=is_ordered)
+        subscription = Subscription(
+            topics, queue, on_full, self._remove, is_ordered=is_ordered, is_replayed=is_replayed
+        )
         self.open.append(subscription)
         for message in replayed:
             if subscription.matches(message):
@@ -176,6 +195,13 @@ class Subscriptions:
         before it, and is for the subscriptions that asked for that; the others got it at once."""
         for each in self.open:
             if each.is_ordered is is_in_order and each.matches(message):
+                each.put(message)
+
+    def deliver_retained(self, message: Message) -> None:
+        """Queues a retained message, which arrived as an entry, with each subscription that wants the past
+        and has not got it."""
+        for each in self.open:
+            if each.is_replayed and each.matches(message):
                 each.put(message)
 
     @property

@@ -244,7 +244,7 @@ class KeyedState:
     def _hides_others(self, deleted: Entry, now: float) -> bool:
         """Whether the value of another owner would return if this deleted entry were forgotten."""
         return any(
-            owner != self._our_id
+            owner != deleted.owner
             and self.maps[owner].entries[deleted.key].value_at(now) is not None
             for owner in self._owners_by_key.get(deleted.key, ())
         )
@@ -366,9 +366,9 @@ class KeyedState:
         self._is_own_wanted |= prefix == self._our_id[:OWNER_PREFIX_BYTES]
 
     def is_gone(self, prefix: bytes, version: Version) -> bool:
-        """Whether this is what an owner had that was given up here."""
+        """Whether this is what an owner had that was given up here. Once the owner is back it is not."""
         owner = self._gone_by_prefix.get(prefix)
-        return owner is not None and version <= self._gone[owner].version
+        return owner is not None and version <= self._gone[owner].version and not self._is_up(owner)
 
     def merge(self, owner: PeerId, entries: Collection[Entry], now: float) -> list[Effect] | None:
         """Takes authentic entries of one map that a peer sent; None if they are not complete, or there is no
@@ -565,7 +565,9 @@ class KeyedState:
         value = None if after is None else after.value_at(now)
         previous = None if before is None else before.value_at(now)
         if value == previous and (value is None or not subject.topic):
-            return []
+            is_deletion = after is not None and after.terms.is_deleted
+            if not (is_deletion and self._hides_others(subject, now)):
+                return []
         return [self._event(subject, value, previous, now)]
 
     def _event(

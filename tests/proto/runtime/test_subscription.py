@@ -11,7 +11,11 @@ from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.runtime import subscription as subscription_module
-from grapevine_proto.runtime.subscription import Subscription, Subscriptions
+from grapevine_proto.runtime.subscription import (
+    RETAINED_IDS_LIMIT,
+    Subscription,
+    Subscriptions,
+)
 from grapevine_proto.topics import TopicPatterns
 
 pytestmark = pytest.mark.asyncio
@@ -178,3 +182,29 @@ async def test_losses_are_logged_once_a_minute(
         logged.append(len(caplog.records))
     assert logged == [0, 1, 1, 2, 2]
     assert "deploy.>" in caplog.text
+
+
+async def test_a_retained_message_comes_once_as_a_message_and_as_an_entry() -> None:
+    patterns, topics = Patterns(), TopicPatterns(("deploy.>",))
+    wants_past = patterns.all.add(topics, 10, "drop_oldest", (), is_replayed=True)
+    wants_new = patterns.open("deploy.>")
+    first, second = (a_message(number)._replace(is_retained=True) for number in (1, 2))
+    patterns.all.deliver(first)
+    patterns.all.deliver_retained(first)
+    patterns.all.deliver_retained(second)
+    patterns.all.deliver(second)
+    patterns.all.deliver_retained(a_message(3, "metrics.cpu")._replace(is_retained=True))
+    patterns.all.end()
+    assert await sequences(wants_past) == [1, 2]
+    assert await sequences(wants_new) == [1, 2]
+
+
+async def test_retained_messages_that_came_are_remembered_in_a_limited_number() -> None:
+    patterns, topics = Patterns(), TopicPatterns((">",))
+    subscription = patterns.all.add(topics, 10_000, "drop_oldest", (), is_replayed=True)
+    for number in range(1, RETAINED_IDS_LIMIT + 2):
+        patterns.all.deliver_retained(a_message(number)._replace(is_retained=True))
+    assert len(subscription._retained) == RETAINED_IDS_LIMIT
+    patterns.all.deliver_retained(a_message(2)._replace(is_retained=True))
+    patterns.all.end()
+    assert len(await sequences(subscription)) == RETAINED_IDS_LIMIT + 1

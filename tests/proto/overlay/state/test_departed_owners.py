@@ -65,6 +65,20 @@ def test_nothing_that_was_given_up_returns_and_a_later_version_does() -> None:
     assert node.state._gone == node.state._gone_by_prefix == {}
 
 
+def test_a_map_that_was_given_up_is_taken_again_once_its_owner_is_back() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(LEAST, OTHERS[0])
+    rumor = owner.write("a", b"1")
+    node.learn(rumor)
+    leave(node, OTHERS[0])
+    sweeps(node, 2000.0)
+    member = node.context.members.get(peer_id(OTHERS[0]))
+    assert member is not None
+    member.set_status(MemberStatus.UP, 2000.0)
+    (change,) = node.learn(rumor, now=2000.0)
+    assert change.value == b"1"
+
+
 def test_what_was_given_up_is_forgotten_in_the_end() -> None:
     owner = Owner(OTHERS[0])
     node = with_owner(LEAST, OTHERS[0])

@@ -79,7 +79,8 @@ def test_the_clock_of_a_sole_writer_does_not_rise() -> None:
 def test_a_deleted_key_has_no_value_although_another_member_has_an_older_entry() -> None:
     node, owner = Learner(), Owner(1)
     node.learn(owner.write("a", b"theirs"))
-    node.write("a", None)
+    (change,) = node.write("a", None)
+    assert (change.owner, change.is_deleted, change.is_winner) == (node.id, True, True)
     assert node.state.get("a", 0.0) is None
     assert node.state.get_all("a", 0.0) == {peer_id(1): b"theirs"}
 
