@@ -32,6 +32,7 @@ from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Effect, Penalize, Send
 from grapevine_proto.overlay.state.keyed_state import KeyedState
 from grapevine_proto.overlay.state.owner_map import MAX_ENTRIES, Entry, OwnerMap
+from grapevine_proto.timers import TimerQueue
 from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.wire.entry_terms import MAP_DIGEST_BYTES, NO_VERSION, Version
 from grapevine_proto.wire.messages import (
@@ -156,6 +157,7 @@ class StateSync:
         self._work = context.work
         self._state = state
         self._peers: dict[PeerId, _PeerSync] = {}  # with a link
+        self._timers: TimerQueue[PeerId] = TimerQueue()
         self._wanted: OrderedDict[bytes, _Wanted] = OrderedDict()  # by owner
         self._recent_sums: deque[tuple[float, int]] = deque(maxlen=RECENT_SUMS_LIMIT)
         self._noticed_sum = state.sum
@@ -171,11 +173,13 @@ class StateSync:
         peer = self._peers[peer_id] = _PeerSync(now)
         if self._state.sum:
             peer.retry_at = now
+            self._timers.schedule(peer_id, now)
         self._state.on_link_up(now)
 
     def on_link_down(self, peer_id: PeerId) -> None:
         """A link closed: what was requested of the peer can be requested of others."""
         peer = self._peers.pop(peer_id, None)
+        self._timers.cancel(peer_id)
         if peer is not None and peer.request is not None:
             self._release(peer.request)
 
@@ -192,15 +196,17 @@ class StateSync:
             return []
         match message:
             case StateDigest():
-                return self._on_digest(message, peer, sender, now)
+                effects = self._on_digest(message, peer, sender, now)
             case StateHeads():
-                return self._on_heads(message, peer, sender, now)
+                effects = self._on_heads(message, peer, sender, now)
             case StateRequest():
-                return self._on_request(message, peer, sender, now)
+                effects = self._on_request(message, peer, sender, now)
             case StateDelta():
-                return self._on_delta(message, peer, sender, now)
+                effects = self._on_delta(message, peer, sender, now)
             case _:
                 assert_never(message)
+        self._timers.schedule(sender, peer.deadline)
+        return effects
 
     def _on_digest(
         self, message: StateDigest, peer: _PeerSync, sender: PeerId, now: float
@@ -370,6 +376,7 @@ class StateSync:
             return []
         self._last_number += 1
         peer.request = _Request(self._last_number, (each.owner_prefix for each in wants), now)
+        self._timers.schedule(peer_id, peer.deadline)
         return [Send((peer_id,), StateRequest(self._last_number, tuple(wants)))]
 
     def _version_of(self, prefix: bytes, wanted: _Wanted) -> Version:
@@ -499,10 +506,7 @@ class StateSync:
         """When to call `advance` next; math.inf: never."""
         if self._state.sum != self._noticed_sum:
             return self._state.changed_at
-        deadline = min(self._announce_at, self._gap_at)
-        for peer in self._peers.values():
-            deadline = min(deadline, peer.deadline)
-        return deadline
+        return min(self._announce_at, self._gap_at, self._timers.deadline)
 
     @property
     def _gap_at(self) -> float:
@@ -525,15 +529,15 @@ class StateSync:
             for peer_id, peer in self._peers.items():
                 if peer.sent_sum != self._state.sum:
                     effects += self._announce(peer, peer_id, now)
-        for peer_id, peer in list(self._peers.items()):
-            if peer.deadline <= now:
-                effects += self._advance_peer(peer, peer_id, now)
+        for peer_id in self._timers.pop_expired(now):
+            effects += self._advance_peer(self._peers[peer_id], peer_id, now)
         return effects
 
     def _announce(self, peer: _PeerSync, peer_id: PeerId, now: float) -> list[Effect]:
         is_equal = peer.their_sum == self._state.sum
         peer.retry_at = math.inf if is_equal else now + RETRY_S * 2**peer.retries
         peer.retries = min(peer.retries + 1, RETRIES_LIMIT)
+        self._timers.schedule(peer_id, peer.deadline)
         return self._send_sum(peer, peer_id)
 
     def _advance_peer(self, peer: _PeerSync, peer_id: PeerId, now: float) -> list[Effect]:
@@ -544,6 +548,7 @@ class StateSync:
             effects += self._announce(peer, peer_id, now)
         if peer.request is not None and now >= peer.request.expires_at:
             effects += self._end_request(peer, peer_id, now, is_failed=True)
+        self._timers.schedule(peer_id, peer.deadline)
         return effects
 
     def _request_missing(self, now: float) -> list[Effect]:

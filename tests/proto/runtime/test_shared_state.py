@@ -115,7 +115,7 @@ async def test_members_are_selected_by_their_tags() -> None:
         assert two.leader({"role": "none"}) is None
 
 
-async def test_a_retained_message_reaches_those_who_subscribe_later_once() -> None:
+async def test_a_retained_message_reaches_later_subscribers_once() -> None:
     config = NodeConfig.local(keys=KEY, message_dedup_ttl=1.0)
     async with Node(config) as one:
         await one.publish("deploy.web", b"v2", retain="web")
