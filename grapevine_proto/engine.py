@@ -55,6 +55,7 @@ from grapevine_proto.events import (
     RoundOutcome,
     Stats,
     Trace,
+    UndeliveredReason,
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
@@ -388,7 +389,8 @@ class Engine:
 
     def send(self, peer: PeerId, payload: BytesLike, now: float) -> MessageId:
         """Sends `payload` to one member: over its link, or a transient session. `MessageSent` follows
-        when it is on its way, or with 0 peers if the member does not answer.
+        when it is on its way, or with 0 peers if it was not sent; `MessageUndelivered`, unless the member
+        acknowledges it.
 
         Raises InvalidArgument, MessageTooLarge, NotRunning, UnknownPeer.
         """
@@ -402,6 +404,8 @@ class Engine:
                 pass
             case SendOutcome.DROPPED:
                 self._events.append(MessageSent(message, 0))
+                reason = UndeliveredReason.QUEUE_FULL
+                self._events += self._transport.direct.fail(message.id, reason)
             case SendOutcome.UNREACHABLE:
                 self._publisher.undo_direct_message()
                 raise UnknownPeer(self._unreachable_reason(peer))
@@ -491,7 +495,21 @@ class Engine:
         """Accepts nothing more. Sends everything queued, then tells every peer that the node leaves."""
         if not self._transport.is_leaving:
             self._spread_all(self._publisher.flush(now), now)
-            self._transport.leave(self._overlay.leave())
+            self._on_events(self._transport.leave(self._overlay.leave()), now)
+
+    def end_deliveries(self) -> None:
+        """The node stops: reports the direct messages that are not acknowledged as undelivered."""
+        self._events += self._transport.direct.fail_all(UndeliveredReason.NODE_LEFT)
+
+    @property
+    def unacknowledged_direct(self) -> int:
+        """How many direct messages their recipients have not acknowledged yet."""
+        return len(self._transport.direct)
+
+    @property
+    def has_pending_sends(self) -> bool:
+        """Whether a direct message waits for a session to be opened."""
+        return self._transport.transients.has_pending_messages
 
     @property
     def unacknowledged(self) -> int:

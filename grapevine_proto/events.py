@@ -521,6 +521,23 @@ class QueryEnd(StrEnum):
     CANCELED = "canceled"
 
 
+class UndeliveredReason(StrEnum):
+    """Why a direct message of this node is not known to have arrived."""
+
+    NO_ANSWER = "no_answer"
+    """No session could be opened: the member does not answer at its addresses."""
+    REFUSED = "refused"
+    """The member, or the network of this machine, refused a session."""
+    QUEUE_FULL = "queue_full"
+    """It was not sent: too many messages wait for the member, or for acknowledgments."""
+    SESSION_ENDED = "session_ended"
+    """The session that carried it ended before the member acknowledged it."""
+    NOT_ACKNOWLEDGED = "not_acknowledged"
+    """The member did not acknowledge it in time."""
+    NODE_LEFT = "node_left"
+    """This node left before the member acknowledged it."""
+
+
 class Question(NamedTuple):
     """A query that this node is asked to answer."""
 
@@ -694,6 +711,10 @@ class Stats:
     """Answers to queries that no peer acknowledged."""
     entries_refused: int = 0
     """State entries of other members for which there was no room."""
+    undelivered: tuple[tuple[UndeliveredReason, int], ...] = ()
+    """Direct messages of this node that are not known to have arrived, by reason."""
+    unacknowledged_direct: int = 0
+    """Direct messages of this node whose recipient has not acknowledged them yet."""
     events_lost: int = 0
     """Events that a slow handler or reader of this process did not get."""
     callback_errors: int = 0
@@ -739,6 +760,7 @@ class Stats:
         null without it."""
         values: JsonObject = asdict(self)
         values["dropped"] = {reason.value: count for reason, count in self.dropped}
+        values["undelivered"] = {reason.value: count for reason, count in self.undelivered}
         values["offenses"] = {offense.value: count for offense, count in self.offenses}
         next_at = values.pop("next_round_at")
         in_s = None if now is None or not next_at else json_number(max(0.0, next_at - now))
@@ -935,6 +957,19 @@ class QueryEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageUndelivered:
+    """A direct message of this node is not known to have arrived: each that `send` accepts is acknowledged by
+    its recipient, or reported by this event. It may have arrived nevertheless, if its acknowledgment was
+    lost."""
+
+    id: MessageId
+    to: PeerId
+    reason: UndeliveredReason
+    detail: str = ""
+    """What is known besides, for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class EntryChanged:
     """The entry of `owner` under `key` changed, at this node as well as at others. Tags are entries under
     ``tag/``, retained messages under ``retain/``."""
@@ -993,6 +1028,7 @@ Event: TypeAlias = (
     | QueryAnswered
     | QueryEnded
     | EntryChanged
+    | MessageUndelivered
 )
 
 
@@ -1015,6 +1051,9 @@ def _event_fields(event: Event) -> tuple[str, JsonObject]:  # noqa: C901, PLR091
             return "message", message.to_dict()
         case MessageSent(message, peers):
             return "message", message.to_dict() | {"peers": peers}
+        case MessageUndelivered(message_id, to, undelivered_reason, detail):
+            ids = {"id": str(message_id), "to": str(to)}
+            return "undelivered", ids | {"reason": undelivered_reason.value, "detail": detail}
         case MessagesUnsupported(origin, epoch, first, last, attribute):
             fields = _range_fields(Stream(origin, epoch), first, last)
             return "unsupported", fields | {"attribute": attribute}

@@ -409,6 +409,7 @@ class Node:
             if self._phase is Phase.RUNNING:
                 self._phase = Phase.LEAVING
                 await self._wait_leaving(self._first_peer())
+                await self._wait_leaving(self._pending_sends())
                 self._engine.leave(self.now())
                 self._driver.room_available.set()
                 self._driver.wake()
@@ -419,6 +420,12 @@ class Node:
                     "left: %d broadcast%s not acknowledged by any peer",
                     unacknowledged,
                     " was" if unacknowledged == 1 else "s were",
+                )
+            if direct := self._engine.unacknowledged_direct:
+                logger.warning(
+                    "left: %d direct message%s not acknowledged",
+                    direct,
+                    " was" if direct == 1 else "s were",
                 )
         finally:
             await self._close("left", max(0.0, self._leave_deadline - self.now()))
@@ -440,6 +447,13 @@ class Node:
         while not self._engine.has_peers:
             self._peers_changed.clear()
             await self._peers_changed.wait()
+
+    async def _pending_sends(self) -> None:
+        """Waits until no direct message waits for a session: one opens, or none can be opened."""
+        while self._engine.has_pending_sends:
+            self._driver.sends_begun.clear()
+            self._driver.wake()
+            await self._driver.sends_begun.wait()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         """Stops the node if one of its tasks ended by itself: it would no longer receive or send."""
@@ -468,10 +482,11 @@ class Node:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         driver = self._driver
-        for event in (driver.room_available, driver.drained, driver.flushed):
+        for event in (driver.room_available, driver.drained, driver.flushed, driver.sends_begun):
             event.set()
         for event in (self._peers_changed, self._caught_up):
             event.set()
+        self._engine.end_deliveries()
         self._driver.publish_rest()
         if not self._redelivers_waiting:
             self._engine.release_order(self.now())
@@ -644,7 +659,10 @@ class Node:
     async def send(self, to: PeerId | Address | str, payload: BytesLike) -> MessageId:
         """Sends `payload` to one member, over its link or over a transient session opened for it.
 
-        `MessageSent` follows when it is on its way, or with 0 peers if the member did not answer.
+        `MessageSent` follows when it is on its way, or with 0 peers if it was not sent. If the member
+        does not acknowledge it, `MessageUndelivered` follows with the reason: when no session opens
+        within `connection_timeout`, with the session that carried it, or after 30 s and its size at
+        16 KiB/s. A return does not mean that it has arrived.
 
         Args:
             to: the member's ID or address.

@@ -96,6 +96,8 @@ def stats(
         answers_dropped=queries.refused,
         answers_lost=queries.reverse_paths.lost,
         entries_refused=overlay.state.refused,
+        undelivered=tuple(transport.direct.undelivered.items()),
+        unacknowledged_direct=len(transport.direct),
         dropped=transport.drops.by_reason(),
         offenses=tuple(links.peer_limits.offenses.items()),
         slowed=links.peer_limits.slowed,

@@ -48,7 +48,7 @@ class EngineDriver:
 
     Call `wake` when there is something to send. `room_available` is set when a payload of
     `waiting_payload_bytes` has room, `drained` when everything was sent after `Engine.leave`, `flushed` when
-    no broadcast is unacknowledged.
+    no broadcast is unacknowledged, `sends_begun` when no direct message waits for a session.
     `broadcasts_since_turn` counts broadcasts since the last turn.
 
     Args:
@@ -86,6 +86,7 @@ class EngineDriver:
         self.waiting_payload_bytes = 0  # of the payload that has waited longest
         self.drained = asyncio.Event()
         self.flushed = asyncio.Event()
+        self.sends_begun = asyncio.Event()
         self.broadcasts_since_turn = 0
         self._error_logged_at = -math.inf
 
@@ -171,6 +172,8 @@ class EngineDriver:
             self.drained.set()
         if not engine.unacknowledged:
             self.flushed.set()
+        if not engine.has_pending_sends:
+            self.sends_begun.set()
         if self._wake_event.is_set():
             await asyncio.sleep(0)
             return

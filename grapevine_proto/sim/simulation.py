@@ -475,8 +475,7 @@ class Simulation:
             node.save(self.now)
         elif step is _StepKind.LEAVE_TIMEOUT:
             if node.is_leaving:
-                node.save(self.now)
-                self._stop(node)
+                self._end(node, engine)
         elif step is _StepKind.RESUME and node.suspended_at is not None:
             now = node.read_clock(self.now)
             engine.on_lag(self.now - node.suspended_at, now)
@@ -515,8 +514,7 @@ class Simulation:
                     self._answer(node, engine, event.question)
         if engine.stop_reason is not None or (node.is_leaving and engine.is_drained):
             node.stop_reason = engine.stop_reason or ""
-            node.save(self.now)
-            self._stop(node)
+            self._end(node, engine)
             return
         if node.has_unsaved_state and not node.is_save_scheduled:
             node.is_save_scheduled = True
@@ -570,6 +568,14 @@ class Simulation:
             raise RuntimeError(f"node {node.number}: {event.problem}")  # noqa: TRY004
         for listener in self._event_listeners:
             listener(self.now, node.number, event)
+
+    def _end(self, node: SimulatedNode, engine: Engine) -> None:
+        """Ends a node as a driver does, with a last save and what it has to report."""
+        engine.end_deliveries()
+        for event in engine.events():
+            self._record(node, event)
+        node.save(self.now)
+        self._stop(node)
 
     def _stop(self, node: SimulatedNode) -> None:
         node.stop()

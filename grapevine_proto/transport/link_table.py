@@ -351,9 +351,11 @@ class LinkTable(Mapping[PeerId, Link]):
         """Marks that `link` may have something to send."""
         self._dirty[link] = None
 
-    def enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> None:
-        link.send(plaintext, now)
+    def enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> bool:
+        """Queues a message on `link`. Returns False, and counts it, if there is no room."""
+        is_queued = link.send(plaintext, now)
         self._dirty[link] = None
+        return is_queued
 
     def enqueue_rumors(self, rumors: Rumors, links: list[Link], now: float) -> int:
         """Queues rumors for `links`. Returns how many of these had room."""

@@ -54,6 +54,7 @@ class TransientSessions:
         self._links = links
         self._sessions: dict[PeerId, Link] = {}
         self._pending: dict[PeerId, list[PendingSend]] = {}
+        self._opening_since: dict[PeerId, float] = {}
         self.refused = 0
         self.send_drops = 0
 
@@ -101,7 +102,16 @@ class TransientSessions:
         """Whether a message waits for a session with `peer_id`, so that one is opening."""
         return peer_id in self._pending
 
-    def enqueue_pending(self, peer_id: PeerId, pending: PendingSend) -> bool:
+    def opening(self) -> list[tuple[PeerId, float]]:
+        """The peers for whose session messages wait, and since when."""
+        return list(self._opening_since.items())
+
+    @property
+    def has_pending_messages(self) -> bool:
+        """Whether a message of the application waits for a session."""
+        return any(each.message is not None for queue in self._pending.values() for each in queue)
+
+    def enqueue_pending(self, peer_id: PeerId, pending: PendingSend, now: float) -> bool:
         """Keeps a message until the session is open. Returns False, and counts it, if there is no room."""
         queue = self._pending.get(peer_id, [])
         size_bytes = sum(len(each.plaintext) for each in queue) + len(pending.plaintext)
@@ -111,15 +121,17 @@ class TransientSessions:
             self.send_drops += 1
             return False
         self._pending[peer_id] = [*queue, pending]
+        self._opening_since.setdefault(peer_id, now)
         return True
 
     def pop_pending(self, peer_id: PeerId) -> list[PendingSend]:
         """Removes and returns the messages that wait for `peer_id`, to be sent over whatever opened."""
+        self._opening_since.pop(peer_id, None)
         return self._pending.pop(peer_id, [])
 
     def fail_pending(self, peer_id: PeerId) -> list[PendingSend]:
         """Counts and removes the messages that wait for `peer_id`, as no session opened."""
-        failed = self._pending.pop(peer_id, [])
+        failed = self.pop_pending(peer_id)
         self.send_drops += len(failed)
         return failed
 

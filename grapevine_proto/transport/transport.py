@@ -34,8 +34,10 @@ from grapevine_proto.events import (
     MessageSent,
     Standing,
     StandingChanged,
+    UndeliveredReason,
 )
-from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.transport.direct_deliveries import DirectDeliveries
 from grapevine_proto.transport.drop_counts import DropCounts
 from grapevine_proto.transport.events import (
     DialAnswered,
@@ -63,6 +65,7 @@ from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.transport.transient_sessions import PendingSend, TransientSessions
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import (
+    RECEIPT_ABOVE_BYTES,
     REPAIR_DATAGRAMS_LIMIT,
     AnnounceTopic,
     AnswerFetch,
@@ -72,6 +75,7 @@ from grapevine_proto.wire.messages import (
     Confirm,
     Digest,
     DirectMessage,
+    DirectReceipt,
     Frame,
     InSync,
     IWant,
@@ -94,6 +98,7 @@ PROTOCOL_VIOLATIONS: Final = (DropReason.MALFORMED, DropReason.CONTENT_CONFLICT)
 TRANSIENT_MESSAGES: Final = (
     AnnounceTopic,
     DirectMessage,
+    DirectReceipt,
     Digest,
     InSync,
     Vector,
@@ -108,6 +113,7 @@ TRANSIENT_MESSAGES: Final = (
 """What a transient session may carry besides Close: direct messages, repair, and large answers."""
 OPENING_MESSAGES: Final = (IWant, AnswerFetch)  # requests that open a transient session
 REAP_INTERVAL_S: Final = 60.0  # between searches for limits of peers that say nothing
+STALLED_SEND_S: Final = 1.0  # without a dial: a message that waits for a session is given up
 TICK_INTERVAL_S: Final = 1.0  # for what is reported once a second, and for the age of sessions
 INTERNAL_ERROR_EVENT_INTERVAL_S: Final = (
     1.0  # for errors of no peer in particular, which an unauthenticated peer may cause at will
@@ -191,6 +197,7 @@ class Transport:
             now=now,
         )
         self.transients = TransientSessions(config, self.links)
+        self.direct = DirectDeliveries()
         self.drops = DropCounts()
         self.counters = DatagramCounters()
         self.version = 0
@@ -269,7 +276,7 @@ class Transport:
         is_linked = self.links.is_link(link)
         if plaintext is None:
             event = PacketIn(link, is_linked, link.has_progressed)
-            acked = link.take_acked()
+            acked = self._take_acked(link, now)
             return (RumorsAcked(acked), event) if acked else (event,)
         try:
             return self._on_message(link, is_linked, codec.decode_message(plaintext), now)
@@ -278,6 +285,14 @@ class Transport:
                 PacketIn(link, is_linked, False),
                 *self._on_dropped_packet(link, dropped.reason, source, now),
             )
+
+    def _take_acked(self, link: Link, now: float) -> list[tuple[int, int]]:
+        """Returns the rumors that the peer of `link` acknowledged, and ends the direct messages."""
+        acked = link.take_acked()
+        direct = [key for key in acked if isinstance(key, MessageId)] if self.direct else ()
+        if direct:
+            self.direct.on_acked(direct, now)
+        return [key for key in acked if not isinstance(key, MessageId)] if acked else []
 
     def _on_message(
         self,
@@ -290,8 +305,13 @@ class Transport:
         if not is_linked and not isinstance(message, (*TRANSIENT_MESSAGES, Close)):
             raise Dropped(DropReason.UNEXPECTED)
         match message:
-            case DirectMessage():
+            case DirectMessage(sequence, payload):
+                if len(payload) > RECEIPT_ABOVE_BYTES:
+                    receipt = codec.encode_message(DirectReceipt(sequence))
+                    self._enqueue_contained(link, receipt, now)
                 return (DirectMessageIn(link, is_linked, message),)
+            case DirectReceipt(sequence):
+                self.direct.on_receipt(link.peer_id, sequence)
             case Pause(duration_ms):
                 self.links.coalescer.pause(link.peer_id, duration_ms / 1000, now)
             case Close():
@@ -399,7 +419,7 @@ class Transport:
         is_rejected = established.plaintext[0] == Kind.CLOSE
         if purpose.is_transient:
             if is_rejected:
-                yield from self._fail_transient(record.peer_id)
+                yield from self._fail_transient(record.peer_id, UndeliveredReason.REFUSED, "full")
             else:
                 yield from self._open_transient(established, now)
             return
@@ -418,7 +438,7 @@ class Transport:
         closed = self.links.on_closed_packet(packet, now)
         if closed is None:
             return
-        if acked := closed.link.take_acked():
+        if acked := self._take_acked(closed.link, now):
             yield RumorsAcked(acked)
         if isinstance(closed.message, DirectMessage):
             yield DirectMessageIn(closed.link, False, closed.message)
@@ -491,7 +511,7 @@ class Transport:
             )
             is_linked = self.links.is_link(link)
             if plaintext is None:
-                if acked := link.take_acked():
+                if acked := self._take_acked(link, now):
                     yield RumorsAcked(acked)
                 yield PacketIn(link, is_linked, link.has_progressed)
             else:
@@ -528,8 +548,8 @@ class Transport:
         """Sends to a member without a link on a transient session, which is opened first if needed."""
         link = self.transients.usable(peer_id, now)
         if link is not None:
-            self._enqueue(link, pending.plaintext, now)
-            return SendOutcome.SENT
+            is_queued = self._enqueue_pending_send(link, pending, now)
+            return SendOutcome.SENT if is_queued else SendOutcome.DROPPED
         if not self.transients.is_opening(peer_id):
             address = self._overlay.address_of(peer_id)
             if address is None or not self.handshakes.can_dial:
@@ -538,14 +558,33 @@ class Transport:
                 return SendOutcome.UNREACHABLE
             if not self.handshakes.is_dialing(peer_id):  # else the result of that dial decides
                 self._dial(address, peer_id, TRANSIENT, now)
-        is_queued = self.transients.enqueue_pending(peer_id, pending)
+        is_queued = self.transients.enqueue_pending(peer_id, pending, now)
         return SendOutcome.QUEUED if is_queued else SendOutcome.DROPPED
 
     def _send_pending(self, link: Link, now: float) -> Iterator[TransportEvent]:
         """A session with a peer is open: what waited for it goes."""
         for pending in self.transients.pop_pending(link.peer_id):
-            self._enqueue(link, pending.plaintext, now)
-            yield from _sent(pending, 1)
+            if self._enqueue_pending_send(link, pending, now):
+                yield from _sent(pending, 1)
+            else:
+                yield from self._undelivered(pending, UndeliveredReason.QUEUE_FULL)
+
+    def _enqueue_pending_send(self, link: Link, pending: PendingSend, now: float) -> bool:
+        """Queues a message on `link`. Returns False if there is no room."""
+        if not self._enqueue(link, pending.plaintext, now):
+            return False
+        if pending.message is not None:
+            self.direct.on_queued(pending.message.id, link, now)
+        return True
+
+    def _undelivered(
+        self, pending: PendingSend, reason: UndeliveredReason, detail: str = ""
+    ) -> Iterator[TransportEvent]:
+        """Reports a message that was not sent, if it is one of the application."""
+        yield from _sent(pending, 0)
+        if pending.message is not None:
+            for report in self.direct.fail(pending.message.id, reason, detail):
+                yield Notify(report)
 
     def _retry_transient(self, peer_id: PeerId, now: float) -> Iterator[TransportEvent]:
         """A dial for a link with a peer is over: what waited for it may open a transient session."""
@@ -553,14 +592,23 @@ class Transport:
             return
         address = self._overlay.address_of(peer_id)
         if address is None or not self.handshakes.can_dial:
-            yield from self._fail_transient(peer_id)
+            yield from self._fail_transient(peer_id, UndeliveredReason.NO_ANSWER, "no address")
         else:
             self._dial(address, peer_id, TRANSIENT, now)
 
-    def _fail_transient(self, peer_id: PeerId) -> Iterator[TransportEvent]:
+    def _fail_transient(
+        self, peer_id: PeerId, reason: UndeliveredReason, detail: str
+    ) -> Iterator[TransportEvent]:
         """No transient session came of a dial."""
         for failed in self.transients.fail_pending(peer_id):
-            yield from _sent(failed, 0)
+            yield from self._undelivered(failed, reason, detail)
+
+    def _fail_stalled(self, now: float) -> Iterator[TransportEvent]:
+        """Messages wait for a session that nothing opens any more: the handshake ended without one."""
+        for peer_id, since in self.transients.opening():
+            if self.handshakes.is_dialing(peer_id) or now < since + STALLED_SEND_S:
+                continue
+            yield from self._fail_transient(peer_id, UndeliveredReason.REFUSED, "no session")
 
     # --- dials ----------------------------------------------------------------------------------
 
@@ -601,7 +649,7 @@ class Transport:
         if dial is None:
             return
         if dial.purpose.is_transient and dial.expected is not None:
-            yield from self._fail_transient(dial.expected)
+            yield from self._fail_transient(dial.expected, *_why_not_answered(reason))
         elif dial.purpose.swap_for is not None and reason is None:
             yield ProbeDone(dial.address, dial.expected, dial.rtt_s)
         else:
@@ -655,26 +703,39 @@ class Transport:
         elif link is not None:
             self._enqueue(link, plaintext, now)
 
-    def _enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> None:
+    def _enqueue(self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float) -> bool:
         if isinstance(plaintext, bytes) and plaintext[0] == Kind.IWANT:
             link.inbound_limit.grant_repair_credit(REPAIR_DATAGRAMS_LIMIT)
-        self.links.enqueue(link, plaintext, now)
+        return self.links.enqueue(link, plaintext, now)
 
     def _enqueue_contained(
         self, link: Link, plaintext: bytes | codec.ChunkedMessage, now: float
-    ) -> None:
+    ) -> bool:
+        """Returns False if there is no room. After an error the link ends."""
         try:
-            self._enqueue(link, plaintext, now)
+            return self._enqueue(link, plaintext, now)
         except Exception as error:  # noqa: BLE001  of this link alone
             self.links.note_error(link, error)
+            return True
 
     def send_direct(self, peer_id: PeerId, message: Message, now: float) -> SendOutcome:
-        """Sends a message of the application to one member, over its link if there is one."""
-        plaintext = codec.encode_message(DirectMessage(message.id.sequence, message.payload))
+        """Sends a message of the application to one member, over its link if there is one. Unless it is
+        UNREACHABLE, `direct` watches it, and the caller reports what was DROPPED."""
+        direct = DirectMessage(message.id.sequence, message.payload)
+        plaintext = codec.with_tracking(codec.encode_message(direct), [message.id])
+        if self.direct.is_full:
+            self.direct.begin(message)
+            return SendOutcome.DROPPED
+        self.direct.begin(message)
         link = self.links.get(peer_id)
         if link is None:
-            return self.send_transient(peer_id, PendingSend(plaintext, message), now)
-        self._enqueue_contained(link, plaintext, now)
+            outcome = self.send_transient(peer_id, PendingSend(plaintext, message), now)
+            if outcome is SendOutcome.UNREACHABLE:
+                self.direct.withdraw(message.id)
+            return outcome
+        if not self._enqueue_contained(link, plaintext, now):
+            return SendOutcome.DROPPED
+        self.direct.on_queued(message.id, link, now)
         return SendOutcome.SENT
 
     def apply_record(self, record: PeerRecord, now: float) -> None:
@@ -718,11 +779,15 @@ class Transport:
         for link in self.transients.all():
             self.transients.close(link.peer_id, reason, now)
 
-    def leave(self, record: Records) -> None:
+    def leave(self, record: Records) -> list[TransportEvent]:
         """Admits no session from now on. Each peer gets what is queued, then `record` and a Close."""
+        events: list[TransportEvent] = []
+        for peer_id, _ in self.transients.opening():
+            events += self._fail_transient(peer_id, UndeliveredReason.NODE_LEFT, "")
         self.handshakes.cancel_dials()
         close = Close(CloseReason.LEAVING)
         self.links.close_all([codec.encode_message(record), codec.encode_message(close)])
+        return events
 
     @property
     def is_leaving(self) -> bool:
@@ -851,11 +916,26 @@ class Transport:
             except Exception as error:  # noqa: BLE001
                 yield from self.contain_error(error, link, now)
         self.transients.advance(now)
+        yield from self._fail_stalled(now)
+        yield from self._end_deliveries(now)
         self.links.expire_closed(now)
         for change in self.links.peer_limits.update_standings(now):
             yield Notify(change)
         for event in self.drops.take_events():
             yield Notify(event)
+
+    def _end_deliveries(self, now: float) -> Iterator[TransportEvent]:
+        """Reports direct messages whose link gave them up, or whose session or time is over."""
+        for link in (*self.links.values(), *self.transients.all()):
+            if abandoned := link.take_abandoned():
+                direct = [key for key in abandoned if isinstance(key, MessageId)]
+                for report in self.direct.abandon(direct):
+                    yield Notify(report)
+        for report in self.direct.advance(now, self._is_live):
+            yield Notify(report)
+
+    def _is_live(self, link: Link) -> bool:
+        return self.links.is_link(link) or self.transients.get(link.peer_id) is link
 
     def _maintain(self, link: Link, now: float) -> Iterator[TransportEvent]:
         self.links.maintain(link, now)
@@ -866,6 +946,14 @@ class Transport:
         event = self.links.peer_limits.take_rate_limited_event(link.peer_id, now)
         if event is not None:
             yield Notify(event)
+
+
+def _why_not_answered(reason: DropReason | str | None) -> tuple[UndeliveredReason, str]:
+    """Why a dial failed, for the sender of a direct message. `reason`: as in `DialFailed`."""
+    if reason is None:
+        return UndeliveredReason.NO_ANSWER, ""
+    detail = reason.value if isinstance(reason, DropReason) else reason
+    return UndeliveredReason.REFUSED, detail
 
 
 def _sent(pending: PendingSend, peers: int) -> Iterator[TransportEvent]:

@@ -53,10 +53,12 @@ from grapevine_proto.wire.rumors import (
     RUMORS_OVERHEAD_BYTES,
     ChunkedMessage,
     TrackedBytes,
+    TrackedKey,
     encode_repair,
     encode_rumor_copy,
     encode_rumors,
     max_payload_bytes,
+    with_tracking,
 )
 
 __all__ = [
@@ -87,6 +89,7 @@ __all__ = [
     "Hello",
     "Proof",
     "TrackedBytes",
+    "TrackedKey",
     "Welcome",
     "decode_credentials",
     "decode_frame",
@@ -103,4 +106,5 @@ __all__ = [
     "encode_rumors",
     "fragment_header",
     "max_payload_bytes",
+    "with_tracking",
 ]

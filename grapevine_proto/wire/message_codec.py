@@ -65,6 +65,7 @@ from grapevine_proto.wire.messages import (
     Confirm,
     Digest,
     DirectMessage,
+    DirectReceipt,
     Frame,
     Graft,
     Heartbeat,
@@ -118,6 +119,8 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return Kind.RECORDS, (tuple(map(encode_record, records)),)
         case DirectMessage(sequence, payload):
             return Kind.DIRECT_MESSAGE, (sequence, payload)
+        case DirectReceipt(sequence):
+            return Kind.DIRECT_RECEIPT, (sequence,)
         case Digest(number, streams, checksum):
             return Kind.DIGEST, (number, streams, checksum)
         case InSync(number):
@@ -244,6 +247,11 @@ def _decode_rumors(f: Fields) -> Rumors:
 def _decode_direct_message(f: Fields) -> DirectMessage:
     sequence, payload = f
     return DirectMessage(uint(sequence, SEQUENCE_LIMIT) or reject_zero(), binary(payload))
+
+
+def _decode_direct_receipt(f: Fields) -> DirectReceipt:
+    (sequence,) = f
+    return DirectReceipt(uint(sequence, SEQUENCE_LIMIT) or reject_zero())
 
 
 def _decode_digest(f: Fields) -> Digest:
@@ -439,6 +447,7 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
     Kind.RECORDS: _decode_records,
     Kind.RUMORS: _decode_rumors,
     Kind.DIRECT_MESSAGE: _decode_direct_message,
+    Kind.DIRECT_RECEIPT: _decode_direct_receipt,
     Kind.DIGEST: _decode_digest,
     Kind.IN_SYNC: _decode_in_sync,
     Kind.VECTOR: _decode_vector,

@@ -89,6 +89,7 @@ class Kind(IntEnum):
     STATE_REQUEST = 46
     STATE_DELTA = 47
     PAUSE = 58
+    DIRECT_RECEIPT = 59
 
 
 LINK_FRAME_KINDS: Final = frozenset(
@@ -103,6 +104,11 @@ LINK_FRAME_KINDS: Final = frozenset(
     }
 )
 """Kinds that links exchange and do not pass on."""
+
+
+RECEIPT_ABOVE_BYTES: Final = 1000
+"""Larger direct messages are confirmed by a receipt. Smaller ones are never fragmented, so that the
+acknowledgment of their packet proves that they arrived whole."""
 
 
 class CloseReason(IntEnum):
@@ -182,6 +188,13 @@ class DirectMessage:
 
     sequence: int
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DirectReceipt:
+    """Confirms a direct message of more than `RECEIPT_ABOVE_BYTES` as a whole."""
+
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,7 +489,7 @@ GossipMessage: TypeAlias = (
     | Prune
 )
 """What the overlay handles."""
-OverlayMessage: TypeAlias = GossipMessage | DirectMessage | Pause
+OverlayMessage: TypeAlias = GossipMessage | DirectMessage | DirectReceipt | Pause
 
 # --- frames of one link -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgpack
 
@@ -18,6 +18,7 @@ from grapevine_proto.ids import (
     EPOCH_LIMIT,
     PEER_ID_BYTES,
     SEQUENCE_LIMIT,
+    MessageId,
     PeerId,
 )
 from grapevine_proto.wire.attributes import ATTRIBUTES_HEADER_BYTES
@@ -46,28 +47,33 @@ def encode_rumor_copy(copy: RumorCopy, *, is_tracked: bool = False) -> bytes:
     return with_tracking(encoded, [(copy.rumor.epoch, copy.rumor.first)] if is_tracked else ())
 
 
-class TrackedBytes(bytes):
-    """An encoded message, or part of one, with rumors of this node whose acknowledgment is tracked.
+TrackedKey: TypeAlias = tuple[int, int] | MessageId
+"""A rumor of this node by epoch and first sequence, or a direct message of this node by its ID."""
 
-    `rumor_keys` are their (epoch, first sequence). The bytes are the same as without tracking.
+
+class TrackedBytes(bytes):
+    """An encoded message, or part of one, with messages of this node whose acknowledgment is tracked.
+
+    The bytes are the same as without tracking.
     """
 
-    rumor_keys: tuple[tuple[int, int], ...] = ()
+    tracked_keys: tuple[TrackedKey, ...] = ()
 
 
 class ChunkedMessage:
     """An encoded message with one large body, in three parts that are never joined, so all peers share the
     body.
 
-    `head`, body and `tail` together are what `encode_message` returns. `rumor_keys` is as in `TrackedBytes`.
+    `head`, body and `tail` together are what `encode_message` returns. `tracked_keys` is as in
+    `TrackedBytes`.
     """
 
-    __slots__ = ("_body", "head", "rumor_keys", "tail")
+    __slots__ = ("_body", "head", "tail", "tracked_keys")
 
     def __init__(self, head: bytes, body: bytes, tail: bytes) -> None:
         self.head = head
         self.tail = tail
-        self.rumor_keys: tuple[tuple[int, int], ...] = ()
+        self.tracked_keys: tuple[TrackedKey, ...] = ()
         self._body = memoryview(body)
 
     @property
@@ -93,12 +99,12 @@ class ChunkedMessage:
         )
 
 
-def with_tracking(message: bytes, rumor_keys: Sequence[tuple[int, int]]) -> bytes:
-    """Returns `message` as `TrackedBytes` with `rumor_keys`, or unchanged if there are none."""
-    if not rumor_keys:
+def with_tracking(message: bytes, keys: Sequence[TrackedKey]) -> bytes:
+    """Returns `message` as `TrackedBytes` with `keys`, or unchanged if there are none."""
+    if not keys:
         return message
     tracked = TrackedBytes(message)
-    tracked.rumor_keys = tuple(rumor_keys)
+    tracked.tracked_keys = tuple(keys)
     return tracked
 
 
@@ -108,9 +114,9 @@ CHUNKED_BODY_BYTES: Final = 1 << 16  # from here on msgpack encodes the length i
 def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | ChunkedMessage:
     """Returns the encoded Repair, chunked if it holds one large rumor. Rumors of `local_id` are tracked."""
     rumors = [copy.rumor for copy in repair.copies]
-    rumor_keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == local_id]
+    keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == local_id]
     if len(rumors) != 1 or len(rumors[0].body) < CHUNKED_BODY_BYTES:
-        return with_tracking(encode_message(repair), rumor_keys)
+        return with_tracking(encode_message(repair), keys)
     fields = rumor_copy_fields(repair.copies[0])
     fields_before, body, fields_after = (
         fields[:_BODY_INDEX],
@@ -125,7 +131,7 @@ def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | Chu
         b"\xc6" + len(body).to_bytes(4, "big"),
     )
     chunked = ChunkedMessage(b"".join(head), body, b"".join(map(msgpack.packb, fields_after)))
-    chunked.rumor_keys = tuple(rumor_keys)
+    chunked.tracked_keys = tuple(keys)
     return chunked
 
 
@@ -134,10 +140,8 @@ def encode_rumors(copies: Sequence[bytes]) -> bytes:
     count = len(copies)
     header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     message = _RUMORS_HEADER + header + b"".join(copies)
-    rumor_keys = [
-        key for copy in copies if isinstance(copy, TrackedBytes) for key in copy.rumor_keys
-    ]
-    return with_tracking(message, rumor_keys)
+    keys = [key for copy in copies if isinstance(copy, TrackedBytes) for key in copy.tracked_keys]
+    return with_tracking(message, keys)
 
 
 _LARGEST_RUMOR = Rumor(

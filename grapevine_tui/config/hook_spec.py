@@ -21,7 +21,7 @@ from grapevine_proto.storage.permissions import UntrustedFile, check_program
 from grapevine_proto.topics import TopicPatterns, pattern_fault
 
 HOOK_EVENTS: Final = (
-    *("started", "ready", "message", "peer", "member", "rate_limited", "standing"),
+    *("started", "ready", "message", "undelivered", "peer", "member", "rate_limited", "standing"),
     *("round", "trace", "dropped", "dial_failed", "state_save_failed", "stopped"),
 )
 

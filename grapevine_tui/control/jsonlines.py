@@ -31,6 +31,7 @@ from grapevine_proto.events import (
     Message,
     MessageReceived,
     MessageSent,
+    MessageUndelivered,
     event_to_json,
 )
 from grapevine_proto.ids import PeerId
@@ -77,6 +78,8 @@ def named_event(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Ob
     word = fields.pop("event")
     if isinstance(event, (MessageReceived, MessageSent)):
         fields |= _name_fields(event.message, name_of)
+    elif isinstance(event, MessageUndelivered) and (name := name_of(event.to)):
+        fields["to_name"] = name
     return word, fields
 
 

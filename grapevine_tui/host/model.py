@@ -38,6 +38,7 @@ from grapevine_proto.events import (
     MessageSent,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -54,6 +55,7 @@ from grapevine_proto.events import (
     Stats,
     Trace,
     TraceUpdated,
+    UndeliveredReason,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.host.message_buffer import (
@@ -208,13 +210,15 @@ class Model:
             0.0  # Unix seconds since when the values shown are outdated; 0 if they are current
         )
         self.denied: frozenset[PeerId] = frozenset()
-        self.undelivered: OrderedDict[MessageId, None] = OrderedDict()  # direct messages of ours
+        # direct messages of ours that are not known to have arrived, and why
+        self.undelivered: OrderedDict[MessageId, str] = OrderedDict()
         self._unsupported_notice_at = 0.0  # not before, in the seconds of the wall clock
         self._names: dict[PeerId, str] = {}
         self._ids_by_name: dict[str, set[PeerId]] = {}
         self._handlers: dict[type[Event], Callable[..., Changes]] = {
             MessageReceived: self._on_message,
             MessageSent: self._on_message,
+            MessageUndelivered: self._on_undelivered,
             MessagesUnsupported: self._on_unsupported,
             PeerStateChanged: self._on_peer_state_changed,
             MemberChanged: self._on_member_changed,
@@ -324,15 +328,16 @@ class Model:
         self.messages.append(message, now)
         self.note_topic(message.topic)
         self.sampler.authors.add(message)
-        if isinstance(event, MessageSent) and message.to is not None and not event.peers:
-            self.undelivered[message.id] = None
-            while len(self.undelivered) > MAX_UNDELIVERED:
-                self.undelivered.popitem(last=False)
-            self._add_notice(
-                NoticeLevel.WARNING, f"not delivered: {self.name_of(message.to)} did not answer"
-            )
-            return Changes.MESSAGES | Changes.NOTICES
         return Changes.MESSAGES
+
+    def _on_undelivered(self, event: MessageUndelivered) -> Changes:
+        reason = format_undelivered(event)
+        self.undelivered[event.id] = reason
+        while len(self.undelivered) > MAX_UNDELIVERED:
+            self.undelivered.popitem(last=False)
+        text = f"not delivered to {self.name_of(event.to)}: {reason}"
+        self._add_notice(NoticeLevel.WARNING, text)
+        return Changes.MESSAGES | Changes.NOTICES
 
     def note_topic(self, topic: str) -> None:
         """A message with `topic` was seen; empty: without one."""
@@ -522,6 +527,22 @@ class Model:
     def _add_notice(self, level: NoticeLevel, text: str) -> None:
         self.notices.append(Notice(self._wall_clock(), level, printable(text)))
         self.notice_count += 1
+
+
+UNDELIVERED_TEXTS: Final[Mapping[UndeliveredReason, str]] = {
+    UndeliveredReason.NO_ANSWER: "no answer",
+    UndeliveredReason.REFUSED: "no session",
+    UndeliveredReason.QUEUE_FULL: "too many messages wait",
+    UndeliveredReason.SESSION_ENDED: "the session ended before it was acknowledged",
+    UndeliveredReason.NOT_ACKNOWLEDGED: "not acknowledged",
+    UndeliveredReason.NODE_LEFT: "this node left before it was acknowledged",
+}
+
+
+def format_undelivered(event: MessageUndelivered) -> str:
+    """Why a direct message is not known to have arrived, in a few words."""
+    text = UNDELIVERED_TEXTS[event.reason]
+    return f"{text} ({printable(event.detail)})" if event.detail else text
 
 
 def format_dial_failure(event: DialFailed) -> str:

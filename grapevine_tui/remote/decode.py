@@ -32,6 +32,7 @@ from grapevine_proto.events import (
     MessageSent,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStopped,
     PeerInfo,
     PeerState,
@@ -46,6 +47,7 @@ from grapevine_proto.events import (
     Trace,
     TraceAnswer,
     TraceUpdated,
+    UndeliveredReason,
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, parse_literal
@@ -148,7 +150,7 @@ def stats_from_json(stats: Object, now: float) -> Stats:
         name: int(value)
         for name, value in stats.items()
         if name in Stats.__dataclass_fields__
-        and name not in ("dropped", "offenses", "next_round_at")
+        and name not in ("dropped", "offenses", "undelivered", "next_round_at")
     }
     reasons = {each.value: each for each in DropReason}
     dropped = (
@@ -156,12 +158,17 @@ def stats_from_json(stats: Object, now: float) -> Stats:
     )
     offenses = {each.value: each for each in Offense}
     offense_counts = stats.get("offenses", {}).items()
+    failures = {each.value: each for each in UndeliveredReason}
+    failure_counts = stats.get("undelivered", {}).items()  # absent from older nodes
     next_s = stats["next_round_s"]
     return Stats(
         **fields,
         dropped=tuple(dropped),
         offenses=tuple(
             (offenses[label], int(n)) for label, n in offense_counts if label in offenses
+        ),
+        undelivered=tuple(
+            (failures[label], int(n)) for label, n in failure_counts if label in failures
         ),
         next_round_at=0.0 if next_s is None else now + float(next_s),
     )
@@ -177,6 +184,10 @@ def event_from_json(fields: Object, now: float) -> Event | None:
                 if "peers" in fields
                 else MessageReceived(message)
             )
+        case "undelivered":
+            message_id, to = MessageId.parse(fields["id"]), PeerId.parse(fields["to"])
+            undelivered_reason = UndeliveredReason(fields["reason"])
+            return MessageUndelivered(message_id, to, undelivered_reason, _text(fields["detail"]))
         case "unsupported":
             numbers = (int(fields[name]) for name in ("epoch", "first", "last", "attribute"))
             return MessagesUnsupported(PeerId.parse(fields["origin"]), *numbers)

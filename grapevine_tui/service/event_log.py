@@ -26,6 +26,7 @@ from grapevine_proto.events import (
     MemberStatus,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -34,7 +35,7 @@ from grapevine_proto.events import (
     RateLimited,
     StateSaveFailed,
 )
-from grapevine_tui.host.model import Changes, format_dial_failure
+from grapevine_tui.host.model import Changes, format_dial_failure, format_undelivered
 
 logger = logging.getLogger("grapevine.events")
 
@@ -83,6 +84,9 @@ def format_event(event: Event) -> LogLine | None:
         case StateSaveFailed(problem):
             text = f"state not saved: {problem}" if problem else "state saved again"
             return LogLine("state", logging.ERROR if problem else logging.INFO, text)
+        case MessageUndelivered(message_id, to):
+            text = f"direct message {message_id.short} to {to.short} is not known to have arrived"
+            return LogLine("undelivered", logging.WARNING, f"{text}: {format_undelivered(event)}")
         case MessagesUnsupported(origin, _, first, last, attribute):
             text = (
                 f"messages {first} to {last} of {origin.short} are not delivered: attribute "

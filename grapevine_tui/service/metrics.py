@@ -46,6 +46,7 @@ from grapevine_proto.events import (
     RateLimited,
     RoundOutcome,
     Stats,
+    UndeliveredReason,
     Via,
 )
 from grapevine_proto.ids import check_host, split_host_port
@@ -102,6 +103,10 @@ MESSAGE_OUTCOMES: Final = (
 )
 ANSWER_OUTCOMES: Final = ("relayed", "dropped", "lost")
 STATS_GAUGES: Final[Mapping[str, tuple[str, str]]] = {
+    "grapevine_unacknowledged_direct": (
+        "unacknowledged_direct",
+        "Direct messages of this node whose recipient has not acknowledged them yet",
+    ),
     "grapevine_cached_messages": ("cached", "Messages cached for repair"),
     "grapevine_cached_bytes": ("cached_bytes", "Bytes of cached messages"),
     "grapevine_streams": ("streams", "Tracked message streams (origin, epoch)"),
@@ -270,6 +275,16 @@ def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     for offense in Offense:
         offenses.add_metric([offense.value], counts.get(offense, 0))
     yield offenses
+    undelivered = CounterMetricFamily(
+        "grapevine_undelivered",
+        "Direct messages of this node that are not known to have arrived, by reason",
+        labels=["reason"],
+    )
+    undelivered_counts = dict(snapshot.stats.undelivered)
+    for undelivered_reason in UndeliveredReason:
+        count = undelivered_counts.get(undelivered_reason, 0)
+        undelivered.add_metric([undelivered_reason.value], count)
+    yield undelivered
 
 
 def _drop_counts(stats: Stats) -> Tally[str]:

@@ -30,6 +30,7 @@ from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     DirectMessage,
+    DirectReceipt,
     Heartbeat,
     IHave,
     Kind,
@@ -286,6 +287,7 @@ MORE: dict[Any, str] = {
         + "c3"
     ),
     OpenTransient(): "1390",
+    DirectReceipt(300): "3b91cd012c",
     NeighborRequest(): "1e90",
     SwapRequest(test_codec.GOLDEN_RECORD): "1f91" + RECORD_BYTES,
     IHave((RANGE,)): "0b919193c420" + "00" * 32 + "019203cd012c",

@@ -30,6 +30,7 @@ from grapevine_proto.events import (
     MessageSent,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -50,6 +51,7 @@ from grapevine_proto.events import (
     Stats,
     Trace,
     TraceUpdated,
+    UndeliveredReason,
     Via,
     event_to_json,
 )
@@ -130,6 +132,13 @@ EVENTS: list[tuple[Event, str, tuple[str, Any]]] = [
     (IdentityInUse(PLACE, "x"), "identity_in_use", ("address", "[::1]:8000")),
     (NodeStopped("left"), "stopped", ("reason", "left")),
     (MessagesUnsupported(ORIGIN, 7, 3, 4, 200), "unsupported", ("attribute", 200)),
+    (
+        MessageUndelivered(
+            MessageId(ORIGIN, 7, 3, is_direct=True), ORIGIN, UndeliveredReason.NO_ANSWER
+        ),
+        "undelivered",
+        ("reason", "no_answer"),
+    ),
     (MessagesSkipped(Stream(ORIGIN, 7), 3, 4), "skipped", ("origin", str(ORIGIN))),
     (CaughtUp(3), "caught_up", ("peers", 3)),
     (QueryReceived(QUESTION), "query", ("text", "?")),

@@ -38,6 +38,7 @@ from grapevine_proto.wire.messages import (
     Confirm,
     Digest,
     DirectMessage,
+    DirectReceipt,
     Fragment,
     Frame,
     Graft,
@@ -245,6 +246,7 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     Kind.RECORDS: lambda _: [Records(_some_records(3))],
     Kind.RUMORS: lambda _: list(_rumors(Kind.RUMORS)),
     Kind.DIRECT_MESSAGE: _one(DirectMessage(1, bytes(1000))),
+    Kind.DIRECT_RECEIPT: _one(DirectReceipt(1)),
     Kind.DIGEST: _one(Digest(1, STREAMS + 1, bytes(range(16)))),
     Kind.IN_SYNC: _one(InSync(1)),
     Kind.VECTOR: lambda _: [

@@ -54,8 +54,8 @@ class FragmentedMessage:
         "charged_bytes",
         "is_abandoned",
         "rank",
-        "rumor_keys",
         "sent_bytes",
+        "tracked_keys",
     )
 
     def __init__(self, plaintext: bytes | ChunkedMessage, number: int, rank: int) -> None:
@@ -66,8 +66,8 @@ class FragmentedMessage:
         self._message_number = number
         self._is_repair = kind == Kind.REPAIR
         self.rank = rank
-        self.rumor_keys = (
-            plaintext.rumor_keys if isinstance(plaintext, ChunkedMessage | TrackedBytes) else ()
+        self.tracked_keys = (
+            plaintext.tracked_keys if isinstance(plaintext, ChunkedMessage | TrackedBytes) else ()
         )
         self.acked_bytes = 0
         self.sent_bytes = 0  # from the start; retransmissions do not count

@@ -41,6 +41,7 @@ from grapevine_proto.wire.codec import (
     DATA_OVERHEAD_BYTES,
     ChunkedMessage,
     Data,
+    TrackedKey,
     decode_frame,
     encode_frame,
 )
@@ -365,9 +366,13 @@ class Link:
             self._enqueued_at = now
         return True
 
-    def take_acked(self) -> list[tuple[int, int]]:
-        """Returns the tracked rumors that the peer acknowledged since the last call."""
-        return self._sender.recovery.take_acked_rumors()
+    def take_acked(self) -> list[TrackedKey]:
+        """Returns the tracked messages that the peer acknowledged since the last call."""
+        return self._sender.recovery.take_acked()
+
+    def take_abandoned(self) -> list[TrackedKey]:
+        """Returns the tracked messages given up since the last call."""
+        return self._sender.recovery.take_abandoned()
 
     def clear(self) -> int:
         """Empties the send queue, so that a Close goes at once. Returns how many messages were dropped."""

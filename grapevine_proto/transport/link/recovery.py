@@ -6,7 +6,8 @@ Invariants:
   counted, and anti-entropy takes over.
 - After a PTO the content of the latest packets is sent again, exempt from pacing and window. PTOs back off
   exponentially and end.
-- `acked_rumors` lists each tracked rumor once, when the peer has acknowledged all of it.
+- `acked_keys` lists each tracked message once, when the peer has acknowledged all of it; `abandoned_keys`
+  lists those that were given up.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from grapevine_proto.transport.link.send_queues import (
     SendQueues,
 )
 from grapevine_proto.transport.link.sent_packets import PacketContent, SentPacket, SentPackets
-from grapevine_proto.wire.codec import TrackedBytes
+from grapevine_proto.wire.codec import TrackedBytes, TrackedKey
 from grapevine_proto.wire.messages import Ack
 
 RETRANSMISSIONS_LIMIT: Final = 16  # per content: at 30 % loss one in 200 million is abandoned
@@ -48,7 +49,8 @@ class Recovery:
         "_pto_count",
         "_queues",
         "abandoned",
-        "acked_rumors",
+        "abandoned_keys",
+        "acked_keys",
         "packets_lost",
         "pto_at",
         "pto_credit",
@@ -63,7 +65,8 @@ class Recovery:
         self.pto_at = math.inf
         self.pto_credit = 0
         self.packets_lost = self.abandoned = 0
-        self.acked_rumors: list[tuple[int, int]] = []
+        self.acked_keys: list[TrackedKey] = []
+        self.abandoned_keys: list[TrackedKey] = []
 
     def on_sent(self, packet: SentPacket) -> None:
         """Tracks a sent packet and starts the PTO timer."""
@@ -116,24 +119,29 @@ class Recovery:
         else:
             path.on_rtt()
 
-    def take_acked_rumors(self) -> list[tuple[int, int]]:
-        """Returns `acked_rumors` and empties it."""
-        acked, self.acked_rumors = self.acked_rumors, []
+    def take_acked(self) -> list[TrackedKey]:
+        """Returns `acked_keys` and empties it."""
+        acked, self.acked_keys = self.acked_keys, []
         return acked
+
+    def take_abandoned(self) -> list[TrackedKey]:
+        """Returns `abandoned_keys` and empties it."""
+        abandoned, self.abandoned_keys = self.abandoned_keys, []
+        return abandoned
 
     def _on_content_acked(
         self, content: bytes | FragmentedMessage | Retransmission, size_bytes: int
     ) -> None:
-        """Collects the tracked rumors in acknowledged content, of which `size_bytes` arrived."""
+        """Collects the tracked messages in acknowledged content, of which `size_bytes` arrived."""
         if isinstance(content, Retransmission):
             content = content.plaintext
         elif isinstance(content, FragmentedMessage):
             content.acked_bytes += size_bytes
             if content.acked_bytes == len(content):
-                self.acked_rumors += content.rumor_keys
+                self.acked_keys += content.tracked_keys
             return
         if isinstance(content, TrackedBytes):
-            self.acked_rumors += content.rumor_keys
+            self.acked_keys += content.tracked_keys
 
     # --- loss -----------------------------------------------------------------------------------
 
@@ -176,6 +184,10 @@ class Recovery:
                 return
             content.is_abandoned = True
         self.abandoned += content is not None
+        if isinstance(content, Retransmission):
+            content = content.plaintext
+        if isinstance(content, FragmentedMessage | TrackedBytes):
+            self.abandoned_keys += content.tracked_keys
 
     def on_pto(self, session_id: bytes, now: float) -> None:
         """The PTO expired: retransmits the content of the latest packets, whose ACK will also resolve all

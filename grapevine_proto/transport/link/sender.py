@@ -268,7 +268,7 @@ class Sender:
             if len(plaintext) > limit_bytes:
                 fragmented = self._queues.make_fragmented(plaintext, rank)
                 if isinstance(item.plaintext, TrackedBytes):
-                    fragmented.rumor_keys = item.plaintext.rumor_keys
+                    fragmented.tracked_keys = item.plaintext.tracked_keys
                 fragmented.charged_bytes = BYTES_PER_TOKEN
                 self._queues.queued_bytes[rank] += len(fragmented)
                 queue.appendleft(fragmented)

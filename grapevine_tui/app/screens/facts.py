@@ -54,6 +54,7 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "late": "messages too late for their order",
         "relayed": "messages relayed",
         "unacked_untracked": "own messages no longer tracked",
+        "unacknowledged_direct": "direct messages not acknowledged",
         "events_lost": "events lost by slow readers",
         "callback_errors": "errors in callbacks",
     },
@@ -234,6 +235,12 @@ def status_facts(model: Model) -> list[Fact]:
     if model.stats.dropped:
         facts.append(Fact("dropped datagrams", ""))
         facts += [Fact(str(reason), f"{count:,}") for reason, count in model.stats.dropped]
+    if model.stats.undelivered:
+        facts.append(Fact("undelivered direct messages", ""))
+        facts += [
+            Fact(reason.value.replace("_", " "), f"{count:,}")
+            for reason, count in model.stats.undelivered
+        ]
     if model.commands:
         facts.append(Fact("command log", ""))
     for notice in list(model.commands)[-20:]:

@@ -100,7 +100,8 @@ def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]
 def _format_recipient(model: Model, message: Message) -> str:
     """Return the recipient: everyone, or the name and ID of one node."""
     if message.to is not None:
-        failure = "; not delivered: no answer" if message.id in model.undelivered else ""
+        reason = model.undelivered.get(message.id)
+        failure = "" if reason is None else f"; not delivered: {reason}"
         return f"{printable(model.name_of(message.to))} only ({message.to}){failure}"
     if not message.is_direct:
         return "everyone"

@@ -443,7 +443,6 @@ def test_messages_that_wait_may_fill_their_queue_to_the_last_byte() -> None:
     for spare, accepted in [(0, True), (-1, False)]:
         limits = LimitsConfig(queue_bytes=8192 + spare)
         sessions = Members(1, limits=limits).engines[0]._transport.transients
-        assert sessions.enqueue_pending(identity(9).peer_id, PendingSend(bytes(8000), None))
-        assert (
-            sessions.enqueue_pending(identity(9).peer_id, PendingSend(bytes(192), None)) is accepted
-        )
+        to = identity(9).peer_id
+        assert sessions.enqueue_pending(to, PendingSend(bytes(8000), None), 0.0)
+        assert sessions.enqueue_pending(to, PendingSend(bytes(192), None), 0.0) is accepted

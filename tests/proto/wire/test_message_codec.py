@@ -50,6 +50,7 @@ GREATEST: list[tuple[Kind, list[Any], dict[int, int]]] = [
     (Kind.IN_SYNC, [0], {0: COUNT}),
     (Kind.VECTOR, [0, True, 0, 256, []], {0: COUNT, 2: 255}),
     (Kind.DIRECT_MESSAGE, [1, b""], {0: SEQUENCE}),
+    (Kind.DIRECT_RECEIPT, [1], {0: SEQUENCE}),
     (Kind.IWANT, [0, []], {0: COUNT}),
     (Kind.REPAIR, [0, True, True, []], {0: COUNT}),
     (Kind.PING, [0, []], {0: COUNT}),
@@ -91,6 +92,7 @@ def test_the_greatest_number_is_decoded_and_the_next_is_malformed(
     ("kind", "fields"),
     [
         (Kind.DIRECT_MESSAGE, [0, b""]),
+        (Kind.DIRECT_RECEIPT, [0]),
         (Kind.RECEIPTS, [0, ID, 0, 0, []]),
         (Kind.ANNOUNCE, [[ID, 0, 0, 1], 1]),
         (Kind.ANNOUNCE, [[ID, 0, 2, 1], 1]),

@@ -14,6 +14,7 @@ from grapevine_proto.wire.rumors import (
     RUMORS_OVERHEAD_BYTES,
     ChunkedMessage,
     TrackedBytes,
+    TrackedKey,
     encode_repair,
     encode_rumor_copy,
     encode_rumors,
@@ -26,9 +27,9 @@ from tests.proto.overlay.builders import EPOCH, copy, peer_id
 ATTRIBUTES = rumor_attributes(trace_share=300)
 
 
-def keys_of(message: bytes | ChunkedMessage) -> tuple[tuple[int, int], ...]:
+def keys_of(message: bytes | ChunkedMessage) -> tuple[TrackedKey, ...]:
     assert isinstance(message, TrackedBytes | ChunkedMessage)
-    return message.rumor_keys
+    return message.tracked_keys
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 64])
@@ -76,7 +77,7 @@ def test_a_repair_of_others_or_with_several_rumors_is_plain() -> None:
     large = copy(1, 1, size=70_000), copy(2, 2, size=70_000)
     both = encode_repair(Repair(1, True, False, large), peer_id(2))
     assert isinstance(both, TrackedBytes)
-    assert both.rumor_keys == ((EPOCH, 2),)
+    assert both.tracked_keys == ((EPOCH, 2),)
     assert both == codec.encode_message(Repair(1, True, False, large))
     empty = encode_repair(Repair(1, True, False, ()), peer_id(1))
     assert empty == codec.encode_message(Repair(1, True, False, ()))

@@ -10,10 +10,12 @@ from grapevine_proto.events import (
     MemberStatus,
     MessageReceived,
     MessageSent,
+    MessageUndelivered,
     PeerState,
     PeerStateChanged,
     TraceAnswer,
     TraceUpdated,
+    UndeliveredReason,
     Via,
 )
 from grapevine_tui.app.screens.facts import peer_facts
@@ -137,12 +139,16 @@ async def test_an_unacknowledged_direct_message_is_shown_as_such() -> None:
     host.peers = [a_peer(1, "bob")]
     async with staged(host) as stage:
         sent = a_message(ME, 1, b"for you", via=Via.LOCAL, is_direct=True, to=an_id(1))
-        host.happen(MessageSent(sent, 0))
+        host.happen(MessageSent(sent, 1))
+        await stage.paint()
+        assert "direct → bob" in stage.text
+        reason = UndeliveredReason.NOT_ACKNOWLEDGED
+        host.happen(MessageUndelivered(sent.id, an_id(1), reason, "no [b]reply"))
         await stage.paint()
         assert "failed → bob" in stage.text
-        assert "not delivered: bob did not answer" in stage.text
+        assert "not delivered to bob: not acknowledged (no [b]reply)" in stage.text
         await stage.press("2", "enter")
-        assert "not delivered: no answer" in stage.text
+        assert "not delivered:" in stage.text
 
 
 async def test_the_last_data_of_a_lost_node_is_dim_and_has_its_time() -> None:

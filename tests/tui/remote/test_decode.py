@@ -25,6 +25,7 @@ from grapevine_proto.events import (
     MessageSent,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStopped,
     PeerState,
     PeerStateChanged,
@@ -37,9 +38,10 @@ from grapevine_proto.events import (
     Stats,
     Trace,
     TraceUpdated,
+    UndeliveredReason,
     Via,
 )
-from grapevine_proto.ids import Address, Stream
+from grapevine_proto.ids import Address, MessageId, Stream
 from grapevine_tui.control.jsonlines import (
     Object,
     named_event,
@@ -111,13 +113,14 @@ def test_counters_come_out_as_they_went_in() -> None:
     names = [
         name
         for name in Stats.__dataclass_fields__
-        if name not in ("dropped", "offenses", "next_round_at")
+        if name not in ("dropped", "offenses", "undelivered", "next_round_at")
     ]
     counts: dict[str, Any] = {name: number for number, name in enumerate(names, 1)}
     stats = Stats(
         **counts,
         dropped=((DropReason.REPLAY, 3),),
         offenses=((Offense.BROKEN_PROMISE, 5),),
+        undelivered=((UndeliveredReason.NO_ANSWER, 2),),
         next_round_at=112.5,
     )
     assert stats_from_json(through_json(stats.to_dict(now=NOW)), NOW) == stats
@@ -137,6 +140,12 @@ def test_counters_come_out_as_they_went_in() -> None:
         DialFailed(Address("10.0.0.1", 9), "no answer"),
         StateSaveFailed("disk full"),
         MessagesUnsupported(an_id(1), 7, 3, 4, 200),
+        MessageUndelivered(
+            MessageId(an_id(1), 7, 3, is_direct=True),
+            an_id(2),
+            UndeliveredReason.SESSION_ENDED,
+            "detail",
+        ),
         MessagesSkipped(Stream(an_id(1), 7), 3, 4),
         CaughtUp(3),
         StandingChanged(an_id(1), Standing.SLOWED, 61.5, "excess work"),

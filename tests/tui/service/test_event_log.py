@@ -16,14 +16,16 @@ from grapevine_proto.events import (
     MemberStatus,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStarted,
     NodeStopped,
     PeerState,
     PeerStateChanged,
     RateLimited,
     StateSaveFailed,
+    UndeliveredReason,
 )
-from grapevine_proto.ids import Address, Stream
+from grapevine_proto.ids import Address, MessageId, Stream
 from grapevine_tui.host.model import Changes
 from grapevine_tui.service.event_log import BURST_LINES, EventLog, format_event
 from tests.tui.values import EPOCH, a_member, a_peer, an_id, received
@@ -44,6 +46,16 @@ DOWN = replace(a_member(1, "bob"), status=MemberStatus.DOWN)
         (RateLimited(an_id(1), 1200, 0.0), logging.WARNING, "1,200 messages dropped"),
         (StateSaveFailed("disk full"), logging.ERROR, "state not saved: disk full"),
         (StateSaveFailed(""), logging.INFO, "state saved again"),
+        (
+            MessageUndelivered(
+                MessageId(an_id(1), 7, 3, is_direct=True),
+                an_id(2),
+                UndeliveredReason.REFUSED,
+                "fu[/]ll",
+            ),
+            logging.WARNING,
+            "direct message 00000001:p3 to 00000002 is not known to have arrived: no session (fu[/]ll)",
+        ),
         (MessagesUnsupported(an_id(1), 7, 3, 4, 200), logging.WARNING, "messages 3 to 4 of 00000001"),
         (MessagesSkipped(Stream(an_id(1), 7), 3, 4), logging.WARNING, "messages 3 to 4 of 00000001"),
         (CaughtUp(3), logging.INFO, "in sync with 3 connected peers"),

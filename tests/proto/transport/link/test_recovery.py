@@ -30,7 +30,7 @@ from grapevine_proto.transport.session.ack_tracker import (
     MISSING_RANGES_LIMIT,
     AckTracker,
 )
-from grapevine_proto.wire.codec import TrackedBytes, encode_message
+from grapevine_proto.wire.codec import TrackedBytes, encode_message, with_tracking
 from grapevine_proto.wire.messages import Ack, DirectMessage, Records
 from tests.proto.transport.ends import EMPTY, HEARTBEAT, RUMORS, linked_ends
 from tests.proto.transport.paths import OneWayPath, PathNetwork
@@ -261,6 +261,20 @@ def test_after_the_last_pto_everything_in_flight_is_abandoned_and_counted() -> N
     assert ours.there.entered == entered
 
 
+@pytest.mark.parametrize("size_bytes", [10, 5000])
+def test_what_is_abandoned_is_listed_once_if_it_is_tracked(size_bytes: int) -> None:
+    network = PathNetwork()
+    ours, _ = network.join(OneWayPath(), rtt_s=0.05)
+    ours.there.drops = lambda datagram, now: True
+    plaintext = encode_message(DirectMessage(1, bytes(size_bytes)))
+    ours.link.send(with_tracking(plaintext, [(1, 7)]), 0.0)
+    ours.link.send(message_of(2), 0.0)
+    network.run(60.0)
+    assert ours.link.take_abandoned() == [(1, 7)]
+    assert ours.link.take_abandoned() == []
+    assert ours.link.take_acked() == []
+
+
 def test_content_that_is_always_lost_is_abandoned_while_other_messages_arrive() -> None:
     network = PathNetwork()
     ours, theirs = network.join(OneWayPath(), rtt_s=0.05)
@@ -478,24 +492,24 @@ def test_the_rtt_is_measured_on_the_latest_packet_without_the_peers_delay() -> N
     assert len(alone.recovery.sent_packets) == 1
 
 
-def test_tracked_rumors_are_listed_when_all_of_their_message_is_acknowledged() -> None:
+def test_tracked_keys_are_listed_when_all_of_their_message_is_acknowledged() -> None:
     alone = Alone()
     tracked = TrackedBytes(message_of(0))
-    tracked.rumor_keys = ((1, 5),)
+    tracked.tracked_keys = ((1, 5),)
     again = Retransmission(SESSION, 7, tracked, DATA, 1)
     whole = FragmentedMessage(TrackedBytes(bytes(300)), 1, DATA)
-    whole.rumor_keys = ((1, 9),)
+    whole.tracked_keys = ((1, 9),)
     recovery = alone.recovery
     recovery.on_sent(SentPacket(0, 1.0, 150, tracked, 0, 0, 0))
     recovery.on_sent(SentPacket(1, 1.0, 150, again, 0, 0, 0))
     recovery.on_sent(SentPacket(2, 1.0, 150, whole, 0, 100, 0))
     recovery.on_sent(SentPacket(3, 1.0, 250, whole, 100, 300, 0))
     alone.ack(0, 1, 1.1)
-    assert recovery.acked_rumors == [(1, 5)]
+    assert recovery.acked_keys == [(1, 5)]
     alone.ack(1, 3, 1.1)
-    assert recovery.acked_rumors == [(1, 5), (1, 5)]
+    assert recovery.acked_keys == [(1, 5), (1, 5)]
     alone.ack(3, 4, 1.1)
-    assert recovery.acked_rumors == [(1, 5), (1, 5), (1, 9)]
+    assert recovery.acked_keys == [(1, 5), (1, 5), (1, 9)]
 
 
 def test_a_fragmented_message_is_abandoned_once_and_its_other_fragments_go_no_more() -> None:
