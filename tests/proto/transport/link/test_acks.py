@@ -157,3 +157,21 @@ def test_cleared_replies_are_not_sent() -> None:
 
     assert replies.due_at == math.inf
     assert send_all(replies, sessions, 9.0) == []
+
+
+def test_an_ack_says_in_microseconds_how_long_ago_the_latest_packet_came() -> None:
+    live, replies = Ends(1), PendingReplies()
+    live.deliver(replies, 1.0)
+    [plaintext] = live.read(replies.seal_acks_and_responses(Sessions(live.ours, 0.0), 1.25), 1.25)
+    ack = decode_frame(plaintext)
+    assert isinstance(ack, Ack)
+    assert ack.delay_us == 250_000
+
+
+def test_four_path_responses_wait_at_most_the_latest() -> None:
+    live, replies = Ends(1), PendingReplies()
+    tokens = [bytes([number]) * 8 for number in range(6)]
+    for token in tokens:
+        replies.schedule_path_response(PathChallenge(token), 1.0)
+    sent = live.read(replies.seal_acks_and_responses(Sessions(live.ours, 0.0), 1.0), 1.0)
+    assert sent == [encode_frame(PathResponse(token)) for token in tokens[2:]]

@@ -131,3 +131,39 @@ def test_a_link_with_small_messages_does_not_probe() -> None:
         network.run(0.1)
     assert len(theirs.got) == 20
     assert ours.there.entered == 20
+
+
+def test_datagrams_have_the_documented_sizes() -> None:
+    def climb(host: str) -> list[int]:
+        path, sizes = MtuDiscovery(host), []
+        while size_bytes := path.next_probe_size(0.0):
+            path.on_probe_sent()
+            path.on_probe_acked(size_bytes)
+            sizes.append(path.datagram_bytes)
+        return sizes
+
+    assert climb("192.0.2.1") == [1452, 8952]
+    assert climb("127.0.0.1") == [8952, 32_000, 65_000]
+    assert MtuDiscovery("192.0.2.1").datagram_bytes == 1200
+
+
+def test_an_acknowledged_probe_of_another_size_changes_nothing() -> None:
+    path = MtuDiscovery("192.0.2.1")
+    for size_bytes in (1452, 8952):
+        path.on_probe_sent()
+        path.on_probe_acked(size_bytes + 1)
+        path.on_probe_acked(size_bytes)
+    for size_bytes in (1452, 8952, 65_000):
+        path.on_probe_acked(size_bytes)  # the search is complete
+    assert path.datagram_bytes == 8952
+    assert path.next_probe_size(0.0) == 0
+
+
+def test_a_search_ends_after_three_losses_of_a_size_for_ten_minutes() -> None:
+    path = MtuDiscovery("192.0.2.1")
+    for _ in range(3):
+        assert path.next_probe_size(0.0) == 1452
+        path.on_probe_sent()
+        path.on_probe_lost(5.0)
+    assert path.next_probe_size(604.9) == 0
+    assert path.next_probe_size(605.0) == 1452
