@@ -70,3 +70,26 @@ def test_repair_credit_is_limited() -> None:
         *[True] * REPAIR_CREDIT_LIMIT,
         False,
     ]
+
+
+def test_parts_of_a_message_are_charged_one_by_one_and_counted_as_one() -> None:
+    bucket = TokenBucket(3, 1.0, 0.0)
+    limit = InboundLimit(bucket)
+    limit.charge_tokens(2, 0.0)
+    limit.charge_tokens(0, 0.0)
+    assert (bucket.available(0.0), limit.allowed, limit.throttled) == (1.0, 0, 0)
+    with pytest.raises(Dropped) as refused:
+        limit.charge_tokens(2, 0.0)
+    assert refused.value.reason is DropReason.RATE_LIMITED
+    assert (bucket.available(0.0), limit.allowed, limit.throttled) == (1.0, 0, 1)
+    limit.count_allowed()
+    assert limit.allowed == 1
+    limit.set_bucket(None)
+    limit.charge_tokens(1000, 0.0)
+
+
+def test_64_repairs_may_be_owed() -> None:
+    limit = InboundLimit(TokenBucket(1, 1.0, 0.0))
+    for granted in (1, 63, 1, 5):
+        limit.grant_repair_credit(granted)
+    assert [limit.consume_repair_credit() for _ in range(65)] == [True] * 64 + [False]

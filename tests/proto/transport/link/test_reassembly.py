@@ -125,3 +125,10 @@ def test_an_ended_link_releases_its_incomplete_messages() -> None:
 
     assert not peer.receiver.is_receiving
     assert peer.budget.used_bytes == 0
+
+
+def test_only_the_first_byte_of_a_retransmission_is_its_kind() -> None:
+    peer = Peer()
+    plaintext = bytes((Kind.RUMORS, Kind.ACK))
+    assert peer.receiver.on_retransmit(peer.retransmit(0, plaintext), 0.0) == plaintext
+    assert refusal(peer, peer.retransmit(1, plaintext[::-1])) is DropReason.MALFORMED
