@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import pytest
+
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import AntiEntropyConfig
 from grapevine_proto.events import CaughtUp, Event
@@ -81,6 +83,43 @@ def test_each_request_may_wait_for_its_own_time() -> None:
     assert catch_up.due_peers([ADA], 2.9) == [ADA]
     assert catch_up.due_peers([ADA], 3.0) == []
     assert catch_up.deadline == math.inf
+
+
+def starts(catch_up: CatchUp, until: float, since: float = 0.0) -> list[float]:
+    """When rounds with a peer start that never succeed."""
+    ticks = range(int(since * 16), int(until * 16) + 1)
+    return [tick / 16 for tick in ticks if catch_up.due_peers([ADA], tick / 16)]
+
+
+def test_pauses_between_rounds_double_up_to_a_second() -> None:
+    catch_up = CatchUp()
+    catch_up.request(0.0, math.inf)
+    assert starts(catch_up, 5.0) == [0.0, 0.25, 0.75, 1.75, 2.75, 3.75, 4.75]
+
+
+def test_after_ten_seconds_without_a_round_the_pauses_begin_again() -> None:
+    for later, pause_s in ((9.875, 0.5), (10.0, 0.25)):
+        catch_up = CatchUp()
+        catch_up.request(0.0, math.inf)
+        assert catch_up.due_peers([ADA], 0.0) == [ADA]
+        catch_up.request(later, math.inf)
+        assert starts(catch_up, later + 0.5, later) == [later, later + pause_s]
+
+
+def test_a_round_that_brought_messages_is_repeated_at_once_three_times() -> None:
+    catch_up = CatchUp()
+    catch_up.repeat(ADA, 0.0)
+    assert catch_up.deadline == math.inf, "nobody waits for it"
+    catch_up.request(0.0, math.inf)
+    started = []
+    while len(started) < 5:
+        now = catch_up.deadline
+        if catch_up.due_peers([ADA], now):
+            started.append(now)
+            catch_up.repeat(ADA, now)
+    pauses = [later - earlier for earlier, later in pairwise(started)]
+    assert pauses[:3] == pytest.approx([0.02, 0.02, 0.02])
+    assert pauses[3] >= 1.0
 
 
 def caught_up(sim: Simulation) -> list[tuple[float, int, int]]:
