@@ -7,7 +7,7 @@ import pytest
 from grapevine_proto.events import RoundOutcome
 from grapevine_proto.ids import Stream, StreamRange
 from grapevine_proto.overlay.sync.sync_round import STREAMS_PER_ROUND, SyncRound
-from grapevine_proto.wire.messages import RumorCopy, Vector
+from grapevine_proto.wire.messages import Repair, RumorCopy, Vector
 from tests.proto.overlay.builders import EPOCH, copy, peer_id, rumor
 
 
@@ -21,6 +21,10 @@ def span(number: int, first: int = 1, last: int = 9) -> StreamRange:
 
 def page(number: int, pages: int, *entries: StreamRange) -> Vector:
     return Vector(1, True, number, pages, entries)
+
+
+def repair(*copies: RumorCopy, is_last: bool = True, has_more: bool = False) -> Repair:
+    return Repair(1, is_last, has_more, copies)
 
 
 def test_a_round_expires_without_progress_and_after_a_minute_in_any_case() -> None:
@@ -41,6 +45,7 @@ def test_a_new_round_has_compared_and_transferred_nothing() -> None:
     assert not (one.has_vector)
     assert not (one.differs)
     assert not (one.has_new_data)
+    assert not (one.has_requested)
     assert not (one.awaits_request)
     assert not (one.has_all_pages)
     assert not (one.is_done)
@@ -154,3 +159,93 @@ def test_the_outcome_of_a_round_that_is_done(
 def test_a_round_reports_when_it_began_and_how_long_it_took() -> None:
     reported = done().to_round(peer_id(1), RoundOutcome.IN_SYNC, 12.5)
     assert 2.5 in [getattr(reported, name) for name in reported.__dataclass_fields__]
+
+
+# --- requests and repairs -----------------------------------------------------------------------
+
+
+def test_a_vector_is_complete_once_with_its_last_page() -> None:
+    one = SyncRound(1, 0.0)
+    complete = []
+    for number in (0, 1, 1):
+        one.on_vector_page(page(number, 2), 1.0)
+        complete.append((one.complete_vector(), one.has_vector))
+    assert complete == [(False, False), (True, True), (False, True)]
+
+
+def test_one_page_may_be_all() -> None:
+    one = SyncRound(1, 0.0)
+    one.on_vector_page(page(0, 1), 1.0)
+    assert one.complete_vector()
+
+
+def test_the_lowest_and_highest_of_each_stream_are_what_the_peer_has() -> None:
+    one = SyncRound(1, 0.0)
+    one.on_vector_page(page(0, 2, span(1, 5, 20), span(2, 0, 0)), 1.0)
+    one.on_vector_page(page(1, 2, span(1, 3, 10)), 1.0)
+    assert one.their_ranges() == [span(1, 3, 20), span(2, 0, 0)]
+
+
+def test_a_peer_that_lacks_what_it_was_offered_is_awaited_until_it_requests_it() -> None:
+    one = done()
+    one.await_request()
+    assert (one.is_done, one.differs) == (False, True)
+    one.on_request([repair(copy(1, 1)), repair(copy(1, 2))], 20.0)
+    assert (one.is_done, one.sent, one.last_progress_at) == (True, 2, 20.0)
+    assert one.outcome is RoundOutcome.REPAIRED
+
+
+def test_only_what_is_missing_makes_a_difference() -> None:
+    one = done()
+    one.on_missing([])
+    differs = [one.differs]
+    one.on_missing([span(1)])
+    one.on_missing([])
+    assert [*differs, one.differs] == [False, True]
+
+
+def test_a_round_with_nothing_left_to_request_waits_for_nothing() -> None:
+    one = done()
+    one.add_missing([span(1)])
+    one.request(())
+    assert (one.is_done, one.requested) == (True, ())
+    one.add_missing([span(1), span(2)])
+    one.request((span(1),))
+    assert list(one.unrequested.values()) == [span(1), span(2)]
+    assert one.requested == (span(1),)
+
+
+def test_progress_is_what_is_new() -> None:
+    one = done()
+    one.request((span(1),))
+    one.on_repair(repair(copy(1, 1), is_last=False), 20.0, is_new=False)
+    assert (one.last_progress_at, one.has_new_data, one.received) == (11.0, False, 1)
+    one.on_repair(repair(copy(1, 2), is_last=False), 21.0, is_new=True)
+    assert (one.last_progress_at, one.has_new_data, one.received) == (21.0, True, 2)
+    one.on_progress(22.0)
+    assert one.last_progress_at == 22.0
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize("is_requested", [True, False])
+def test_the_last_repair_completes_the_answer_to_a_request(
+    is_last: bool, is_requested: bool
+) -> None:
+    one = done()
+    one.request((span(1),) if is_requested else ())
+    is_complete = one.on_repair(repair(copy(1, 1), is_last=is_last), 20.0, is_new=False)
+    assert is_complete is (is_last and is_requested)
+    assert one.requested == ((span(1),) if is_requested and not is_last else ())
+    assert one.last_progress_at == (20.0 if is_complete else 11.0)
+
+
+@pytest.mark.parametrize("has_more", [True, False])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_truncated_answer_that_brought_something_is_requested_again(
+    has_more: bool, is_new: bool
+) -> None:
+    one = done()
+    one.request((span(1),))
+    assert one.on_repair(repair(copy(1, 1), has_more=has_more), 20.0, is_new=is_new)
+    assert list(one.unrequested.values()) == [span(1)] * (has_more and is_new)
+    assert not one.has_new_data, "the next answer begins with nothing"
