@@ -111,7 +111,7 @@ def test_a_round_that_brought_messages_is_repeated_at_once_three_times() -> None
     catch_up.repeat(ADA, 0.0)
     assert catch_up.deadline == math.inf, "nobody waits for it"
     catch_up.request(0.0, math.inf)
-    started = []
+    started: list[float] = []
     while len(started) < 5:
         now = catch_up.deadline
         if catch_up.due_peers([ADA], now):
