@@ -711,6 +711,12 @@ class Stats:
     """Answers to queries that no peer acknowledged."""
     entries_refused: int = 0
     """State entries of other members for which there was no room."""
+    entries_clock_ahead: int = 0
+    """State entries that came with a clock too far above those of other members to count."""
+    entry_conflicts: int = 0
+    """Members that signed two state entries under one version."""
+    entries_adopted: int = 0
+    """Durable state entries taken over from members that are gone."""
     undelivered: tuple[tuple[UndeliveredReason, int], ...] = ()
     """Direct messages of this node that are not known to have arrived, by reason."""
     unacknowledged_direct: int = 0

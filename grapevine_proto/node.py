@@ -588,9 +588,11 @@ class Node:
 
         Raises:
             InvalidArgument: not a topic, an age or a name.
-            StateFull: this node has too many entries to retain one more.
+            StateFull: this node retains 64 messages, or has too many entries to retain one more.
         """
         expiry_s = whole_seconds("expires_s", expires_s)
+        if retain is not None:
+            await self._await_recovery()
 
         def publish(engine: Engine, payload: bytes, now: float) -> MessageId:
             return engine.publish(topic, payload, now, expires_s=expiry_s, retain=retain)
@@ -618,12 +620,16 @@ class Node:
         self, write: Callable[[Engine, float], _WrittenT], size_bytes: int
     ) -> _WrittenT:
         """Calls `write` once peers have room for a payload of this size; returns what it returns."""
-        while self._running_engine().is_recovering_state:  # noqa: ASYNC110  seconds, after a loss
-            await asyncio.sleep(RECOVERY_POLL_S)
+        await self._await_recovery()
         engine = await self._await_room(size_bytes)
         written = write(engine, self.now())
         self._driver.on_broadcast()
         return written
+
+    async def _await_recovery(self) -> None:
+        """Waits until this node has read its entries back, if it lost them."""
+        while self._running_engine().is_recovering_state:  # noqa: ASYNC110  for seconds, after a loss
+            await asyncio.sleep(RECOVERY_POLL_S)
 
     async def _await_room(self, payload_bytes: int) -> Engine:
         """Waits until peers have room for a payload of this size, first come, first served. Returns the

@@ -18,6 +18,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
@@ -58,6 +59,8 @@ from grapevine_proto.wire.signed import Rumor
 MAX_CLOCK_LEAD: Final = 1 << 20  # more than honest writers of one key ever take turns
 EARLY_ENTRIES_LIMIT: Final = 8  # of one owner that wait for an earlier one
 EARLY_OWNERS_LIMIT: Final = 256
+EVICTION_SCAN_LIMIT: Final = 32  # maps examined to find one to give up
+MAX_RETAINED: Final = 64  # messages of one node
 SWEEP_INTERVAL_S: Final = 60.0  # between looks for owners that are gone
 FORGET_GONE_S: Final = 7 * 86_400.0  # for which the version of a given up map is remembered
 RECOVERY_LIMIT_S: Final = (
@@ -126,6 +129,7 @@ class KeyedState:
         self.sum = 0  # of the heads of all maps
         self.bucket_sums = [0] * STATE_BUCKETS
         self.changed_at = now
+        self.clock_ahead = 0  # entries that came with a clock too far above the others
         self.conflicts = 0  # owners that signed two contents under one version
         self.adopted = 0  # durable entries taken over from members that are gone
         self.bytes = 0  # of all maps in memory
@@ -186,6 +190,9 @@ class KeyedState:
         size_bytes = own.bytes + len(write.key.encode()) + len(write.value)
         if own.keys - has_key >= MAX_KEYS:
             raise StateFull(f"this node has {MAX_KEYS} keys; delete one first")
+        retained = sum(each.is_retained for key, each in own.entries.items() if key != write.key)
+        if write.topic and retained >= MAX_RETAINED:
+            raise StateFull(f"this node retains {MAX_RETAINED} messages; delete one first")
         if size_bytes - (before.size_bytes if before is not None else 0) > MAX_MAP_BYTES:
             raise StateFull(f"the keys and values of a node may have {MAX_MAP_BYTES:,} bytes")
 
@@ -307,7 +314,7 @@ class KeyedState:
         if not self._can_admit(entry.owner, _memory_bytes(entry)):
             self.refused += 1
             return []
-        owner_map = self._map_of(entry.owner)
+        owner_map = self.maps.get(entry.owner) or OwnerMap(entry.owner)
         if self._is_frozen(owner_map, entry.version):
             return []
         head = owner_map.head
@@ -315,6 +322,8 @@ class KeyedState:
         if changes is None:
             self._keep_early(entry)
             return []
+        if entry.owner not in self.maps:
+            self._add_map(owner_map)
         effects = self._on_changes(owner_map, changes, head, now)
         return effects + self._take_early(owner_map, now)
 
@@ -493,10 +502,11 @@ class KeyedState:
         return True
 
     def _departed_owner(self, spared: PeerId) -> PeerId | None:
-        """An owner whose map makes room: one that is not up."""
-        for owner in self.maps:
+        """An owner whose map makes room: one that is not up, of the next few."""
+        for owner in list(islice(self.maps, EVICTION_SCAN_LIMIT)):
             if owner not in (spared, self._our_id) and not self._is_up(owner):
                 return owner
+            self.maps[owner] = self.maps.pop(owner)  # the next look begins after it
         return None
 
     def _is_up(self, owner: PeerId) -> bool:
@@ -573,8 +583,9 @@ class KeyedState:
     def _event(
         self, subject: Entry, value: bytes | None, previous: bytes | None, now: float
     ) -> Effect:
-        counted = self._ranked(subject.key, now).counted
+        counted, ahead = self._ranked(subject.key, now)
         is_winner = bool(counted) and counted[0].owner == subject.owner
+        self.clock_ahead += any(each is subject for each in ahead)
         return Emit(
             EntryChanged(
                 subject.owner,
@@ -730,6 +741,7 @@ class KeyedState:
         """Follows which owners are gone: adopts durable entries, then gives up the map."""
         keep_s = self._config.current.state.keep
         effects: list[Effect] = []
+        adopts = self._is_least_up()
         for owner, owner_map in list(self.maps.items()):
             if owner == self._our_id or self._is_up(owner):
                 owner_map.departed_at = math.inf
@@ -737,7 +749,7 @@ class KeyedState:
             owner_map.departed_at = min(owner_map.departed_at, now)
             if now - owner_map.departed_at >= keep_s:
                 effects += self._give_up(owner_map, now)
-            elif now - owner_map.departed_at >= keep_s / 2:
+            elif adopts and now - owner_map.departed_at >= keep_s / 2:
                 effects += self._adopt(owner_map, now)
         while self._gone and now - next(iter(self._gone.values())).at >= FORGET_GONE_S:
             self._forget_gone()
@@ -761,9 +773,7 @@ class KeyedState:
         del self._gone_by_prefix[owner[:OWNER_PREFIX_BYTES]]
 
     def _adopt(self, owner_map: OwnerMap, now: float) -> list[Effect]:
-        """Takes over the durable entries of an owner that is gone, if that falls to this node."""
-        if not self._is_least_up():
-            return []
+        """Takes over the durable entries of an owner that is gone."""
         writes: list[Effect] = []
         for entry in owner_map.entries.values():
             value = entry.value_at(now)
@@ -786,6 +796,7 @@ class KeyedState:
         )
 
     def _is_least_up(self) -> bool:
+        """Whether it is this node that adopts what others leave."""
         return all(
             member.record.peer_id > self._our_id
             for member in self._members

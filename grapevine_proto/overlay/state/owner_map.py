@@ -88,6 +88,11 @@ class Entry:
         """The topic of a retained message."""
         return self.rumor.known_attributes.topic
 
+    @property
+    def is_retained(self) -> bool:
+        """Whether it is a retained message, and not deleted."""
+        return not self.terms.is_deleted and bool(self.topic)
+
     def value_at(self, now: float) -> bytes | None:
         """Its value; None once it is deleted or has ended."""
         return None if self.terms.is_deleted or now >= self.expires_at else self.rumor.body

@@ -81,6 +81,9 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
     "state": {
         "entries": "entries of all members",
         "entries_refused": "entries refused for lack of room",
+        "entries_clock_ahead": "entries with a clock too far ahead",
+        "entry_conflicts": "members that signed two contents",
+        "entries_adopted": "entries adopted",
     },
     "limits": {
         "slowed": "peers slowed for misconduct",

@@ -14,6 +14,7 @@ from grapevine_proto.overlay.state.keyed_state import (
     EARLY_ENTRIES_LIMIT,
     EARLY_OWNERS_LIMIT,
     MAX_CLOCK_LEAD,
+    MAX_RETAINED,
     SWEEP_INTERVAL_S,
     KeyedState,
 )
@@ -102,6 +103,9 @@ def test_a_clock_that_is_far_ahead_never_wins_and_is_shown() -> None:
     assert node.state.get("a", 0.0) == b"right"
     (key,) = node.state.keys("", 0.0)
     assert [(each.owner, each.clock_ahead) for each in key.others] == [(peer_id(1), True)]
+    assert node.state.clock_ahead == 0, "it came first"
+    node.learn(malicious.write("a", b"again", clock=1 << 41))
+    assert node.state.clock_ahead == 1
     node.write("a", b"ours")
     assert node.state.get("a", 0.0) == b"ours"
     assert node.state.keys("", 0.0)[0].winner.clock == 2  # type: ignore[union-attr]
@@ -192,6 +196,26 @@ def test_a_node_may_write_a_limited_number_of_bytes() -> None:
     with pytest.raises(MessageTooLarge):
         node.write("k00", bytes(MAX_VALUE_BYTES + 1))
     node.write("k00", bytes(4000))
+
+
+def test_a_node_may_retain_a_limited_number_of_messages() -> None:
+    node = Learner()
+    for number in range(MAX_RETAINED):
+        node.write(f"retain/{number}", b"", topic="deploy.web")
+    with pytest.raises(StateFull, match="64 messages"):
+        node.write("retain/one more", b"", topic="deploy.web")
+    node.write("retain/0", b"again", topic="deploy.web")
+    node.write("other", b"")
+    node.write("retain/1", None)
+    node.write("retain/one more", b"", topic="deploy.web")
+
+
+def test_entries_that_do_not_fit_leave_no_map_of_their_owner() -> None:
+    node, owner = Learner(), Owner(1)
+    owner.write("first", b"")
+    node.learn(owner.write("second", b""))
+    assert node.state.maps == {}
+    assert node.state.sum == 0
 
 
 @pytest.mark.parametrize("key", ["", "x" * 129, "\ud800", 7, None])
