@@ -345,7 +345,7 @@ class Engine:
         self._check_payload(b"")
         write = WriteEntry(key, None)
         self.state.check(write)
-        if not self.state.is_set(key) and self.state.get(key, now) is None:
+        if not self.state.is_set(key) and self.state.shared.get(key, now) is None:
             return False
         self._write_entry(write, now)
         return True
@@ -902,7 +902,7 @@ class Engine:
 
     def retained_messages(self, topics: TopicPatterns, now: float) -> list[Message]:
         """Messages that other nodes retain and whose topic `topics` select, in order of their keys."""
-        found = [each for each in self.state.retained(now) if each.owner != self.peer_id]
+        found = [each for each in self.state.shared.retained(now) if each.owner != self.peer_id]
         return [
             Message(
                 each.id,

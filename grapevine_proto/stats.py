@@ -118,7 +118,7 @@ def stats(
         + store.origins_evicted
         + order.evicted,
         members=len(overlay.membership.members),
-        entries=overlay.state.entries,
+        entries=overlay.state.shared.entries,
         links_optimized=overlay.membership.proximity.links_optimized,
         next_round_at=overlay.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),

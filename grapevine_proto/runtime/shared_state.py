@@ -111,20 +111,20 @@ class SharedState:
     def get(self, key: str) -> bytes | None:
         """Returns the value of `key`: of the latest entry that any member set. None if there is none, or if
         the latest was deleted."""
-        return self._engine().state.get(key, self._now())
+        return self._engine().state.shared.get(key, self._now())
 
     def get_all(self, key: str) -> dict[PeerId, bytes]:
         """Returns the values that members have under `key`, the one that decides first."""
-        return self._engine().state.get_all(key, self._now())
+        return self._engine().state.shared.get_all(key, self._now())
 
     def __getitem__(self, peer_id: PeerId) -> dict[str, bytes]:
         """Returns the entries of one member, or of this node, by key; empty if it has none."""
-        return self._engine().state.values_of(peer_id, self._now())
+        return self._engine().state.shared.values_of(peer_id, self._now())
 
     def keys(self, prefix: str = "") -> list[KeyInfo]:
         """Returns every key that begins with `prefix`, sorted, with all its entries: the one that decides
         and those of other members, deleted ones included as long as they are remembered."""
-        return self._engine().state.keys(prefix, self._now())
+        return self._engine().state.shared.keys(prefix, self._now())
 
     def watch(self, prefix: str = "") -> EntryWatch:
         """Returns an async iterator over the changes of entries from now on, of keys that begin with

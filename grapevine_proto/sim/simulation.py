@@ -237,13 +237,17 @@ class Simulation:
     def value(self, number: int, key: str) -> bytes | None:
         """Returns the value of a key as a node sees it. Raises NotRunning."""
         node, engine = self._running_engine(number)
-        return engine.state.get(key, node.read_clock(self.now))
+        return engine.state.shared.get(key, node.read_clock(self.now))
 
     def values_of(self, number: int, owner: int) -> dict[str, bytes]:
         """Returns the entries of node `owner` as node `number` sees them. Raises NotRunning."""
         node, engine = self._running_engine(number)
         peer_id = self.nodes[owner].peer_id
-        return {} if peer_id is None else engine.state.values_of(peer_id, node.read_clock(self.now))
+        return (
+            {}
+            if peer_id is None
+            else engine.state.shared.values_of(peer_id, node.read_clock(self.now))
+        )
 
     def subscribe(self, number: int, *patterns: str) -> None:
         """Replaces the patterns that a node subscribes to besides those of its configuration, until it

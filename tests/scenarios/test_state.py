@@ -420,7 +420,7 @@ def test_advanced_clocks_never_win_against_another_member() -> None:
     assert [sim.value(number, "k") for number in range(3)] == [b"right"] * 3
     engine = sim.nodes[0].engine
     assert engine is not None
-    (key,) = engine.state.keys("k", 0.0)
+    (key,) = engine.state.shared.keys("k", 0.0)
     assert [each.clock_ahead for each in key.others] == [True]
 
 
@@ -440,6 +440,6 @@ def test_a_member_that_signs_two_contents_is_shown_as_a_conflict_and_frozen() ->
     for number in (0, 1):
         engine = sim.nodes[number].engine
         assert engine is not None
-        (key,) = engine.state.keys("k", 0.0)
+        (key,) = engine.state.shared.keys("k", 0.0)
         assert key.winner is not None
         assert key.winner.conflict

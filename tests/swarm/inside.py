@@ -22,7 +22,7 @@ from grapevine_proto.overlay.query.queries import ANSWER_BYTES_HELD_LIMIT, QUERI
 from grapevine_proto.overlay.query.queries import UNACKED_BATCHES_LIMIT as ANSWER_BATCHES_LIMIT
 from grapevine_proto.overlay.query.questions import LARGE_BYTES_LIMIT, QUESTIONS_LIMIT
 from grapevine_proto.overlay.reverse_paths import ROUTES_LIMIT
-from grapevine_proto.overlay.state.keyed_state import EARLY_OWNERS_LIMIT
+from grapevine_proto.overlay.state.early_entries import EARLY_OWNERS_LIMIT
 from grapevine_proto.overlay.state.state_sync import WANTED_LIMIT
 from grapevine_proto.overlay.swim.indirect_probes import INDIRECT_PROBES_LIMIT
 from grapevine_proto.overlay.swim.suspicion_table import SUSPICIONS_LIMIT
@@ -98,7 +98,7 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "large answers", queries._questions._large_bytes, LARGE_BYTES_LIMIT
     state, state_sync = engine._overlay.state, engine._overlay.state_sync
     yield "maps", len(state.maps), limits.state_owners
-    yield "early entries", len(state._early), EARLY_OWNERS_LIMIT
+    yield "early entries", len(state.early), EARLY_OWNERS_LIMIT
     yield "wanted maps", len(state_sync._wanted), WANTED_LIMIT
     yield "peers to compare with", len(state_sync._peers), config.max_peers
     yield "reassembly", links._reassembly_budget.used_bytes, limits.reassembly_bytes

@@ -4,8 +4,6 @@ Invariants:
 
 - An entry is a rumor that its owner signed. Nothing else changes a map, and `OwnerMap` takes entries only
   in a way that leaves the map as its owner had it.
-- Of the entries of one key, the one with the highest (clock, owner) decides its value, except that a clock
-  more than `MAX_CLOCK_LEAD` above the next lower one does not count. Each node decides alike.
 - An owner that signs two contents under one version is frozen until it starts a new epoch.
 - At most `limits.state_owners` maps of `limits.state_bytes` in all. Maps of owners that are not up make room
   first; then entries are refused and counted.
@@ -16,16 +14,17 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Final, NamedTuple
 
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
-from grapevine_proto.events import EntryChanged, EntryInfo, KeyInfo, MemberStatus
+from grapevine_proto.events import EntryChanged, MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import BumpEpoch, Effect, Emit, WriteEntry
+from grapevine_proto.overlay.state.early_entries import EarlyEntries
 from grapevine_proto.overlay.state.owner_map import (
     ENTRY_OVERHEAD_BYTES,
     MAX_ENTRIES,
@@ -36,10 +35,10 @@ from grapevine_proto.overlay.state.owner_map import (
     OwnerMap,
     add_hashes,
 )
+from grapevine_proto.overlay.state.shared_map import SharedMap
 from grapevine_proto.tags import TAG_PREFIX, tags_fault
 from grapevine_proto.timers import TimerQueue
 from grapevine_proto.wire.entry_terms import (
-    MAX_CLOCK,
     MAX_TTL_S,
     MAX_VALUE_BYTES,
     NO_VERSION,
@@ -56,9 +55,6 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import Rumor
 
-MAX_CLOCK_LEAD: Final = 1 << 20  # more than honest writers of one key ever take turns
-EARLY_ENTRIES_LIMIT: Final = 8  # of one owner that wait for an earlier one
-EARLY_OWNERS_LIMIT: Final = 256
 EVICTION_SCAN_LIMIT: Final = 32  # maps examined to find one to give up
 MAX_RETAINED: Final = 64  # messages of one node
 SWEEP_INTERVAL_S: Final = 60.0  # between looks for owners that are gone
@@ -77,15 +73,6 @@ class SavedEntry(NamedTuple):
     signature: bytes
     attributes: bytes
     age_s: float
-
-
-class Gap(NamedTuple):
-    """Something is missing before an entry of `owner` with this version, which `source` has."""
-
-    owner: PeerId
-    version: Version
-    source: PeerId
-    since: float
 
 
 class _Gone(NamedTuple):
@@ -114,8 +101,8 @@ class KeyedState:
         self._our_id = context.our_id
         self.maps: dict[PeerId, OwnerMap] = {}
         self.owner_by_prefix: dict[bytes, PeerId] = {}
-        self._owners_by_key: dict[str, dict[PeerId, None]] = {}
-        self._early: dict[PeerId, dict[Version, Entry]] = {}  # by owner
+        self.shared = SharedMap(context, self.maps)
+        self.early = EarlyEntries()
         self._ends: TimerQueue[tuple[PeerId, str]] = TimerQueue()
         self._gone: OrderedDict[PeerId, _Gone] = OrderedDict()
         self._gone_by_prefix: dict[bytes, PeerId] = {}
@@ -125,7 +112,6 @@ class KeyedState:
         self._is_own_wanted = False  # a peer has a map of ours that we lack
         self._has_written = False  # in this run
         self._sweep_at = math.inf
-        self.missing: dict[PeerId, Gap] = {}  # by owner, oldest first
         self.sum = 0  # of the heads of all maps
         self.bucket_sums = [0] * STATE_BUCKETS
         self.changed_at = now
@@ -207,7 +193,7 @@ class KeyedState:
         own = self.own or OwnerMap(self._our_id)
         terms = EntryTerms(
             write.key,
-            self._next_clock(write.key, now) if write.clock is None else write.clock,
+            self.shared.clock_for(write.key, now) if write.clock is None else write.clock,
             write.ttl_s,
             write.value is None,
             write.is_durable,
@@ -224,37 +210,18 @@ class KeyedState:
             digest,
         )
 
-    def _next_clock(self, key: str, now: float) -> int:
-        """A clock with which an entry of ours decides the value of `key`, no higher than needed."""
-        ranked = self._ranked(key, now)
-        if ranked.counted and ranked.counted[0].owner == self._our_id:
-            return ranked.counted[0].terms.clock
-        others = [each.terms.clock for each in ranked.counted if each.owner != self._our_id]
-        if not others:
-            return 1
-        lone_lead = len(others) == 1 and others[0] > MAX_CLOCK_LEAD  # ahead, once there is another
-        return 1 if lone_lead else min(others[0] + 1, MAX_CLOCK)
-
     def _collectable(self, own: OwnerMap, key: str, now: float) -> Version:
         """Up to which version deleted keys of ours may be forgotten."""
         collected = NO_VERSION if own.newest is None else own.newest.terms.collected
         deleted = [each for each in own.entries.values() if each.terms.is_deleted]
         wait_s = self._config.current.state.tombstone
         for each in deleted:
-            if each.published_at + wait_s > now or self._hides_others(each, now):
+            if each.published_at + wait_s > now or self.shared.hides_others(each, now):
                 break
             collected = max(collected, each.version)
         if len(own.entries) >= MAX_ENTRIES and key not in own.entries:
             collected = max(collected, deleted[len(deleted) // 2].version)
         return collected
-
-    def _hides_others(self, deleted: Entry, now: float) -> bool:
-        """Whether the value of another owner would return if this deleted entry were forgotten."""
-        return any(
-            owner != deleted.owner
-            and self.maps[owner].entries[deleted.key].value_at(now) is not None
-            for owner in self._owners_by_key.get(deleted.key, ())
-        )
 
     def on_own_rumor(self, rumor: Rumor, now: float) -> list[Effect]:
         """A rumor of ours with an entry was signed."""
@@ -291,9 +258,8 @@ class KeyedState:
         if sender == entry.owner and self._verifier.check(copy.rumor, sender, now) is not None:
             return []  # broadcast finds out and reports it before it passes the rumor on
         effects = self.take(entry, now)
-        if sender is not None and self.is_newer(entry) and entry.owner in self._early:
-            gap = Gap(entry.owner, entry.version, sender, now)
-            self.missing.setdefault(entry.owner, gap)
+        if sender is not None and self.is_newer(entry):
+            self.early.note_gap(entry, sender, now)
         return effects
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
@@ -320,48 +286,24 @@ class KeyedState:
         head = owner_map.head
         changes = owner_map.apply(entry)
         if changes is None:
-            self._keep_early(entry)
+            self.early.add(entry)
             return []
         if entry.owner not in self.maps:
             self._add_map(owner_map)
         effects = self._on_changes(owner_map, changes, head, now)
         return effects + self._take_early(owner_map, now)
 
-    def _keep_early(self, entry: Entry) -> None:
-        early = self._early.setdefault(entry.owner, {})
-        early[entry.version] = entry
-        if len(early) > EARLY_ENTRIES_LIMIT:
-            del early[min(early)]
-        if len(self._early) > EARLY_OWNERS_LIMIT:
-            oldest = next(iter(self._early))
-            del self._early[oldest]
-            self.missing.pop(oldest, None)
-
     def _take_early(self, owner_map: OwnerMap, now: float) -> list[Effect]:
         """Entries that waited may fit now."""
-        early = self._early.get(owner_map.owner)
-        if early is None:
-            return []
         effects: list[Effect] = []
-        for version in sorted(early):
+        for entry in self.early.of(owner_map.owner):
             head = owner_map.head
-            entry = early[version]
             changes = owner_map.apply(entry)
             if changes is None and entry.version > owner_map.version:
                 continue
-            del early[version]
+            self.early.remove(entry)
             effects += self._on_changes(owner_map, changes or [], head, now)
-        if not early:
-            del self._early[owner_map.owner]
-            self.missing.pop(owner_map.owner, None)
         return effects
-
-    def take_missing(self, before: float) -> list[Gap]:
-        """Removes and returns the gaps that have been known since `before`."""
-        found = [each for each in self.missing.values() if each.since <= before]
-        for each in found:
-            del self.missing[each.owner]
-        return found
 
     # --- reconciliation -------------------------------------------------------------------------
 
@@ -517,8 +459,7 @@ class KeyedState:
         """Forgets the map of an owner, without an event."""
         owner_map = self.maps.pop(owner)
         self.owner_by_prefix.pop(owner[:OWNER_PREFIX_BYTES], None)
-        self._early.pop(owner, None)
-        self.missing.pop(owner, None)
+        self.early.remove_owner(owner)
         self._change_sums(owner, owner_map.head, 0)
         self.bytes -= owner_map.memory_bytes
         for key in owner_map.entries:
@@ -526,10 +467,7 @@ class KeyedState:
         self._members.set_tags(owner, {})
 
     def _forget_key(self, owner: PeerId, key: str) -> None:
-        owners = self._owners_by_key[key]
-        del owners[owner]
-        if not owners:
-            del self._owners_by_key[key]
+        self.shared.remove(owner, key)
         self._ends.cancel((owner, key))
 
     def _on_changes(
@@ -550,7 +488,7 @@ class KeyedState:
             self.bytes -= 0 if before is None else _memory_bytes(before)
             self.bytes += 0 if after is None else _memory_bytes(after)
             if after is not None:
-                self._owners_by_key.setdefault(after.key, {})[owner] = None
+                self.shared.add(owner, after.key)
                 self._ends.schedule((owner, after.key), after.expires_at)
             elif before is not None:
                 self._forget_key(owner, before.key)
@@ -576,14 +514,14 @@ class KeyedState:
         previous = None if before is None else before.value_at(now)
         if value == previous and (value is None or not subject.topic):
             is_deletion = after is not None and after.terms.is_deleted
-            if not (is_deletion and self._hides_others(subject, now)):
+            if not (is_deletion and self.shared.hides_others(subject, now)):
                 return []
         return [self._event(subject, value, previous, now)]
 
     def _event(
         self, subject: Entry, value: bytes | None, previous: bytes | None, now: float
     ) -> Effect:
-        counted, ahead = self._ranked(subject.key, now)
+        counted, ahead = self.shared.ranked(subject.key, now)
         is_winner = bool(counted) and counted[0].owner == subject.owner
         self.clock_ahead += any(each is subject for each in ahead)
         return Emit(
@@ -609,91 +547,6 @@ class KeyedState:
                 if not tags_fault(tags | {name: text}):
                     tags[name] = text
         return self._members.set_tags(owner_map.owner, tags)
-
-    # --- what applications read -----------------------------------------------------------------
-
-    def _ranked(self, key: str, now: float) -> _Ranked:
-        """The entries of a key, highest first, and those whose clock is ahead."""
-        denied = self._config.current.denied
-        found = [
-            self.maps[owner].entries[key]
-            for owner in self._owners_by_key.get(key, ())
-            if owner not in denied
-        ]
-        found = [each for each in found if each.terms.is_deleted or now < each.expires_at]
-        found.sort(key=lambda each: (each.terms.clock, each.owner), reverse=True)
-        first = 0
-        while (
-            first + 1 < len(found)
-            and found[first].terms.clock > found[first + 1].terms.clock + MAX_CLOCK_LEAD
-        ):
-            first += 1
-        return _Ranked(found[first:], found[:first])
-
-    def get(self, key: str, now: float) -> bytes | None:
-        """The value of `key`; None if it has none."""
-        counted = self._ranked(key, now).counted
-        return counted[0].value_at(now) if counted else None
-
-    def get_all(self, key: str, now: float) -> dict[PeerId, bytes]:
-        """The values of `key` by owner, the one that decides first."""
-        counted, ahead = self._ranked(key, now)
-        values = {each.owner: each.value_at(now) for each in counted + ahead}
-        return {owner: value for owner, value in values.items() if value is not None}
-
-    def values_of(self, owner: PeerId, now: float) -> dict[str, bytes]:
-        """The map of one owner, by key."""
-        owner_map = self.maps.get(owner)
-        if owner_map is None:
-            return {}
-        values = {key: each.value_at(now) for key, each in sorted(owner_map.entries.items())}
-        return {key: value for key, value in values.items() if value is not None}
-
-    def keys(self, prefix: str, now: float) -> list[KeyInfo]:
-        """All entries by key, of keys that begin with `prefix`, sorted. A key that every owner deleted is
-        left out once they have collected it."""
-        return [
-            self._key_info(key, now)
-            for key in sorted(self._owners_by_key)
-            if key.startswith(prefix)
-        ]
-
-    def _key_info(self, key: str, now: float) -> KeyInfo:
-        counted, ahead = self._ranked(key, now)
-        infos = [self._info(each, now, is_winner=each is counted[0]) for each in counted]
-        others = infos[1:] + [self._info(each, now, clock_ahead=True) for each in ahead]
-        return KeyInfo(key, infos[0] if infos else None, tuple(others))
-
-    def _info(
-        self, entry: Entry, now: float, *, is_winner: bool = False, clock_ahead: bool = False
-    ) -> EntryInfo:
-        terms = entry.terms
-        return EntryInfo(
-            entry.owner,
-            entry.key,
-            entry.value_at(now),
-            terms.clock,
-            *entry.version,
-            ttl_s=terms.ttl_s,
-            remaining_s=max(0.0, entry.expires_at - now) if terms.ttl_s else None,
-            is_durable=terms.is_durable,
-            topic=entry.topic,
-            is_winner=is_winner,
-            conflict=self.maps[entry.owner].is_conflicted,
-            clock_ahead=clock_ahead,
-        )
-
-    def retained(self, now: float) -> Iterator[Entry]:
-        """The retained messages of all owners that have not ended."""
-        for owner_map in self.maps.values():
-            for each in owner_map.entries.values():
-                if each.rumor.known_attributes.topic and each.value_at(now) is not None:
-                    yield each
-
-    @property
-    def entries(self) -> int:
-        """Entries that are not deleted, of all owners."""
-        return sum(each.keys for each in self.maps.values())
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -791,7 +644,7 @@ class KeyedState:
         """Whether a member that is here has this entry of one that is gone, or a later one."""
         return any(
             each.terms.clock >= entry.terms.clock
-            for each in self._ranked(entry.key, now).counted
+            for each in self.shared.ranked(entry.key, now).counted
             if each.owner == self._our_id or self._is_up(each.owner)
         )
 
@@ -802,13 +655,6 @@ class KeyedState:
             for member in self._members
             if member.status is MemberStatus.UP
         )
-
-
-class _Ranked(NamedTuple):
-    """The entries of one key, highest first: those that count, and those whose clock is ahead."""
-
-    counted: list[Entry]
-    ahead: list[Entry]
 
 
 def _memory_bytes(entry: Entry) -> int:

@@ -511,8 +511,8 @@ class StateSync:
     @property
     def _gap_at(self) -> float:
         """When to request what early entries wait for."""
-        missing = self._state.missing
-        return next(iter(missing.values())).since + GAP_WAIT_S if missing else math.inf
+        gap = self._state.early.oldest_gap
+        return math.inf if gap is None else gap.since + GAP_WAIT_S
 
     def advance(self, now: float) -> list[Effect]:
         """Announces our sum, compares again, and requests what is missing."""
@@ -552,7 +552,7 @@ class StateSync:
         return effects
 
     def _request_missing(self, now: float) -> list[Effect]:
-        for gap in self._state.take_missing(now - GAP_WAIT_S):
+        for gap in self._state.early.take_gaps(now - GAP_WAIT_S):
             if gap.source in self._peers:
                 self._want(gap.owner[:OWNER_PREFIX_BYTES], gap.version, gap.source)
         return self._request_more(now)

@@ -42,7 +42,7 @@ def test_a_map_is_kept_for_a_while_after_its_owner_is_gone() -> None:
     assert sweeps(node, 5000.0) == []
     leave(node, OTHERS[0])
     assert sweeps(node, 5900.0) == []
-    assert node.state.get("a", 5900.0) == b"1"
+    assert node.state.shared.get("a", 5900.0) == b"1"
     (change,) = changes_in(sweeps(node, 6200.0))
     assert (change.value, change.previous, change.is_deleted) == (None, b"1", True)
     assert node.state.maps == {}
@@ -108,8 +108,8 @@ def test_a_durable_entry_is_adopted_with_its_clock_by_the_least_member_that_is_u
     node.perform(write)
     assert sweeps(node, 900.0) == []
     assert changes_in(sweeps(node, 1500.0))
-    assert node.state.get("a", 1500.0) == b"1"
-    assert node.state.get("b", 1500.0) is None
+    assert node.state.shared.get("a", 1500.0) == b"1"
+    assert node.state.shared.get("b", 1500.0) is None
 
 
 def test_another_member_adopts_nothing() -> None:
@@ -140,7 +140,7 @@ def test_an_owner_that_is_back_keeps_its_map() -> None:
     assert member is not None
     member.set_status(MemberStatus.UP, 900.0)
     sweeps(node, 3000.0)
-    assert node.state.get("a", 3000.0) == b"1"
+    assert node.state.shared.get("a", 3000.0) == b"1"
 
 
 def test_a_node_that_lost_its_state_writes_once_it_has_compared_with_a_peer() -> None:
@@ -170,4 +170,4 @@ def test_a_node_that_lost_its_state_waits_for_its_map_if_a_peer_has_it() -> None
     lost.state.advance(1.0)
     lost.sequence = 1
     lost.write("b", b"2")
-    assert lost.state.values_of(lost.id, 1.0) == {"a": b"1", "b": b"2"}
+    assert lost.state.shared.values_of(lost.id, 1.0) == {"a": b"1", "b": b"2"}

@@ -10,15 +10,14 @@ from grapevine_proto.config.sections import LimitsConfig, StateConfig
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
 from grapevine_proto.events import MemberChanged
 from grapevine_proto.overlay.effects import Emit, WriteEntry
+from grapevine_proto.overlay.state.early_entries import EARLY_ENTRIES_LIMIT, EARLY_OWNERS_LIMIT
 from grapevine_proto.overlay.state.keyed_state import (
-    EARLY_ENTRIES_LIMIT,
-    EARLY_OWNERS_LIMIT,
-    MAX_CLOCK_LEAD,
     MAX_RETAINED,
     SWEEP_INTERVAL_S,
     KeyedState,
 )
 from grapevine_proto.overlay.state.owner_map import MAX_ENTRIES, MAX_KEYS
+from grapevine_proto.overlay.state.shared_map import MAX_CLOCK_LEAD
 from grapevine_proto.tags import MAX_TAGS
 from grapevine_proto.wire.entry_terms import MAX_VALUE_BYTES
 from grapevine_proto.wire.messages import RumorCopy
@@ -38,7 +37,7 @@ def test_an_entry_of_another_member_is_seen_and_reported() -> None:
     assert (change.is_deleted, change.is_winner) == (False, True)
     (change,) = node.learn(owner.delete("a"))
     assert (change.value, change.previous, change.is_deleted) == (None, b"1", True)
-    assert node.state.get("a", 0.0) is None
+    assert node.state.shared.get("a", 0.0) is None
 
 
 def test_an_unused_state_has_no_deadline_and_an_empty_sum() -> None:
@@ -51,9 +50,9 @@ def test_the_later_writer_wins_and_the_other_entry_stays() -> None:
     node.learn(owner.write("a", b"theirs"))
     (change,) = node.write("a", b"ours")
     assert change.is_winner
-    assert node.state.get("a", 0.0) == b"ours"
-    assert node.state.get_all("a", 0.0) == {node.id: b"ours", peer_id(1): b"theirs"}
-    (key,) = node.state.keys("", 0.0)
+    assert node.state.shared.get("a", 0.0) == b"ours"
+    assert node.state.shared.get_all("a", 0.0) == {node.id: b"ours", peer_id(1): b"theirs"}
+    (key,) = node.state.shared.keys("", 0.0)
     assert key.winner is not None
     assert (key.winner.owner, key.winner.clock, key.value) == (node.id, 2, b"ours")
     assert [(each.owner, each.clock) for each in key.others] == [(peer_id(1), 1)]
@@ -64,9 +63,9 @@ def test_of_equal_clocks_the_greater_owner_wins_at_every_node() -> None:
     first, second = Learner(), Learner()
     first.learn(one, two)
     second.learn(two, one)
-    assert first.state.get("a", 0.0) == second.state.get("a", 0.0)
+    assert first.state.shared.get("a", 0.0) == second.state.shared.get("a", 0.0)
     winner = max(peer_id(1), peer_id(2))
-    assert next(iter(first.state.get_all("a", 0.0))) == winner
+    assert next(iter(first.state.shared.get_all("a", 0.0))) == winner
     assert first.state.sum == second.state.sum
 
 
@@ -74,7 +73,7 @@ def test_the_clock_of_a_sole_writer_does_not_rise() -> None:
     node = Learner()
     for number in range(5):
         node.write("a", b"%d" % number)
-    assert node.state.keys("", 0.0)[0].winner.clock == 1  # type: ignore[union-attr]
+    assert node.state.shared.keys("", 0.0)[0].winner.clock == 1  # type: ignore[union-attr]
 
 
 def test_a_deleted_key_has_no_value_although_another_member_has_an_older_entry() -> None:
@@ -82,8 +81,8 @@ def test_a_deleted_key_has_no_value_although_another_member_has_an_older_entry()
     node.learn(owner.write("a", b"theirs"))
     (change,) = node.write("a", None)
     assert (change.owner, change.is_deleted, change.is_winner) == (node.id, True, True)
-    assert node.state.get("a", 0.0) is None
-    assert node.state.get_all("a", 0.0) == {peer_id(1): b"theirs"}
+    assert node.state.shared.get("a", 0.0) is None
+    assert node.state.shared.get_all("a", 0.0) == {peer_id(1): b"theirs"}
 
 
 def test_a_deleted_key_is_not_collected_while_it_hides_the_entry_of_another_member() -> None:
@@ -91,7 +90,7 @@ def test_a_deleted_key_is_not_collected_while_it_hides_the_entry_of_another_memb
     node.learn(owner.write("a", b"theirs"))
     node.write("a", None)
     node.write("b", b"1", now=100.0)
-    assert node.state.get("a", 100.0) is None
+    assert node.state.shared.get("a", 100.0) is None
     node.learn(owner.delete("a", clock=3))
     node.write("b", b"2", now=200.0)
     assert list(node.state.maps[node.id].entries) == ["b"]
@@ -100,38 +99,38 @@ def test_a_deleted_key_is_not_collected_while_it_hides_the_entry_of_another_memb
 def test_a_clock_that_is_far_ahead_never_wins_and_is_shown() -> None:
     node, malicious, honest = Learner(), Owner(1), Owner(2)
     node.learn(malicious.write("a", b"mine", clock=1 << 40), honest.write("a", b"right"))
-    assert node.state.get("a", 0.0) == b"right"
-    (key,) = node.state.keys("", 0.0)
+    assert node.state.shared.get("a", 0.0) == b"right"
+    (key,) = node.state.shared.keys("", 0.0)
     assert [(each.owner, each.clock_ahead) for each in key.others] == [(peer_id(1), True)]
     assert node.state.clock_ahead == 0, "it came first"
     node.learn(malicious.write("a", b"again", clock=1 << 41))
     assert node.state.clock_ahead == 1
     node.write("a", b"ours")
-    assert node.state.get("a", 0.0) == b"ours"
-    assert node.state.keys("", 0.0)[0].winner.clock == 2  # type: ignore[union-attr]
+    assert node.state.shared.get("a", 0.0) == b"ours"
+    assert node.state.shared.keys("", 0.0)[0].winner.clock == 2  # type: ignore[union-attr]
 
 
 def test_a_clock_at_the_limit_of_the_lead_wins() -> None:
     for clock, winner in ((MAX_CLOCK_LEAD + 1, b"1"), (MAX_CLOCK_LEAD + 2, b"2")):
         node = Learner()
         node.learn(Owner(1).write("a", b"1", clock=clock), Owner(2).write("a", b"2"))
-        assert node.state.get("a", 0.0) == winner
+        assert node.state.shared.get("a", 0.0) == winner
 
 
 def test_a_writer_is_not_dragged_along_by_a_lone_entry_that_is_far_ahead() -> None:
     node = Learner()
     node.learn(Owner(1).write("a", b"theirs", clock=1 << 50))
-    assert node.state.get("a", 0.0) == b"theirs"
+    assert node.state.shared.get("a", 0.0) == b"theirs"
     node.write("a", b"ours")
-    assert node.state.get("a", 0.0) == b"ours"
+    assert node.state.shared.get("a", 0.0) == b"ours"
     node.write("a", b"ours again")
-    assert node.state.get("a", 0.0) == b"ours again"
+    assert node.state.shared.get("a", 0.0) == b"ours again"
 
 
 def test_the_entry_below_returns_when_its_owner_is_denied() -> None:
     node = Learner(denied=(peer_id(2),))
     node.learn(Owner(1).write("a", b"1"), Owner(2).write("a", b"2", clock=2))
-    assert node.state.get("a", 0.0) == b"1"
+    assert node.state.shared.get("a", 0.0) == b"1"
 
 
 def test_entries_that_arrive_out_of_order_are_taken_in_order() -> None:
@@ -146,14 +145,14 @@ def test_early_entries_are_limited_and_the_oldest_goes() -> None:
     node, owner = Learner(), Owner(1)
     owner.write("first", b"")
     node.learn(*(owner.write(f"k{number}", b"") for number in range(EARLY_ENTRIES_LIMIT + 1)))
-    early = node.state._early[peer_id(1)]
+    early = node.state.early._by_owner[peer_id(1)]
     assert sorted(early) == [(EPOCH, number + 3) for number in range(EARLY_ENTRIES_LIMIT)]
     for number in range(2, EARLY_OWNERS_LIMIT + 2):
         other = Owner(number)
         other.write("first", b"")
         node.learn(other.write("second", b""))
-    assert len(node.state._early) == EARLY_OWNERS_LIMIT
-    assert peer_id(1) not in node.state._early
+    assert len(node.state.early) == EARLY_OWNERS_LIMIT
+    assert peer_id(1) not in node.state.early
 
 
 def test_an_unsigned_entry_of_a_linked_owner_is_not_taken() -> None:
@@ -267,7 +266,11 @@ def test_a_removed_owner_leaves_nothing_behind() -> None:
     assert (node.state.sum, node.state.bytes) == (0, 0)
     assert node.state.advance(node.state.deadline) == []
     assert node.state.deadline == math.inf
-    assert (node.state.maps, node.state.owner_by_prefix, node.state._owners_by_key) == ({}, {}, {})
+    assert (node.state.maps, node.state.owner_by_prefix, node.state.shared._owners_by_key) == (
+        {},
+        {},
+        {},
+    )
     assert node.context.members.tags_of(peer_id(1)) == {}
 
 
@@ -278,7 +281,7 @@ def test_an_entry_ends_by_its_age() -> None:
     node, owner = Learner(), Owner(1)
     node.learn(owner.write("a", b"1", ttl_s=30), now=100.0, age_ms=10_000)
     assert node.state.deadline == 120.0
-    assert (node.state.get("a", 119.0), node.state.get("a", 120.0)) == (b"1", None)
+    assert (node.state.shared.get("a", 119.0), node.state.shared.get("a", 120.0)) == (b"1", None)
     (effect,) = node.state.advance(120.0)
     assert isinstance(effect, Emit)
     assert (effect.event.value, effect.event.previous) == (None, b"1")  # type: ignore[union-attr]
@@ -350,9 +353,9 @@ def test_a_node_keeps_its_own_map_over_a_restart() -> None:
     saved = node.state.snapshot(20.0)
     restarted = KeyedState(context(0), saved, 1000.0)
     assert restarted.sum == node.state.sum
-    assert restarted.values_of(node.id, 1000.0) == {"a": b"1", "b": b"2"}
+    assert restarted.shared.values_of(node.id, 1000.0) == {"a": b"1", "b": b"2"}
     assert restarted.deadline == 1040.0
-    assert [each.topic for each in restarted.retained(1000.0)] == ["deploy.web"]
+    assert [each.topic for each in restarted.shared.retained(1000.0)] == ["deploy.web"]
 
 
 def test_a_damaged_map_is_not_restored_in_part() -> None:
@@ -360,4 +363,4 @@ def test_a_damaged_map_is_not_restored_in_part() -> None:
     node.write("a", b"1")
     node.write("b", b"2")
     restarted = KeyedState(context(0), node.state.snapshot(0.0)[1:], 0.0)
-    assert restarted.values_of(node.id, 0.0) == {}
+    assert restarted.shared.values_of(node.id, 0.0) == {}

@@ -108,7 +108,9 @@ def test_a_new_peer_gets_all_maps() -> None:
     party.link()
     party.run(1.0)
     assert party.agrees
-    assert party.node(1).state.get_all("a", 0.0) == party.node(0).state.get_all("a", 0.0)
+    assert party.node(1).state.shared.get_all("a", 0.0) == party.node(0).state.shared.get_all(
+        "a", 0.0
+    )
     assert party.sent[StateRequest] == math.ceil(100 / WANTS_PER_REQUEST)
     assert party.changes == 100
 
@@ -136,7 +138,7 @@ def test_both_get_what_only_the_other_has() -> None:
     party.link()
     party.run(2.0)
     assert party.agrees
-    assert party.node(0).state.get("c", 0.0) == b"2"
+    assert party.node(0).state.shared.get("c", 0.0) == b"2"
 
 
 def test_a_deleted_key_does_not_return_from_a_node_that_was_away() -> None:
@@ -149,7 +151,10 @@ def test_a_deleted_key_does_not_return_from_a_node_that_was_away() -> None:
     party.run(2.0)
     assert party.agrees
     for number in (0, 1):
-        assert party.node(number).state.values_of(owner.map.owner, 0.0) == {"b": b"1", "c": b"1"}
+        assert party.node(number).state.shared.values_of(owner.map.owner, 0.0) == {
+            "b": b"1",
+            "c": b"1",
+        }
 
 
 def test_only_heads_of_buckets_that_differ_are_sent() -> None:
@@ -173,11 +178,11 @@ def test_a_gap_is_requested_from_the_peer_that_sent_the_later_entry() -> None:
     party.node(0).learn(first, second)
     late = party.node(1)
     late.state.on_rumor(RumorCopy(second, 1, 0), (peer_id(0),), 0.0)
-    assert late.state.get("b", 0.0) is None
+    assert late.state.shared.get("b", 0.0) is None
     party.run(GAP_WAIT_S - 0.01)
     assert StateRequest not in party.sent
     party.run(0.02)
-    assert late.state.values_of(peer_id(2), 0.0) == {"a": b"1", "b": b"2"}
+    assert late.state.shared.values_of(peer_id(2), 0.0) == {"a": b"1", "b": b"2"}
 
 
 def test_what_is_lost_is_announced_again() -> None:
@@ -378,7 +383,7 @@ def test_two_contents_of_one_version_freeze_a_map_until_its_owner_restarts() -> 
     party.link()
     party.run(10.0)
     for number in (0, 1):
-        (key,) = party.node(number).state.keys("", 0.0)
+        (key,) = party.node(number).state.shared.keys("", 0.0)
         assert key.winner is not None
         assert key.winner.conflict
         assert party.node(number).state.conflicts == 1

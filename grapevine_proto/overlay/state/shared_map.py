@@ -1,0 +1,152 @@
+"""The shared map: what the maps of all owners make together, key by key.
+
+Invariants:
+
+- Of the entries of one key, the one with the highest (clock, owner) decides its value, except that a clock
+  more than `MAX_CLOCK_LEAD` above the next lower one does not count. Each node decides alike.
+- Entries of denied owners, and those that have ended, do not count.
+- It reads the maps and changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from grapevine_proto.events import EntryInfo, KeyInfo
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.context import OverlayContext
+from grapevine_proto.overlay.state.owner_map import Entry, OwnerMap
+from grapevine_proto.wire.entry_terms import MAX_CLOCK
+
+MAX_CLOCK_LEAD: Final = 1 << 20  # more than honest writers of one key ever take turns
+
+
+class Ranked(NamedTuple):
+    """The entries of one key, highest first: those that count, and those whose clock is ahead."""
+
+    counted: list[Entry]
+    ahead: list[Entry]
+
+
+class SharedMap:
+    """The entries of `maps` by key. The owner of the maps calls `add` and `remove` as they change."""
+
+    def __init__(self, context: OverlayContext, maps: Mapping[PeerId, OwnerMap]) -> None:
+        self._config = context.config
+        self._our_id = context.our_id
+        self._maps = maps
+        self._owners_by_key: dict[str, dict[PeerId, None]] = {}
+
+    def add(self, owner: PeerId, key: str) -> None:
+        """The map of `owner` has an entry under `key`."""
+        self._owners_by_key.setdefault(key, {})[owner] = None
+
+    def remove(self, owner: PeerId, key: str) -> None:
+        """It has none there any more."""
+        owners = self._owners_by_key[key]
+        del owners[owner]
+        if not owners:
+            del self._owners_by_key[key]
+
+    def ranked(self, key: str, now: float) -> Ranked:
+        """The entries of a key, highest first, and those whose clock is ahead."""
+        denied = self._config.current.denied
+        found = [
+            self._maps[owner].entries[key]
+            for owner in self._owners_by_key.get(key, ())
+            if owner not in denied
+        ]
+        found = [each for each in found if each.terms.is_deleted or now < each.expires_at]
+        found.sort(key=lambda each: (each.terms.clock, each.owner), reverse=True)
+        first = 0
+        while (
+            first + 1 < len(found)
+            and found[first].terms.clock > found[first + 1].terms.clock + MAX_CLOCK_LEAD
+        ):
+            first += 1
+        return Ranked(found[first:], found[:first])
+
+    def get(self, key: str, now: float) -> bytes | None:
+        """The value of `key`; None if it has none."""
+        counted = self.ranked(key, now).counted
+        return counted[0].value_at(now) if counted else None
+
+    def get_all(self, key: str, now: float) -> dict[PeerId, bytes]:
+        """The values of `key` by owner, the one that decides first."""
+        counted, ahead = self.ranked(key, now)
+        values = {each.owner: each.value_at(now) for each in counted + ahead}
+        return {owner: value for owner, value in values.items() if value is not None}
+
+    def values_of(self, owner: PeerId, now: float) -> dict[str, bytes]:
+        """The map of one owner, by key."""
+        owner_map = self._maps.get(owner)
+        if owner_map is None:
+            return {}
+        values = {key: each.value_at(now) for key, each in sorted(owner_map.entries.items())}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def keys(self, prefix: str, now: float) -> list[KeyInfo]:
+        """All entries by key, of keys that begin with `prefix`, sorted. A key that every owner deleted is
+        left out once they have collected it."""
+        return [
+            self._key_info(key, now)
+            for key in sorted(self._owners_by_key)
+            if key.startswith(prefix)
+        ]
+
+    def _key_info(self, key: str, now: float) -> KeyInfo:
+        counted, ahead = self.ranked(key, now)
+        infos = [self._info(each, now, is_winner=each is counted[0]) for each in counted]
+        others = infos[1:] + [self._info(each, now, clock_ahead=True) for each in ahead]
+        return KeyInfo(key, infos[0] if infos else None, tuple(others))
+
+    def _info(
+        self, entry: Entry, now: float, *, is_winner: bool = False, clock_ahead: bool = False
+    ) -> EntryInfo:
+        terms = entry.terms
+        return EntryInfo(
+            entry.owner,
+            entry.key,
+            entry.value_at(now),
+            terms.clock,
+            *entry.version,
+            ttl_s=terms.ttl_s,
+            remaining_s=max(0.0, entry.expires_at - now) if terms.ttl_s else None,
+            is_durable=terms.is_durable,
+            topic=entry.topic,
+            is_winner=is_winner,
+            conflict=self._maps[entry.owner].is_conflicted,
+            clock_ahead=clock_ahead,
+        )
+
+    def retained(self, now: float) -> Iterator[Entry]:
+        """The retained messages of all owners that have not ended."""
+        for owner_map in self._maps.values():
+            for each in owner_map.entries.values():
+                if each.rumor.known_attributes.topic and each.value_at(now) is not None:
+                    yield each
+
+    @property
+    def entries(self) -> int:
+        """Entries that are not deleted, of all owners."""
+        return sum(each.keys for each in self._maps.values())
+
+    def clock_for(self, key: str, now: float) -> int:
+        """A clock with which an entry of ours decides the value of `key`, no higher than needed."""
+        ranked = self.ranked(key, now)
+        if ranked.counted and ranked.counted[0].owner == self._our_id:
+            return ranked.counted[0].terms.clock
+        others = [each.terms.clock for each in ranked.counted if each.owner != self._our_id]
+        if not others:
+            return 1
+        lone_lead = len(others) == 1 and others[0] > MAX_CLOCK_LEAD  # ahead, once there is another
+        return 1 if lone_lead else min(others[0] + 1, MAX_CLOCK)
+
+    def hides_others(self, deleted: Entry, now: float) -> bool:
+        """Whether the value of another owner would return if this deleted entry were forgotten."""
+        return any(
+            owner != deleted.owner
+            and self._maps[owner].entries[deleted.key].value_at(now) is not None
+            for owner in self._owners_by_key.get(deleted.key, ())
+        )
