@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Final, assert_never
 
@@ -35,6 +36,7 @@ from grapevine_proto.errors import (
     MessageTooLarge,
     NotRunning,
     Offense,
+    StateFull,
     UnknownPeer,
 )
 from grapevine_proto.events import (
@@ -366,11 +368,12 @@ class Engine:
         if self._has_tags_to_apply:
             return
         for write in self.state.tag_writes(parse_tags(self.config.tags)):
-            self._write_entry(write, now)
+            with suppress(StateFull):  # counted; the node runs without the tag
+                self._write_entry(write, now, is_tracked=False)
 
-    def _write_entry(self, write: WriteEntry, now: float) -> MessageId:
-        """Publishes an entry of this node as a rumor of its own, once it knows its map. Raises as
-        `set_entry`."""
+    def _write_entry(self, write: WriteEntry, now: float, *, is_tracked: bool = True) -> MessageId:
+        """Publishes an entry of this node as a rumor of its own, once it knows its map. Unless `is_tracked`
+        it never counts as unacknowledged. Raises as `set_entry`."""
         state = self.state
         state.check(write)
         if state.is_recovering and not write.topic:
@@ -382,7 +385,7 @@ class Engine:
         terms = state.terms_for(write, (message.id.epoch, message.id.sequence), now)
         expires_s = write.ttl_s if write.topic else 0
         attributes = rumor_attributes(topic=write.topic, expires_s=expires_s, entry=terms)
-        batch = self._publisher.sign([message], attributes, now)
+        batch = self._publisher.sign([message], attributes, now, is_tracked=is_tracked)
         self._apply_effects(state.on_own_rumor(batch.rumor, now), now)
         self._spread(batch if write.topic else batch._replace(messages=[]), now)
         return message.id

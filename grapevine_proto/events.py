@@ -710,7 +710,7 @@ class Stats:
     answers_lost: int = 0
     """Answers to queries that no peer acknowledged."""
     entries_refused: int = 0
-    """State entries of other members for which there was no room."""
+    """State entries of this node or of other members for which there was no room."""
     entries_clock_ahead: int = 0
     """State entries that came with a clock too far above those of other members to count."""
     entry_conflicts: int = 0

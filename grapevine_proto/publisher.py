@@ -206,15 +206,18 @@ class Publisher:
         """Takes back the number of a direct message that could not be sent."""
         self._direct_sequence -= 1
 
-    def sign(self, messages: list[Message], attributes: bytes, now: float) -> SignedBatch:
+    def sign(
+        self, messages: list[Message], attributes: bytes, now: float, *, is_tracked: bool = True
+    ) -> SignedBatch:
         """Signs messages with consecutive sequences as one rumor with these encoded attributes, which is
-        unacknowledged from now on."""
+        unacknowledged from now on. Unless `is_tracked`: nobody waits until a peer has it."""
         payloads = tuple(message.payload for message in messages)
         cluster, first = self._config.current.cluster, messages[0].id.sequence
         rumor = Rumor.signed(
             self._identity, cluster, self.epoch, first, payloads, attributes=attributes
         )
-        self.unacked.track((rumor.epoch, rumor.first), len(messages), now)
+        if is_tracked:
+            self.unacked.track((rumor.epoch, rumor.first), len(messages), now)
         return SignedBatch(rumor, messages)
 
     @property

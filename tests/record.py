@@ -46,6 +46,10 @@ ROUGH: Final = Network(loss=0.1, duplication=0.02, reorder=0.05, corruption=0.01
 FAR: Final = Network(latency=(0.02, 0.05), latency_between_zones=(0.1, 0.2), loss=0.02)
 MESSAGES: Final = ("broadcast", "broadcast", "trace", "send")
 PLAIN: Final = ("broadcast", "broadcast", "send", "crash", "restart", "partition", "heal", "large")
+ENTRIES: Final = (
+    *("set entry", "set entry", "delete entry", "tags", "retain"),
+    *("crash", "restart", "lose entries", "partition", "heal"),
+)
 CHURN: Final = (*MESSAGES, "crash", "restart", "leave")
 ALL: Final = (*CHURN, "suspend", "move", "partition", "heal", "large", "slow", "reconfigure", "add")
 
@@ -93,6 +97,7 @@ RUNS: Final = (
     Run("half a hundred", 50, CHURN, 15.0, Network(loss=0.01), {"max_peers": 8}),
     Run("plain messages", 10, PLAIN, 60.0, ROUGH),
     Run("plain messages in a tree", 12, PLAIN, network=ROUGH, config={"max_peers": 4}),
+    Run("entries", 8, ENTRIES, network=ROUGH),
 )
 
 
@@ -139,6 +144,11 @@ ACTS: Final[dict[str, Callable[[Simulation, random.Random, int], object]]] = {
     "trace": lambda sim, rng, n: sim.trace(n, b"traced"),
     "send": lambda sim, rng, n: sim.send(n, rng.randrange(len(sim.nodes)), rng.randbytes(300)),
     "large": lambda sim, rng, n: sim.broadcast(n, rng.randbytes(rng.choice([5_000, 60_000]))),
+    "set entry": lambda sim, rng, n: sim.set_entry(n, rng.choice("abcd"), rng.randbytes(20)),
+    "delete entry": lambda sim, rng, n: sim.delete_entry(n, rng.choice("abcd")),
+    "tags": lambda sim, rng, n: sim.set_tags(n, {"role": rng.choice(["web", "db"])}),
+    "retain": lambda sim, rng, n: sim.publish(n, "deploy.web", rng.randbytes(20), retain="web"),
+    "lose entries": lambda sim, rng, n: sim.restart(n, lose_all_but_identity=True),
     "crash": lambda sim, rng, n: sim.crash(n),
     "torn": lambda sim, rng, n: sim.crash(n, lose_last_save=True),
     "restart": lambda sim, rng, n: sim.restart(n),

@@ -443,3 +443,25 @@ def test_a_member_that_signs_two_contents_is_shown_as_a_conflict_and_frozen() ->
         (key,) = engine.state.shared.keys("k", 0.0)
         assert key.winner is not None
         assert key.winner.conflict
+
+
+def test_tags_that_no_peer_has_yet_are_no_broadcast_that_is_waited_for() -> None:
+    sim = a_cluster(1, tags={"role": "web"})
+    engine = sim.nodes[0].engine
+    assert engine is not None
+    assert engine.unacknowledged == 0
+    sim.set_entry(0, "k", b"1")
+    assert engine.unacknowledged == 1
+
+
+def test_a_node_whose_map_is_full_starts_without_its_new_tags() -> None:
+    sim = a_cluster(1)
+    for number in range(MAX_KEYS):
+        sim.set_entry(0, f"k{number}", b"x")
+    sim.run(3.0)
+    sim.reconfigure(0, tags={"role": "web"})
+    sim.crash(0)
+    sim.restart(0)
+    sim.run(3.0)
+    assert len(sim.values_of(0, 0)) == MAX_KEYS
+    assert sim.nodes[0].stats().entries_refused == 1

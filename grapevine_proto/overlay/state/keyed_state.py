@@ -134,9 +134,16 @@ class KeyedState:
             entry = Entry.from_rumor(rumor, now - each.age_s)
             if entry is not None:
                 entries.append(entry)
-        if entries:
-            own = self._map_of(self._our_id)
-            self._on_changes(own, own.merge(entries) or [], 0, now)
+        cluster = self._config.current.cluster
+        if not all(each.rumor.is_authentic(cluster) for each in entries):
+            return  # of another cluster: here they would be forged
+        own = OwnerMap(self._our_id)
+        changes = own.merge(entries) if entries else []
+        if changes is None:
+            self._recovers_until = math.inf
+        elif changes:
+            self._add_map(own)
+            self._on_changes(own, changes, 0, now)
 
     @property
     def own(self) -> OwnerMap | None:
@@ -171,13 +178,22 @@ class KeyedState:
         if len(write.value) > MAX_VALUE_BYTES:
             raise MessageTooLarge(len(write.value), MAX_VALUE_BYTES)
         own = self.own or OwnerMap(self._our_id)
-        before = own.entries.get(write.key)
+        try:
+            self._check_room(own, write.key, write.value, is_retained=bool(write.topic))
+        except StateFull:
+            self.refused += 1
+            raise
+
+    @staticmethod
+    def _check_room(own: OwnerMap, key: str, value: bytes, *, is_retained: bool) -> None:
+        """Raises StateFull if an entry does not fit in our map."""
+        before = own.entries.get(key)
         has_key = before is not None and not before.terms.is_deleted
-        size_bytes = own.bytes + len(write.key.encode()) + len(write.value)
+        size_bytes = own.bytes + len(key.encode()) + len(value)
         if own.keys - has_key >= MAX_KEYS:
             raise StateFull(f"this node has {MAX_KEYS} keys; delete one first")
-        retained = sum(each.is_retained for key, each in own.entries.items() if key != write.key)
-        if write.topic and retained >= MAX_RETAINED:
+        retained = sum(each.is_retained for other, each in own.entries.items() if other != key)
+        if is_retained and retained >= MAX_RETAINED:
             raise StateFull(f"this node retains {MAX_RETAINED} messages; delete one first")
         if size_bytes - (before.size_bytes if before is not None else 0) > MAX_MAP_BYTES:
             raise StateFull(f"the keys and values of a node may have {MAX_MAP_BYTES:,} bytes")

@@ -358,9 +358,19 @@ def test_a_node_keeps_its_own_map_over_a_restart() -> None:
     assert [each.topic for each in restarted.shared.retained(1000.0)] == ["deploy.web"]
 
 
-def test_a_damaged_map_is_not_restored_in_part() -> None:
+def test_a_damaged_map_is_not_restored_in_part_but_read_back() -> None:
     node = Learner()
     node.write("a", b"1")
     node.write("b", b"2")
     restarted = KeyedState(context(0), node.state.snapshot(0.0)[1:], 0.0)
     assert restarted.shared.values_of(node.id, 0.0) == {}
+    assert restarted.is_recovering
+    assert not KeyedState(context(0), node.state.snapshot(0.0), 0.0).is_recovering
+
+
+def test_entries_of_another_cluster_are_not_restored() -> None:
+    node = Learner()
+    node.write("a", b"1")
+    other = KeyedState(context(0, cluster="other"), node.state.snapshot(0.0), 0.0)
+    assert other.maps == {}
+    assert not other.is_recovering
