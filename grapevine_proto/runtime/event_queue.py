@@ -19,6 +19,7 @@ from typing import Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import (
+    EntryChanged,
     Event,
     EventsLost,
     Message,
@@ -274,6 +275,8 @@ def event_size_bytes(event: Queued) -> int:
     """Returns the approximate memory of `event`."""
     if isinstance(event, (MessageReceived, MessageSent)):
         return EVENT_OVERHEAD_BYTES + len(event.message.payload)
+    if isinstance(event, EntryChanged):
+        return EVENT_OVERHEAD_BYTES + len(event.value or b"") + len(event.previous or b"")
     if isinstance(event, InOrder) and isinstance(event.item, Message):
         return EVENT_OVERHEAD_BYTES + len(event.item.payload)
     return EVENT_OVERHEAD_BYTES

@@ -13,18 +13,23 @@ from grapevine_proto import (
     ClusterKey,
     EntryChanged,
     InvalidArgument,
+    LimitsConfig,
+    MessageId,
     MessageTooLarge,
     Node,
     NodeConfig,
     NotRunning,
+    PeerId,
     StateFull,
     Via,
 )
+from grapevine_proto.runtime.event_queue import EVENT_OVERHEAD_BYTES, event_size_bytes
 from grapevine_proto.runtime.shared_state import EntryWatch
 
 pytestmark = pytest.mark.asyncio
 
 KEY = ClusterKey(bytes(range(32)))
+MESSAGE_ID = MessageId(PeerId(bytes(32)), 1, 1)
 
 
 @asynccontextmanager
@@ -68,6 +73,23 @@ async def test_a_watch_ends_with_the_node_and_sees_its_own_writes() -> None:
         await node.state.set("a", b"1", ttl=30, durable=True)
     assert [change.value async for change in watch] == [b"1"]
     assert watch.lost == 0
+
+
+async def test_a_slow_watch_loses_the_oldest_changes_and_counts_them() -> None:
+    config = NodeConfig.local(keys=KEY, limits=LimitsConfig(events=4))
+    async with Node(config) as node:
+        watch = node.state.watch("k")
+        for number in range(20):
+            await node.state.set("k", b"%d" % number)
+    found = [change.value async for change in watch]
+    assert found[-1] == b"19"
+    assert watch.lost + len(found) == 20
+    assert watch.lost > 0
+
+
+async def test_the_values_of_a_change_count_in_the_size_of_a_queue() -> None:
+    change = EntryChanged(PeerId(bytes(32)), "k", bytes(4000), bytes(3000), False, True, MESSAGE_ID)
+    assert event_size_bytes(change) == EVENT_OVERHEAD_BYTES + 7000
 
 
 async def test_invalid_entries_are_refused_before_anything_is_sent() -> None:
