@@ -681,6 +681,23 @@ def test_a_heartbeat_that_is_equal_again_starts_no_round() -> None:
     assert not rounds._active_rounds, "no link with it"
 
 
+@pytest.mark.parametrize(("pause_s", "is_repeated"), [(3.0, False), (29.9, False), (30.0, True)])
+def test_a_round_that_found_nothing_is_not_repeated_within_thirty_seconds(
+    pause_s: float, is_repeated: bool
+) -> None:
+    node = SyncingNode()
+    rounds = node.rounds
+    rounds.next_round_at = 1e6
+    streams, checksum = node.store.digest(100.0)
+    rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 100.0)
+    rounds.advance(102.0)
+    node.page(peer_id(1), 0, 1, [], 102.0)
+    assert not rounds._active_rounds
+    rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 100.0 + pause_s)
+    rounds.advance(102.0 + pause_s)
+    assert bool(rounds._active_rounds) is is_repeated
+
+
 def test_rounds_start_once_per_interval_and_never_while_disabled() -> None:
     node = SyncingNode()
     rounds = node.rounds
