@@ -45,6 +45,7 @@ from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
 from grapevine_tui.app.screens.queries import QueriesScreen, query_outcome
 from grapevine_tui.app.screens.settings import SettingsScreen, format_save_result
+from grapevine_tui.app.screens.state import StateScreen, entry_facts
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.app.screens.traffic import TrafficScreen
 from grapevine_tui.app.shutdown import GracefulShutdown
@@ -77,7 +78,7 @@ from grapevine_tui.control.commands import (
     commands_on,
 )
 from grapevine_tui.control.slash import intended_command
-from grapevine_tui.host.model import Changes, QueryEntry
+from grapevine_tui.host.model import Changes, QueryEntry, StateView
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable, truncate
@@ -135,6 +136,7 @@ class GrapevineApp(App[None]):
         self.set_keymap(dict(settings.keys))
         self._has_panicked = False
         self._undo: Undo | None = None
+        self._is_state_outdated = False
         self._unconfirmed_line = ""  # a line that was not sent at the first enter
         self.failure: GrapevineError | None = None
         """Why the node could not start, or None."""
@@ -264,6 +266,10 @@ class GrapevineApp(App[None]):
         ):
             with suppress(GrapevineError):  # the node stopped by itself; keep the last state
                 self._pending_changes |= self._host.refresh()
+        if Changes.STATE in self._pending_changes:
+            self._is_state_outdated = True
+        if is_refresh_due:
+            self._fetch_state_if_shown()
         if consume_repaint_request():
             self.refresh()
         changes, self._pending_changes = self._pending_changes, Changes.NONE
@@ -401,6 +407,42 @@ class GrapevineApp(App[None]):
     def action_members(self) -> None:
         """Show all members, connected or not."""
         self._bring_to_front(MembersScreen(self._host.model))
+
+    def show_members(self, filter_text: str) -> None:
+        """Show the members that match a filter."""
+        self._bring_to_front(MembersScreen(self._host.model, filter_text))
+
+    def action_state(self) -> None:
+        """Show the keyed state."""
+        self.show_state("")
+
+    def show_state(self, prefix: str) -> None:
+        """Show the keys that begin with `prefix`."""
+        self._host.model.state = StateView()
+        self._bring_to_front(StateScreen(self._host.model, prefix))
+        self._is_state_outdated = True
+        self._fetch_state_if_shown()
+
+    def _fetch_state_if_shown(self) -> None:
+        screen = next((each for each in self.screen_stack if isinstance(each, StateScreen)), None)
+        if screen is not None and self._is_state_outdated:
+            self._is_state_outdated = False
+            self.run_worker(self._fetch_state(screen), exit_on_error=True)
+
+    async def _fetch_state(self, screen: StateScreen) -> None:
+        with suppress(GrapevineError):  # the node is gone: the screen says so, what it shows stays
+            reply = await self._host.state("list", screen.prefix)
+            self._host.model.state = StateView(reply["keys"], reply["more"], time.time())
+            if screen.is_mounted:
+                screen.show()
+
+    def on_state_screen_entry_selected(self, message: StateScreen.EntrySelected) -> None:
+        model, key, owner = self._host.model, message.key, message.owner
+
+        def get_facts() -> list[Fact] | None:
+            return entry_facts(model, model.state, key, owner)
+
+        self._bring_to_front(DetailScreen("Entry", get_facts, copy_texts=(printable(key),)))
 
     def action_traces(self) -> None:
         """Show the latest traces."""

@@ -20,15 +20,18 @@ from typing import Any, Final, Protocol, assert_never
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChanged
 from grapevine_proto.ids import MessageId
+from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import pattern_fault
 from grapevine_tui.app.screens.main import MainScreen
+from grapevine_tui.app.screens.state import format_value
 from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
-from grapevine_tui.control.slash import parse_command
+from grapevine_tui.control.slash import parse_command, quote_name
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import QueryEntry, format_dial_failure
 from grapevine_tui.host.protocol import HostView
+from grapevine_tui.host.query import format_tags
 
 BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer shows a notice
 QUICK_ANSWER_S: Final = (
@@ -43,7 +46,9 @@ class AppActions(Protocol):
 
     def action_traces(self) -> None: ...
 
-    def action_members(self) -> None: ...
+    def show_members(self, filter_text: str) -> None: ...
+
+    def show_state(self, prefix: str) -> None: ...
 
     def action_queries(self) -> None: ...
 
@@ -101,8 +106,8 @@ class CommandRunner:
         match command:
             case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
                 await self._send_payload(command)
-            case AskMembers():
-                await self._ask(command, line)
+            case AskMembers() | commands.AccessState() | commands.ChangeTags():
+                await self._use_cluster(command, line)
             case commands.Dial(address):
                 await self._dial(address)
             case commands.Deny(peer_ref):
@@ -135,8 +140,8 @@ class CommandRunner:
                 await self._spread(
                     partial(self._host.broadcast, payload), "broadcast", len(payload)
                 )
-            case commands.Publish(topic, payload, expires_s):
-                publish = partial(self._host.publish, topic, payload, expires_s)
+            case commands.Publish(topic, payload, expires_s, retain):
+                publish = partial(self._host.publish, topic, payload, expires_s, retain)
                 await self._spread(publish, f"publish {topic}", len(payload))
             case commands.Trace(payload):
                 await self._spread(partial(self._host.trace, payload), "trace", len(payload))
@@ -161,8 +166,8 @@ class CommandRunner:
                     raise CommandError(f"pattern: {fault}")
                 main.action_panel("log")
                 main.filter_current_panel(f"topic:{pattern}")
-            case commands.ShowMembers():
-                app.action_members()
+            case commands.ShowMembers(tags):
+                app.show_members(" ".join(f"tag:{quote_name(e)}" for e in tag_texts(tags or {})))
             case commands.ShowTraces():
                 app.action_traces()
             case commands.ShowStatus() | commands.ShowStats():
@@ -177,6 +182,19 @@ class CommandRunner:
                 raise CommandError("for programs on the control socket only")
             case _:
                 assert_never(query)
+
+    async def _use_cluster(
+        self, command: AskMembers | commands.AccessState | commands.ChangeTags, line: str
+    ) -> None:
+        match command:
+            case AskMembers():
+                await self._ask(command, line)
+            case commands.AccessState():
+                await self._access_state(command)
+            case commands.ChangeTags(action, words):
+                await self._change_tags(action, words)
+            case _:
+                assert_never(command)
 
     async def _ask(self, ask: AskMembers, line: str) -> None:
         """Ask members and show the queries. Answers that take longer are gathered in a worker."""
@@ -201,6 +219,43 @@ class CommandRunner:
     def _on_answers(self, entry: QueryEntry, reply: dict[str, Any]) -> None:
         entry.reply = reply
         self._host.model.log_command(f"{entry.line[1:]}: {answer_summary(reply)}")
+
+    async def _access_state(self, command: commands.AccessState) -> None:
+        """Show the keys, or run an action on one of them."""
+        if command.action in ("list", "watch"):
+            self._app.show_state(command.key)
+            return
+        reply = await self._host.state(
+            command.action,
+            command.key,
+            command.payload,
+            ttl_s=command.ttl_s,
+            durable=command.durable,
+        )
+        show_feedback = self._app.main.compose_box.show_feedback
+        key = command.key
+        match command.action:
+            case "get":
+                winner = reply["winner"]
+                is_set = winner is not None and not winner["deleted"]
+                show_feedback(
+                    f"{key} = {format_value(winner)}" if is_set else f"{key} has no value"
+                )
+            case "set":
+                self._host.model.log_command(f"state set {key}: {len(command.payload):,} bytes")
+                show_feedback(f"{key} is set")
+            case "del":
+                self._host.model.log_command(f"state del {key}")
+                show_feedback(f"{key} is deleted" if reply["deleted"] else f"{key} had no value")
+
+    async def _change_tags(self, action: str, words: tuple[str, ...]) -> None:
+        reply = await self._host.tags(action, words)
+        if action != "list":
+            self._host.model.log_command(f"tags {action} {' '.join(words)}")
+        self._host.model.tags = reply["tags"]
+        self._app.main.compose_box.show_feedback(
+            f"tags: {format_tags(reply['tags'])}" if reply["tags"] else "this node has no tags"
+        )
 
     async def _send(self, peer_ref: str, payload: bytes) -> None:
         message_id = await self._host.send(peer_ref, payload)

@@ -27,9 +27,12 @@ from grapevine_proto.errors import GrapevineError
 from grapevine_tui.control.answers import answer_summary, group_answers
 from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command, stream_events
 from grapevine_tui.control.commands import (
+    STATE_ACTIONS,
     Argument,
     ArgumentType,
+    CommandOption,
     CommandSpec,
+    OptionType,
     Surface,
     commands_by_name,
     commands_on,
@@ -39,11 +42,12 @@ from grapevine_tui.control.commands import (
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.process_exit import EXIT_FAILED, EXIT_NO_MEMBER, EXIT_OK
-from grapevine_tui.text import cells, printable
+from grapevine_tui.text import cells, printable, truncate
 
 TRACE_WAIT_S: Final = 5.0  # for receipts, including those of members that repair reaches
 POLL_INTERVAL_S: Final = 0.1
 MAX_STDIN_PAYLOAD_BYTES: Final = MAX_LINE_BYTES * 3 // 4 - 1024  # as base64 in one line
+MAX_VALUE_CELLS: Final = 60  # of a value of the keyed state in a table
 COLUMN_WIDTHS: Final = {"peer_id": 12, "text": 48}  # hex digits of an ID in tables
 
 
@@ -81,6 +85,8 @@ def _format_cell(name: str, value: Any) -> str:
             return f"{value:,.3f}".rstrip("0").rstrip(".")
         case int() if name != "epoch":
             return f"{value:,}"
+        case dict():
+            return " ".join(printable(f"{key}={text}") for key, text in value.items()) or "-"
         case list():
             return ", ".join(_format_cell("", each) for each in value) or "-"
         case _:
@@ -91,7 +97,7 @@ def format_facts(fields: Object) -> list[str]:
     """Returns a line per field; the counters of a group are listed below its name."""
     flat: Object = {}
     for name, value in fields.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "tags":
             flat |= {f"{name} {each}": count for each, count in value.items()}
         else:
             flat[name] = value
@@ -105,7 +111,7 @@ def format_facts(fields: Object) -> list[str]:
 TABLE_COLUMNS: Final = {
     "peers": ("name", "peer_id", "address", "zone", "state", "health", "rtt_ms", "sent",
               "received", "throttled", "tokens", "queued", "last_seen_s"),
-    "members": ("name", "peer_id", "address", "zone", "status", "epoch"),
+    "members": ("name", "peer_id", "address", "zone", "status", "tags", "epoch"),
     "traces": ("id", "reached", "expected", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
     "rounds": ("time", "number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
 }  # fmt: skip
@@ -144,6 +150,8 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
             saved = "applied; a demo saves nothing" if path == "-" else f"saved to {path}"
             lost = "" if reply["comments_preserved"] else "; its comments could not be kept"
             return [f"{saved}{lost}{_restart_note(reply)}", *overridden]
+        case "tags":
+            return [printable(f"{name}={value}") for name, value in reply["tags"].items()]
         case "round":
             return ["anti-entropy round started"]
         case "leave":
@@ -252,12 +260,20 @@ def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
                 | ArgumentType.NAME
             ):
                 fields[argument.name] = value
-            case ArgumentType.WORDS | ArgumentType.COMMAND:
+            case ArgumentType.WORDS | ArgumentType.COMMAND | ArgumentType.CHOICE | ArgumentType.KEY:
                 fields |= {argument.name: value} if value else {}
+            case ArgumentType.TAGS:
+                is_set = any("=" in each for each in value)
+                fields[argument.name] = dict(parse_changes(value)) if is_set else list(value)
             case _:
                 assert_never(argument.type)
-    given = {each.name: parameters[each.name] for each in spec.options}
-    return fields | {name: value for name, value in given.items() if value is not None}
+    for option in spec.options:
+        value = parameters[option.name]
+        if option.type is OptionType.TAGS:
+            fields |= {option.name: dict(parse_changes(value))} if value else {}
+        elif value is not None and value is not False:
+            fields[option.name] = value
+    return fields
 
 
 def _payload_fields(text: tuple[str, ...], file: str | None) -> dict[str, str]:
@@ -301,10 +317,7 @@ def _run_query(
     if is_json or is_json_before:
         click.echo(json.dumps(reply, allow_nan=False))
     else:
-        members = send_command(state_dir, {"cmd": "members"})["members"]
-        status = send_command(state_dir, {"cmd": "status"})
-        names = {each["peer_id"]: each["name"] for each in (*members, status)}
-        for line in format_answers(reply, names):
+        for line in format_answers(reply, _names_by_id(state_dir)):
             click.echo(line)
     if not reply["asked"]:  # the sample has no member
         return EXIT_NO_MEMBER
@@ -322,6 +335,94 @@ def format_answers(reply: Object, names: dict[str, str]) -> Iterable[str]:
     for peer_id in reply["unanswered"]:
         name = _format_cell("", names.get(peer_id))
         yield f"no answer: {_format_cell('peer_id', peer_id)}  {name}"
+
+
+def _run_state(
+    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
+) -> int:
+    """Exit code 1 if the key to get or delete has no value."""
+    flags, is_json_before = context.obj
+    is_raw = is_json or is_json_before
+    state_dir = find_state_dir(flags)
+    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
+    action = parameters["action"] or STATE_ACTIONS[0]
+    if action == "watch":
+        return _watch_state(state_dir, request, parameters["count"], is_raw=is_raw)
+    reply = send_command(state_dir, request)
+    while reply.get("more"):
+        page = send_command(state_dir, request | {"after": reply["keys"][-1]["key"]})
+        reply |= {"keys": reply["keys"] + page["keys"], "more": page["more"]}
+    has_value = _has_value(reply["winner"]) if action == "get" else bool(reply.get("deleted", True))
+    if is_raw:
+        click.echo(json.dumps(reply, allow_nan=False))
+    elif action == "list":
+        names = _names_by_id(state_dir) if reply["keys"] else {}
+        for line in format_table(_key_rows(reply["keys"], names), KEY_COLUMNS):
+            click.echo(line)
+    elif action == "get" and has_value:
+        click.echo(_value_text(reply["winner"]))
+    return EXIT_OK if has_value else EXIT_FAILED
+
+
+KEY_COLUMNS: Final = ("key", "value", "owner", "clock", "others")
+
+
+def _key_rows(keys: Sequence[Object], names: Mapping[str, str]) -> list[Object]:
+    """Returns a row for each key that has a value. `others` counts the entries that do not decide it."""
+    return [
+        {
+            "key": each["key"],
+            "value": truncate(_value_text(each["winner"]), MAX_VALUE_CELLS),
+            "owner": names.get(each["winner"]["owner"]) or each["winner"]["owner"][:12],
+            "clock": each["winner"]["clock"],
+            "others": len(each["others"]),
+        }
+        for each in keys
+        if _has_value(each["winner"])
+    ]
+
+
+def _has_value(entry: Object | None) -> bool:
+    return entry is not None and not entry["deleted"]
+
+
+def _value_text(entry: Object) -> str:
+    return printable(entry.get("text", f"{entry.get('bytes', 0):,} bytes, not text"))
+
+
+def _names_by_id(state_dir: Path) -> dict[str, str]:
+    """Returns the names of all members, this node included, by peer ID."""
+    members = send_command(state_dir, {"cmd": "members"})["members"]
+    status = send_command(state_dir, {"cmd": "status"})
+    return {each["peer_id"]: each["name"] for each in (*members, status)}
+
+
+def _watch_state(state_dir: Path, request: Object, count: int, *, is_raw: bool) -> int:
+    """Prints the values, then each change, each line flushed, until the node stops or enough changed."""
+    left = count
+    for event in stream_events(state_dir, request, with_reply=True):
+        match event["event"]:
+            case "reply" if not is_raw:
+                for each in event["keys"]:
+                    if _has_value(each["winner"]):
+                        click.echo(printable(f"{each['key']} = {_value_text(each['winner'])}"))
+            case "reply" | "entry":
+                click.echo(json.dumps(event) if is_raw else format_entry(event))
+                left -= event["event"] == "entry"
+                if count and not left:
+                    return EXIT_OK
+            case "dropped":
+                shown = _format_cell("", event["count"])
+                click.echo(f"{shown} changes were dropped: read too slowly", err=True)
+    return EXIT_FAILED if left > 0 else EXIT_OK
+
+
+def format_entry(event: Object) -> str:
+    """Returns a change of an entry as one line of text: key, value and owner."""
+    owner = event.get("owner_name") or event["owner"][: COLUMN_WIDTHS["peer_id"]]
+    change = "deleted" if event["deleted"] else f"= {_value_text(event)}"
+    note = "" if event["winner"] else ", does not decide"
+    return printable(f"{event['key']} {change}  ({owner}{note})")
 
 
 def _run_subscribe(
@@ -418,15 +519,20 @@ Runner: TypeAlias = Callable[[click.Context, CommandSpec, bool, Mapping[str, Any
 _COUNT_OPTION: Final = click.Option(
     ["--count"], type=int, default=0, metavar="N", help="Stop after N messages"
 )
+_CHANGES_OPTION: Final = click.Option(
+    ["--count"], type=int, default=0, metavar="N", help="With watch: stop after N changes"
+)
 _RUNNERS: Final[Mapping[str, Runner]] = {
     "trace": _run_trace,
     "query": _run_query,
+    "state": _run_state,
     "subscribe": _run_subscribe,
     "help": _run_help,
 }
 _EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
     "trace": (_WAIT_OPTION,),
     "subscribe": (_COUNT_OPTION,),
+    "state": (_CHANGES_OPTION,),
 }
 # Help that only `ctl` shows, after that of the registry.
 _NOTES: Final = {
@@ -435,6 +541,9 @@ _NOTES: Final = {
     "if no member matches.",
     "subscribe": "Begins with recent ones, then prints each as it arrives. * is one part of a topic, > all "
     "that follow. Exit code 1 if the node stops before --count messages.",
+    "state": "list and watch take the beginning of keys; set takes a value. get prints the value; exit code "
+    "1 if there is none. watch prints the values, then each change.",
+    "tags": "unset takes names. The setting tags applies again after a restart.",
     "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
     "reload": "If one is invalid, nothing changes; exit code 1.",
     "leave": "Returns when the node has stopped.",
@@ -450,6 +559,8 @@ def _click_argument(argument: Argument) -> list[click.Parameter]:
                 click.Argument([argument.name], nargs=-1, metavar=f"[{argument.metavar}]..."),
                 _FILE_OPTION,
             ]
+        case ArgumentType.TAGS:
+            return [click.Argument([argument.name], nargs=-1, metavar=f"[{argument.metavar}]")]
         case ArgumentType.CHANGES:
             return [
                 click.Argument([argument.name], nargs=-1, required=True, metavar=argument.metavar)
@@ -460,6 +571,8 @@ def _click_argument(argument: Argument) -> list[click.Parameter]:
             | ArgumentType.TOPIC
             | ArgumentType.PATTERN
             | ArgumentType.NAME
+            | ArgumentType.CHOICE
+            | ArgumentType.KEY
             | ArgumentType.WORDS
             | ArgumentType.COMMAND
         ):
@@ -469,15 +582,26 @@ def _click_argument(argument: Argument) -> list[click.Parameter]:
             assert_never(argument.type)
 
 
+def _click_option(option: CommandOption) -> click.Option:
+    names = [option.flag, option.name]
+    match option.type:
+        case OptionType.FLAG:
+            return click.Option(names, is_flag=True, help=option.help)
+        case OptionType.TAGS:
+            return click.Option(names, multiple=True, metavar=option.metavar, help=option.help)
+        case OptionType.NUMBER | OptionType.TEXT:
+            value_type = int if option.type is OptionType.NUMBER else str
+            return click.Option(names, type=value_type, metavar=option.metavar, help=option.help)
+        case _:
+            assert_never(option.type)
+
+
 def _click_command(spec: CommandSpec) -> click.Command:
     has_payload = any(each.type is ArgumentType.PAYLOAD for each in spec.arguments)
     notes = [_PAYLOAD_NOTE] if has_payload else []
     notes += [_NOTES[spec.name]] if spec.name in _NOTES else []
     parameters = [each for argument in spec.arguments for each in _click_argument(argument)]
-    parameters += [
-        click.Option([each.flag, each.name], type=each.type, metavar=each.metavar, help=each.help)
-        for each in spec.options
-    ]
+    parameters += [_click_option(each) for each in spec.options]
     run = _RUNNERS.get(spec.name, _run_command)
 
     @click.pass_context

@@ -1,7 +1,7 @@
 """``--on EVENT COMMAND`` as a value: which program to run when which event happens.
 
-``message:PATTERN`` in place of an event selects the messages of some topics. ``query:NAME`` answers the
-queries of that name with what the program prints.
+``message:PATTERN`` in place of an event selects the messages of some topics, ``entry:PREFIX`` the changes of
+some keys. ``query:NAME`` answers the queries of that name with what the program prints.
 
 Invariants: the command is split once, here, and never passes through a shell.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from grapevine_proto.errors import ConfigError, InvalidArgument
 from grapevine_proto.overlay.query.request import check_query_name
@@ -21,7 +22,8 @@ from grapevine_proto.storage.permissions import UntrustedFile, check_program
 from grapevine_proto.topics import TopicPatterns, pattern_fault
 
 HOOK_EVENTS: Final = (
-    *("started", "ready", "message", "undelivered", "peer", "member", "rate_limited", "standing"),
+    *("started", "ready", "message", "undelivered", "entry", "peer", "member", "rate_limited"),
+    "standing",
     *("round", "trace", "dropped", "dial_failed", "state_save_failed", "stopped"),
 )
 
@@ -50,26 +52,30 @@ def _split_command(command: str, trigger: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Hook:
-    """A program to run when an event happens; with a `pattern`, for a message of these topics. With
-    `event` ``query`` it answers the queries named `query_name`."""
+    """A program to run when an event happens; with a `pattern`, for a message of these topics; with a
+    `key_prefix`, for a change of these keys. With `event` ``query`` it answers the queries named
+    `query_name`."""
 
     event: str
     command: tuple[str, ...]
     pattern: str = ""
     query_name: str = ""
+    key_prefix: str = ""
 
     @property
     def trigger(self) -> str:
         """The event as it is written after ``--on``."""
-        selector = self.pattern or self.query_name
+        selector = self.pattern or self.query_name or self.key_prefix
         return f"{self.event}:{selector}" if selector else self.event
 
-    def wants(self, event_name: str, topic: str) -> bool:
-        """Whether to run for this event; `topic` is that of a message, or empty. A program that answers
+    def wants(self, event_name: str, fields: Mapping[str, Any]) -> bool:
+        """Whether to run for the JSON event of this name and with these fields. A program that answers
         queries runs as their handler, not for the event ``query``."""
         if event_name != self.event or self.query_name:
             return False
-        return not self.pattern or self._topics.matches(topic)
+        if self.key_prefix:
+            return bool(fields["key"].startswith(self.key_prefix))
+        return not self.pattern or self._topics.matches(fields["topic"])
 
     @cached_property
     def _topics(self) -> TopicPatterns:
@@ -86,6 +92,8 @@ class Hook:
         if event == QUERY and pattern:
             _check_query_name(pattern)
             return cls(event, _split_command(command, trigger), query_name=pattern)
+        if event == "entry" and pattern:
+            return cls(event, _split_command(command, trigger), key_prefix=pattern)
         if event not in HOOK_EVENTS or (colon and event != "message"):
             raise ValueError(f"one of {', '.join(HOOK_EVENTS)}, then a command")
         if colon and (fault := pattern_fault(pattern)):

@@ -39,6 +39,7 @@ GLOBAL_KEYS: Final = (
     KeyBinding("members", "m", "members", "Members"),
     KeyBinding("status", "S", "status", "Status and counters"),
     KeyBinding("traces", "t", "traces", "Traces"),
+    KeyBinding("state", "K", "state", "Keyed state"),
     KeyBinding("traffic", "T", "traffic", "Traffic over time"),
     KeyBinding("settings", "C", "settings", "Settings"),
     KeyBinding("screenshot", "p", "save_screenshot", "Save a screenshot (SVG)"),

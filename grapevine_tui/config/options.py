@@ -139,6 +139,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "How broadcasts spread: auto, plumtree, direct-mail, flood, epidemic [auto]"),
     Option("topics", ("--topics",), "GRAPEVINE_TOPICS", _list, "PATTERN",
            "Topics to deliver, such as deploy.>; repeatable or comma-separated [all]"),
+    Option("tags", ("--tag",), "GRAPEVINE_TAGS", _list, "NAME=VALUE",
+           "Tag of this node; repeatable or comma-separated"),
     Option("name", ("--name",), "GRAPEVINE_NAME", _text, "NAME", "Display name [host name]"),
     Option("cluster", ("--cluster",), "GRAPEVINE_CLUSTER", _text, "NAME", "Cluster name [default]"),
     Option("advertise", ("--advertise",), "GRAPEVINE_ADVERTISE", _text, "HOST:PORT",

@@ -52,12 +52,16 @@ def send_command(state_dir: Path, command: Object) -> Object:
     return _checked_reply(state_dir, line)
 
 
-def stream_events(state_dir: Path, command: Object) -> Iterator[Object]:
-    """Send ``watch`` or ``subscribe`` to the node that runs on `state_dir`; yield each event, without the
-    reply, until the node stops. Raises NodeUnreachable, CommandFailed."""
+def stream_events(
+    state_dir: Path, command: Object, *, with_reply: bool = False
+) -> Iterator[Object]:
+    """Send a command that events follow to the node that runs on `state_dir`; yield each event, before them
+    the reply if `with_reply`, until the node stops. Raises NodeUnreachable, CommandFailed."""
     with _connected(state_dir) as (sock, stream):
         sock.sendall(json.dumps(command).encode() + b"\n")
-        _checked_reply(state_dir, stream.readline())
+        reply = _checked_reply(state_dir, stream.readline())
+        if with_reply:
+            yield reply
         sock.settimeout(None)
         for line in stream:
             yield json.loads(line)

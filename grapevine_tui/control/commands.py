@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.host.ask_members import AskMembers
@@ -35,11 +35,35 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Publish `payload` under `topic`; from the age of `expires_s` on it is not delivered."""
+    """Publish `payload` under `topic`; from the age of `expires_s` on it is not delivered. Under the name
+    `retain` it is kept for later subscribers."""
 
     topic: str
     payload: bytes
     expires_s: int | None = None
+    retain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessState:
+    """Read, watch or change the keyed state: `action` is one of `STATE_ACTIONS`. `key` is a prefix for
+    ``list`` and ``watch``. ``list`` returns one page of keys, those after the key `after`."""
+
+    action: str = "list"
+    key: str = ""
+    payload: bytes = b""
+    ttl_s: int | None = None
+    durable: bool = False
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTags:
+    """Show or change the tags of this node until its next start: `action` is one of `TAG_ACTIONS`, `words`
+    are ``name=value`` or, to unset, names."""
+
+    action: str = "list"
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +138,9 @@ class ShowPeers:
 
 @dataclass(frozen=True, slots=True)
 class ShowMembers:
-    """All members of the cluster, connected or not."""
+    """All members of the cluster, connected or not; with `tags`, those that have all of them."""
+
+    tags: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +223,8 @@ NodeAct: TypeAlias = (
     Broadcast
     | Publish
     | AskMembers
+    | AccessState
+    | ChangeTags
     | Trace
     | Send
     | Dial
@@ -262,6 +290,9 @@ class ArgumentType(Enum):
     TOPIC = "a topic"
     PATTERN = "a pattern of topics"
     NAME = "one word"
+    CHOICE = "one of a few words"
+    KEY = "a key of the keyed state, or the beginning of keys"
+    TAGS = "tags, NAME=VALUE each, or their names"
     PAYLOAD = "text or bytes to send"
     CHANGES = "settings and their values"
     WORDS = "text, possibly empty"
@@ -270,24 +301,35 @@ class ArgumentType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument: `name` is its JSON field and ``ctl`` parameter, `metavar` what people see."""
+    """One argument: `name` is its JSON field and ``ctl`` parameter, `metavar` what people see. `choices`
+    are the words of a `CHOICE`; without one it is the first."""
 
     name: str
     metavar: str
     type: ArgumentType
     is_required: bool = True
+    choices: tuple[str, ...] = ()
+
+
+class OptionType(Enum):
+    """How an option is read."""
+
+    NUMBER = "a whole number"
+    TEXT = "text"
+    FLAG = "given or not"
+    TAGS = "NAME=VALUE, repeatable; an object in JSON"
 
 
 @dataclass(frozen=True, slots=True)
 class CommandOption:
     """A value that may be given by name: `name` is its JSON field and the parameter of `make`, `flag` its
-    option of ``ctl``. `help` is as in `CommandSpec`. `type` is int or str."""
+    option of ``ctl`` and after a slash. `help` is as in `CommandSpec`."""
 
     name: str
     flag: str
     metavar: str
     help: str
-    type: type[int | str] = int
+    type: OptionType = OptionType.NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,10 +372,52 @@ class CommandSpec:
         return surface in SURFACES[self.kind]
 
 
+STATE_ACTIONS: Final = ("list", "get", "set", "del", "watch")
+TAG_ACTIONS: Final = ("list", "set", "unset")
+
+
+def _make_query(name: str, payload: bytes | None, **options: Any) -> AskMembers:
+    return AskMembers(name, payload or b"", **options)
+
+
+def _make_state(
+    action: str,
+    key: str,
+    payload: bytes | None,
+    ttl_s: int | None = None,
+    durable: bool = False,
+    after: str = "",
+) -> AccessState:
+    """The command, if its parts make sense together. Raises CommandError."""
+    if action in ("get", "set", "del") and not key:
+        raise CommandError(f"state {action} needs KEY")
+    if action == "set" and payload is None:
+        raise CommandError("state set needs a value after KEY")
+    if action != "set" and payload:
+        raise CommandError(f"state {action} takes no value")
+    if action != "set" and (ttl_s is not None or durable):
+        raise CommandError("--ttl and --durable belong to state set")
+    return AccessState(action, key, payload or b"", ttl_s, durable, after)
+
+
+def _make_tags(action: str, words: tuple[str, ...]) -> ChangeTags:
+    if (action == "list") is bool(words):
+        problem = "takes no tags" if words else "needs tags"
+        raise CommandError(f"tags {action} {problem}")
+    if action == "set":
+        parse_changes(words)
+    elif any("=" in each for each in words):
+        raise CommandError("tags unset needs names, without =")
+    return ChangeTags(action, words)
+
+
 _TEXT: Final = Argument("text", "TEXT", ArgumentType.PAYLOAD)
 _TOPIC: Final = Argument("topic", "TOPIC", ArgumentType.TOPIC)
 _PATTERN: Final = Argument("pattern", "PATTERN", ArgumentType.PATTERN)
 _PEER: Final = Argument("peer", "PEER", ArgumentType.PEER)
+_TAGS_OPTION: Final = CommandOption(
+    "tags", "--tag", "NAME=VALUE", "Only members with this tag; repeatable", OptionType.TAGS
+)
 
 
 def _app_act(action: ScreenAction, help_text: str) -> CommandSpec:
@@ -367,6 +451,13 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
             CommandOption(
                 "expires_s", "--expires", "SECONDS", "Age from which on it is not delivered"
             ),
+            CommandOption(
+                "retain",
+                "--retain",
+                "NAME",
+                "Keep it for later subscribers, until the next of this NAME",
+                OptionType.TEXT,
+            ),
         ),
     ),
     CommandSpec(
@@ -380,20 +471,73 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         "query",
         Kind.NODE_ACT,
         "Ask all members the query NAME and gather their answers",
-        AskMembers,
+        _make_query,
         (
             Argument("name", "NAME", ArgumentType.NAME),
             Argument("text", "TEXT", ArgumentType.PAYLOAD, is_required=False),
         ),
         options=(
-            CommandOption("zone", "--zone", "NAME", "Ask the members of one zone", str),
+            CommandOption("zone", "--zone", "NAME", "Ask the members of one zone", OptionType.TEXT),
+            _TAGS_OPTION,
             CommandOption("limit", "--limit", "N", "Stop after N answers"),
             CommandOption("sample", "--sample", "N", "Ask about N members, drawn at random"),
             CommandOption("timeout_s", "--timeout", "SECONDS", "Stop after so long, at most 25"),
         ),
     ),
     CommandSpec("peers", Kind.QUERY, "List the peers of this node", ShowPeers, shorthands=("p",)),
-    CommandSpec("members", Kind.QUERY, "List all members of the cluster", ShowMembers),
+    CommandSpec(
+        "members",
+        Kind.QUERY,
+        "List all members of the cluster",
+        ShowMembers,
+        options=(_TAGS_OPTION,),
+    ),
+    CommandSpec(
+        "state",
+        Kind.NODE_ACT,
+        "List, read, watch or change the keyed state",
+        _make_state,
+        (
+            Argument(
+                "action",
+                "|".join(STATE_ACTIONS),
+                ArgumentType.CHOICE,
+                is_required=False,
+                choices=STATE_ACTIONS,
+            ),
+            Argument("key", "KEY", ArgumentType.KEY, is_required=False),
+            Argument("text", "TEXT", ArgumentType.PAYLOAD, is_required=False),
+        ),
+        options=(
+            CommandOption("ttl_s", "--ttl", "SECONDS", "Delete the value after so long"),
+            CommandOption(
+                "durable",
+                "--durable",
+                "",
+                "Have another member keep it if this node is gone",
+                OptionType.FLAG,
+            ),
+            CommandOption(
+                "after", "--after", "KEY", "List the keys that follow this one", OptionType.TEXT
+            ),
+        ),
+    ),
+    CommandSpec(
+        "tags",
+        Kind.NODE_ACT,
+        "Show or change the tags of this node until its next start",
+        _make_tags,
+        (
+            Argument(
+                "action",
+                "|".join(TAG_ACTIONS),
+                ArgumentType.CHOICE,
+                is_required=False,
+                choices=TAG_ACTIONS,
+            ),
+            Argument("tags", "NAME=VALUE...", ArgumentType.TAGS, is_required=False),
+        ),
+    ),
     CommandSpec(
         "status",
         Kind.QUERY,
@@ -543,6 +687,17 @@ def suggest_command(name: str, known: Iterable[str], *, prefix: str = "") -> str
 def parse_command_name(text: str) -> str:
     """The name of the command that help is asked for; empty for all. Raises CommandError."""
     return find_command(text.removeprefix("/")).name if text else ""
+
+
+def parse_choice(argument: Argument, word: str) -> str:
+    """The choice that `word` is; the first if it is empty. Raises CommandError."""
+    if not word:
+        return argument.choices[0]
+    if word.lower() not in argument.choices:
+        suggestion = suggest_command(word, argument.choices)
+        expected = suggestion or f"expected one of {', '.join(argument.choices)}"
+        raise CommandError(f"unknown {argument.name} {word!r:.80}; {expected}")
+    return word.lower()
 
 
 def parse_changes(words: Iterable[str]) -> tuple[tuple[str, str], ...]:

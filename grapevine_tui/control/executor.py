@@ -26,8 +26,10 @@ from grapevine_tui import __version__
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
+    AccessState,
     Allow,
     Broadcast,
+    ChangeTags,
     ClientCommand,
     Command,
     Deny,
@@ -73,18 +75,21 @@ from grapevine_tui.logs import set_level
 logger = logging.getLogger("grapevine.executor")
 
 MAX_PAYLOAD_READS: Final = 4  # payload files read at the same time, for all clients
+PAYLOAD_COMMANDS: Final = (Broadcast, Publish, AskMembers, AccessState, Trace, Send)
 ERROR_CODES: Final = ((NoMatchingMember, NO_MEMBER_CODE),)  # for those that scripts tell apart
 LINE_TOO_LONG: Final = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
 
 
 class Reply(NamedTuple):
     """The fields of a ``reply``. `is_leave`: the caller must shut the node down. `is_watch`: the
-    client wants events from now on, or with `pattern` the messages of these topics."""
+    client wants events from now on, or with `pattern` the messages of these topics, or with `key_prefix` the
+    changes of these keys."""
 
     fields: Object
     is_leave: bool = False
     is_watch: bool = False
     pattern: str = ""
+    key_prefix: str | None = None
 
 
 class Unavailable(GrapevineError):
@@ -125,6 +130,7 @@ class CommandExecutor:
             is_leave=isinstance(request.command, Leave),
             is_watch=isinstance(request.command, Watch),
             pattern=request.command.pattern if isinstance(request.command, Subscribe) else "",
+            key_prefix=_watched_prefix(request.command),
         )
 
     @property
@@ -148,6 +154,7 @@ class CommandExecutor:
         host, node = self._host, self._host.node
         return self.identity() | {
             "advertised": str(node.advertised),
+            "tags": node.tags,
             "keys": [key.fingerprint for key in host.config.keys],
             "uptime_s": round(node.now() - host.started_at, 3),
             "peers": self.connected_count,
@@ -162,7 +169,7 @@ class CommandExecutor:
 
     async def _load_payload(self, request: Request) -> Command:
         command = request.command
-        if request.file and isinstance(command, Broadcast | Publish | AskMembers | Trace | Send):
+        if request.file and isinstance(command, PAYLOAD_COMMANDS):
             limit = self._host.config.max_message_size
             payload = await self._payload_readers.run(_read_payload, Path(request.file), limit)
             return replace(command, payload=payload)
@@ -173,6 +180,12 @@ class CommandExecutor:
         match command:
             case Broadcast() | Publish() | AskMembers() | Trace() | Send():
                 return await self._send_payload(command)
+            case AccessState(action, key, payload, ttl_s, durable, after):
+                return await host.state(
+                    action, key, payload, ttl_s=ttl_s, durable=durable, after=after
+                )
+            case ChangeTags(action, words):
+                return await host.tags(action, words)
             case Dial(address):
                 await host.dial(address)
                 return {"address": address}
@@ -208,8 +221,8 @@ class CommandExecutor:
             case Broadcast(payload):
                 message_id, peers = await host.broadcast(payload)
                 return {"id": str(message_id), "peers": peers}
-            case Publish(topic, payload, expires_s):
-                message_id, peers = await host.publish(topic, payload, expires_s)
+            case Publish(topic, payload, expires_s, retain):
+                message_id, peers = await host.publish(topic, payload, expires_s, retain)
                 return {"id": str(message_id), "peers": peers}
             case AskMembers():
                 return await host.query(command)
@@ -234,8 +247,8 @@ class CommandExecutor:
                         for peer in node.peers()
                     ]
                 }
-            case ShowMembers():
-                return {"members": [member.to_dict() for member in node.members()]}
+            case ShowMembers(tags):
+                return {"members": [member.to_dict() for member in node.members(tags)]}
             case ShowRounds():
                 now = node.now()
                 return {
@@ -310,6 +323,7 @@ class CommandExecutor:
             "lag_ms": round(node.lag_s * 1000, 3),
             "members": stats.members,
             "denied": [str(peer_id) for peer_id in self._host.config.denied],
+            "tags": node.tags,
             "peers": [peer.to_dict(now=now) for peer in node.peers()],
             "stats": stats.to_dict(now=now),
         }
@@ -339,6 +353,11 @@ def _parse_line(line: bytes | None) -> Request | None:
     if line is None:
         raise InvalidRequest(LINE_TOO_LONG)
     return parse_request(line)
+
+
+def _watched_prefix(command: Command) -> str | None:
+    is_watch = isinstance(command, AccessState) and command.action == "watch"
+    return command.key if isinstance(command, AccessState) and is_watch else None
 
 
 def _parse_peer_id(text: str) -> PeerId | None:

@@ -26,6 +26,7 @@ from unicodedata import category
 
 from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import (
+    EntryChanged,
     Event,
     JsonObject,
     Message,
@@ -40,9 +41,12 @@ from grapevine_tui.control.commands import (
     ArgumentType,
     Command,
     CommandError,
+    CommandOption,
     CommandSpec,
+    OptionType,
     Surface,
     commands_by_name,
+    parse_choice,
     parse_command_name,
     suggest_command,
 )
@@ -80,6 +84,8 @@ def named_event(event: Event, name_of: Callable[[PeerId], str]) -> tuple[str, Ob
         fields |= _name_fields(event.message, name_of)
     elif isinstance(event, MessageUndelivered) and (name := name_of(event.to)):
         fields["to_name"] = name
+    elif isinstance(event, EntryChanged) and (name := name_of(event.owner)):
+        fields["owner_name"] = name
     return word, fields
 
 
@@ -213,6 +219,10 @@ def _parse_command(fields: Object, request_id: Any) -> Request:
                 values.append(payload)
             case ArgumentType.CHANGES:
                 values.append(_parse_changes(spec.name, argument.name, fields))
+            case ArgumentType.CHOICE:
+                values.append(parse_choice(argument, _parse_string(spec.name, argument, fields)))
+            case ArgumentType.TAGS:
+                values.append(_parse_tags(argument.name, fields))
             case ArgumentType.COMMAND:
                 values.append(parse_command_name(_parse_string(spec.name, argument, fields)))
             case (
@@ -221,6 +231,7 @@ def _parse_command(fields: Object, request_id: Any) -> Request:
                 | ArgumentType.TOPIC
                 | ArgumentType.PATTERN
                 | ArgumentType.NAME
+                | ArgumentType.KEY
                 | ArgumentType.WORDS
             ):
                 values.append(_parse_string(spec.name, argument, fields))
@@ -241,21 +252,47 @@ def json_fields(spec: CommandSpec) -> tuple[str, ...]:
 
 def _check_fields(spec: CommandSpec, fields: Object) -> None:
     known = json_fields(spec)
-    mappings = {each.name for each in spec.arguments if each.type is ArgumentType.CHANGES}
-    types = {each.name: each.type for each in spec.options}
+    mappings = {
+        each.name
+        for each in spec.arguments
+        if each.type in (ArgumentType.CHANGES, ArgumentType.TAGS)
+    }
+    options = {each.name: each for each in spec.options}
     for name, value in fields.items():
         if name not in known:
             raise CommandError(
                 f"{spec.name} takes no {name!r:.80}; it takes: {', '.join(known) or 'nothing'}"
             )
-        if types.get(name) is int:
-            if type(value) is not int:
-                raise CommandError(f"{name} must be a whole number")
-            continue
-        if name not in mappings and not isinstance(value, str):
+        if name in options and options[name].type is not OptionType.TEXT:
+            _check_option(options[name], value)
+        elif name not in mappings and not isinstance(value, str):
             raise CommandError(f"{name} must be a string")
         if not is_valid_file_name(value) if name == "file" else has_lone_surrogate(value):
             raise CommandError(f"{name} holds half a surrogate pair; send such bytes as base64")
+
+
+def _check_option(option: CommandOption, value: Any) -> None:
+    """Raises CommandError unless `value` is of the type of a number, a flag or tags."""
+    if option.type is OptionType.NUMBER and type(value) is not int:
+        raise CommandError(f"{option.name} must be a whole number")
+    if option.type is OptionType.FLAG and type(value) is not bool:
+        raise CommandError(f"{option.name} must be true or false")
+    if option.type is OptionType.TAGS and not _is_tags(value):
+        raise CommandError(f"{option.name} must be an object of texts")
+
+
+def _is_tags(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+
+
+def _parse_tags(name: str, fields: Object) -> tuple[str, ...]:
+    """Tags as ``name=value``, from an object; or names, from a list of them."""
+    value = fields.get(name, [])
+    if _is_tags(value):
+        return tuple(f"{key}={text}" for key, text in value.items())
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    raise CommandError(f"{name} must be an object of texts, or a list of names")
 
 
 def is_valid_file_name(value: str) -> bool:
@@ -292,11 +329,13 @@ def _parse_changes(command_name: str, name: str, fields: Object) -> tuple[tuple[
     return tuple(changes.items())
 
 
-def _parse_payload(command_name: str, fields: Object, argument: Argument) -> tuple[bytes, str]:
-    """(payload, the file to read it from, if any)."""
+def _parse_payload(
+    command_name: str, fields: Object, argument: Argument
+) -> tuple[bytes | None, str]:
+    """(payload, the file to read it from, if any). The payload is None if none is given nor required."""
     given = [name for name in PAYLOAD_FIELDS if name in fields]
     if not given and not argument.is_required:
-        return b"", ""
+        return None, ""
     if len(given) != 1:
         raise CommandError(f"{command_name} needs one of: {', '.join(PAYLOAD_FIELDS)}")
     value: str = fields[given[0]]

@@ -27,7 +27,7 @@ from typing import Final
 from grapevine_proto.events import Event, NodeStarted
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S
-from grapevine_tui.control.executor import CommandExecutor
+from grapevine_tui.control.executor import CommandExecutor, Reply
 from grapevine_tui.control.jsonlines import encode_event
 from grapevine_tui.control.lines import READ_CHUNK_BYTES, LineSplitter
 from grapevine_tui.control.socket_file import SOCKET_NAME, connectable_path
@@ -173,14 +173,22 @@ class ControlServer:
                 if reply is None:
                     continue
                 writer.write(encode_event("reply", reply.fields))
-                if reply.is_watch or reply.pattern:
-                    self._subscribers.add(writer, reply.pattern)
+                self._subscribe(writer, reply)
                 async with asyncio.timeout(WRITE_TIMEOUT_S):
                     await writer.drain()
                 if reply.is_leave and not self._is_quit_requested:
                     self._is_quit_requested = True
                     self._on_quit()
                 await asyncio.sleep(0)  # give the node a turn between lines of one client
+
+    def _subscribe(self, writer: asyncio.StreamWriter, reply: Reply) -> None:
+        """Begin to send the events that a reply promises."""
+        if reply.is_watch:
+            self._subscribers.watch(writer)
+        if reply.pattern:
+            self._subscribers.subscribe(writer, reply.pattern)
+        if reply.key_prefix is not None:
+            self._subscribers.watch_keys(writer, reply.key_prefix)
 
 
 @contextlib.asynccontextmanager

@@ -27,10 +27,12 @@ from grapevine_tui.control.commands import (
     CommandError,
     CommandOption,
     CommandSpec,
+    OptionType,
     Surface,
     commands_on,
     find_command,
     parse_changes,
+    parse_choice,
     parse_command_name,
 )
 
@@ -45,6 +47,8 @@ class KnownNames(NamedTuple):
     topics: tuple[str, ...] = ()
     queries: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 NO_NAMES: Final = KnownNames()
@@ -88,7 +92,7 @@ class _Options:
     """Takes the options of one line."""
 
     def __init__(self, spec: CommandSpec) -> None:
-        self.values: dict[str, int | str] = {}
+        self.values: dict[str, Any] = {}
         self._spec = spec
         self._has_ended = not spec.options
 
@@ -106,8 +110,14 @@ class _Options:
                     f"/{self._spec.name} has no option {flag}; it has {known}. "
                     "To send a text that begins so, put -- before it"
                 )
-            value, rest = _split_word(rest)
-            self.values[option.name] = _parse_value(option, value)
+            if option.type is OptionType.FLAG:
+                self.values[option.name] = True
+                continue
+            word, rest = _split_word(rest)
+            value = _parse_value(option, word)
+            if isinstance(value, dict):  # repeatable
+                value = self.values.get(option.name, {}) | value
+            self.values[option.name] = value
         return rest.strip()
 
 
@@ -116,15 +126,22 @@ def find_option(spec: CommandSpec, flag: str) -> CommandOption | None:
     return next((each for each in spec.options if each.flag == flag), None)
 
 
-def _parse_value(option: CommandOption, text: str) -> int | str:
+def _parse_value(option: CommandOption, text: str) -> int | str | dict[str, str]:
     if not text:
         raise CommandError(f"{option.flag} needs {option.metavar}")
-    if option.type is str:
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise CommandError(f"{option.flag} needs a whole number, not {text!r:.80}") from None
+    match option.type:
+        case OptionType.TEXT | OptionType.FLAG:
+            return text
+        case OptionType.TAGS:
+            return dict(parse_changes([text]))
+        case OptionType.NUMBER:
+            try:
+                return int(text)
+            except ValueError:
+                problem = f"{option.flag} needs a whole number, not {text!r:.80}"
+                raise CommandError(problem) from None
+        case _:
+            assert_never(option.type)
 
 
 def _split_word(rest: str) -> tuple[str, str]:
@@ -149,13 +166,24 @@ def _parse_argument(
             if not value.strip():
                 raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
             return value, rest
-        case ArgumentType.ADDRESS | ArgumentType.TOPIC | ArgumentType.PATTERN | ArgumentType.NAME:
+        case (
+            ArgumentType.ADDRESS
+            | ArgumentType.TOPIC
+            | ArgumentType.PATTERN
+            | ArgumentType.NAME
+            | ArgumentType.KEY
+        ):
             value, _, rest = rest.partition(" ")
             return value, rest.strip()
+        case ArgumentType.CHOICE:
+            word, _, rest = rest.partition(" ")
+            return parse_choice(argument, word), rest.strip()
         case ArgumentType.PAYLOAD:
-            return encode_text(rest), ""
+            return encode_text(rest) if rest or argument.is_required else None, ""
         case ArgumentType.CHANGES:
-            return _split_changes(rest), ""
+            return parse_changes(_split_words(rest)), ""
+        case ArgumentType.TAGS:
+            return tuple(_split_words(rest)), ""
         case ArgumentType.WORDS:
             return rest, ""
         case ArgumentType.COMMAND:
@@ -172,12 +200,11 @@ def encode_text(text: str) -> bytes:
         raise CommandError("the text is not valid Unicode, so it cannot be sent as UTF-8") from None
 
 
-def _split_changes(text: str) -> tuple[tuple[str, str], ...]:
+def _split_words(text: str) -> list[str]:
     try:
-        words = shlex.split(text)
+        return shlex.split(text)
     except ValueError as error:
-        raise CommandError(f"settings: {error}") from None
-    return parse_changes(words)
+        raise CommandError(f"NAME=VALUE: {error}") from None
 
 
 def intended_command(line: str, write_key: str = "i") -> str:
@@ -219,9 +246,9 @@ def complete_command(line: str, known: KnownNames = NO_NAMES) -> tuple[str, ...]
             f"/{each} " if SLASH_COMMANDS[each].arguments else f"/{each}" for each in names
         )
     spec = SLASH_COMMANDS.get(name.lower())
-    if spec is None or not spec.arguments:
+    if spec is None or not (spec.arguments or spec.options):
         return ()
-    if spec.arguments[0].type is ArgumentType.PEER:
+    if spec.arguments and spec.arguments[0].type is ArgumentType.PEER:
         return _complete_peer(name, rest, known.peers, has_more=len(spec.arguments) > 1)
     word = rest.rpartition(" ")[2]
     stem = line[: len(line) - len(word)]
@@ -250,13 +277,17 @@ def _words_for(spec: CommandSpec, words: list[str], known: KnownNames) -> Iterat
             valued = None if word else valued
         elif word.startswith("--") and "--" not in given and spec.options:
             flag, equals, _ = word.partition("=")
-            given.add(flag)
-            valued = None if equals else find_option(spec, flag)
+            option = find_option(spec, flag)
+            is_flag = option is not None and option.type is OptionType.FLAG
+            if option is None or option.type is not OptionType.TAGS:  # those are repeatable
+                given.add(flag)
+            valued = None if equals or is_flag else option
         else:
             position += 1
     in_text = any(each.type is ArgumentType.PAYLOAD for each in spec.arguments[:position])
     if valued is not None:
-        yield from (quote_name(each) + " " for each in known.zones if valued.name == "zone")
+        values = {"zone": known.zones, "tags": known.tags}.get(valued.name, ())
+        yield from (quote_name(each) + " " for each in values)
     elif words[-1].startswith("--") and "--" not in given and not in_text:
         yield from (f"{each.flag} " for each in spec.options if each.flag not in given)
     elif position < len(spec.arguments):
@@ -273,6 +304,12 @@ def _names_for(argument: Argument, known: KnownNames) -> Iterable[str]:
             return topic_patterns(known.topics)
         case ArgumentType.NAME:
             return known.queries
+        case ArgumentType.CHOICE:
+            return argument.choices
+        case ArgumentType.KEY:
+            return known.keys
+        case ArgumentType.TAGS:
+            return known.tags
         case ArgumentType.COMMAND:
             return [each.name for each in commands_on(Surface.SLASH)]
         case _:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Final
 
 from grapevine_proto.events import Event, NodeStarted, NodeStopped, PeerStateChanged
@@ -32,10 +33,12 @@ MAX_REPLAYED_BYTES: Final = 2**20  # up to this size
 
 
 class Subscriber:
-    """A client that subscribes to `topics`; without any it watches."""
+    """A client that watches everything, or that subscribes to topics or keys."""
 
-    def __init__(self, writer: asyncio.StreamWriter, topics: TopicPatterns | None) -> None:
-        self._topics = topics
+    def __init__(self, writer: asyncio.StreamWriter, *, is_watching: bool = False) -> None:
+        self._is_watching = is_watching
+        self._topics = TopicPatterns(())
+        self._key_prefixes: tuple[str, ...] = ()
         self._writer = writer
         self._dropped = 0
         self._stuck_at: float | None = None
@@ -43,22 +46,31 @@ class Subscriber:
         # client.
         writer.transport.set_write_buffer_limits(high=2 * MAX_QUEUED_BYTES)
 
-    def has(self, pattern: str) -> bool:
-        """Whether it gets all that a client with this pattern gets; the empty one stands for every event."""
-        return self._topics is None or pattern in self._topics.patterns
+    def watch(self) -> bool:
+        """From now on it gets every event; returns whether that is new."""
+        is_new, self._is_watching = not self._is_watching, True
+        return is_new
 
-    def subscribe(self, pattern: str) -> None:
-        """Adds a pattern; the empty one stands for every event."""
-        if self._topics is not None:
-            patterns = (*self._topics.patterns, pattern)
-            self._topics = TopicPatterns(patterns) if pattern else None
+    def subscribe(self, pattern: str) -> bool:
+        """Adds a pattern; returns whether that may select more than before."""
+        if self._is_watching or pattern in self._topics.patterns:
+            return False
+        self._topics = TopicPatterns((*self._topics.patterns, pattern))
+        return True
+
+    def add_keys(self, prefix: str) -> None:
+        """Adds the keys that begin with `prefix`."""
+        if not prefix.startswith(self._key_prefixes) or not self._key_prefixes:
+            self._key_prefixes += (prefix,)
 
     def wants(self, event_name: str, fields: Object) -> bool:
-        """Whether this client gets the event: all of them, or the messages of its topics."""
-        if self._topics is None:
+        """Whether this client gets the event: all of them, or those of its topics and keys."""
+        if self._is_watching:
             return True
         if event_name == "message":
             return self._topics.matches(fields["topic"])
+        if event_name == "entry":
+            return bool(fields["key"].startswith(self._key_prefixes))
         return event_name == "stopped"
 
     def send(self, line: bytes, now: float) -> None:
@@ -88,25 +100,36 @@ class Subscribers:
         self._event_feed = EventFeed(host, self._send_to_all, clock)
         host.listen(self._on_event)
 
-    def add(self, writer: asyncio.StreamWriter, pattern: str = "") -> None:
-        """Send `writer` the recent messages and every event from now on; with a `pattern` of topics only
-        its messages, besides those that it gets already."""
-        known = self._subscribers.get(writer)
-        if known is not None and known.has(pattern):
-            return
-        if pattern:
+    def watch(self, writer: asyncio.StreamWriter) -> None:
+        """Send `writer` the recent messages and every event from now on."""
+        subscriber = self._subscribers.get(writer) or Subscriber(writer)
+        before = copy(subscriber)
+        if subscriber.watch():
+            self._replay(writer, subscriber, before)
+
+    def subscribe(self, writer: asyncio.StreamWriter, pattern: str) -> None:
+        """Send `writer` the recent messages of the topics that `pattern` selects, and further ones."""
+        subscriber = self._subscribers.get(writer) or Subscriber(writer)
+        before = copy(subscriber)
+        if subscriber.subscribe(pattern):
             release = self._host.node.hold_topics(pattern)
             self._releases.setdefault(writer, []).append(release)
-        topics = TopicPatterns((pattern,)) if pattern else None
+            self._replay(writer, subscriber, before)
+
+    def watch_keys(self, writer: asyncio.StreamWriter, prefix: str) -> None:
+        """Send `writer` the changes of keys that begin with `prefix` from now on."""
+        subscriber = self._subscribers.setdefault(writer, Subscriber(writer))
+        subscriber.add_keys(prefix)
+
+    def _replay(
+        self, writer: asyncio.StreamWriter, subscriber: Subscriber, before: Subscriber
+    ) -> None:
+        """Send the recent messages that it wants now and did not want before."""
         for entry in self._replayed_entries():
             fields = named_message(entry.message, self._host.name_of)
-            is_sent = known is not None and known.wants("message", fields)
-            if not is_sent and (topics is None or topics.matches(fields["topic"])):
+            if subscriber.wants("message", fields) and not before.wants("message", fields):
                 writer.write(encode_event("message", fields | {"at": round(entry.at_unix, 3)}))
-        if known is None:
-            self._subscribers[writer] = Subscriber(writer, topics)
-        else:
-            known.subscribe(pattern)
+        self._subscribers.setdefault(writer, subscriber)
 
     def remove(self, writer: asyncio.StreamWriter) -> None:
         self._subscribers.pop(writer, None)

@@ -5,17 +5,19 @@ Invariants: the fields besides `payload` are those of the JSON command ``query``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class AskMembers:
-    """Ask all members, or those of a zone, the query `name` with `payload`, and gather the answers. The
-    numbers are as in `Node.query`."""
+    """Ask all members, or those of a zone or with `tags`, the query `name` with `payload`, and gather the
+    answers. The numbers are as in `Node.query`."""
 
     name: str
     payload: bytes = b""
     zone: str | None = None
+    tags: Mapping[str, str] | None = None
     limit: int | None = None
     sample: int | None = None
     timeout_s: int | None = None

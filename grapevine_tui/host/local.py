@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,6 +31,7 @@ from grapevine_proto.errors import (
 )
 from grapevine_proto.events import (
     Event,
+    KeyInfo,
     MemberStatus,
     MessageSent,
     NodeStarted,
@@ -50,6 +51,9 @@ from grapevine_tui.text import printable
 MIN_PREFIX_DIGITS: Final = 4  # hex digits of an ID prefix that is accepted as a reference
 MAX_IDS_IN_ERROR: Final = 4  # members of one name that an error lists
 MAX_QUERY_TIMEOUT_S: Final = 25  # a client of the control socket waits 30 s for a reply
+MAX_LISTED_KEYS: Final = 1_000  # in one reply,
+MAX_LISTED_BYTES: Final = 2**20  # of values
+HIDDEN_PREFIXES: Final = ("tag/", "retain/")  # listed only if asked for
 MAX_PEER_COUNTS: Final = 256  # broadcasts whose peer count is kept until it is read
 PEER_COUNT_TIMEOUT_S: Final = (
     2.0  # if all peers are slow, the node reports the count within a second
@@ -160,10 +164,14 @@ class Host:
         return await self._await_peer_count(await self.node.broadcast(payload))
 
     async def publish(
-        self, topic: str, payload: bytes, expires_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        expires_s: int | None = None,
+        retain: str | None = None,
     ) -> tuple[MessageId, int]:
         """Publish `payload` under `topic`; return as `broadcast` does."""
-        message_id = await self.node.publish(topic, payload, expires_s=expires_s)
+        message_id = await self.node.publish(topic, payload, expires_s=expires_s, retain=retain)
         return await self._await_peer_count(message_id)
 
     async def query(self, ask: AskMembers) -> dict[str, Any]:
@@ -175,13 +183,50 @@ class Host:
         query = await self.node.query(
             ask.name,
             ask.payload,
-            filter=MemberFilter(zone=ask.zone),
+            filter=MemberFilter(zone=ask.zone, tags=ask.tags or {}),
             timeout=ask.timeout_s,
             limit=ask.limit,
             sample=ask.sample,
         )
         answers = [answer.to_dict() async for answer in query]
         return query.report().to_dict() | {"answers": answers}
+
+    async def state(
+        self,
+        action: str,
+        key: str = "",
+        payload: bytes = b"",
+        *,
+        ttl_s: int | None = None,
+        durable: bool = False,
+        after: str = "",
+    ) -> dict[str, Any]:
+        """Read or change the keyed state; return the fields of the JSON reply."""
+        state = self.node.state
+        match action:
+            case "set":
+                await state.set(key, payload, ttl=ttl_s, durable=durable)
+                return {"key": key}
+            case "del":
+                return {"key": key, "deleted": await state.delete(key)}
+            case "get":
+                found = [each for each in state.keys(key) if each.key == key]
+                return (found[0] if found else KeyInfo(key, None)).to_dict()
+            case _:
+                return list_keys(state.keys(key), key, after)
+
+    async def tags(self, action: str, words: Sequence[str] = ()) -> dict[str, Any]:
+        """Show or change the tags of this node; return the fields of the JSON reply."""
+        tags = self.node.tags
+        if action == "set":
+            tags |= dict(each.split("=", 1) for each in words)
+        elif action == "unset":
+            if missing := [each for each in words if each not in tags]:
+                raise InvalidArgument(f"this node has no tag {printable(missing[0])!r}")
+            tags = {name: value for name, value in tags.items() if name not in words}
+        if action != "list":
+            await self.node.set_tags(tags)
+        return {"tags": dict(sorted(tags.items()))}
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         """Broadcast `payload` and trace it: members that receive it confirm, reported by
@@ -299,6 +344,7 @@ class Host:
     def refresh(self) -> Changes:
         """Update the model's tables."""
         node = self.node
+        self.model.tags = node.tags
         return self.model.refresh(node.peers(), node.members(), node.stats(), node.now())
 
     def resolve(self, peer_ref: str) -> PeerId:
@@ -466,3 +512,19 @@ def _parse_address(text: str) -> Address | None:
     with suppress(ValueError):
         return Address.parse(text)
     return None
+
+
+def list_keys(keys: Sequence[KeyInfo], prefix: str, after: str) -> dict[str, Any]:
+    """One page of `keys`, which are sorted and begin with `prefix`: those that follow `after`. ``more`` says
+    that others follow."""
+    shown: list[dict[str, Any]] = []
+    size = 0
+    for each in keys:
+        if each.key <= after or (not prefix and each.key.startswith(HIDDEN_PREFIXES)):
+            continue
+        entries = (each.winner, *each.others)
+        size += sum(len(entry.value or b"") for entry in entries if entry is not None)
+        if shown and (len(shown) >= MAX_LISTED_KEYS or size > MAX_LISTED_BYTES):
+            return {"keys": shown, "more": True}
+        shown.append(each.to_dict())
+    return {"keys": shown, "more": False}

@@ -72,6 +72,7 @@ MAX_TRACES: Final = 16  # as many as the node keeps
 TRACE_SEARCH_MESSAGES: Final = 256  # latest messages, searched for the payload of a new trace
 MAX_QUERIES: Final = 16
 MAX_TOPICS: Final = 256  # the latest, for completion
+MAX_KEYS: Final = 256  # the same
 MAX_ROUNDS: Final = 1_000  # three peers every 30 s for three hours
 MAX_NOTICES: Final = 200
 MAX_COMMANDS: Final = 200  # lines of the command log
@@ -100,6 +101,7 @@ class Changes(Flag):
     NOTICES = auto()
     STATUS = auto()
     TRACES = auto()
+    STATE = auto()
 
 
 ALL_CHANGES: Final = (
@@ -111,6 +113,7 @@ ALL_CHANGES: Final = (
     | Changes.NOTICES
     | Changes.STATUS
     | Changes.TRACES
+    | Changes.STATE
 )
 
 
@@ -152,6 +155,33 @@ class QueryEntry:
         return self.reply is None and not self.error
 
 
+class RecentNames:
+    """The latest `limit` different names, for completion. `evicted` counts those that made room."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._names: OrderedDict[str, None] = OrderedDict()
+        self.evicted = 0
+
+    def add(self, name: str) -> None:
+        self._names[name] = None
+        self._names.move_to_end(name)
+        if len(self._names) > self._limit:
+            self._names.popitem(last=False)
+            self.evicted += 1
+
+    def sorted(self) -> tuple[str, ...]:
+        return tuple(sorted(self._names))
+
+
+class StateView(NamedTuple):
+    """Keys of the keyed state as JSON fields, as the node returned them."""
+
+    keys: Sequence[Mapping[str, Any]] = ()
+    has_more: bool = False
+    fetched_at_unix: float = 0.0
+
+
 class TraceEntry(NamedTuple):
     """One of our traced messages: when it was sent, and its latest report."""
 
@@ -188,8 +218,10 @@ class Model:
         self.rounds: deque[RoundEntry] = deque(maxlen=MAX_ROUNDS)
         self.traces: dict[MessageId, TraceEntry] = {}  # oldest first
         self.queries: deque[QueryEntry] = deque(maxlen=MAX_QUERIES)  # of this app, oldest first
-        self.topics: OrderedDict[str, None] = OrderedDict()  # of messages, latest last
-        self.topics_evicted = 0
+        self.state = StateView()  # fetched while it is shown
+        self.tags: Mapping[str, str] = {}  # of this node
+        self.topics = RecentNames(MAX_TOPICS)  # of messages
+        self.keys = RecentNames(MAX_KEYS)  # of the keyed state
         self.notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
         self.notice_count = 0
         self.commands: deque[Notice] = deque(maxlen=MAX_COMMANDS)
@@ -236,9 +268,10 @@ class Model:
             NodeStopped: self._on_node_stopped,
             # for programs that read messages in order or ask queries: nothing is shown of them
             **dict.fromkeys(
-                (MessagesSkipped, CaughtUp, QueryReceived, QueryAnswered, QueryEnded, EntryChanged),
+                (MessagesSkipped, CaughtUp, QueryReceived, QueryAnswered, QueryEnded),
                 lambda _: Changes.NONE,
             ),
+            EntryChanged: self._on_entry_changed,
         }
 
     def apply(self, event: Event) -> Changes:
@@ -289,6 +322,13 @@ class Model:
     @property
     def rtts(self) -> Mapping[PeerId, Sequence[float]]:
         return self.sampler.rtts
+
+    def tags_of(self, peer_id: PeerId) -> Mapping[str, str]:
+        """Tags of a node, unescaped."""
+        if self.local_node is not None and peer_id == self.local_node.peer_id:
+            return self.tags
+        member = self.members.get(peer_id)
+        return {} if member is None else member.tags
 
     # Names
 
@@ -341,13 +381,14 @@ class Model:
 
     def note_topic(self, topic: str) -> None:
         """A message with `topic` was seen; empty: without one."""
-        if not topic:
-            return
-        self.topics[topic] = None
-        self.topics.move_to_end(topic)
-        if len(self.topics) > MAX_TOPICS:
-            self.topics.popitem(last=False)
-            self.topics_evicted += 1
+        if topic:
+            self.topics.add(topic)
+
+    def _on_entry_changed(self, event: EntryChanged) -> Changes:
+        if event.is_deleted:
+            return Changes.STATE
+        self.keys.add(event.key)
+        return Changes.STATE
 
     def _on_peer_state_changed(self, event: PeerStateChanged) -> Changes:
         peer = event.peer

@@ -6,7 +6,7 @@ this process, one behind a control socket, and a fake in tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,12 +51,35 @@ class HostView(Protocol):
     async def broadcast(self, payload: bytes) -> tuple[MessageId, int]: ...
 
     async def publish(
-        self, topic: str, payload: bytes, expires_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        expires_s: int | None = None,
+        retain: str | None = None,
     ) -> tuple[MessageId, int]: ...
 
     async def query(self, ask: AskMembers) -> dict[str, Any]:
         """Ask members and wait for the end of the query. Return the fields of the JSON event
         ``query_done``, and ``answers`` with those of ``answer``. Raises GrapevineError."""
+        ...
+
+    async def state(
+        self,
+        action: str,
+        key: str = "",
+        payload: bytes = b"",
+        *,
+        ttl_s: int | None = None,
+        durable: bool = False,
+        after: str = "",
+    ) -> dict[str, Any]:
+        """Read or change the keyed state, as `AccessState` says; return the fields of the JSON reply. Raises
+        GrapevineError."""
+        ...
+
+    async def tags(self, action: str, words: Sequence[str] = ()) -> dict[str, Any]:
+        """Show or change the tags of the node, as `ChangeTags` says; return the fields of the JSON reply,
+        ``tags``. Raises GrapevineError."""
         ...
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]: ...

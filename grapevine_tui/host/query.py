@@ -59,6 +59,8 @@ def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
                 text in model.name_of(message.origin).lower()
                 or (len(text) >= 4 and str(message.origin).startswith(text))
             )
+        case "tag":
+            return lambda message: text in format_tags(model.tags_of(message.origin)).lower()
         case "topic":
             if pattern_fault(text):  # still being typed
                 return lambda message: bool(message.topic) and message.topic.startswith(text)
@@ -79,6 +81,11 @@ def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
             return lambda message: compares(len(message.payload))
         case field:
             return _compile_payload_term(f"{field}:{text}" if field else text, model)
+
+
+def format_tags(tags: Mapping[str, str]) -> str:
+    """``name=value`` of each tag, in one line, unescaped."""
+    return " ".join(f"{name}={value}" for name, value in sorted(tags.items()))
 
 
 def complete_topic(text: str, topics: Iterable[str]) -> str:

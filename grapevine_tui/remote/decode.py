@@ -20,6 +20,7 @@ from grapevine_proto.events import (
     CaughtUp,
     DatagramDropped,
     DialFailed,
+    EntryChanged,
     Event,
     EventsLost,
     IdentityInUse,
@@ -95,7 +96,12 @@ def member_from_json(fields: Object) -> MemberInfo:
         name=_text(fields["name"]),
         status=MemberStatus(fields["status"]),
         epoch=int(fields["epoch"]),
+        tags=tags_from_json(fields.get("tags", {})),  # absent from older nodes
     )
+
+
+def tags_from_json(fields: Any) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in fields.items()}
 
 
 def round_from_json(fields: Object, now: float) -> Round:
@@ -142,6 +148,7 @@ def message_from_json(fields: Object, now: float) -> Message:
         to=None if fields.get("to") is None else PeerId.parse(fields["to"]),
         topic=_text(fields.get("topic", "")),
         age_s=_number(fields.get("age_s", 0.0), 0.0),  # absent from older nodes
+        is_retained=bool(fields.get("retained", False)),
     )
 
 
@@ -188,9 +195,6 @@ def event_from_json(fields: Object, now: float) -> Event | None:
             message_id, to = MessageId.parse(fields["id"]), PeerId.parse(fields["to"])
             undelivered_reason = UndeliveredReason(fields["reason"])
             return MessageUndelivered(message_id, to, undelivered_reason, _text(fields["detail"]))
-        case "unsupported":
-            numbers = (int(fields[name]) for name in ("epoch", "first", "last", "attribute"))
-            return MessagesUnsupported(PeerId.parse(fields["origin"]), *numbers)
         case "skipped":
             stream = Stream(PeerId.parse(fields["origin"]), int(fields["epoch"]))
             return MessagesSkipped(stream, int(fields["first"]), int(fields["last"]))
@@ -214,6 +218,8 @@ def event_from_json(fields: Object, now: float) -> Event | None:
             return StandingChanged(peer_id, standing, score, _text(fields["reason"]))
         case "round":
             return AntiEntropyRound(round_from_json(fields, now))
+        case "entry":
+            return _entry_from_json(fields)
         case "trace":
             return TraceUpdated(trace_from_json(fields, now))
         case "stopped":
@@ -224,12 +230,33 @@ def event_from_json(fields: Object, now: float) -> Event | None:
             return _problem_from_json(fields)
 
 
+def _entry_from_json(fields: Object) -> EntryChanged:
+    owner = PeerId.parse(fields["owner"])
+    value, previous = (
+        None if each is None else b64decode(each, validate=True)
+        for each in (fields.get("base64"), fields.get("previous_base64"))
+    )
+    return EntryChanged(
+        owner=owner,
+        key=_text(fields["key"]),
+        value=value,
+        previous=previous,
+        is_deleted=bool(fields["deleted"]),
+        is_winner=bool(fields["winner"]),
+        id=MessageId(owner, int(fields["epoch"]), int(fields["sequence"])),
+        topic=_text(fields.get("topic", "")),
+    )
+
+
 def _problem_from_json(fields: Object) -> Event | None:
     """Return an event that reports a problem of the node; None for any other."""
     match fields["event"]:
         case "dial_failed":
             address_text = _text(fields["address"])
             return DialFailed(parse_literal(address_text) or address_text, _text(fields["reason"]))
+        case "unsupported":
+            numbers = (int(fields[name]) for name in ("epoch", "first", "last", "attribute"))
+            return MessagesUnsupported(PeerId.parse(fields["origin"]), *numbers)
         case "state_save_failed":
             return StateSaveFailed(_text(fields["problem"]))
         case "internal_error":

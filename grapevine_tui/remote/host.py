@@ -18,7 +18,7 @@ import json
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -45,6 +45,7 @@ from grapevine_tui.remote.decode import (
     peer_from_json,
     round_from_json,
     stats_from_json,
+    tags_from_json,
     trace_from_json,
 )
 
@@ -286,6 +287,7 @@ class RemoteHost:
         now = float(snapshot["now_s"])
         self._clock_offset_s = now - self._clock()
         self._lag_s = float(snapshot["lag_ms"]) / 1000
+        self.model.tags = tags_from_json(snapshot.get("tags", {}))
         denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))
         if denied != self.model.denied:
             self.model.denied = denied
@@ -372,10 +374,15 @@ class RemoteHost:
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
     async def publish(
-        self, topic: str, payload: bytes, expires_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        expires_s: int | None = None,
+        retain: str | None = None,
     ) -> tuple[MessageId, int]:
-        options = {} if expires_s is None else {"expires_s": expires_s}
-        reply = await self._request_with_payload("publish", payload, topic=topic, **options)
+        options: dict[str, Any] = {"expires_s": expires_s, "retain": retain}
+        given = {field: value for field, value in options.items() if value is not None}
+        reply = await self._request_with_payload("publish", payload, topic=topic, **given)
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
     async def query(self, ask: AskMembers) -> Object:
@@ -384,6 +391,26 @@ class RemoteHost:
         given = {field: value for field, value in options.items() if value is not None}
         text = b64encode(payload).decode("ascii")
         return await self._request_apart("query", base64=text, **given)
+
+    async def state(
+        self,
+        action: str,
+        key: str = "",
+        payload: bytes = b"",
+        *,
+        ttl_s: int | None = None,
+        durable: bool = False,
+        after: str = "",
+    ) -> Object:
+        fields: Object = {"action": action, "key": key, "after": after}
+        if action == "set":
+            fields["base64"] = b64encode(payload).decode("ascii")
+            fields |= {"durable": durable} | ({} if ttl_s is None else {"ttl_s": ttl_s})
+        return await self._request("state", **fields)
+
+    async def tags(self, action: str, words: Sequence[str] = ()) -> Object:
+        pairs = dict(each.split("=", 1) for each in words) if action == "set" else list(words)
+        return await self._request("tags", action=action, tags=pairs)
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         reply = await self._request_with_payload("trace", payload)

@@ -151,7 +151,7 @@ class HookRunner:
 
     def _enqueue(self, event_name: str, fields: Object) -> None:
         for hook in self._hooks:
-            if hook.wants(event_name, fields.get("topic", "")):
+            if hook.wants(event_name, fields):
                 try:
                     self._queue.put_nowait((hook, encode_event(event_name, fields)))
                 except asyncio.QueueFull:

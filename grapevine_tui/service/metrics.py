@@ -78,6 +78,10 @@ STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_sent_bytes": ("bytes_out", "Bytes sent in datagrams"),
     "grapevine_slowed": ("slowed", "Times a peer was slowed for misconduct"),
     "grapevine_expelled": ("expelled", "Times a peer was disconnected for misconduct"),
+    "grapevine_entries_refused": (
+        "entries_refused",
+        "State entries of other members for which there was no room",
+    ),
     "grapevine_events_lost": (
         "events_lost",
         "Events dropped because a reader in this process was too slow",
@@ -109,6 +113,7 @@ STATS_GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "grapevine_cached_messages": ("cached", "Messages cached for repair"),
     "grapevine_cached_bytes": ("cached_bytes", "Bytes of cached messages"),
+    "grapevine_entries": ("entries", "State entries of all members"),
     "grapevine_streams": ("streams", "Tracked message streams (origin, epoch)"),
     "grapevine_sessions": ("sessions", "Encrypted sessions"),
     "grapevine_transient_sessions": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import ConfigError, GrapevineError, MessageTooLarge, UnknownPeer
 from grapevine_proto.events import (
     Event,
+    KeyInfo,
     MemberInfo,
     MessageSent,
     NodeStarted,
@@ -77,6 +78,9 @@ class FakeHost:
         self.answering = asyncio.Event()  # cleared: queries wait for their answers
         self.answering.set()
         self.answers: dict[str, Any] = {}
+        self.keys: list[KeyInfo] = []
+        self.state_calls: list[tuple[str, str, bytes, dict[str, Any]]] = []
+        self.own_tags: dict[str, str] = {}
         self.published: list[tuple[str, bytes, int | None]] = []
         self.sends: list[tuple[str, bytes]] = []
         self.dials: list[str] = []
@@ -130,7 +134,11 @@ class FakeHost:
         return message.id, len(self.peers)
 
     async def publish(
-        self, topic: str, payload: bytes, expires_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        expires_s: int | None = None,
+        retain: str | None = None,
     ) -> tuple[MessageId, int]:
         self.published.append((topic, payload, expires_s))
         return await self.broadcast(payload)
@@ -141,6 +149,28 @@ class FakeHost:
         self.queries.append(ask)
         await self.answering.wait()
         return self.answers | {"name": ask.name}
+
+    async def state(
+        self, action: str, key: str = "", payload: bytes = b"", **options: Any
+    ) -> dict[str, Any]:
+        given = {name: value for name, value in options.items() if value}
+        self.state_calls.append((action, key, payload, given))
+        match action:
+            case "list":
+                keys = [each for each in self.keys if each.key.startswith(key)]
+                return {"keys": [each.to_dict() for each in keys], "more": False}
+            case "get":
+                found = next((each for each in self.keys if each.key == key), KeyInfo(key, None))
+                return found.to_dict()
+            case _:
+                return {"key": key, "deleted": any(each.key == key for each in self.keys)}
+
+    async def tags(self, action: str, words: Sequence[str] = ()) -> dict[str, Any]:
+        if action == "set":
+            self.own_tags |= dict(each.split("=", 1) for each in words)
+        elif action == "unset":
+            self.own_tags = {k: v for k, v in self.own_tags.items() if k not in words}
+        return {"tags": dict(self.own_tags)}
 
     async def trace(self, payload: bytes) -> tuple[MessageId, int]:
         self.traced.append(payload)

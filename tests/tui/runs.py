@@ -138,6 +138,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._runs: list[Run] = []
+        self._background: list[subprocess.Popen[str]] = []
 
     def run(
         self,
@@ -173,6 +174,21 @@ class Bench:
             check=False,
         )
 
+    def background(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command of the same user that runs beside the test; its lines are read from stdout."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "grapevine_tui", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ_of(self.directory),
+            cwd=self.directory,
+        )
+        self._background.append(process)
+        return process
+
     def close(self) -> None:
         for run in self._runs:
             run.close()
+        for process in self._background:
+            process.kill()
+            process.communicate()

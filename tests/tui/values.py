@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from grapevine_proto.events import (
+    EntryChanged,
+    EntryInfo,
     MemberInfo,
     MemberStatus,
     Message,
@@ -64,6 +66,17 @@ def a_message(origin: int, sequence: int, payload: bytes = b"hello", **changes: 
 
 def received(origin: int, sequence: int, payload: bytes = b"hello") -> MessageReceived:
     return MessageReceived(a_message(origin, sequence, payload))
+
+
+def an_entry(owner: int, key: str, value: bytes | None, **changes: Any) -> EntryChanged:
+    """Return the change of an entry that decides the value of its key."""
+    version = MessageId(an_id(owner), EPOCH, 1)
+    event = EntryChanged(an_id(owner), key, value, None, value is None, True, version)
+    return replace(event, **changes)
+
+
+def an_entry_info(owner: int, key: str, value: bytes | None, **changes: Any) -> EntryInfo:
+    return replace(EntryInfo(an_id(owner), key, value, 1, EPOCH, 1, is_winner=True), **changes)
 
 
 def a_round(number: int, peer: int, **changes: Any) -> Round:

@@ -19,6 +19,7 @@ from grapevine_tui.app.widgets.format import format_bytes, format_duration, form
 from grapevine_tui.app.widgets.round_table import format_round
 from grapevine_tui.app.widgets.status_glyphs import health_tone, member_status, peer_status
 from grapevine_tui.host.model import Model
+from grapevine_tui.host.query import format_tags
 from grapevine_tui.text import format_payload, printable, truncate
 
 MIN_ID_PREFIX: Final = 4  # hex digits that may stand for a peer ID, as in the node's own look-up
@@ -114,6 +115,7 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         Fact("started", _format_start(peer.epoch)),
         Fact("address", printable(str(peer.address))),
         Fact("zone", printable(peer.zone) or "none"),
+        *_tag_facts(model, peer.peer_id),
         Fact("connection", ""),
         *_link_facts(model, peer),
         *_rtt_facts(model, peer_id),
@@ -227,6 +229,8 @@ def status_facts(model: Model) -> list[Fact]:
     if model.denied:
         facts.append(Fact("denied", f"{len(model.denied):,}"))
     facts.append(Fact("members", f"{len(model.members) + 1:,} with this node"))
+    if model.tags:
+        facts.append(Fact("tags", printable(format_tags(model.tags))))
     for title, labels in STATS_LABELS.items():
         counters = [
             Fact(label, format_bytes(value) if "bytes" in name else f"{value:,}")
@@ -271,6 +275,7 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         Fact("started", _format_start(member.epoch)),
         Fact("address", printable(str(member.address)) if member.address else "not known"),
         Fact("zone", printable(member.zone) or "none"),
+        *_tag_facts(model, peer_id),
         *_author_facts(model, peer_id),
     ]
 
@@ -278,6 +283,11 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
 def node_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     """Return the facts about a node, connected or not, or None if it is unknown."""
     return peer_facts(model, peer_id) or member_facts(model, peer_id)
+
+
+def _tag_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    tags = model.tags_of(peer_id)
+    return [Fact("tags", printable(format_tags(tags)))] if tags else []
 
 
 def _rtt_facts(model: Model, peer_id: PeerId) -> list[Fact]:

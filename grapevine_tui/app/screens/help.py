@@ -45,6 +45,7 @@ def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingTy
         ("Rate limits", keymap.RATE_KEYS),
         ("Messages", keymap.MESSAGE_KEYS),
         ("Traces", (*keymap.NEW_TRACE_KEYS, *keymap.TRACE_KEYS)),
+        ("Queries", (*keymap.NEW_QUERY_KEYS, *keymap.TRACE_KEYS)),
         ("Traffic over time", keymap.TIME_RANGE_KEYS),
         ("Settings", keymap.SETTINGS_KEYS[:1]),
     )

@@ -26,6 +26,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import PeerState
 from grapevine_proto.runtime.builtin_queries import BUILTIN_QUERIES
+from grapevine_proto.tags import tag_texts
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.facts import addressable_name, paste_facts
 from grapevine_tui.app.screens.layout import PANELS, choose_layout
@@ -330,11 +331,11 @@ class MainScreen(Screen[None]):
         self._filtered_panel = panel.id or "log"
         is_log = panel is self.log_view
         hint = (
-            "words from:name topic:a.> via:repair zone:eu private: -not"
+            "words from:name topic:a.> via:repair zone:eu tag:role=web -not"
             if is_log
-            else "words zone:eu -not"
+            else "words zone:eu tag:role=web -not"
         )
-        topics = tuple(self._model.topics) if is_log else ()
+        topics = self._model.topics.sorted() if is_log else ()
         if self.compose_box.display:  # else there is no room
             self.filter_bar.open(
                 FILTER_LABELS[self._filtered_panel], panel.filter_query.text, hint, topics
@@ -378,11 +379,15 @@ class MainScreen(Screen[None]):
         model = self._model
         connected = [peer for peer in model.peers.values() if peer.state in CONNECTED_STATES]
         zones = {each.zone for nodes in (model.members, model.peers) for each in nodes.values()}
+        owners = (model.tags, *(each.tags for each in model.members.values()))
+        tags = {each for owned in owners for each in tag_texts(owned)}
         return KnownNames(
             peers=tuple(sorted(addressable_name(model, peer.peer_id) for peer in connected)),
-            topics=tuple(sorted(model.topics)),
+            topics=model.topics.sorted(),
             queries=BUILTIN_QUERIES,
             zones=tuple(sorted(each for each in zones if each and printable(each) == each)),
+            keys=model.keys.sorted(),
+            tags=tuple(sorted(tags)),
         )
 
     def on_paste(self, event: events.Paste) -> None:

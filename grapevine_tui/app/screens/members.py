@@ -30,7 +30,7 @@ from grapevine_tui.app.widgets.status_glyphs import (
 from grapevine_tui.app.widgets.titles import TONE_COLORS, filter_status, format_title
 from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS
 from grapevine_tui.host.model import Model
-from grapevine_tui.host.query import MATCH_ALL, parse_query
+from grapevine_tui.host.query import MATCH_ALL, format_tags, parse_query
 from grapevine_tui.text import printable
 
 REFRESH_INTERVAL_S: Final = 0.5
@@ -42,6 +42,7 @@ COLUMNS: Final = (
     Column("link", 9, drop_rank=1),
     Column("address", 15, grow=1, drop_rank=2),
     Column("zone", 8, grow=1, drop_rank=3),
+    Column("tags", 8, grow=2, drop_rank=6),
     Column("started", 16, is_right_aligned=True, drop_rank=5),
     Column("id", 8, drop_rank=4),
 )
@@ -94,6 +95,7 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
     link = STATE_GLYPHS[state] if state is not None and is_connected else None
     is_up = member.status is MemberStatus.UP
     text_tone = "text" if is_up else "dim"
+    tags = printable(format_tags(member.tags))
     return Row(
         member.peer_id,
         (
@@ -102,6 +104,7 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
             Cell(f"{link.glyph} {link.label}" if link else "-", link.tone if link else "dim"),
             Cell(printable(str(member.address)) if member.address else "-", text_tone),
             Cell(printable(member.zone) or "-", text_tone if member.zone else "dim"),
+            Cell(tags or "-", text_tone if tags else "dim"),
             Cell(_format_start(member.epoch), "dim"),
             Cell(member.peer_id.short, "dim"),
         ),
@@ -111,6 +114,7 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
             tuple(PeerState).index(state) if state is not None else len(PeerState),
             address_sort_key(member.address),
             member.zone.casefold(),
+            tags.casefold(),
             member.epoch,
             member.peer_id,
         ),
@@ -122,12 +126,14 @@ class MembersScreen(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(FRONT_SCREEN_KEYS)
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, filter_text: str = "") -> None:
         super().__init__(name="members")
         self._model = model
         self._row_cache = MemberRowCache(model)
         self.table = PeerGrid(COLUMNS, empty="No other members yet.", id="members")
         self.table.is_denied = lambda peer_id: peer_id in model.denied
+        if filter_text:
+            self.table.set_filter(parse_query(filter_text))
         self.filter_bar = FilterBar(id="members-filter")
 
     def compose(self) -> ComposeResult:
@@ -162,7 +168,9 @@ class MembersScreen(Screen[None]):
 
     def action_filter(self) -> None:
         self.filter_bar.open(
-            "members", self.table.filter_query.text, "words name:bob zone:eu status:down -not"
+            "members",
+            self.table.filter_query.text,
+            "words name:bob zone:eu tag:role=web status:down -not",
         )
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:

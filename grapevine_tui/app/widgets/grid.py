@@ -93,6 +93,7 @@ def _query_fields(names: Sequence[str], row: Row) -> dict[str, str]:
     if isinstance(key, PeerId):
         fields["id"] = str(key)
     fields["from"] = fields.get("peer", "")
+    fields["tag"] = fields.get("tags", "")
     return fields
 
 

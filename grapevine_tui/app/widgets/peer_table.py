@@ -33,6 +33,7 @@ from grapevine_tui.app.widgets.status_glyphs import (
 from grapevine_tui.app.widgets.titles import TONE_COLORS, format_title
 from grapevine_tui.config.keymap import PEER_KEYS
 from grapevine_tui.host.model import Model
+from grapevine_tui.host.query import format_tags
 from grapevine_tui.text import printable
 
 NO_VALUE: Final = "-"
@@ -46,6 +47,7 @@ PEER_COLUMNS: Final = (
     Column("health", 6, is_right_aligned=True, drop_rank=1),
     Column("in/s", 5, is_right_aligned=True, drop_rank=2),
     Column("tokens", 6, is_right_aligned=True, drop_rank=5),
+    Column("tags", 8, grow=2, drop_rank=6),
 )
 
 
@@ -89,6 +91,7 @@ def _peer_row(model: Model, peer: PeerInfo, status: StatusGlyph) -> Row:
         if is_connected
         else NO_VALUE
     )
+    tags = printable(format_tags(model.tags_of(peer.peer_id)))
     tokens = format_count(int(peer.tokens)) if is_connected and peer.tokens_capacity else NO_VALUE
     return Row(
         peer.peer_id,
@@ -103,6 +106,7 @@ def _peer_row(model: Model, peer: PeerInfo, status: StatusGlyph) -> Row:
             else Cell(NO_VALUE, "dim"),
             Cell(rate, "text" if is_connected else "dim"),
             Cell(tokens, "bad" if is_low and is_connected else "text" if is_connected else "dim"),
+            Cell(tags or NO_VALUE, "text" if tags and is_connected else "dim"),
         ),
         sort_values=(
             STATUS_ORDER.index(status),
@@ -113,6 +117,7 @@ def _peer_row(model: Model, peer: PeerInfo, status: StatusGlyph) -> Row:
             peer.health if is_connected else -1.0,
             rates.in_per_s if rates and is_connected else -1.0,
             peer.tokens if peer.tokens_capacity and is_connected else math.inf,
+            tags.casefold(),
         ),
     )
 

@@ -59,7 +59,7 @@ async def test_a_slow_query_keeps_no_line_waiting_and_is_reported_where_the_oper
     host.answering.clear()
     async with staged(host) as stage:
         await stage.submit("/query --zone eu --limit 2 --sample 9 --timeout 20 disk of[/] db")
-        assert host.queries == [AskMembers("disk", b"of[/] db", "eu", 2, 9, 20)]
+        assert host.queries == [AskMembers("disk", b"of[/] db", "eu", None, 2, 9, 20)]
         assert stage.app.screen.name == "queries"
         assert "waiting for answers" in stage.text
         assert "disk of[/] db" in stage.text

@@ -72,7 +72,7 @@ async def test_a_peer_without_a_link_has_no_figures_of_now() -> None:
     async with staged(of_each_kind()) as stage:
         for row in stage.main.peers.rows:
             if row.cells[1].text.startswith("gone"):
-                assert [cell.text for cell in row.cells[4:]] == ["-"] * 4
+                assert [cell.text for cell in row.cells[4:]] == ["-"] * 5
         assert "81ms" not in stage.text
         facts = {fact.name: fact.value for fact in peer_facts(stage.host.model, an_id(4)) or ()}
         assert facts["round trip"] == "-"

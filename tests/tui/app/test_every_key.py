@@ -17,6 +17,7 @@ from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
 from grapevine_tui.app.screens.settings import SettingsScreen
+from grapevine_tui.app.screens.state import StateScreen
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.app.screens.traffic import TrafficScreen
 from grapevine_tui.app.widgets.fact_sheet import FactSheet
@@ -90,6 +91,7 @@ def top(stage: Stage) -> bool:
 PEERS = ("1", "g")
 LOG = ("2", "G")
 HELP = ("question_mark",)
+QUERIES = ("i", *"/queries", "enter")
 EFFECTS: dict[str, dict[str, Effect]] = {
     "Everywhere": {
         "help": Effect((), text("Everywhere")),
@@ -97,6 +99,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "members": Effect((), front(MembersScreen)),
         "status": Effect((), text("this node")),
         "traces": Effect((), front(TraceScreen)),
+        "state": Effect((), front(StateScreen)),
         "traffic": Effect((), front(TrafficScreen)),
         "settings": Effect((), front(SettingsScreen)),
         "save_screenshot": Effect((), file("*.svg")),
@@ -154,6 +157,11 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "trace": Effect(("t",), draft("/trace ")),
         "older(1)": Effect(("t",), text("─ 1 of 2")),
         "older(-1)": Effect(("t", "left"), text("─ 2 of 2")),
+    },
+    "Queries": {
+        "query": Effect(QUERIES, draft("/query ")),
+        "older(1)": Effect(QUERIES, text("─ 1 of 2")),
+        "older(-1)": Effect((*QUERIES, "left"), text("─ 2 of 2")),
     },
     "Traffic over time": {
         "time_range(1)": Effect(("T",), text("15 min ago")),
@@ -218,6 +226,8 @@ def a_host() -> FakeHost:
     host.happen(*(received(1, n, f"line {n}".encode()) for n in range(1, LINES + 1)))
     host.happen(AntiEntropyRound(a_round(1, 1)))
     host.happen(TraceUpdated(a_trace(1, 2)), TraceUpdated(a_trace(2, 2)))
+    host.model.add_query("/query load")
+    host.model.add_query("/query load again")
     return host
 
 

@@ -19,6 +19,7 @@ from grapevine_tui.config import keymap
 from grapevine_tui.control.commands import (
     COMMANDS,
     SURFACES,
+    Argument,
     ArgumentType,
     Command,
     CommandError,
@@ -44,6 +45,8 @@ SAMPLE_BY_TYPE = {
     ArgumentType.TOPIC: "deploy.web",
     ArgumentType.PATTERN: "deploy.>",
     ArgumentType.NAME: "uptime",
+    ArgumentType.KEY: "cfg/limit",
+    ArgumentType.TAGS: "role=web",
     ArgumentType.PAYLOAD: "hello",
     ArgumentType.CHANGES: "fanout=5",
     ArgumentType.WORDS: "from:bob",
@@ -55,15 +58,20 @@ def names_on(surface: Surface) -> set[str]:
     return {each.name for each in commands_on(surface)}
 
 
+def sample_of(argument: Argument) -> str:
+    is_choice = argument.type is ArgumentType.CHOICE
+    return "set" if is_choice else SAMPLE_BY_TYPE[argument.type]
+
+
 def slash_line(spec: CommandSpec, name: str) -> str:
-    return " ".join([f"/{name}", *(SAMPLE_BY_TYPE[each.type] for each in spec.arguments)])
+    return " ".join([f"/{name}", *map(sample_of, spec.arguments)])
 
 
 def json_line(spec: CommandSpec, name: str) -> bytes:
     fields: dict[str, object] = {"cmd": name}
     for each in spec.arguments:
-        sample = SAMPLE_BY_TYPE[each.type]
-        is_mapping = each.type is ArgumentType.CHANGES
+        sample = sample_of(each)
+        is_mapping = each.type in (ArgumentType.CHANGES, ArgumentType.TAGS)
         fields[each.name] = dict([sample.split("=")]) if is_mapping else sample
     return json.dumps(fields).encode()
 

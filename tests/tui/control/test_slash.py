@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_tui.control.commands import (
+    AccessState,
     Broadcast,
+    ChangeTags,
     Command,
     CommandError,
     Deny,
@@ -79,7 +81,25 @@ from grapevine_tui.host.ask_members import AskMembers
         ("/query uptime now --zone eu", AskMembers("uptime", b"now --zone eu")),
         ("/publish a.b --expires 60 x", Publish("a.b", b"x", 60)),
         ("/publish --expires 60 a.b x", Publish("a.b", b"x", 60)),
+        ("/publish --retain web a.b x", Publish("a.b", b"x", retain="web")),
         ("/b --hello", Broadcast(b"--hello")),
+        (
+            "/query --tag role=web --tag rack=7 load",
+            AskMembers("load", tags={"role": "web", "rack": "7"}),
+        ),
+        ("/members --tag role=web", ShowMembers({"role": "web"})),
+        ("/state", AccessState()),
+        ("/state list cfg/", AccessState("list", "cfg/")),
+        ("/state GET cfg/limit", AccessState("get", "cfg/limit")),
+        ("/state set cfg/limit 10 MB", AccessState("set", "cfg/limit", b"10 MB")),
+        (
+            "/state set --ttl 60 --durable k v",
+            AccessState("set", "k", b"v", ttl_s=60, durable=True),
+        ),
+        ("/state del cfg/limit", AccessState("del", "cfg/limit")),
+        ("/tags", ChangeTags()),
+        ('/tags set role=web rack="row 7"', ChangeTags("set", ("role=web", "rack=row 7"))),
+        ("/tags unset role", ChangeTags("unset", ("role",))),
         ("/help", ShowHelp()),
         ("/h b", ShowHelp("broadcast")),
         ("/? /send", ShowHelp("send")),
@@ -122,9 +142,20 @@ def test_a_line_is_one_command(line: str, command: Command) -> None:
         ("/query --zone eu", "missing NAME"),
         ("/query uptime --zone", "--zone needs NAME"),
         ("/query uptime --limit many", "--limit needs a whole number, not 'many'"),
-        ("/query uptime --zon eu", "has no option --zon; it has --zone, --limit"),
+        ("/query uptime --zon eu", "has no option --zon; it has --zone, --tag, --limit"),
         ("/query uptime --x --zone", "put -- before it"),
         ("/publish a.b --expires 60", "missing TEXT"),
+        ("/state got cfg", "unknown action 'got'; did you mean get?"),
+        ("/state xyzzy", "expected one of list, get, set, del, watch"),
+        ("/state get", "state get needs KEY"),
+        ("/state set k", "needs a value"),
+        ("/state del k v", "takes no value"),
+        ("/state get k --ttl 5", "belong to state set"),
+        ("/state --ttl 5 get k", "belong to state set"),
+        ("/tags set", "needs tags"),
+        ("/tags set role", "expected NAME=VALUE"),
+        ("/tags unset role=web", "needs names"),
+        ("/members --tag role", "expected NAME=VALUE"),
         ("/help nothing", "unknown command /nothing"),
         ("x\ud800", "Unicode"),
         ("/s bob \ud800", "Unicode"),
@@ -155,7 +186,7 @@ def test_the_commands_of_grapevine_1_keep_their_names() -> None:
 
 
 def test_the_beginning_of_a_command_is_completed() -> None:
-    assert complete_command("/st") == ("/status", "/stats")
+    assert complete_command("/st") == ("/state ", "/status", "/stats")
     assert complete_command("/se") == ("/send ", "/settings", "/set_settings ")
     assert complete_command("/qu") == ("/query ", "/queries")
     assert complete_command("/qui") == ("/quit",)
@@ -180,7 +211,11 @@ def test_the_peer_of_a_send_is_completed_and_quoted_where_it_must_be() -> None:
 
 
 KNOWN = KnownNames(
-    topics=("deploy.web", "deploy.db", "metrics"), queries=("uptime",), zones=("eu", "us west")
+    topics=("deploy.web", "deploy.db", "metrics"),
+    queries=("uptime",),
+    zones=("eu", "us west"),
+    keys=("cfg/limit",),
+    tags=("role=web",),
 )
 
 
@@ -202,6 +237,17 @@ KNOWN = KnownNames(
         ("/query uptime text --z", []),
         ("/query uptime -- --z", []),
         ("/help sen", ["/help send"]),
+        ("/state s", ["/state set "]),
+        ("/state set c", ["/state set cfg/limit "]),
+        ("/state set --d", ["/state set --durable "]),
+        ("/state set --durable c", ["/state set --durable cfg/limit "]),
+        ("/state set cfg/limit c", []),
+        ("/tags unset r", ["/tags unset role=web"]),
+        ("/members --tag r", ["/members --tag role=web "]),
+        (
+            "/query --tag role=web --t",
+            ["/query --tag role=web --tag ", "/query --tag role=web --timeout "],
+        ),
         ("/broadcast d", []),
     ],
 )

@@ -41,8 +41,8 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, Stream
-from grapevine_tui.host.model import MAX_TOPICS, Changes, Model, NoticeLevel
-from tests.tui.values import a_member, a_message, a_peer, a_round, an_id, received
+from grapevine_tui.host.model import MAX_KEYS, MAX_TOPICS, Changes, Model, NoticeLevel
+from tests.tui.values import a_member, a_message, a_peer, a_round, an_entry, an_id, received
 
 
 class Clock:
@@ -296,6 +296,15 @@ def test_the_latest_topics_are_kept_and_evictions_counted() -> None:
     for number in (*range(MAX_TOPICS), 0, MAX_TOPICS):
         model.apply(MessageReceived(a_message(1, number + 1, topic=f"t{number}")))
     model.apply(received(1, 9_999))
-    assert list(model.topics)[-2:] == ["t0", f"t{MAX_TOPICS}"]
-    assert "t1" not in model.topics
-    assert (len(model.topics), model.topics_evicted) == (MAX_TOPICS, 1)
+    kept = {f"t{number}" for number in range(MAX_TOPICS + 1)} - {"t1"}
+    assert set(model.topics.sorted()) == kept
+    assert model.topics.evicted == 1
+
+
+def test_keys_that_have_a_value_complete_lines_and_are_bounded() -> None:
+    model = Model()
+    for number in range(MAX_KEYS + 1):
+        assert model.apply(an_entry(1, f"k{number}", b"v")) is Changes.STATE
+    assert model.apply(an_entry(1, "gone", None)) is Changes.STATE
+    assert set(model.keys.sorted()) == {f"k{number}" for number in range(1, MAX_KEYS + 1)}
+    assert model.keys.evicted == 1
