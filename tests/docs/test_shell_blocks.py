@@ -37,6 +37,8 @@ BESIDE: Final = {
         "grapevine-tui --headless --port 9001 --state-dir /var/lib/grapevine",
     ),
     "grapevine-tui ctl status": ("grapevine-tui --headless",),
+    "grapevine-tui ctl state": ("grapevine-tui --headless",),
+    "grapevine-tui ctl tags": ("grapevine-tui --headless",),
     "grapevine-tui keygen /etc/grapevine/keys/2.key": (
         "install -d -m 0700 /etc/grapevine/keys",
         "grapevine-tui keygen /etc/grapevine/keys/1.key",
