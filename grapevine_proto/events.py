@@ -988,7 +988,8 @@ class EntryChanged:
     """The value that this owner had there before; None: none."""
     is_deleted: bool
     is_winner: bool
-    """Whether it decides the value of the key now."""
+    """Whether it decides the value of the key now; always for tags and retained messages, of which each
+    member has its own."""
     id: MessageId
     """Its owner, and its version."""
     topic: str = ""

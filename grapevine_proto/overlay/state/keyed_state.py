@@ -35,13 +35,14 @@ from grapevine_proto.overlay.state.owner_map import (
     OwnerMap,
     add_hashes,
 )
-from grapevine_proto.overlay.state.shared_map import SharedMap
+from grapevine_proto.overlay.state.shared_map import MAX_CLOCK_LEAD, SharedMap
 from grapevine_proto.tags import TAG_PREFIX, tags_fault
 from grapevine_proto.timers import TimerQueue
 from grapevine_proto.wire.entry_terms import (
     MAX_TTL_S,
     MAX_VALUE_BYTES,
     NO_VERSION,
+    RETAIN_PREFIX,
     EntryTerms,
     Version,
     key_fault,
@@ -504,7 +505,7 @@ class KeyedState:
             self.bytes -= 0 if before is None else _memory_bytes(before)
             self.bytes += 0 if after is None else _memory_bytes(after)
             if after is not None:
-                self.shared.add(owner, after.key)
+                self.shared.add(after)
                 self._ends.schedule((owner, after.key), after.expires_at)
             elif before is not None:
                 self._forget_key(owner, before.key)
@@ -537,9 +538,12 @@ class KeyedState:
     def _event(
         self, subject: Entry, value: bytes | None, previous: bytes | None, now: float
     ) -> Effect:
-        counted, ahead = self.shared.ranked(subject.key, now)
-        is_winner = bool(counted) and counted[0].owner == subject.owner
-        self.clock_ahead += any(each is subject for each in ahead)
+        is_own_key = subject.key.startswith((TAG_PREFIX, RETAIN_PREFIX))
+        winner = subject if is_own_key else self.shared.winner(subject.key, now)
+        is_winner = winner is not None and winner.owner == subject.owner
+        if subject.terms.clock > MAX_CLOCK_LEAD:
+            ahead = self.shared.ranked(subject.key, now).ahead
+            self.clock_ahead += any(each is subject for each in ahead)
         return Emit(
             EntryChanged(
                 subject.owner,

@@ -50,11 +50,12 @@ def add_hashes(total: int, *, added: Iterable[int] = (), removed: Iterable[int] 
 class Entry:
     """One entry: a signed rumor of one payload, and when this node believes that it ends."""
 
-    __slots__ = ("expires_at", "hash", "published_at", "rumor", "terms", "version")
+    __slots__ = ("expires_at", "hash", "published_at", "rumor", "terms", "topic", "version")
 
-    def __init__(self, rumor: Rumor, terms: EntryTerms, published_at: float) -> None:
+    def __init__(self, rumor: Rumor, terms: EntryTerms, published_at: float, topic: str) -> None:
         self.rumor = rumor
         self.terms = terms
+        self.topic = topic  # of a retained message
         self.version: Version = (rumor.epoch, rumor.first)
         self.hash = entry_hash(self.version, terms, rumor.body)
         self.published_at = published_at
@@ -63,12 +64,13 @@ class Entry:
     @classmethod
     def from_rumor(cls, rumor: Rumor, published_at: float) -> Entry | None:
         """The entry that `rumor` carries; None if it carries none, or one that no node may set."""
-        terms = rumor.known_attributes.entry
+        known = rumor.known_attributes
+        terms = known.entry
         if terms is None or not rumor.has_body or len(rumor.lengths) != 1:
             return None
         if len(rumor.body) > MAX_VALUE_BYTES or (terms.is_deleted and rumor.body):
             return None
-        return cls(rumor, terms, published_at)
+        return cls(rumor, terms, published_at, known.topic)
 
     @property
     def key(self) -> str:
@@ -82,11 +84,6 @@ class Entry:
     def id(self) -> MessageId:
         """Its version, as the ID of a message."""
         return MessageId(self.rumor.origin, *self.version)
-
-    @property
-    def topic(self) -> str:
-        """The topic of a retained message."""
-        return self.rumor.known_attributes.topic
 
     @property
     def is_retained(self) -> bool:

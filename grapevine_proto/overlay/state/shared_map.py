@@ -5,6 +5,8 @@ Invariants:
 - Of the entries of one key, the one with the highest (clock, owner) decides its value, except that a clock
   more than `MAX_CLOCK_LEAD` above the next lower one does not count. Each node decides alike.
 - Entries of denied owners, and those that have ended, do not count.
+- The winner of a key is remembered, so a key that all members have costs one comparison per change, not one
+  per member. Tags and retained messages have none: each member has its own.
 - It reads the maps and changes none.
 """
 
@@ -17,7 +19,8 @@ from grapevine_proto.events import EntryInfo, KeyInfo
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.state.owner_map import Entry, OwnerMap
-from grapevine_proto.wire.entry_terms import MAX_CLOCK
+from grapevine_proto.tags import TAG_PREFIX
+from grapevine_proto.wire.entry_terms import MAX_CLOCK, RETAIN_PREFIX
 
 MAX_CLOCK_LEAD: Final = 1 << 20  # more than honest writers of one key ever take turns
 
@@ -29,6 +32,15 @@ class Ranked(NamedTuple):
     ahead: list[Entry]
 
 
+def _rank(entry: Entry) -> tuple[int, PeerId]:
+    return entry.terms.clock, entry.owner
+
+
+def _counts_at(entry: Entry, now: float) -> bool:
+    """Whether it says something about its key: a value, or that it is deleted."""
+    return entry.terms.is_deleted or now < entry.expires_at
+
+
 class SharedMap:
     """The entries of `maps` by key. The owner of the maps calls `add` and `remove` as they change."""
 
@@ -37,17 +49,49 @@ class SharedMap:
         self._our_id = context.our_id
         self._maps = maps
         self._owners_by_key: dict[str, dict[PeerId, None]] = {}
+        self._winners: dict[
+            str, Entry
+        ] = {}  # of keys without an entry that is ahead, once asked for
+        self._denied = context.config.current.denied  # when these were found
 
-    def add(self, owner: PeerId, key: str) -> None:
-        """The map of `owner` has an entry under `key`."""
-        self._owners_by_key.setdefault(key, {})[owner] = None
+    def add(self, entry: Entry) -> None:
+        """The map of its owner has this entry now."""
+        key, clock = entry.key, entry.terms.clock
+        self._owners_by_key.setdefault(key, {})[entry.owner] = None
+        best = self._winners.get(key)
+        if best is None or entry.owner in self._denied:
+            return
+        if max(clock, best.terms.clock) > MAX_CLOCK_LEAD:
+            del self._winners[key]  # one of them may be ahead
+        elif _rank(entry) >= _rank(best):
+            self._winners[key] = entry
+        elif entry.owner == best.owner:
+            del self._winners[key]
 
     def remove(self, owner: PeerId, key: str) -> None:
-        """It has none there any more."""
+        """The map of `owner` has no entry under `key` any more."""
         owners = self._owners_by_key[key]
         del owners[owner]
         if not owners:
             del self._owners_by_key[key]
+        best = self._winners.get(key)
+        if best is not None and (best.owner == owner or best.terms.clock > MAX_CLOCK_LEAD):
+            del self._winners[key]
+
+    def winner(self, key: str, now: float) -> Entry | None:
+        """The entry that decides the value of `key`; None if there is none that counts."""
+        if self._denied != self._config.current.denied:
+            self._denied = self._config.current.denied
+            self._winners.clear()
+        best = self._winners.get(key)
+        if best is not None and _counts_at(best, now):
+            return best
+        counted, ahead = self.ranked(key, now)
+        if not counted:
+            return None
+        if not ahead:  # otherwise a lower entry can bring the one that is ahead back
+            self._winners[key] = counted[0]
+        return counted[0]
 
     def ranked(self, key: str, now: float) -> Ranked:
         """The entries of a key, highest first, and those whose clock is ahead."""
@@ -57,8 +101,8 @@ class SharedMap:
             for owner in self._owners_by_key.get(key, ())
             if owner not in denied
         ]
-        found = [each for each in found if each.terms.is_deleted or now < each.expires_at]
-        found.sort(key=lambda each: (each.terms.clock, each.owner), reverse=True)
+        found = [each for each in found if _counts_at(each, now)]
+        found.sort(key=_rank, reverse=True)
         first = 0
         while (
             first + 1 < len(found)
@@ -69,8 +113,8 @@ class SharedMap:
 
     def get(self, key: str, now: float) -> bytes | None:
         """The value of `key`; None if it has none."""
-        counted = self.ranked(key, now).counted
-        return counted[0].value_at(now) if counted else None
+        winner = self.winner(key, now)
+        return None if winner is None else winner.value_at(now)
 
     def get_all(self, key: str, now: float) -> dict[PeerId, bytes]:
         """The values of `key` by owner, the one that decides first."""
@@ -122,9 +166,12 @@ class SharedMap:
 
     def retained(self, now: float) -> Iterator[Entry]:
         """The retained messages of all owners that have not ended."""
-        for owner_map in self._maps.values():
-            for each in owner_map.entries.values():
-                if each.rumor.known_attributes.topic and each.value_at(now) is not None:
+        for key, owners in self._owners_by_key.items():
+            if not key.startswith(RETAIN_PREFIX):
+                continue
+            for owner in owners:
+                each = self._maps[owner].entries[key]
+                if each.topic and each.value_at(now) is not None:
                     yield each
 
     @property
@@ -133,7 +180,14 @@ class SharedMap:
         return sum(each.keys for each in self._maps.values())
 
     def clock_for(self, key: str, now: float) -> int:
-        """A clock with which an entry of ours decides the value of `key`, no higher than needed."""
+        """A clock with which an entry of ours decides the value of `key`, no higher than needed. Tags and
+        retained messages need none: each member has its own."""
+        winner = self.winner(key, now)
+        if winner is None or key.startswith((TAG_PREFIX, RETAIN_PREFIX)):
+            return 1
+        if winner.terms.clock <= MAX_CLOCK_LEAD:
+            is_ours = winner.owner == self._our_id
+            return winner.terms.clock if is_ours else winner.terms.clock + 1
         ranked = self.ranked(key, now)
         if ranked.counted and ranked.counted[0].owner == self._our_id:
             return ranked.counted[0].terms.clock

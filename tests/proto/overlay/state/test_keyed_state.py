@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -108,6 +109,52 @@ def test_a_clock_that_is_far_ahead_never_wins_and_is_shown() -> None:
     node.write("a", b"ours")
     assert node.state.shared.get("a", 0.0) == b"ours"
     assert node.state.shared.keys("", 0.0)[0].winner.clock == 2  # type: ignore[union-attr]
+
+
+def test_the_winner_that_is_remembered_is_the_one_that_ranks_first() -> None:
+    """Whatever comes, goes, ends or is denied."""
+    rng = random.Random(7)
+    clocks = [
+        1,
+        2,
+        3,
+        MAX_CLOCK_LEAD,
+        MAX_CLOCK_LEAD + 2,
+        MAX_CLOCK_LEAD + 3,
+        1 << 40,
+        (1 << 40) + 1,
+    ]
+    for _ in range(30):
+        node, owners = Learner(), [Owner(number) for number in range(1, 5)]
+        for step in range(40):
+            now, owner = float(step), rng.choice(owners)
+            match rng.randrange(8):
+                case 0:
+                    if owner.map.owner in node.state.maps:
+                        node.state.remove(owner.map.owner)
+                        owners[owners.index(owner)] = Owner(owner.number, epoch=owner.epoch + 1)
+                case 1:
+                    denied = (peer_id(rng.randrange(1, 5)),) if rng.random() < 0.5 else ()
+                    current = node.context.config.current
+                    node.context.config.replace(current.replace(denied=denied))
+                case 2:
+                    node.write("a", rng.choice([None, b"ours"]), now)
+                case _:
+                    value = rng.choice([None, b"1", b"2"])
+                    ttl_s = 0 if value is None else rng.choice([0, 0, 3])
+                    rumor = owner.write("a", value, clock=rng.choice(clocks), ttl_s=ttl_s)
+                    node.learn(rumor, now=now)
+            counted = node.state.shared.ranked("a", now).counted
+            assert node.state.shared.winner("a", now) is (counted[0] if counted else None)
+
+
+def test_tags_and_retained_messages_need_no_clock() -> None:
+    node = Learner()
+    node.learn(Owner(1).write("tag/role", b"web", clock=9), Owner(2).write("a", b"1", clock=9))
+    for key, clock in (("tag/role", 1), ("a", 10)):
+        node.write(key, b"ours")
+        entry = node.state.maps[node.id].entries[key]
+        assert entry.terms.clock == clock
 
 
 def test_a_clock_at_the_limit_of_the_lead_wins() -> None:
@@ -348,12 +395,12 @@ def test_tag_writes_are_the_difference() -> None:
 def test_a_node_keeps_its_own_map_over_a_restart() -> None:
     node = Learner()
     node.write("a", b"1", ttl_s=60)
-    node.write("b", b"2", topic="deploy.web")
+    node.write("retain/b", b"2", topic="deploy.web")
     node.write("c", None)
     saved = node.state.snapshot(20.0)
     restarted = KeyedState(context(0), saved, 1000.0)
     assert restarted.sum == node.state.sum
-    assert restarted.shared.values_of(node.id, 1000.0) == {"a": b"1", "b": b"2"}
+    assert restarted.shared.values_of(node.id, 1000.0) == {"a": b"1", "retain/b": b"2"}
     assert restarted.deadline == 1040.0
     assert [each.topic for each in restarted.shared.retained(1000.0)] == ["deploy.web"]
 
