@@ -80,6 +80,13 @@ class Example:
             assert time.monotonic() < give_up_at, f"no {expected!r} after {line!r} in {self.seen}"
         return found
 
+    def read(self) -> list[str]:
+        """Returns the lines printed meanwhile; waits up to a tenth of a second for one."""
+        with contextlib.suppress(queue.Empty):
+            self.seen.append(self._lines.get(timeout=0.1))
+            return self.seen[-1:]
+        return []
+
     def kill(self) -> None:
         """Ends the process without a chance to say goodbye."""
         self.process.kill()

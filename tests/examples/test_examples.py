@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -10,17 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from examples.replicated_map import ReplicatedMap
-from grapevine_proto import ClusterKey, Node, NodeConfig
-from tests.conftest import Run
-from tests.examples.processes import ANY, EXAMPLES, WAIT_S, Example, Start
+from tests.examples.processes import ANY, EXAMPLES, Start
 from tests.tui.runs import environ_of
 
 
@@ -68,79 +61,6 @@ def test_chat_users_broadcast_send_direct_messages_and_see_members_leave(start: 
     ada.expect("* bob is left")
     assert eve.leave() == 0
     assert not any("only you" in line for line in eve.seen)
-
-
-def test_the_map_is_the_same_everywhere_and_a_joiner_catches_up(start: Start) -> None:
-    first = start("replicated_map.py", "map.key", ANY)
-    address = first.address()
-    second = start("replicated_map.py", "map.key", ANY, address)
-    second.address()
-    first.type("set colour red")
-    expect_map(second, {"colour": "red"})
-    second.type("set colour green")  # it has seen red, so it wins
-    second.type("set size 7")
-    expect_map(first, {"colour": "green", "size": "7"})
-    first.type("del size")
-    assert second.leave() == 0
-    third = start("replicated_map.py", "map.key", ANY, address)
-    third.address()
-    expect_map(third, {"colour": "green"})
-    third.type("get size")
-    third.expect("None")
-
-
-def expect_map(example: Example, expected: dict[str, str]) -> None:
-    give_up_at = time.monotonic() + WAIT_S
-    while time.monotonic() < give_up_at:
-        example.type("all")
-        if example.expect("{") == str(expected):
-            return
-        time.sleep(0.1)
-    raise AssertionError(example.seen)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110  a map has no change event
-        await asyncio.sleep(0.01)
-
-
-def test_copies_agree_on_writes_that_had_not_seen_each_other(run: Run[Any]) -> None:
-    async def scenario() -> None:
-        key = ClusterKey.generate()
-        async with (
-            Node(NodeConfig.local(keys=[key])) as one,
-            Node(NodeConfig.local(keys=[key], bootstrap_peers=[str(one.address)])) as other,
-        ):
-            maps = [ReplicatedMap(one), ReplicatedMap(other)]
-            await asyncio.gather(one.ready(), other.ready())
-            await asyncio.gather(*(each.put("k", f"{n}") for n, each in enumerate(maps)))
-            winner = "0" if str(one.peer_id) > str(other.peer_id) else "1"
-            await until(lambda: [each.get("k") for each in maps] == [winner, winner])
-
-    run(scenario())
-
-
-def test_an_entry_outlives_its_author_and_the_message_cache(run: Run[Any]) -> None:
-    cached_s = 1.0
-
-    async def scenario() -> None:
-        key = ClusterKey.generate()
-        config = NodeConfig.local(keys=[key], message_dedup_ttl=cached_s)
-        async with Node(config) as storing:
-            store = ReplicatedMap(storing, cached_s=cached_s)
-            there = config.replace(bootstrap_peers=[str(storing.address)])
-            async with Node(there) as author:
-                await author.ready()
-                await ReplicatedMap(author, cached_s=cached_s).put("k", "v")
-                await until(lambda: store.get("k") == "v")
-            keeping = asyncio.create_task(store.keep_alive())
-            await asyncio.sleep(3 * cached_s)
-            async with Node(there) as joiner:
-                copy = ReplicatedMap(joiner, cached_s=cached_s)
-                await until(lambda: copy.get("k") == "v")
-            keeping.cancel()
-
-    run(scenario())
 
 
 def three_free_ports() -> int:
