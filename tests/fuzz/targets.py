@@ -25,6 +25,7 @@ from grapevine_proto.wire.messages import Kind
 from grapevine_tui.control import commands, jsonlines, slash
 from grapevine_tui.host import query
 from grapevine_tui.text import printable
+from tests.proto.overlay.state.owners import Owner, entry_of
 from tests.proto.test_engine import HERE, Pair
 from tests.sources import ROOT
 from tests.turn import take_turn
@@ -117,6 +118,8 @@ def _plaintexts() -> list[bytes]:
             pair.run(0.1)
             pair.other.answer(query_id, bytes(size), pair.now)
             pair.run(1.0)
+        pair.one.set_entry("key", b"value", pair.now)
+        pair.one.state.take(entry_of(Owner(77).write("key", b"of another")), pair.now)
         pair.one.start_round(pair.now)
         pair.run(40.0, step=0.5)
         pair.one.leave(pair.now)

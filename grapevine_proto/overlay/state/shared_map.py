@@ -182,8 +182,10 @@ class SharedMap:
     def clock_for(self, key: str, now: float) -> int:
         """A clock with which an entry of ours decides the value of `key`, no higher than needed. Tags and
         retained messages need none: each member has its own."""
+        if key.startswith((TAG_PREFIX, RETAIN_PREFIX)):
+            return 1
         winner = self.winner(key, now)
-        if winner is None or key.startswith((TAG_PREFIX, RETAIN_PREFIX)):
+        if winner is None:
             return 1
         if winner.terms.clock <= MAX_CLOCK_LEAD:
             is_ours = winner.owner == self._our_id
