@@ -384,6 +384,11 @@ def test_an_arriving_rumor_reports_its_earlier_announcements() -> None:
     assert not announcement.is_offered
 
 
+def test_a_rumor_that_nobody_announced_has_no_earlier_announcement() -> None:
+    announcement = Node().lazy_push.on_rumor(copy(ORIGIN, 1).rumor, 1.0)
+    assert announcement == (None, 0.0, (), False)
+
+
 def test_announcements_mark_nothing_as_seen() -> None:
     node = Node()
     node.receive_ids(1, ids_of(1, 2**53))
@@ -587,7 +592,7 @@ def test_a_range_in_progress_is_not_requested_from_a_source_that_is_due_later() 
     node.receive_ids(1, ids_of(1, 9))
     node.receive_ids(2, ids_of(3, 7), at=0.02)
     assert requested_in(node.lazy_push.advance(0.1)) == [(peer_id(1), (ids_of(1, 9),))]
-    assert node.lazy_push.advance(0.12) == []
+    assert node.lazy_push.advance(0.121) == []
     assert requested_in(node.lazy_push.advance(0.25)) == [(peer_id(2), (ids_of(3, 7),))]
 
 

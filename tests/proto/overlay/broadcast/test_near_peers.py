@@ -9,9 +9,9 @@ import pytest
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.broadcast.near_peers import (
-    MIN_HOPS_LIMIT,
     NEAR_PEERS_LIMIT,
     RING_COUNT,
+    RING_POINT_BYTES,
     NearPeers,
 )
 from tests.proto.overlay.builders import NodeTables, peer_id, record
@@ -37,7 +37,7 @@ def reached(start: PeerId, edges: dict[PeerId, set[PeerId]]) -> set[PeerId]:
     return found
 
 
-@pytest.mark.parametrize("links", [1, NEAR_PEERS_LIMIT])
+@pytest.mark.parametrize("links", [1, 8])
 def test_a_few_links_are_all_near(links: int) -> None:
     tables = NodeTables(*range(1, links + 1))
     assert list(tables.near_peers.near) == list(tables.near_peers.linked)
@@ -54,6 +54,13 @@ def test_in_a_mesh_nearness_is_mutual_and_connects_all_nodes() -> None:
     assert all(
         1 <= sum(peer in each for each in successors.values()) <= RING_COUNT for peer in views
     )
+
+
+def test_of_more_than_eight_links_two_on_each_of_four_rings_are_near() -> None:
+    near_peers = NodeTables(*range(1, 10)).near_peers
+    assert len(near_peers.near) < 9
+    assert NEAR_PEERS_LIMIT == 2 * RING_COUNT == 8
+    assert len(peer_id(0)) == RING_COUNT * RING_POINT_BYTES, "all of a peer ID is used"
 
 
 def test_callers_are_near_until_links_change_up_to_the_limit() -> None:
@@ -90,9 +97,9 @@ def test_the_hop_limit_is_twice_the_depth_of_a_binary_tree_of_all_nodes(depth: i
     near_peers = tables.near_peers
     for number in range(1, 2**depth - 1):  # this node and they fill a binary tree
         tables.members.add(replace(UNSIGNED_RECORD, peer_id=peer_id(number)), peer_id(1), 0.0)
-    assert near_peers.hops_limit == max(MIN_HOPS_LIMIT, 2 * depth)
+    assert near_peers.hops_limit == max(10, 2 * depth)
     tables.members.add(UNSIGNED_RECORD, peer_id(1), 0.0)
-    assert near_peers.hops_limit == max(MIN_HOPS_LIMIT, 2 * (depth + 1))
+    assert near_peers.hops_limit == max(10, 2 * (depth + 1))
 
 
 def test_a_peer_is_responsive_if_it_is_linked_and_answered_the_last_probe() -> None:
