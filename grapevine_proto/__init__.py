@@ -1,6 +1,8 @@
 """Grapevine: encrypted gossip messaging over UDP. These are the public names; docs/reference/library.md
 documents them."""
 
+from grapevine_proto import compilation  # first: it decides what the next imports load
+from grapevine_proto import engine as _engine
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import (
     AntiEntropyConfig,
@@ -85,6 +87,9 @@ from grapevine_proto.runtime.query_desk import Query
 from grapevine_proto.runtime.shared_state import EntryWatch, SharedState
 from grapevine_proto.version import __version__
 
+compiled: str = compilation.describe(_engine.__file__)
+"""Whether the core runs compiled: ``yes``, or ``no`` with the reason."""
+
 __all__ = [
     "Address",
     "Answer",
@@ -168,5 +173,6 @@ __all__ = [
     "Via",
     "Zone",
     "__version__",
+    "compiled",
     "event_to_json",
 ]

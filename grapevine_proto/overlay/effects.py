@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import builtins  # mypyc looks up the type of a field by a name of the module
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -141,7 +142,7 @@ class WriteEntry:
 class InternalError:
     """A component met a bug: count it and report it."""
 
-    error: Exception
+    error: builtins.Exception
 
 
 @dataclass(frozen=True, slots=True)

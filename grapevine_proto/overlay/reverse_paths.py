@@ -22,14 +22,15 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, Self, TypeVar
 
+from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.wire.messages import IHave, Offer, OverlayMessage, RumorCopy
-from grapevine_proto.wire.signed import QueryAnswer, Rumor, TraceReceipt
+from grapevine_proto.wire.signed import Rumor
 
 ANSWER_SPREAD_S: Final = 0.100  # spreads the answers, so that the origin is not hit by all at once
 BATCH_DELAY_S: Final = 0.020  # to fill a datagram; five hops cost 0.1 s
@@ -45,7 +46,28 @@ ROUTE_MIN_LIFETIME_S: Final = 5.0  # before a route may be evicted
 RELAYS_LIMIT: Final = 32  # hops of one item; trees are a dozen deep at 10,000 members
 SOURCES_PER_ROUTE_LIMIT: Final = 4  # peers that have the rumor
 
-ItemT = TypeVar("ItemT", TraceReceipt, QueryAnswer)
+
+class SignedItem(Protocol):
+    """What travels on reverse paths: a trace receipt or an answer, signed by its member."""
+
+    @property
+    def member(self) -> PeerId: ...
+    @property
+    def signature(self) -> bytes: ...
+    @property
+    def relays(self) -> int: ...
+    @property
+    def key(self) -> Hashable:
+        """What distinguishes items of one message."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> Self: ...
+    def relayed(self) -> Self: ...
+    def is_authentic(self, cluster: str, message_id: MessageId) -> bool: ...
+
+
+ItemT = TypeVar("ItemT", bound=SignedItem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +311,7 @@ class ReversePaths(Generic[ItemT]):
         if not item.is_authentic(self._cluster, route.message_id):
             return False
         route.received_from[sender] += 1
-        self._accept(route, replace(item, relays=item.relays + 1))
+        self._accept(route, item.relayed())
         self.relayed += 1
         is_datagram_full = (
             len(route.pending) >= self._limits.items_per_message
@@ -434,5 +456,5 @@ def message_id_of(rumor: Rumor) -> MessageId:
     return MessageId(rumor.origin, rumor.epoch, rumor.first)
 
 
-def _size_of(items: Sequence[TraceReceipt | QueryAnswer]) -> int:
+def _size_of(items: Sequence[SignedItem]) -> int:
     return sum(each.size_bytes for each in items)

@@ -49,6 +49,8 @@ def _plain(value: Any) -> Any:
         return tuple([(name.encode(), each.encode()) for name, each in sorted(value.items())])
     if isinstance(value, tuple | list):
         return tuple([_plain(each) for each in value])
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # a compiled core stores an int in a field for floats as a float
     if isinstance(value, bytes):
         return bytes(value)  # the repr of an ID contains its class name
     if names := _field_names(value.__class__):

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import builtins  # mypyc looks up the type of a field by a name of the module
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class DialError(NamedTuple):
     """An unexpected exception in a dial."""
 
     dial: Initiator
-    error: Exception
+    error: builtins.Exception
 
 
 class ConfirmedDial(NamedTuple):

@@ -18,6 +18,7 @@ The table knows nothing of the overlay, which decides about links and messages.
 
 from __future__ import annotations
 
+import builtins  # mypyc looks up the type of a field by a name of the module
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
@@ -59,7 +60,7 @@ class LinkError(NamedTuple):
     """An unexpected exception in a link."""
 
     link: Link
-    error: Exception
+    error: builtins.Exception
 
 
 class ClosedPacket(NamedTuple):

@@ -52,14 +52,13 @@ from grapevine_proto.wire.rumors import (
     CHUNKED_BODY_BYTES,
     RUMORS_OVERHEAD_BYTES,
     ChunkedMessage,
-    TrackedBytes,
-    TrackedKey,
     encode_repair,
     encode_rumor_copy,
     encode_rumors,
     max_payload_bytes,
     with_tracking,
 )
+from grapevine_proto.wire.tracked_bytes import TrackedBytes, TrackedKey
 
 __all__ = [
     "BASE_DATAGRAM_BYTES",

@@ -9,7 +9,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgpack
 
@@ -18,7 +18,6 @@ from grapevine_proto.ids import (
     EPOCH_LIMIT,
     PEER_ID_BYTES,
     SEQUENCE_LIMIT,
-    MessageId,
     PeerId,
 )
 from grapevine_proto.wire.attributes import ATTRIBUTES_HEADER_BYTES
@@ -33,6 +32,7 @@ from grapevine_proto.wire.message_codec import encode_message
 from grapevine_proto.wire.messages import Kind, Repair, RumorCopy
 from grapevine_proto.wire.packets import BASE_DATAGRAM_BYTES
 from grapevine_proto.wire.signed import Rumor, counted_payload_bytes
+from grapevine_proto.wire.tracked_bytes import TrackedBytes, TrackedKey
 
 _RUMORS_HEADER: Final = bytes((Kind.RUMORS, 0x91))  # an array with one field, the array of copies
 RUMORS_OVERHEAD_BYTES: Final = len(_RUMORS_HEADER) + 3
@@ -45,19 +45,6 @@ def encode_rumor_copy(copy: RumorCopy, *, is_tracked: bool = False) -> bytes:
     """Returns `copy` encoded for a Rumors message. `is_tracked`: report when a peer acknowledges it."""
     encoded: bytes = msgpack.packb(rumor_copy_fields(copy))
     return with_tracking(encoded, [(copy.rumor.epoch, copy.rumor.first)] if is_tracked else ())
-
-
-TrackedKey: TypeAlias = tuple[int, int] | MessageId
-"""A rumor of this node by epoch and first sequence, or a direct message of this node by its ID."""
-
-
-class TrackedBytes(bytes):
-    """An encoded message, or part of one, with messages of this node whose acknowledgment is tracked.
-
-    The bytes are the same as without tracking.
-    """
-
-    tracked_keys: tuple[TrackedKey, ...] = ()
 
 
 class ChunkedMessage:

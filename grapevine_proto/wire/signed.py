@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from grapevine_proto.crypto.identity import DigestPart, Identity, digest, verify
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, Zone
@@ -299,10 +299,14 @@ class TraceReceipt:
         """Upper bound of its encoded size."""
         return RECEIPT_BYTES
 
-    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> TraceReceipt:
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> Self:
         """Returns the receipt for `message_id` signed by `identity`, which must be its member."""
         signature = identity.sign(RECEIPT_DOMAIN, *self._signed_parts(cluster, message_id))
         return replace(self, signature=signature)
+
+    def relayed(self) -> Self:
+        """Returns it as the next peer gets it, with one relay more."""
+        return replace(self, relays=self.relays + 1)
 
     def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
         """Returns whether its member signed it for this message. Costs one signature check."""
@@ -351,10 +355,14 @@ class QueryAnswer:
         """Upper bound of its encoded size."""
         return ANSWER_OVERHEAD_BYTES + len(self.payload)
 
-    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> QueryAnswer:
+    def signed(self, identity: Identity, cluster: str, message_id: MessageId) -> Self:
         """Returns the answer to `message_id` signed by `identity`, which must be its member."""
         signature = identity.sign(ANSWER_DOMAIN, *self._signed_parts(cluster, message_id))
         return replace(self, signature=signature)
+
+    def relayed(self) -> Self:
+        """Returns it as the next peer gets it, with one relay more."""
+        return replace(self, relays=self.relays + 1)
 
     def is_authentic(self, cluster: str, message_id: MessageId) -> bool:
         """Returns whether its member signed it for this query. Costs one signature check."""

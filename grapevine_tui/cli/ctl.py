@@ -135,7 +135,7 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
         case "settings":
             return format_table(reply["values"], ("name", "value", "origin"))
         case "stats":
-            return format_facts(reply["stats"])
+            return format_facts(reply["stats"] | {"compiled": reply["compiled"]})
         case "broadcast" | "publish":
             peers = "1 peer" if reply["peers"] == 1 else f"{_format_cell('', reply['peers'])} peers"
             return [f"{_format_cell('', reply['id'])}  sent to {peers}"]

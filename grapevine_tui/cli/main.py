@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from grapevine_proto import compiled
 from grapevine_proto.errors import (
     ConfigError,
     GrapevineError,
@@ -230,7 +231,11 @@ ROOT_COMMAND: Final = _LazyGroup(
     help="Run an encrypted gossip node with a terminal UI.\n\n"
     "With --headless, the node reads and writes JSON Lines instead.",
 )
-click.version_option(__version__, prog_name=PROGRAM)(ROOT_COMMAND)
+click.version_option(
+    __version__,
+    prog_name=PROGRAM,
+    message=f"%(prog)s, version %(version)s\ncompiled: {compiled}",
+)(ROOT_COMMAND)
 
 
 @ROOT_COMMAND.command()

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
 
+from grapevine_proto import compiled
 from grapevine_proto.errors import GrapevineError, MessageTooLarge, NoMatchingMember
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId
@@ -148,6 +149,7 @@ class CommandExecutor:
             "zone": config.zone,
             "cluster": config.cluster,
             "version": __version__,
+            "compiled": compiled,
         }
 
     def status(self) -> Object:
@@ -260,7 +262,7 @@ class CommandExecutor:
             case ShowTraces():
                 return {"traces": [each.to_dict() for each in node.traces()]}
             case ShowStats():
-                return {"stats": node.stats().to_dict(now=node.now())}
+                return {"stats": node.stats().to_dict(now=node.now()), "compiled": compiled}
             case ShowStatus():
                 return self.status()
             case ShowSnapshot():

@@ -13,8 +13,6 @@ from grapevine_proto.wire.messages import Kind, Repair, RumorCopy, Rumors
 from grapevine_proto.wire.rumors import (
     RUMORS_OVERHEAD_BYTES,
     ChunkedMessage,
-    TrackedBytes,
-    TrackedKey,
     encode_repair,
     encode_rumor_copy,
     encode_rumors,
@@ -22,6 +20,7 @@ from grapevine_proto.wire.rumors import (
     with_tracking,
 )
 from grapevine_proto.wire.signed import Rumor, counted_payload_bytes
+from grapevine_proto.wire.tracked_bytes import TrackedBytes, TrackedKey
 from tests.proto.overlay.builders import EPOCH, copy, peer_id
 
 ATTRIBUTES = rumor_attributes(trace_share=300)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from grapevine_proto import compiled
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import (
@@ -165,7 +166,8 @@ def test_help_names_every_flag_and_variable(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.usefixtures("here")
 def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "--version") == Ended(0, f"grapevine-tui, version {__version__}\n", "")
+    version = f"grapevine-tui, version {__version__}\ncompiled: {compiled}\n"
+    assert run(capsys, "--version") == Ended(0, version, "")
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
