@@ -45,7 +45,7 @@ from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
 from grapevine_tui.app.screens.queries import QueriesScreen, query_outcome
 from grapevine_tui.app.screens.settings import SettingsScreen, format_save_result
-from grapevine_tui.app.screens.state import StateScreen, entry_facts
+from grapevine_tui.app.screens.state import StateScreen, entry_facts, entry_text
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.app.screens.traffic import TrafficScreen
 from grapevine_tui.app.shutdown import GracefulShutdown
@@ -442,7 +442,8 @@ class GrapevineApp(App[None]):
         def get_facts() -> list[Fact] | None:
             return entry_facts(model, model.state, key, owner)
 
-        self._bring_to_front(DetailScreen("Entry", get_facts, copy_texts=(printable(key),)))
+        value = entry_text(model.state, key, owner)
+        self._bring_to_front(DetailScreen("Entry", get_facts, copy_texts=(value, printable(key))))
 
     def action_traces(self) -> None:
         """Show the latest traces."""

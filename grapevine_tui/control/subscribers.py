@@ -29,6 +29,7 @@ from grapevine_tui.host.model import Changes
 MAX_QUEUED_BYTES: Final = 2 * 2**20  # of unread events; beyond that events are dropped
 STUCK_TIMEOUT_S: Final = 60.0  # without room for a single event
 MAX_REPLAYED_MESSAGES: Final = 1_000  # recent messages sent to a new subscriber,
+MAX_KEY_PREFIXES: Final = 64  # of one client
 MAX_REPLAYED_BYTES: Final = 2**20  # up to this size
 
 
@@ -59,9 +60,11 @@ class Subscriber:
         return True
 
     def add_keys(self, prefix: str) -> None:
-        """Adds the keys that begin with `prefix`."""
-        if not prefix.startswith(self._key_prefixes) or not self._key_prefixes:
+        """Adds the keys that begin with `prefix`. Beyond `MAX_KEY_PREFIXES` it gets all keys."""
+        if not self._key_prefixes or not prefix.startswith(self._key_prefixes):
             self._key_prefixes += (prefix,)
+        if len(self._key_prefixes) > MAX_KEY_PREFIXES:
+            self._key_prefixes = ("",)
 
     def wants(self, event_name: str, fields: Object) -> bool:
         """Whether this client gets the event: all of them, or those of its topics and keys."""

@@ -45,7 +45,7 @@ COLUMNS: Final = (
 def format_value(entry: Entry) -> str:
     """Return the value of an entry as printable text of one line."""
     if entry["deleted"]:
-        return "(deleted)"
+        return "(expired)" if entry["ttl_s"] else "(deleted)"
     if "text" not in entry:
         return f"{entry['bytes']:,} bytes, not text"
     return truncate(printable(entry["text"]), MAX_VALUE_CELLS) or "(empty)"
@@ -111,11 +111,21 @@ def _entry_row(model: Model, entry: Entry, fetched_at_unix: float) -> Row:
     )
 
 
-def entry_facts(model: Model, view: StateView, key: str, owner: PeerId) -> list[Fact] | None:
-    """Return the facts about one entry, or None if it is gone."""
+def _find_entry(view: StateView, key: str, owner: PeerId) -> Entry | None:
     found = next((each for each in view.keys if each["key"] == key), None)
     entries = [] if found is None else [found["winner"], *found["others"]]
-    entry = next((each for each in entries if each and each["owner"] == str(owner)), None)
+    return next((each for each in entries if each and each["owner"] == str(owner)), None)
+
+
+def entry_text(view: StateView, key: str, owner: PeerId) -> str:
+    """Return the value of an entry as printable text that can be copied; empty if it is not text."""
+    entry = _find_entry(view, key, owner)
+    return "" if entry is None else printable(entry.get("text", ""))
+
+
+def entry_facts(model: Model, view: StateView, key: str, owner: PeerId) -> list[Fact] | None:
+    """Return the facts about one entry, or None if it is gone."""
+    entry = _find_entry(view, key, owner)
     if entry is None:
         return None
     note, tone = entry_note(entry)

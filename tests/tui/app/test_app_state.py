@@ -41,6 +41,7 @@ def peopled() -> FakeHost:
         ),
         a_key("cfg/old", an_entry_info(2, "cfg/old", None)),
         a_key("lease", an_entry_info(2, "lease", b"carol", ttl_s=60, remaining_s=30.0)),
+        a_key("over", an_entry_info(2, "over", None, ttl_s=60)),
         a_key("odd", an_entry_info(3, "odd", HOSTILE.encode(), is_durable=True)),
     ]
     return host
@@ -55,7 +56,7 @@ async def test_each_key_is_shown_with_its_winner_and_the_losing_entries_below() 
     async with staged(peopled()) as stage:
         await stage.press("K")
         assert isinstance(stage.app.screen, StateScreen)
-        assert "State 4" in stage.text
+        assert "State 5" in stage.text
         lines = [line for line in stage.text.splitlines() if "cfg/limit" in line]
         assert "20 MB" in lines[0]
         assert "bob" in lines[0]
@@ -63,6 +64,7 @@ async def test_each_key_is_shown_with_its_winner_and_the_losing_entries_below() 
         assert "10 MB" in lines[1]
         assert "below" in lines[1]
         assert "(deleted)" in line_with(stage, "cfg/old")
+        assert "(expired)" in line_with(stage, "over")
         assert "durable" in line_with(stage, "odd")
         assert line_with(stage, "lease").count(":") == 2, "the time of day at which it ends"
         assert all(line.isprintable() for line in stage.text.splitlines())
@@ -71,6 +73,10 @@ async def test_each_key_is_shown_with_its_winner_and_the_losing_entries_below() 
         assert isinstance(stage.app.screen, DetailScreen)
         for expected in ("decides the value of the key", "20 MB", "bob", "version"):
             assert expected in stage.text
+        await stage.press("y")
+        assert stage.app.clipboard == "20 MB"
+        await stage.press("Y")
+        assert stage.app.clipboard == "cfg/limit"
 
 
 async def test_the_screen_follows_changes_and_says_when_an_entry_is_gone() -> None:

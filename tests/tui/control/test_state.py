@@ -8,6 +8,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -17,6 +18,7 @@ from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import EntryInfo, KeyInfo
 from grapevine_tui.control.server import control_server
 from grapevine_tui.control.socket_file import SOCKET_NAME
+from grapevine_tui.control.subscribers import MAX_KEY_PREFIXES, Subscriber
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import MAX_LISTED_KEYS, Host, list_keys
 from grapevine_tui.host.model import Model
@@ -121,6 +123,19 @@ async def test_a_client_that_watches_keys_gets_their_values_and_then_each_change
         got = {each["event"]: each for each in [await read_event(reader), await read_event(reader)]}
         assert (got["message"]["text"], got["entry"]["text"]) == ("out", "3")
         writer.close()
+
+
+def test_a_client_that_watches_too_many_keys_gets_all_changes_and_loses_none() -> None:
+    subscriber = Subscriber(MagicMock())
+    for number in range(MAX_KEY_PREFIXES):
+        subscriber.add_keys(f"k{number}/")
+        subscriber.add_keys(f"k{number}/more")
+    assert subscriber.wants("entry", {"key": "k7/x"})
+    assert not subscriber.wants("entry", {"key": "other"})
+    assert not subscriber.wants("message", {"topic": "a"})
+    subscriber.add_keys("one too many")
+    assert subscriber.wants("entry", {"key": "other"})
+    assert subscriber.wants("entry", {"key": "k7/x"})
 
 
 def test_members_share_keys_and_tags_through_the_shell(bench: Bench) -> None:

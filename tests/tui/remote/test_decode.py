@@ -56,7 +56,7 @@ from grapevine_tui.remote.decode import (
     stats_from_json,
     trace_from_json,
 )
-from tests.tui.values import a_member, a_message, a_peer, a_round, a_trace, an_id
+from tests.tui.values import a_member, a_message, a_peer, a_round, a_trace, an_entry, an_id
 
 NOW = 100.0
 
@@ -103,7 +103,7 @@ def test_a_trace_comes_out_as_it_went_in(trace: Trace) -> None:
 @pytest.mark.parametrize("via", list(Via))
 def test_a_message_comes_out_as_it_went_in(via: Via) -> None:
     message = a_message(1, 2, bytes(range(256)), via=via, hops=3)
-    message = message._replace(topic="deploy.web", age_s=0.125)
+    message = message._replace(topic="deploy.web", age_s=0.125, is_retained=True)
     word, fields = named_event(MessageReceived(message), lambda _: "bob")
     assert word == "message"
     assert message_from_json(through_json(fields), message.received_at) == message
@@ -135,6 +135,9 @@ def test_counters_come_out_as_they_went_in() -> None:
     [
         MessageSent(a_message(1, 2, via=Via.LOCAL, received_at=NOW), 4),
         MemberChanged(a_member(1, "bob")),
+        MemberChanged(replace(a_member(1, "bob"), tags={"role": "web"})),
+        an_entry(1, "cfg/limit", b"\xff", previous=b"10 MB", is_winner=False, topic="deploy.web"),
+        an_entry(1, "cfg/limit", None),
         TraceUpdated(a_trace(1, 2, 2, sent_at=NOW)),
         AntiEntropyRound(a_round(1, 1, started_at=NOW - 0.003)),
         DialFailed(Address("10.0.0.1", 9), "no answer"),

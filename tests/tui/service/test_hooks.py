@@ -129,6 +129,7 @@ def test_a_missing_program_for_stopped_is_reported(bench: Bench) -> None:
         ("message", "'x", "quotes"),
         ("message:a..b", "x", "a pattern of topics after message:"),
         ("peer:a", "x", "one of started"),
+        ("entry:", "x", "one of started"),
         ("query:grapevine.stats", "x", "does not begin with grapevine."),
         ("query:" + "x" * 65, "x", "1 to 64 bytes"),
     ],
