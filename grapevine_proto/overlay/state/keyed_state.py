@@ -35,14 +35,13 @@ from grapevine_proto.overlay.state.owner_map import (
     OwnerMap,
     add_hashes,
 )
-from grapevine_proto.overlay.state.shared_map import MAX_CLOCK_LEAD, SharedMap
+from grapevine_proto.overlay.state.shared_map import MAX_CLOCK_LEAD, SharedMap, is_owners_alone
 from grapevine_proto.tags import TAG_PREFIX, tags_fault
 from grapevine_proto.timers import TimerQueue
 from grapevine_proto.wire.entry_terms import (
     MAX_TTL_S,
     MAX_VALUE_BYTES,
     NO_VERSION,
-    RETAIN_PREFIX,
     EntryTerms,
     Version,
     key_fault,
@@ -538,8 +537,8 @@ class KeyedState:
     def _event(
         self, subject: Entry, value: bytes | None, previous: bytes | None, now: float
     ) -> Effect:
-        is_own_key = subject.key.startswith((TAG_PREFIX, RETAIN_PREFIX))
-        winner = subject if is_own_key else self.shared.winner(subject.key, now)
+        is_alone = is_owners_alone(subject.key)
+        winner = subject if is_alone else self.shared.winner(subject.key, now)
         is_winner = winner is not None and winner.owner == subject.owner
         if subject.terms.clock > MAX_CLOCK_LEAD:
             ahead = self.shared.ranked(subject.key, now).ahead

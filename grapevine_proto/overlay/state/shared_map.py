@@ -32,6 +32,12 @@ class Ranked(NamedTuple):
     ahead: list[Entry]
 
 
+def is_owners_alone(key: str) -> bool:
+    """Whether each member has a value of its own under `key`, so that none decides it: of tags and retained
+    messages."""
+    return key.startswith((TAG_PREFIX, RETAIN_PREFIX))
+
+
 def _rank(entry: Entry) -> tuple[int, PeerId]:
     return entry.terms.clock, entry.owner
 
@@ -182,7 +188,7 @@ class SharedMap:
     def clock_for(self, key: str, now: float) -> int:
         """A clock with which an entry of ours decides the value of `key`, no higher than needed. Tags and
         retained messages need none: each member has its own."""
-        if key.startswith((TAG_PREFIX, RETAIN_PREFIX)):
+        if is_owners_alone(key):
             return 1
         winner = self.winner(key, now)
         if winner is None:
@@ -201,7 +207,7 @@ class SharedMap:
 
     def hides_others(self, deleted: Entry, now: float) -> bool:
         """Whether the value of another owner would return if this deleted entry were forgotten."""
-        return any(
+        return not is_owners_alone(deleted.key) and any(
             owner != deleted.owner
             and self._maps[owner].entries[deleted.key].value_at(now) is not None
             for owner in self._owners_by_key.get(deleted.key, ())

@@ -97,6 +97,15 @@ def test_a_deleted_key_is_not_collected_while_it_hides_the_entry_of_another_memb
     assert list(node.state.maps[node.id].entries) == ["b"]
 
 
+def test_a_deleted_tag_is_collected_although_other_members_have_it() -> None:
+    node, owner = Learner(state=StateConfig(tombstone=10)), Owner(1)
+    node.learn(owner.write("tag/role", b"web"))
+    node.write("tag/role", b"db")
+    node.write("tag/role", None)
+    node.write("b", b"1", now=100.0)
+    assert list(node.state.maps[node.id].entries) == ["b"]
+
+
 def test_a_clock_that_is_far_ahead_never_wins_and_is_shown() -> None:
     node, malicious, honest = Learner(), Owner(1), Owner(2)
     node.learn(malicious.write("a", b"mine", clock=1 << 40), honest.write("a", b"right"))
