@@ -140,3 +140,12 @@ def test_nodes_without_a_zone_are_equally_likely() -> None:
             )
         )
         assert min(counts.values()) / max(counts.values()) > 0.8
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_all_candidates_are_chosen_in_order_if_no_more_are_wanted_than_there_are(
+    distribution: str,
+) -> None:
+    for count in (15, 16):
+        assert chosen(distribution, count) == list(range(15))
+    assert len(chosen(distribution, 14)) == 14
