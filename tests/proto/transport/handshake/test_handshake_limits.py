@@ -339,3 +339,29 @@ def test_after_a_pause_of_less_than_two_periods_the_previous_cookies_are_valid()
         cookie = cookies.make(HERE, b"x")
         cookies.rotate(late_s)
         assert stale(cookies, cookie, HERE, b"x") is is_stale
+
+
+def test_proofs_with_the_oldest_cookies_are_evicted_first() -> None:
+    cookies = new_cookies()
+    cookies.record_accepted(0, b"old", b"session", OWNER, 10)
+    cookies.rotate(COOKIE_ROTATION_S)
+    for proof, kept in (
+        (b"one", [b"old", b"one"]),
+        (b"two", [b"one", b"two"]),
+        (b"three", [b"two", b"three"]),
+    ):
+        cookies.record_accepted(0, proof, b"session", OWNER, 2)
+        found = [
+            each
+            for each in (b"old", b"one", b"two", b"three")
+            if any(cookies.accepted_session(generation, each) for generation in (0, 1))
+        ]
+        assert found == kept
+
+
+def test_after_a_long_pause_no_cookie_is_valid_however_many_secrets_there_were() -> None:
+    cookies = new_cookies()
+    cookies.rotate(COOKIE_ROTATION_S)
+    cookie = cookies.make(HERE, b"x")
+    cookies.rotate(3 * COOKIE_ROTATION_S + COOKIE_ROTATION_S)
+    assert stale(cookies, cookie, HERE, b"x")
