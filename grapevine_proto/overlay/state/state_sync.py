@@ -163,7 +163,6 @@ class StateSync:
         self._noticed_sum = state.sum
         self._announce_at = math.inf
         self._last_number = 0
-        self.delivered = 0  # entries that came this way
 
     # --- links ----------------------------------------------------------------------------------
 
@@ -467,7 +466,6 @@ class StateSync:
         taken = self._state.merge(owner, staged.values(), now)
         if taken is None:
             return []
-        self.delivered += len(staged)
         del request.staged[owner]
         wanted = self._wanted.get(prefix)
         if wanted is not None and self._state.version_of(owner) >= wanted.version:
