@@ -32,6 +32,8 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
         "overlay/membership/test_membership",
     ),
     "overlay/overlay": ("test_engine",),
+    "overlay/state/early_entries": ("overlay/state/test_keyed_state",),
+    "overlay/state/shared_map": ("overlay/state/test_keyed_state",),
     "overlay/store/sequence_tracker": ("overlay/store/test_message_store",),
     "overlay/trace/trace": ("overlay/test_reverse_paths",),
     "overlay/swim/indirect_probes": ("overlay/swim/test_prober",),
@@ -57,6 +59,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "wire/messages": CODEC,
     "wire/rumors": (*CODEC, "test_publisher"),
     "wire/signed": (*CODEC, "test_ids"),
+    "wire/tracked_bytes": ("wire/test_rumors", *CODEC),
 }
 """Module to the test files that test it besides the one of its own name, which comes first unless it is
 among them: a mutant is found sooner if slow tests come last."""
