@@ -812,7 +812,8 @@ class Engine:
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         """Datagrams that are due, each with its destination. Each is returned once."""
         transport, publisher = self._transport, self._publisher
-        datagrams = transport.datagrams_to_send(now)
+        has_unacknowledged = not transport.is_leaving or publisher.unacknowledged > 0
+        datagrams = transport.datagrams_to_send(now, has_unacknowledged=has_unacknowledged)
         while transport.has_pending_errors:  # the Close of a broken link goes in the same turn
             self._on_events(transport.contain_pending_errors(now), now)
             datagrams += transport.datagrams_to_send(now)

@@ -381,28 +381,32 @@ class LinkTable(Mapping[PeerId, Link]):
         errors, self._internal_errors = self._internal_errors, []
         return errors
 
-    def collect_datagrams(self, now: float, *, hold_open: bool) -> list[tuple[bytes, Address]]:
+    def collect_datagrams(
+        self, now: float, *, hold_open: bool, is_settled: bool = False
+    ) -> list[tuple[bytes, Address]]:
         """Returns the datagrams that are due, each with its destination. `hold_open`: a rumor of this node
-        was announced and no peer has requested it yet, so no link may end for lack of traffic."""
+        was announced and no peer has requested it yet, so no link may end for lack of traffic. `is_settled`:
+        all messages of this node are acknowledged, so that leaving waits for no peer that does not answer."""
         dirty, self._dirty = self._dirty, {}
         dirty.update(dict.fromkeys(self._timers.pop_expired(now)))
         dirty.update(self._to_close)
         self.coalescer.tick(now)
         for link in dirty:
             try:
-                self._send_due(link, now, hold_open=hold_open)
+                self._send_due(link, now, hold_open=hold_open, is_settled=is_settled)
             except Exception as error:  # noqa: BLE001  only this link ends
                 self.note_error(link, error)
         outbox, self._outbox = self._outbox, []
         return outbox
 
-    def _send_due(self, link: Link, now: float, *, hold_open: bool) -> None:
+    def _send_due(self, link: Link, now: float, *, hold_open: bool, is_settled: bool) -> None:
         """Sends what is due on `link`, and schedules its next turn."""
         if self._cut_through(link, now):
             return
         is_waiting = self.is_link(link) and self.coalescer.drain_into(link, now)
         is_done = link.is_idle and not is_waiting and not hold_open
-        if link in self._to_close and is_done:
+        is_given_up = is_settled and link.is_unanswered
+        if link in self._to_close and (is_done or is_given_up):
             del self._to_close[link]
             for plaintext in self._leave_messages:
                 link.send(plaintext, now)

@@ -745,10 +745,15 @@ class Transport:
             link.apply_record(record, now)
             self.links.mark_dirty(link)
 
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """Datagrams that are due, each with its destination. Each is returned once."""
+    def datagrams_to_send(
+        self, now: float, *, has_unacknowledged: bool = True
+    ) -> list[tuple[bytes, Address]]:
+        """Datagrams that are due, each with its destination. Each is returned once. `has_unacknowledged`: a
+        broadcast of this node is not acknowledged, so that leaving waits for every peer."""
         self.links.enqueue_raw(self.handshakes.transmit(now))
-        return self.links.collect_datagrams(now, hold_open=self._overlay.has_unclaimed)
+        is_settled = not has_unacknowledged and not self.direct
+        hold_open = self._overlay.has_unclaimed
+        return self.links.collect_datagrams(now, hold_open=hold_open, is_settled=is_settled)
 
     # --- closing --------------------------------------------------------------------------------
 

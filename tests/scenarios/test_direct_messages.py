@@ -20,6 +20,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import MessageId
 from grapevine_proto.sim import Network, Simulation
+from grapevine_proto.sim.simulation import LEAVE_TIMEOUT_S
 from grapevine_proto.transport import direct_deliveries
 from grapevine_proto.transport.direct_deliveries import DELIVERY_TIMEOUT_S
 from tests.conftest import Run
@@ -191,6 +192,22 @@ def test_a_node_that_leaves_reports_what_a_dead_peer_did_not_acknowledge() -> No
     sim.leave(0)
     sim.run(10.0)
     assert post.reason(message_id) is UndeliveredReason.NODE_LEFT
+
+
+def test_a_node_that_leaves_does_not_wait_for_a_dead_peer_once_its_messages_are_acknowledged() -> (
+    None
+):
+    sim = Simulation(nodes=3)
+    sim.run(5.0)
+    post = Post(sim)
+    sim.crash(2)
+    sim.broadcast(0, b"everyone")
+    direct = sim.send(0, 1, b"you alone")
+    began_at = sim.now
+    sim.leave(0)
+    assert sim.run_until(lambda: sim.nodes[0].engine is None, LEAVE_TIMEOUT_S)
+    assert sim.now - began_at < LEAVE_TIMEOUT_S - 1.0
+    assert (post.arrived, post.undelivered) == ({direct: 1}, {})
 
 
 def test_a_member_that_is_not_known_is_an_error_and_no_event() -> None:

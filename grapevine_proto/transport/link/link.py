@@ -340,6 +340,11 @@ class Link:
         return self._sender.is_idle
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether the peer has not answered what was sent for several probe timeouts in a row."""
+        return self._sender.recovery.is_unanswered
+
+    @property
     def packets_lost(self) -> int:
         """Sent packets that were lost."""
         return self._sender.recovery.packets_lost

@@ -76,6 +76,11 @@ class Recovery:
         if not self._pto_count:
             self.pto_at = packet.sent_at + self._path.rtt.pto_s
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether several PTOs in a row expired without an answer: more than random loss can explain."""
+        return self._pto_count >= PERSISTENT_PTOS
+
     def clear(self) -> None:
         """Forgets all packets in flight."""
         self.sent_packets.pop_all()
