@@ -55,6 +55,7 @@ NEW_LINK_RECHECK_S: Final = 0.2  # likewise for a new link; up to this
 RECENT_SUMS_LIMIT: Final = 64  # a peer whose sum was ours lately is only behind
 RECENT_SUM_S: Final = 10.0
 RETRY_S: Final = 30.0  # for a sum that the peer has not answered with the same one
+REPEAT_AFTER_S: Final = 15.0  # before our sum is repeated to a peer that repeats its own
 RETRIES_LIMIT: Final = 5  # doublings of that: a node of an older version never answers
 FRUITLESS_PAUSE_S: Final = 300.0
 HEADS_TIMEOUT_S: Final = 5.0
@@ -109,12 +110,14 @@ class _PeerSync:
         "request",
         "retries",
         "retry_at",
+        "sent_at",
         "sent_sum",
         "their_sum",
     )
 
     def __init__(self, now: float) -> None:
         self.sent_sum = 0
+        self.sent_at = -math.inf
         self.their_sum = 0  # a node without entries sends none
         self.is_new = True  # it has sent no sum yet
         self.retry_at = math.inf
@@ -213,12 +216,13 @@ class StateSync:
         total = self._state.sum
         theirs = int.from_bytes(message.sum, "big")
         was_new, peer.is_new = peer.is_new, False
+        is_repeated = theirs == peer.their_sum
         peer.their_sum, peer.retries = theirs, 0
         if theirs == total:
-            peer.recheck_at = math.inf
-            was_waiting, peer.retry_at = peer.retry_at < math.inf, math.inf
-            if peer.sent_sum == total and not was_waiting:
-                return self._send_sum(peer, sender)  # it seems not to know that
+            peer.recheck_at = peer.retry_at = math.inf
+            # It repeats its sum because it does not know ours. Soon after ours, both are on their way.
+            if is_repeated and peer.sent_sum == total and now >= peer.sent_at + REPEAT_AFTER_S:
+                return self._send_sum(peer, sender, now)
             return []
         if message.buckets:
             return self._send_heads(message.buckets, peer, sender, now)
@@ -231,8 +235,10 @@ class StateSync:
             peer.recheck_at = now + delay_s
         return []
 
-    def _send_sum(self, peer: _PeerSync, peer_id: PeerId, buckets: bytes = b"") -> list[Effect]:
-        peer.sent_sum = self._state.sum
+    def _send_sum(
+        self, peer: _PeerSync, peer_id: PeerId, now: float, buckets: bytes = b""
+    ) -> list[Effect]:
+        peer.sent_sum, peer.sent_at = self._state.sum, now
         total = peer.sent_sum.to_bytes(STATE_SUM_BYTES, "big")
         return [Send((peer_id,), StateDigest(total, buckets))]
 
@@ -246,7 +252,7 @@ class StateSync:
             return []
         peer.fruitless, peer.fruitless_until = (total, theirs), now + HEADS_TIMEOUT_S
         peer.awaits_heads_until = now + HEADS_TIMEOUT_S
-        return self._send_sum(peer, peer_id, self._bucket_sums())
+        return self._send_sum(peer, peer_id, now, self._bucket_sums())
 
     def _was_ours(self, total: int, now: float) -> bool:
         """Whether we had this sum a moment ago, so that the peer is only behind."""
@@ -536,7 +542,7 @@ class StateSync:
         peer.retry_at = math.inf if is_equal else now + RETRY_S * 2**peer.retries
         peer.retries = min(peer.retries + 1, RETRIES_LIMIT)
         self._timers.schedule(peer_id, peer.deadline)
-        return self._send_sum(peer, peer_id)
+        return self._send_sum(peer, peer_id, now)
 
     def _advance_peer(self, peer: _PeerSync, peer_id: PeerId, now: float) -> list[Effect]:
         effects: list[Effect] = []

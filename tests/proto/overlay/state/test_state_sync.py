@@ -127,6 +127,38 @@ def test_peers_that_agree_are_silent() -> None:
     assert party.sent == {}
 
 
+def test_equal_sums_do_not_go_back_and_forth() -> None:
+    party = Party(0, 1)
+    rumor = Owner(2).write("a", b"1")
+    party.node(0).learn(rumor)
+    party.node(1).learn(rumor)
+    party.link()
+    party.run(60.0)
+    total = party.node(0).state.sum.to_bytes(16, "big")
+    party.sent.clear()
+    for _ in range(3):
+        party.deliver(peer_id(1), [Send((peer_id(0),), StateDigest(total))])
+        party.run(1.0)
+    assert party.sent[StateDigest] <= 5, "three of the test, and one answer of each node"
+    party.sent.clear()
+    party.run(1000.0)
+    assert party.sent == {}
+
+
+def test_a_peer_that_repeats_its_sum_gets_ours() -> None:
+    party = Party(0, 1)
+    rumor = Owner(2).write("a", b"1")
+    party.node(0).learn(rumor)
+    party.node(1).learn(rumor)
+    party.link()
+    party.run(60.0)
+    total = party.node(0).state.sum.to_bytes(16, "big")
+    assert party.sync(0).handle(StateDigest(total), peer_id(1), party.now) == [
+        Send((peer_id(1),), StateDigest(total))
+    ]
+    assert party.sync(0).handle(StateDigest(total), peer_id(1), party.now) == []
+
+
 def test_both_get_what_only_the_other_has() -> None:
     party = Party(0, 1)
     party.node(0).learn(Owner(2).write("a", b"1"))
