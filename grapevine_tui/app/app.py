@@ -43,6 +43,7 @@ from grapevine_tui.app.screens.main import CONNECTED_STATES, MainScreen
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
+from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.queries import QueriesScreen, query_outcome
 from grapevine_tui.app.screens.settings import SettingsScreen, format_save_result
 from grapevine_tui.app.screens.state import StateScreen, entry_facts, entry_text
@@ -78,6 +79,7 @@ from grapevine_tui.control.commands import (
     commands_on,
 )
 from grapevine_tui.control.slash import intended_command
+from grapevine_tui.history.records import to_key
 from grapevine_tui.host.model import Changes, QueryEntry, StateView
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
@@ -400,9 +402,60 @@ class GrapevineApp(App[None]):
 
     def on_message_log_message_selected(self, message: MessageLog.MessageSelected) -> None:
         entry = message.entry
-        self._bring_to_front(
-            MessageScreen(self._host.model, entry, payload_text(entry.message.payload))
-        )
+        text = payload_text(entry.message.payload)
+        self._bring_to_front(MessageScreen(self._host.model, entry, text, message.size_bytes))
+
+    # The past
+
+    def action_events(self) -> None:
+        """Show what happened, and why."""
+        self.show_past(EventsScreen())
+
+    def action_history(self) -> None:
+        """Show the messages of the past that the filter of the log matches."""
+        words = self.main.log_view.filter_query.text if self.screen is self.main else ""
+        self.show_past(HistoryScreen(words))
+
+    def show_past(self, screen: PastScreen) -> None:
+        """Show a stretch of the past, in place of one of its kind."""
+        if screen.name in [each.name for each in self.screen_stack] and not self.screen.is_modal:
+            while self.screen.name != screen.name:
+                self.pop_screen()
+            self.pop_screen()
+        self._bring_to_front(screen)
+
+    def on_message_log_older_requested(self, message: MessageLog.OlderRequested) -> None:
+        words = self.main.log_view.filter_query.text
+        self.show_past(HistoryScreen(words, to_key(message.before)))
+
+    def on_main_screen_history_requested(self, message: MainScreen.HistoryRequested) -> None:
+        around = None if message.around is None else to_key(message.around)
+        self.show_past(HistoryScreen(message.words, around))
+
+    def on_past_screen_page_requested(self, message: PastScreen.PageRequested) -> None:
+        self.run_worker(self._fetch_page(message), exit_on_error=True)
+
+    async def _fetch_page(self, message: PastScreen.PageRequested) -> None:
+        screen = message.screen
+        is_events = screen.KIND == EventsScreen.KIND
+        search = self._host.search_events if is_events else self._host.search_history
+        try:
+            reply = await search(**message.fields)
+        except GrapevineError as error:
+            screen.show_error(message.serial, str(error))
+        else:
+            screen.show_page(message.serial, reply)
+
+    def confirm_prune(self, before: str) -> None:
+        """Delete the history before that time, after a confirmation: it cannot be undone."""
+        what = f"messages and events older than {before}" if before else "what is beyond the limits"
+        details = [Fact("deletes", printable(what)), Fact("undo", "not possible", "warn")]
+
+        async def prune() -> None:
+            deleted = (await self._host.prune_history(before))["deleted"]
+            self._report_done(f"history_prune {before}: {deleted:,} messages and events deleted")
+
+        self._confirm(ConfirmScreen("Delete history?", details, yes="Delete"), prune)
 
     def action_members(self) -> None:
         """Show all members, connected or not."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final, Protocol, assert_never
 
@@ -23,6 +23,7 @@ from grapevine_proto.ids import MessageId
 from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import pattern_fault
 from grapevine_tui.app.screens.main import MainScreen
+from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.state import format_value
 from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
@@ -37,6 +38,21 @@ BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer shows a noti
 QUICK_ANSWER_S: Final = (
     0.2  # a query that is refused, or answered by a small cluster, ends within this time
 )
+
+
+def words_of(command: commands.PastRows) -> str:
+    """The filter that asks for what `command` does."""
+    times = {"since": command.since, "before": command.before, "at": command.at}
+    given = [
+        f'{name}:"{text}"' if " " in text else f"{name}:{text}"
+        for name, text in times.items()
+        if text
+    ]
+    return " ".join([command.words, *given]).strip()
+
+
+def _format_counts(counts: Mapping[str, Any]) -> str:
+    return f"{counts['messages']:,} messages and {counts['events']:,} events"
 
 
 class AppActions(Protocol):
@@ -55,6 +71,10 @@ class AppActions(Protocol):
     def on_query_ended(self, entry: QueryEntry) -> None: ...
 
     def run_worker(self, work: Coroutine[Any, Any, None], *, exit_on_error: bool) -> object: ...
+
+    def show_past(self, screen: PastScreen) -> None: ...
+
+    def confirm_prune(self, before: str) -> None: ...
 
     def action_status(self) -> None: ...
 
@@ -128,8 +148,39 @@ class CommandRunner:
                 app.main.filter_current_panel(text)
             case ScreenAction():
                 await app.run_screen_action(command)
+            case (
+                commands.ShowEvents()
+                | commands.SearchHistory()
+                | commands.ExportHistory()
+                | commands.ImportHistory()
+                | commands.PruneHistory()
+            ):
+                await self._use_history(command)
             case _:
                 await self._show(command)
+
+    async def _use_history(self, command: commands.HistoryCommand) -> None:
+        app, show_feedback = self._app, self._app.main.compose_box.show_feedback
+        try:
+            match command:
+                case commands.ShowEvents():
+                    app.show_past(EventsScreen(words_of(command), command.around))
+                case commands.SearchHistory():
+                    app.show_past(HistoryScreen(words_of(command), command.around))
+                case commands.ExportHistory(file_name, words):
+                    done = await self._host.export_history(file_name, words)
+                    self._host.model.log_command(f"history_export {file_name}")
+                    show_feedback(f"{_format_counts(done)} written to {file_name}")
+                case commands.ImportHistory(file_name):
+                    done = await self._host.import_history(file_name)
+                    self._host.model.log_command(f"history_import {file_name}")
+                    show_feedback(f"{_format_counts(done)} added")
+                case commands.PruneHistory(before):
+                    app.confirm_prune(before)
+                case _:
+                    assert_never(command)
+        except OSError as error:
+            raise CommandError(f"{error.filename}: {error.strerror or error}") from None
 
     async def _send_payload(
         self,

@@ -24,6 +24,13 @@ from typing import Any, Final, TypeAlias, assert_never
 import click
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_tui.cli.ctl_history import (
+    HistoryRequest,
+    run_export,
+    run_import,
+    run_page,
+    run_prune,
+)
 from grapevine_tui.control.answers import answer_summary, group_answers
 from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command, stream_events
 from grapevine_tui.control.commands import (
@@ -211,6 +218,15 @@ class CtlGroup(JsonErrorGroup):
         spec = CTL_COMMANDS.get(name.replace("-", "_"))
         return super().get_command(context, name if spec is None else spec.name)
 
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        """Also finds a command of two words: ``history export`` is ``history_export``."""
+        if len(args) > 1 and args[0] == "history":
+            if args[1] == "search":
+                args = ["history", *args[2:]]
+            elif f"history_{args[1]}" in CTL_COMMANDS:
+                args = [f"history_{args[1]}", *args[2:]]
+        return super().resolve_command(context, args)
+
 
 @click.group("ctl", cls=CtlGroup)
 @click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
@@ -260,6 +276,8 @@ def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
                 | ArgumentType.NAME
             ):
                 fields[argument.name] = value
+            case ArgumentType.WORDS if isinstance(value, tuple):
+                fields |= {argument.name: _join_words(value)} if value else {}
             case ArgumentType.WORDS | ArgumentType.COMMAND | ArgumentType.CHOICE | ArgumentType.KEY:
                 fields |= {argument.name: value} if value else {}
             case ArgumentType.TAGS:
@@ -274,6 +292,14 @@ def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
         elif value is not None and value is not False:
             fields[option.name] = value
     return fields
+
+
+def _join_words(words: tuple[str, ...]) -> str:
+    """Returns the words of a filter; one that the shell was given in quotes stays one term."""
+    is_phrase = len(words) > 1
+    return " ".join(
+        f'"{each}"' if is_phrase and " " in each and '"' not in each else each for each in words
+    )
 
 
 def _payload_fields(text: tuple[str, ...], file: str | None) -> dict[str, str]:
@@ -452,6 +478,22 @@ def format_message(event: Object) -> str:
     return printable(f"{event['topic']}  {author}: {text}")
 
 
+def _run_history_command(
+    run: Callable[[HistoryRequest], Iterator[str]],
+    context: click.Context,
+    spec: CommandSpec,
+    is_json: bool,
+    parameters: Mapping[str, Any],
+) -> int:
+    """Prints each line as it comes."""
+    flags, is_json_before = context.obj
+    fields = {"cmd": spec.name, **_request_fields(spec, parameters)}
+    follows = bool(parameters.get("follow"))
+    for line in run(HistoryRequest(flags, fields, is_json or is_json_before, follows)):
+        click.echo(line)
+    return EXIT_OK
+
+
 def _run_help(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
@@ -522,18 +564,32 @@ _COUNT_OPTION: Final = click.Option(
 _CHANGES_OPTION: Final = click.Option(
     ["--count"], type=int, default=0, metavar="N", help="With watch: stop after N changes"
 )
+_FOLLOW_OPTION: Final = click.Option(
+    ["--follow"], is_flag=True, help="Then print each new row as it is kept"
+)
 _RUNNERS: Final[Mapping[str, Runner]] = {
     "trace": _run_trace,
     "query": _run_query,
     "state": _run_state,
     "subscribe": _run_subscribe,
+    "events": partial(_run_history_command, run_page),
+    "history": partial(_run_history_command, run_page),
+    "history_export": partial(_run_history_command, run_export),
+    "history_import": partial(_run_history_command, run_import),
+    "history_prune": partial(_run_history_command, run_prune),
     "help": _run_help,
 }
 _EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
     "trace": (_WAIT_OPTION,),
     "subscribe": (_COUNT_OPTION,),
     "state": (_CHANGES_OPTION,),
+    "events": (_FOLLOW_OPTION,),
+    "history": (_FOLLOW_OPTION,),
 }
+_FILTER_NOTE: Final = (
+    "WORDS are those of a filter: deploy -test from:bob topic:deploy.> since:1h, in quotes if a term begins "
+    "with a hyphen. Times are an age (90s, 1h30m, 2d), a time of day, yesterday or a date."
+)
 # Help that only `ctl` shows, after that of the registry.
 _NOTES: Final = {
     "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
@@ -546,6 +602,11 @@ _NOTES: Final = {
     "tags": "unset takes names. The setting tags applies again after a restart.",
     "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
     "reload": "If one is invalid, nothing changes; exit code 1.",
+    "events": f"{_FILTER_NOTE} Needs no running node.",
+    "history": f"{_FILTER_NOTE} Also spelled history search. Needs no running node.",
+    "history_export": "Also spelled history export. WORDS as for history. Needs no running node.",
+    "history_import": "Also spelled history import. Rows that are there already are skipped.",
+    "history_prune": "Also spelled history prune. TIME as for history --since.",
     "leave": "Returns when the node has stopped.",
     "help": "The same as --help.",
 }
@@ -565,6 +626,8 @@ def _click_argument(argument: Argument) -> list[click.Parameter]:
             return [
                 click.Argument([argument.name], nargs=-1, required=True, metavar=argument.metavar)
             ]
+        case ArgumentType.WORDS if argument.name == "words":
+            return [click.Argument([argument.name], nargs=-1, metavar=f"[{argument.metavar}]...")]
         case (
             ArgumentType.PEER
             | ArgumentType.ADDRESS

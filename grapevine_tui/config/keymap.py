@@ -37,6 +37,8 @@ GLOBAL_KEYS: Final = (
     KeyBinding("help", "question_mark", "help", "Help", in_footer=True),
     KeyBinding("commands", "colon", "command_palette", "Commands", in_footer=True),
     KeyBinding("members", "m", "members", "Members"),
+    KeyBinding("events", "E", "events", "Events and their reasons"),
+    KeyBinding("history", "H", "history", "History of messages"),
     KeyBinding("status", "S", "status", "Status and counters"),
     KeyBinding("traces", "t", "traces", "Traces"),
     KeyBinding("state", "K", "state", "Keyed state"),
@@ -98,6 +100,18 @@ FRONT_SCREEN_KEYS: Final = (
     KeyBinding("back", "escape", "back", "Back", in_footer=True),
     KeyBinding("filter", "slash", "filter", "Filter", in_footer=True),
 )
+PAST_KEYS: Final = (
+    *FRONT_SCREEN_KEYS,
+    KeyBinding("go_to_time", "at", "go_to_time", "Go to a time", in_footer=True),
+    KeyBinding("day_back", "left", "travel(-86400)", "A day earlier", in_footer=True),
+    KeyBinding("day_on", "right", "travel(86400)", "A day later"),
+    KeyBinding("hour_back", "left_curly_bracket", "travel(-3600)", "An hour earlier"),
+    KeyBinding("hour_on", "right_curly_bracket", "travel(3600)", "An hour later"),
+    KeyBinding("minute_back", "left_square_bracket", "travel(-60)", "A minute earlier"),
+    KeyBinding("minute_on", "right_square_bracket", "travel(60)", "A minute later"),
+)
+PROBLEM_KEYS: Final = (KeyBinding("problems", "w", "problems", "Problems only", in_footer=True),)
+EVENT_KEYS: Final = (*PAST_KEYS, *PROBLEM_KEYS)
 SETTINGS_KEYS: Final = (
     KeyBinding("save", "ctrl+s", "save", "Apply and save", in_footer=True),
     *FRONT_SCREEN_KEYS,
@@ -121,11 +135,13 @@ SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_QUERY_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TIME_RANGE_KEYS),
+    (GLOBAL_KEYS, PAST_KEYS, PROBLEM_KEYS, TABLE_KEYS),
 )
 # Keys that only move within what is shown, or open the palette: no command, nothing to script.
 VIEW_KEYS: Final = frozenset(
     ("commands", "next_panel", "previous_panel", "back", "write", "details", "down", "up",
-     "page_down", "page_up", "first", "last", "authors", "save", "longer", "shorter", "older", "newer")
+     "page_down", "page_up", "first", "last", "authors", "save", "longer", "shorter", "older", "newer",
+     "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems")
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(
     dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)

@@ -37,13 +37,14 @@ class CommandFailed(GrapevineError):
     """The node refused the command; the message is the node's."""
 
 
-def send_command(state_dir: Path, command: Object) -> Object:
-    """Send one command to the node that runs on `state_dir` and return its reply.
+def send_command(state_dir: Path, command: Object, timeout_s: float = REPLY_TIMEOUT_S) -> Object:
+    """Send one command to the node that runs on `state_dir` and return its reply, within `timeout_s`.
 
     Blocks until the reply is there; after `leave`, until the node has stopped. Raises NodeUnreachable,
     CommandFailed, and NoMatchingMember if a query asked no member.
     """
     with _connected(state_dir) as (sock, stream):
+        sock.settimeout(timeout_s)
         sock.sendall(json.dumps(command).encode() + b"\n")
         line = stream.readline()
         if command["cmd"] == "leave" and line:

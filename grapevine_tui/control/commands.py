@@ -164,6 +164,52 @@ class ShowTraces:
 
 
 @dataclass(frozen=True, slots=True)
+class PastRows:
+    """A page of what the history keeps; the fields are those of `history.read_page`."""
+
+    words: str = ""
+    since: str = ""
+    before: str = ""
+    at: str = ""
+    limit: int | None = None
+    older_than: int | None = None
+    newer_than: int | None = None
+    around: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShowEvents(PastRows):
+    """What happened to the node, its peers and the members, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHistory(PastRows):
+    """Messages of the past."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportHistory:
+    """Write what the history keeps and `words` match to the new file `file_name`."""
+
+    file_name: str
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportHistory:
+    """Add the rows of an exported file to the history."""
+
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PruneHistory:
+    """Delete what is older than `before`, a time as people write it, and what is beyond the limits."""
+
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ShowSettings:
     """Every setting with its value and source."""
 
@@ -247,9 +293,12 @@ Query: TypeAlias = (
     | ShowHelp
     | Subscribe
 )
+HistoryCommand: TypeAlias = (
+    ShowEvents | SearchHistory | ExportHistory | ImportHistory | PruneHistory
+)
 AppAct: TypeAlias = ScreenAction | Filter
 ClientCommand: TypeAlias = Watch | ShowSnapshot
-Command: TypeAlias = NodeAct | Query | AppAct | ClientCommand
+Command: TypeAlias = NodeAct | Query | HistoryCommand | AppAct | ClientCommand
 
 
 # --- the registry ---------------------------------------------------------------------------------
@@ -420,6 +469,24 @@ _TAGS_OPTION: Final = CommandOption(
 )
 
 
+_WORDS: Final = Argument("words", "WORDS", ArgumentType.WORDS, is_required=False)
+_PAGE_OPTIONS: Final = (
+    CommandOption(
+        "since",
+        "--since",
+        "TIME",
+        "From that time on, such as 1h, 19:05 or yesterday",
+        OptionType.TEXT,
+    ),
+    CommandOption("before", "--before", "TIME", "Up to that time", OptionType.TEXT),
+    CommandOption("at", "--at", "TIME", "Around that time", OptionType.TEXT),
+    CommandOption("limit", "--limit", "N", "At most N rows, up to 1,000 [200]"),
+    CommandOption("older_than", "--older-than", "KEY", "Go on before the row with that key"),
+    CommandOption("newer_than", "--newer-than", "KEY", "Go on after the row with that key"),
+    CommandOption("around", "--around", "KEY", "Around the row with that key"),
+)
+
+
 def _app_act(action: ScreenAction, help_text: str) -> CommandSpec:
     return CommandSpec(action.value, Kind.APP_ACT, help_text, lambda: action)
 
@@ -576,6 +643,48 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec("forget", Kind.NODE_ACT, "Remove a peer or member that is down", Forget, (_PEER,)),
     CommandSpec(
         "round", Kind.NODE_ACT, "Start an anti-entropy round", StartRound, method="start_round"
+    ),
+    CommandSpec(
+        "events",
+        Kind.QUERY,
+        "Show what happened to this node, its peers and the members, and why",
+        ShowEvents,
+        (_WORDS,),
+        options=_PAGE_OPTIONS,
+        method="",
+    ),
+    CommandSpec(
+        "history",
+        Kind.QUERY,
+        "Search the messages of the past",
+        SearchHistory,
+        (_WORDS,),
+        options=_PAGE_OPTIONS,
+        method="",
+    ),
+    CommandSpec(
+        "history_export",
+        Kind.NODE_ACT,
+        "Write messages and events of the past to a new FILE (JSON Lines)",
+        ExportHistory,
+        (Argument("file_name", "FILE", ArgumentType.NAME), _WORDS),
+        method="export_history",
+    ),
+    CommandSpec(
+        "history_import",
+        Kind.NODE_ACT,
+        "Add the rows of an exported FILE to the history",
+        ImportHistory,
+        (Argument("file_name", "FILE", ArgumentType.NAME),),
+        method="import_history",
+    ),
+    CommandSpec(
+        "history_prune",
+        Kind.NODE_ACT,
+        "Delete what is older than TIME, and what is beyond the limits",
+        PruneHistory,
+        (Argument("before", "TIME", ArgumentType.WORDS, is_required=False),),
+        method="prune_history",
     ),
     CommandSpec(
         "settings",

@@ -14,7 +14,7 @@ import logging
 import stat
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
 
@@ -35,15 +35,21 @@ from grapevine_tui.control.commands import (
     Command,
     Deny,
     Dial,
+    ExportHistory,
     Filter,
     Forget,
+    HistoryCommand,
+    ImportHistory,
     Leave,
+    PruneHistory,
     Publish,
     Query,
     Reload,
     ScreenAction,
+    SearchHistory,
     Send,
     SetSettings,
+    ShowEvents,
     ShowHelp,
     ShowMembers,
     ShowPeers,
@@ -167,6 +173,7 @@ class CommandExecutor:
             "strategy": host.config.strategy,
             "state_dir": None if host.state_dir is None else str(host.state_dir),
             "restart": list(host.pending_restart),
+            "history": None if host.history is None else host.history.status(),
         }
 
     async def _load_payload(self, request: Request) -> Command:
@@ -208,12 +215,34 @@ class CommandExecutor:
                 return {"restart": list(reload_settings(host, self._known_settings))}
             case Leave():
                 return {}  # the caller of `execute` shuts the node down
-            case ScreenAction():
-                raise Unavailable(f"/{command.value} acts on the app's screen; this node has none")
-            case Filter():
-                raise Unavailable("/filter acts on the app's screen; this node has none")
+            case ScreenAction() | Filter():
+                name = "filter" if isinstance(command, Filter) else command.value
+                raise Unavailable(f"/{name} acts on the app's screen; this node has none")
+            case (
+                ShowEvents() | SearchHistory() | ExportHistory() | ImportHistory() | PruneHistory()
+            ):
+                return await self._use_history(command)
             case _:
                 return self._query(command)
+
+    async def _use_history(self, command: HistoryCommand) -> Object:
+        host = self._host
+        try:
+            match command:
+                case ShowEvents():
+                    return await host.search_events(**asdict(command))
+                case SearchHistory():
+                    return await host.search_history(**asdict(command))
+                case ExportHistory(file_name, words):
+                    return await host.export_history(file_name, words)
+                case ImportHistory(file_name):
+                    return await host.import_history(file_name)
+                case PruneHistory(before):
+                    return await host.prune_history(before)
+                case _:
+                    assert_never(command)
+        except OSError as error:
+            raise Unavailable(f"{error.filename}: {error.strerror or error}") from None
 
     async def _send_payload(
         self, command: Broadcast | Publish | AskMembers | Trace | Send

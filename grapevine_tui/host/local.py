@@ -424,25 +424,25 @@ class Host:
     async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
         """A page of the messages kept; the arguments are those of `history.read_page`. Raises
         GrapevineError."""
-        return await _with_time_errors(self._known_history.search(words, **place))
+        return await with_time_errors(self._known_history.search(words, **place))
 
     async def search_events(self, words: str = "", **place: Any) -> dict[str, Any]:
         """A page of the events kept. Raises GrapevineError."""
-        return await _with_time_errors(self._known_history.events(words, **place))
+        return await with_time_errors(self._known_history.events(words, **place))
 
     async def export_history(self, file: str, words: str = "") -> dict[str, Any]:
         """Write what is kept to a new file, as JSON Lines. Raises GrapevineError, OSError."""
         exported = self._known_history.export_to(Path(file), words)
-        return (await _with_time_errors(exported))._asdict() | {"file": file}
+        return (await with_time_errors(exported))._asdict() | {"file": file}
 
     async def import_history(self, file: str) -> dict[str, Any]:
         """Add the rows of such a file. Raises GrapevineError, OSError."""
-        imported = await _with_time_errors(self._known_history.import_from(Path(file)))
+        imported = await with_time_errors(self._known_history.import_from(Path(file)))
         return dict(imported._asdict())
 
     async def prune_history(self, before: str = "") -> dict[str, Any]:
         """Delete what is older than `before`, and what is beyond the limits. Raises GrapevineError."""
-        return {"deleted": await _with_time_errors(self._known_history.prune(before))}
+        return {"deleted": await with_time_errors(self._known_history.prune(before))}
 
     def _record_peer_count(self, event: MessageSent) -> None:
         if event.peers == 0:
@@ -485,7 +485,7 @@ def history_settings(settings: Settings) -> HistorySettings:
     return HistorySettings(settings.history, limits, settings.history_direct)
 
 
-async def _with_time_errors(work: Awaitable[T]) -> T:
+async def with_time_errors(work: Awaitable[T]) -> T:
     """The result of `work`, whose ValueError becomes one for users."""
     try:
         return await work

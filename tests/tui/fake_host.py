@@ -27,8 +27,10 @@ from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.history.database import HistoryUnavailable
-from grapevine_tui.history.history import OFF_TEXT, History
+from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
+from grapevine_tui.history.writer import Limits
 from grapevine_tui.host.ask_members import AskMembers
+from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import Changes, Model
 from tests.tui.values import EPOCH, a_message, an_id
 
@@ -103,6 +105,19 @@ class FakeHost:
 
     def listen(self, listener: Callable[[Event, Changes], None]) -> None:
         self._listeners.append(listener)
+
+    def keep_history(self, state_dir: Path) -> History:
+        """Keep what happens from now on. Call it in the event loop of the app."""
+        self.history = History(
+            state_dir,
+            HistorySettings("on", Limits(2**30, 36_500.0), keeps_direct=True),
+            name_of=lambda peer_id: {each.peer_id: each.name for each in self.peers}.get(
+                peer_id, ""
+            ),
+            zone_of=lambda _: "",
+            on_problem=self.model.on_history_problem,
+        )
+        return self.history
 
     def happen(self, *events: Event) -> None:
         """Apply events of the node, as the real host does."""
@@ -204,10 +219,10 @@ class FakeHost:
         self.members = [member for member in self.members if member.peer_id != peer_id]
 
     async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
-        return await self._history.search(words, **place)
+        return await with_time_errors(self._history.search(words, **place))
 
     async def search_events(self, words: str = "", **place: Any) -> dict[str, Any]:
-        return await self._history.events(words, **place)
+        return await with_time_errors(self._history.events(words, **place))
 
     async def export_history(self, file: str, words: str = "") -> dict[str, Any]:
         return (await self._history.export_to(Path(file), words))._asdict() | {"file": file}

@@ -47,6 +47,7 @@ def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingTy
         ("Traces", (*keymap.NEW_TRACE_KEYS, *keymap.TRACE_KEYS)),
         ("Queries", (*keymap.NEW_QUERY_KEYS, *keymap.TRACE_KEYS)),
         ("Traffic over time", keymap.TIME_RANGE_KEYS),
+        ("Events and history", keymap.EVENT_KEYS[len(keymap.FRONT_SCREEN_KEYS) :]),
         ("Settings", keymap.SETTINGS_KEYS[:1]),
     )
     return [

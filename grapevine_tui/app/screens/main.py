@@ -19,6 +19,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.css.scalar import Scalar
+from textual.message import Message as Posted
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -66,6 +67,14 @@ class MainScreen(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(PANEL_KEYS)
     AUTO_FOCUS = "#log"  # so that the first key does what the footer says
+
+    class HistoryRequested(Posted):
+        """Search the history for `words`; `around` is the time to begin at, in Unix seconds, or None."""
+
+        def __init__(self, words: str, around: float | None = None) -> None:
+            super().__init__()
+            self.words = words
+            self.around = around
 
     def __init__(self, host: HostView, settings: SettingsView, max_payload_bytes: int) -> None:
         super().__init__()
@@ -357,6 +366,12 @@ class MainScreen(Screen[None]):
 
     def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
         panel = self.panel(self._filtered_panel)
+        if panel is self.log_view and panel.filter_query.has_times and not message.is_cleared:
+            words = panel.filter_query.text  # times select from the past
+            self._set_filter(panel, "")
+            self.action_panel(self._filtered_panel)
+            self.post_message(self.HistoryRequested(words))
+            return
         if message.is_cleared:
             self._set_filter(panel, "")
         self.action_panel(self._filtered_panel)

@@ -67,11 +67,14 @@ def available_formats(payload: bytes) -> list[str]:
     return [name for name in ("json", "text", "hex") if PAYLOAD_FORMATS[name](payload) is not None]
 
 
-def message_facts(model: Model, entry: LogEntry, format_name: str) -> list[Fact]:
-    """Return origin, route, verification, size and payload of a message."""
+def message_facts(
+    model: Model, entry: LogEntry, format_name: str, size_bytes: int | None = None
+) -> list[Fact]:
+    """Return origin, route, verification, size and payload of a message. `size_bytes` is that of the whole
+    payload, if `entry` has its beginning only."""
     message = entry.message
     timestamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at_unix))
-    size = len(message.payload)
+    size = len(message.payload) if size_bytes is None else size_bytes
     is_own = message.via is Via.LOCAL
     route = (
         "sent from here"
@@ -116,9 +119,12 @@ class MessageScreen(DetailScreen):
         Binding("tab", "next_format", "Text, hex or JSON", show=False),
     ]
 
-    def __init__(self, model: Model, entry: LogEntry, payload_text: str) -> None:
+    def __init__(
+        self, model: Model, entry: LogEntry, payload_text: str, size_bytes: int | None = None
+    ) -> None:
         copies = (payload_text, str(entry.message.id))
-        title = f"Message {entry.number + 1:,}"
+        title = f"Message {entry.number + 1:,}" if entry.number >= 0 else "Message of the past"
+        self._size_bytes = size_bytes
         super().__init__(title, self._build_facts, copy_texts=copies, kind="message")
         self._model = model
         self._entry = entry
@@ -126,7 +132,7 @@ class MessageScreen(DetailScreen):
         self._format_name = self._available_formats[0]
 
     def _build_facts(self) -> list[Fact]:
-        return message_facts(self._model, self._entry, self._format_name)
+        return message_facts(self._model, self._entry, self._format_name, self._size_bytes)
 
     def _next_format(self) -> str:
         return self._available_formats[

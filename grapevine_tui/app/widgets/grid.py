@@ -207,6 +207,24 @@ class Grid(LineScrollView):
         self._replace_rows([])
         self.refresh()
 
+    def set_empty_text(self, text: str) -> None:
+        """Replace the printable text that is shown while there are no rows."""
+        if text != self._empty:
+            self._empty = text
+            self.refresh()
+
+    @property
+    def cursor_index(self) -> int:
+        """The line of the cursor, from 0; 0 without rows."""
+        return self._cursor
+
+    def go_to(self, index: int) -> None:
+        """Put the cursor on that line, or the nearest one."""
+        self._move_cursor(max(0, min(index, len(self._visible_rows) - 1)))
+        self.call_after_refresh(
+            self._scroll_to_cursor
+        )  # a table that was just opened has no size yet
+
     def set_rows(self, rows: list[Row]) -> None:
         """Replace the rows and repaint the lines that differ."""
         self._all_rows = rows

@@ -65,6 +65,7 @@ def log_title(
 
 EMPTY_TEXT: Final = "No messages yet. Press i to write one."
 EMPTY_TEXT_TINY: Final = "No messages yet."
+NO_MATCH_TEXT: Final = "Nothing matches. esc clears the filter, H searches the history."
 SYNC_INTERVAL_S: Final = 0.02  # between two steps of filtering a full buffer
 AUTHOR_CELLS: Final = 9
 MAX_AUTHOR_TONES: Final = 4096  # authors whose color is remembered
@@ -92,9 +93,18 @@ class MessageLog(LineScrollView):
     class MessageSelected(Posted):
         """Enter was pressed, or a line double-clicked."""
 
-        def __init__(self, entry: LogEntry) -> None:
+        def __init__(self, entry: LogEntry, *, size_bytes: int | None = None) -> None:
+            """`size_bytes` is that of the whole payload, if the entry has its beginning only."""
             super().__init__()
             self.entry = entry
+            self.size_bytes = size_bytes
+
+    class OlderRequested(Posted):
+        """A movement would leave the log at its top: show what is older than `before` (Unix seconds)."""
+
+        def __init__(self, before: float) -> None:
+            super().__init__()
+            self.before = before
 
     class ActionRequested(Posted):
         """`action` is requested for the message under the cursor."""
@@ -284,7 +294,7 @@ class MessageLog(LineScrollView):
         if is_evicted:  # while the screen was paused
             text = "… evicted"
         elif not len(self._filtered_view):
-            empty = "Nothing matches. esc clears the filter." if self.filter_query else self.empty
+            empty = NO_MATCH_TEXT if self.filter_query else self.empty
             text = dict(enumerate(wrap(empty, width - 2))).get(y, "")
         return render_spans([Span(f" {text}", self.tone_styles.foreground("empty"))], width, base)
 
@@ -380,14 +390,27 @@ class MessageLog(LineScrollView):
         self.post_message(self.ExportRequested())
 
     def action_move(self, by: int) -> None:
-        if len(self._filtered_view) and not (by > 0 and self.is_following):
+        if by < 0 and self._is_at_top():
+            self._request_older()
+        elif len(self._filtered_view) and not (by > 0 and self.is_following):
             self._move_cursor_to_line(self._current_line() + by)
+
+    def _is_at_top(self) -> bool:
+        """Whether there is no line above the cursor."""
+        return not len(self._filtered_view) or self._cursor == self._filtered_view.number_at(0)
+
+    def _request_older(self) -> None:
+        number = self._filtered_view.number_at(0)
+        entry = None if number is None else self._model.messages.get(number)
+        self.post_message(self.OlderRequested(time.time() if entry is None else entry.at_unix))
 
     def action_page(self, by: int) -> None:
         self.action_move(by * max(1, self.size.height - 1))
 
     def action_first(self) -> None:
-        if len(self._filtered_view):
+        if self._is_at_top():
+            self._request_older()
+        elif len(self._filtered_view):
             self._move_cursor_to_line(0)
 
     def action_follow(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from grapevine_tui.app.screens.help import sections
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
+from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.settings import SettingsScreen
 from grapevine_tui.app.screens.state import StateScreen
 from grapevine_tui.app.screens.trace import TraceScreen
@@ -88,6 +90,23 @@ def top(stage: Stage) -> bool:
     return not stage.has_sheet or stage.app.screen.query_one(FactSheet).scroll_offset.y == 0
 
 
+def past(stage: Stage) -> PastScreen:
+    screen = stage.app.screen
+    assert isinstance(screen, PastScreen)
+    return screen
+
+
+def around(at_least_s: float, at_most_s: float) -> Check:
+    """Return whether the screen shows a time so long ago."""
+
+    def is_there(stage: Stage) -> bool:
+        key = past(stage).around
+        return key is not None and at_least_s <= time.time() - key / 1e6 <= at_most_s
+
+    return is_there
+
+
+EVENTS = ("E",)
 PEERS = ("1", "g")
 LOG = ("2", "G")
 HELP = ("question_mark",)
@@ -98,6 +117,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "command_palette": Effect((), text("Search")),
         "members": Effect((), front(MembersScreen)),
         "status": Effect((), text("this node")),
+        "events": Effect((), front(EventsScreen)),
+        "history": Effect((), front(HistoryScreen)),
         "traces": Effect((), front(TraceScreen)),
         "state": Effect((), front(StateScreen)),
         "traffic": Effect((), front(TrafficScreen)),
@@ -166,6 +187,16 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     "Traffic over time": {
         "time_range(1)": Effect(("T",), text("15 min ago")),
         "time_range(-1)": Effect(("T", "left"), text("1 min ago")),
+    },
+    "Events and history": {
+        "go_to_time": Effect(EVENTS, lambda stage: past(stage).filter_bar.display),
+        "travel(-86400)": Effect(EVENTS, around(80_000, 100_000)),
+        "travel(86400)": Effect((*EVENTS, "left", "left"), around(80_000, 100_000)),
+        "travel(-3600)": Effect(EVENTS, around(3_500, 5_000)),
+        "travel(3600)": Effect((*EVENTS, *["left_curly_bracket"] * 2), around(3_500, 5_000)),
+        "travel(-60)": Effect(EVENTS, around(59, 100)),
+        "travel(60)": Effect((*EVENTS, *["left_square_bracket"] * 2), around(59, 100)),
+        "problems": Effect(EVENTS, lambda stage: past(stage).words == "-level:info"),
     },
     "Settings": {"save": Effect(("C",), text("no changes"))},
     "Details": {
@@ -256,6 +287,7 @@ async def test_every_key_of_the_help_does_what_it_describes(
     app = GrapevineApp(host.with_settings(settings), settings)
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
         stage = Stage(app, host, pilot)
+        host.keep_history(tmp_path)
         for number, (key, action) in enumerate(keys_of(section)):
             effect = EFFECTS[section][action]
             directory = tmp_path / f"{number}"

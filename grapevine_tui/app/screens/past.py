@@ -1,0 +1,415 @@
+"""The past of the node: messages and events that its history keeps, by words and by time.
+
+Invariants:
+
+- A screen shows one stretch of the past; going beyond its ends loads the next page there. At most `MAX_ROWS`
+  rows are kept, those around the cursor.
+- What is shown is as of the title's time: nothing arrives by itself, `G` at the end looks for more.
+- A reply to anything but the latest question is dropped.
+- Only the app asks the node: the screens post `PageRequested` and get `show_page` or `show_error`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from textual.actions import SkipAction
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.message import Message as Posted
+from textual.screen import Screen
+from textual.timer import Timer
+
+from grapevine_proto.ids import PeerId
+from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.format import format_bytes
+from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
+from grapevine_tui.app.widgets.input_bars import FilterBar
+from grapevine_tui.app.widgets.key_footer import KeyFooter
+from grapevine_tui.app.widgets.log import MessageLog
+from grapevine_tui.app.widgets.titles import MAX_FILTER_CELLS, format_title
+from grapevine_tui.config.keymap import EVENT_KEYS, PAST_KEYS
+from grapevine_tui.history.records import MICROSECONDS, to_key
+from grapevine_tui.history.terms import Query, parse_query, parse_time_range
+from grapevine_tui.host.message_buffer import LogEntry
+from grapevine_tui.remote.decode import DECODE_ERRORS, message_from_json
+from grapevine_tui.text import format_payload, printable, truncate
+
+PAGE_ROWS: Final = 200
+MAX_ROWS: Final = 2_000
+TYPING_DELAY_S: Final = 0.15  # after the last key before the filter is applied
+PREVIEW_BYTES: Final = 1_000  # of a payload, in a line
+SEARCHING_TEXT: Final = "Searching…"
+NO_MATCH_TEXT: Final = "Nothing in the history matches. esc clears the filter."
+LEVEL_TONES: Final = {"info": "text", "warning": "warn", "error": "bad"}
+LEVEL_SIGNS: Final = {"info": " ", "warning": "!", "error": "X"}
+PROBLEMS_FILTER: Final = "-level:info"
+PAST_NUMBER: Final = -1  # of a log entry that is not in memory
+
+JsonRow = Mapping[str, Any]
+
+
+class PastGrid(Grid):
+    """A table that says when a movement would leave it."""
+
+    class EdgeReached(Posted):
+        """The cursor is on the first row (`direction` -1) or the last one (1) and was to move on."""
+
+        def __init__(self, direction: int) -> None:
+            super().__init__()
+            self.direction = direction
+
+    def action_move(self, by: int) -> None:
+        self._report_edge(self.cursor_index + by)
+        super().action_move(by)
+
+    def action_page(self, by: int) -> None:
+        self._report_edge(self.cursor_index + by)
+        super().action_page(by)
+
+    def _report_edge(self, index: int) -> None:
+        if index < 0 or index >= len(self.rows):
+            self.post_message(self.EdgeReached(-1 if index < 0 else 1))
+
+    def action_scroll_left(self) -> None:
+        """Leave the key to the screen."""
+        raise SkipAction
+
+    def action_scroll_right(self) -> None:
+        """Leave the key to the screen."""
+        raise SkipAction
+
+    def action_first(self) -> None:
+        if self.cursor_index == 0:
+            self.post_message(self.EdgeReached(-1))
+        super().action_first()
+
+    def action_last(self) -> None:
+        if self.cursor_index == len(self.rows) - 1:
+            self.post_message(self.EdgeReached(1))
+        super().action_last()
+
+
+class PastScreen(Screen[None]):
+    """A stretch of the past in a table, with a filter. `words` is its first filter, `around` the key of the
+    row, or of the moment, to begin at; None: at the end."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(PAST_KEYS)
+    TITLE_TEXT: ClassVar[str]
+    KIND: ClassVar[str]
+    """Which rows it asks for: a field of the reply."""
+    COLUMNS: ClassVar[tuple[Column, ...]]
+    EMPTY_TEXT: ClassVar[str]
+    FILTER_HINT: ClassVar[str]
+
+    class PageRequested(Posted):
+        """Ask for a page of rows of `kind`; the answer is for `screen`, with `serial`."""
+
+        def __init__(self, screen: PastScreen, serial: int, fields: dict[str, Any]) -> None:
+            super().__init__()
+            self.screen = screen
+            self.serial = serial
+            self.fields = fields
+
+    def __init__(self, words: str = "", around: int | None = None) -> None:
+        super().__init__(name=self.KIND)
+        self.words = words
+        self.around = around
+        """The key of the row or of the moment that the screen went to last; None: the end."""
+        self._rows: list[JsonRow] = []
+        self._older: int | None = None
+        self._newer: int | None = None
+        self._serial = 0
+        self._direction = 0  # of the page asked for: 0 replaces the rows
+        self.is_waiting = False
+        """Whether a page was asked for."""
+        self._as_of = 0.0
+        self._note = ""
+        self._typing: Timer | None = None
+        self.table = PastGrid(self.COLUMNS, empty=SEARCHING_TEXT, id=f"past-{self.KIND}")
+        self.filter_bar = FilterBar(id=f"past-{self.KIND}-filter")
+
+    def compose(self) -> ComposeResult:
+        yield self.table
+        yield self.filter_bar
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        self.table.focus()
+        self._go_to(self.around)
+
+    # --- pages ------------------------------------------------------------------------------------
+
+    def _go_to(self, around: int | None) -> None:
+        """Show the rows around a key, or the newest ones."""
+        self.around = around
+        self._ask(0, {} if around is None else {"around": around})
+
+    def _ask(self, direction: int, place: dict[str, Any]) -> None:
+        self._serial += 1
+        self._direction = direction
+        self.is_waiting = True
+        fields = {"words": self.words, "limit": PAGE_ROWS, **place}
+        self.post_message(self.PageRequested(self, self._serial, fields))
+        self._set_title()
+
+    def show_page(self, serial: int, reply: Mapping[str, Any]) -> None:
+        """Show the reply to the request `serial`."""
+        if serial != self._serial:
+            return
+        self.is_waiting = False
+        self._note = str(reply["note"])
+        self._as_of = time.time()
+        page: list[JsonRow] = list(reply[self.KIND])
+        index = self.table.cursor_index
+        here = self._rows[index]["key"] if index < len(self._rows) else None
+        match self._direction:
+            case -1:
+                self._rows = (page + self._rows)[:MAX_ROWS]
+                self._older = reply["older"]
+                if len(self._rows) == MAX_ROWS:
+                    self._newer = self._rows[-1]["key"]
+            case 1:
+                self._rows = (self._rows + page)[-MAX_ROWS:]
+                self._newer = reply["newer"]
+                if len(self._rows) == MAX_ROWS:
+                    self._older = self._rows[0]["key"]
+            case _:
+                self._rows = page
+                self._older, self._newer = reply["older"], reply["newer"]
+        self._show_rows()
+        if self._direction == 0:
+            self._place_cursor()
+        elif here is not None:  # a cursor on the first line would stay there
+            self.table.go_to(next(n for n, each in enumerate(self._rows) if each["key"] == here))
+
+    def show_error(self, serial: int, problem: str) -> None:
+        """Show why there is no reply to the request `serial`."""
+        if serial == self._serial:
+            self.is_waiting = False
+            self._rows = []
+            self._older = self._newer = None
+            self._note = ""
+            self._show_rows()
+            self.table.set_empty_text(printable(problem))
+            self._set_title()
+
+    def _show_rows(self) -> None:
+        today = time.localtime()[:3]
+        rows = [self._build_row(each, _format_clock(each["at"], today)) for each in self._rows]
+        self.table.set_empty_text(NO_MATCH_TEXT if self.words.strip() else self.EMPTY_TEXT)
+        self.table.set_rows(rows)
+        self._set_title()
+
+    def _place_cursor(self) -> None:
+        around = self.around
+        if around is None:
+            times = parse_query(self.words)
+            at = _time_in(times) if times.has_times else None
+            around = None if at is None else to_key(at)
+        if around is None:
+            self.table.go_to(len(self._rows) - 1)
+            return
+        index = next(
+            (n for n, each in enumerate(self._rows) if each["key"] >= around), len(self._rows) - 1
+        )
+        self.table.go_to(index)
+
+    def on_past_grid_edge_reached(self, message: PastGrid.EdgeReached) -> None:
+        if self.is_waiting:
+            return
+        if message.direction < 0 and self._older is not None:
+            self._ask(-1, {"older_than": self._older})
+        elif message.direction > 0:
+            newest = self._rows[-1]["key"] if self._rows else None
+            newer = self._newer if self._newer is not None else newest
+            if newer is None:
+                self._go_to(None)
+            else:
+                self._ask(1, {"newer_than": newer})
+
+    def action_travel(self, seconds: int) -> None:
+        """Go `seconds` on in time from the row under the cursor; a negative number goes back."""
+        index = self.table.cursor_index
+        here = (
+            self._rows[index]["key"] if index < len(self._rows) else int(time.time() * MICROSECONDS)
+        )
+        if self.around is not None and self._is_beyond_rows(self.around):
+            here = (
+                self.around
+            )  # the last jump led to a time without rows; the next one starts there
+        self._go_to(here + seconds * MICROSECONDS)
+
+    def _is_beyond_rows(self, key: int) -> bool:
+        return not self._rows or not self._rows[0]["key"] <= key <= self._rows[-1]["key"]
+
+    def _set_title(self) -> None:
+        parts: list[tuple[str, str]] = []
+        if self._rows:
+            first, last = self._rows[0]["at"], self._rows[-1]["at"]
+            today = time.localtime()[:3]
+            parts.append(
+                (f"{_format_clock(first, today)} to {_format_clock(last, today)}", "$text")
+            )
+        if self.words.strip():
+            words = truncate(printable(self.words.strip()), MAX_FILTER_CELLS)
+            parts.append((f"filter {words}", "$text-accent"))
+        if self.is_waiting:
+            parts.append(("searching", "$warning"))
+        elif self._as_of:
+            clock = time.strftime("%H:%M:%S", time.localtime(self._as_of))
+            parts.append((f"as of {clock}", "$text-muted"))
+        if self._note:
+            parts.append((printable(self._note), "$warning"))
+        count = f" {len(self._rows):,}{'+' if self._older is not None or self._newer is not None else ''}"
+        self.table.border_title = format_title(
+            f"{self.TITLE_TEXT}{count if self._rows else ''}", *parts
+        )
+
+    def _build_row(self, row: JsonRow, clock: str) -> Row:
+        raise NotImplementedError
+
+    # --- filter -----------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        self.filter_bar.open(self.TITLE_TEXT.lower(), self.words, self.FILTER_HINT)
+
+    def action_go_to_time(self) -> None:
+        """Type a time to go to."""
+        words = " ".join(each for each in self.words.split() if not each.startswith("@"))
+        self.filter_bar.open(self.TITLE_TEXT.lower(), f"{words} @".lstrip(), self.FILTER_HINT)
+
+    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        self.words = message.text
+        if self._typing is not None:
+            self._typing.stop()
+        self._typing = self.set_timer(TYPING_DELAY_S, self._apply_filter)
+
+    def _apply_filter(self) -> None:
+        if self._typing is not None:
+            self._typing.stop()
+            self._typing = None
+            self._go_to(None)
+
+    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        if message.is_cleared:
+            self._clear_filter()
+        else:
+            self._apply_filter()
+        self.table.focus()
+
+    def _clear_filter(self) -> None:
+        """Drop the filter and stay at the row under the cursor."""
+        index = self.table.cursor_index
+        here = self._rows[index]["key"] if index < len(self._rows) else None
+        if self._typing is not None:
+            self._typing.stop()
+            self._typing = None
+        if self.words:
+            self.words = ""
+            self._go_to(here)
+
+    def action_back(self) -> None:
+        """Clear the filter; without one, go back."""
+        if self.words.strip():
+            self._clear_filter()
+        else:
+            self.dismiss()
+
+
+class EventsScreen(PastScreen):
+    """What happened to the node, its peers and the members, and why. Enter goes to the peer."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(EVENT_KEYS)
+    TITLE_TEXT = "Events"
+    KIND = "events"
+    COLUMNS = (Column("time", 8), Column("", 1), Column("what happened", 20, grow=1))
+    EMPTY_TEXT = "Nothing has happened yet."
+    FILTER_HINT = "words peer:db-1 kind:dial -level:info since:1h @19:05"
+
+    def _build_row(self, row: JsonRow, clock: str) -> Row:
+        level = str(row["level"])
+        more = f" (and {row['suppressed']:,} of this kind before)" if row["suppressed"] else ""
+        key: Any = row["key"]
+        if row["peer_id"]:
+            key = (key, PeerId.parse(row["peer_id"]))
+        tone = LEVEL_TONES.get(level, "text")
+        cells = (
+            Cell(clock, "dim"),
+            Cell(LEVEL_SIGNS.get(level, " "), tone),
+            Cell(printable(f"{row['text']}{more}"), tone),
+        )
+        return Row(key, cells)
+
+    def action_problems(self) -> None:
+        """Show only warnings and errors, or everything again."""
+        words = self.words.split()
+        if PROBLEMS_FILTER in words:
+            words.remove(PROBLEMS_FILTER)
+        else:
+            words.append(PROBLEMS_FILTER)
+        self.words = " ".join(words)
+        self._go_to(self.around)
+
+
+class HistoryScreen(PastScreen):
+    """Messages of the past. Enter shows one."""
+
+    TITLE_TEXT = "History"
+    KIND = "messages"
+    COLUMNS = (
+        Column("time", 8),
+        Column("from", 8, grow=1),
+        Column("via", 7, drop_rank=2),
+        Column("hops", 4, is_right_aligned=True, drop_rank=3),
+        Column("topic", 8, grow=1, drop_rank=1),
+        Column("message", 20, grow=8),
+    )
+    EMPTY_TEXT = "No messages yet."
+    FILTER_HINT = "words from:bob topic:deploy.> hops:>1 bytes:>10k since:1h @19:05"
+
+    def _build_row(self, row: JsonRow, clock: str) -> Row:
+        author = printable(str(row.get("from_name") or row["origin"][:8]))
+        text = row.get("text")
+        preview = (
+            format_payload(text[:PREVIEW_BYTES].encode(errors="replace"))
+            if isinstance(text, str)
+            else f"{format_bytes(row['bytes'])}, not text"
+        )
+        cells = (
+            Cell(clock, "dim"),
+            Cell(author, "key"),
+            Cell("direct" if row["direct"] else printable(str(row["via"])), "dim"),
+            Cell(str(row["hops"]), "dim"),
+            Cell(printable(str(row["topic"])), "accent"),
+            Cell(preview, "text"),
+        )
+        return Row(row["key"], cells)
+
+    def on_grid_row_selected(self, message: Grid.RowSelected) -> None:
+        """Show the message under the cursor."""
+        message.stop()
+        row = next((each for each in self._rows if each["key"] == message.key), None)
+        if row is not None:
+            try:
+                selected = message_from_json(dict(row), 0.0)
+            except DECODE_ERRORS:
+                return
+            entry = LogEntry(PAST_NUMBER, float(row["at"]), selected)
+            self.post_message(MessageLog.MessageSelected(entry, size_bytes=int(row["bytes"])))
+
+
+def _time_in(query: Query) -> float | None:
+    """The time that a filter goes to; None if it names none."""
+    try:
+        return parse_time_range(query).at
+    except ValueError:  # still being typed; the node says so as well
+        return None
+
+
+def _format_clock(at_unix: float, today: tuple[int, ...]) -> str:
+    """The time of day; before today, with the date."""
+    local = time.localtime(at_unix)
+    return time.strftime("%H:%M:%S" if local[:3] == today else "%m-%d %H:%M:%S", local)
