@@ -27,7 +27,7 @@ def state_dir(tmp_path: Path) -> Path:
     shelf = Bookshelf(directory / HISTORY_FILE, Limits(2**30, 36_500.0))
     shelf.add("deploy of api finished", name="ann", topic="deploy.web")
     shelf.add("deploy -test", name="bob", origin=2, at=shelf.now + 60)
-    shelf.add(b"\xff\xfe", at=shelf.now + 120)
+    shelf.add(b"\xff\xfe", origin=3, at=shelf.now + 120)
     shelf.happen("db-1 disconnected: silent for 6 s", peer_id=an_id(1), name="db-1", suppressed=3)
     shelf.flush()
     shelf.close()
@@ -178,7 +178,7 @@ def test_following_prints_each_new_row_once_until_the_node_is_gone(
     assert all(each["words"] == "event" for each in asked)
 
 
-def test_a_running_node_is_asked_and_keeps_what_it_is_told(bench: Bench) -> None:
+def test_a_running_node_is_asked_and_keeps_what_it_gets(bench: Bench) -> None:
     run_, _ = bench.started("--name", "one", "--state-dir", "kept")
     ctl_ = ("ctl", "--state-dir", "kept")
     assert bench.command(*ctl_, "broadcast", "hello", "there").returncode == 0

@@ -212,7 +212,7 @@ async def test_typing_searches_at_once_and_escape_returns_to_everything(tmp_path
 
 
 @pytest.mark.asyncio
-async def test_a_time_that_cannot_be_read_and_a_missing_history_are_told(tmp_path: Path) -> None:
+async def test_a_time_that_cannot_be_read_and_a_missing_history_are_reported(tmp_path: Path) -> None:
     async with a_past(tmp_path) as past:
         await past.press("H", "slash", *"since:soon", "enter")
         await past.until(lambda: "since: expected a time such as" in past.stage.text)
