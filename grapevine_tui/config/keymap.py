@@ -110,9 +110,7 @@ PAST_KEYS: Final = (
     KeyBinding("minute_back", "left_square_bracket", "travel(-60)", "A minute earlier"),
     KeyBinding("minute_on", "right_square_bracket", "travel(60)", "A minute later"),
 )
-PROBLEM_KEYS: Final = (
-    KeyBinding("problems", "w", "problems", "Problems only", in_footer=True),
-)
+PROBLEM_KEYS: Final = (KeyBinding("problems", "w", "problems", "Problems only", in_footer=True),)
 EVENT_KEYS: Final = (*PAST_KEYS, *PROBLEM_KEYS)
 SETTINGS_KEYS: Final = (
     KeyBinding("save", "ctrl+s", "save", "Apply and save", in_footer=True),
@@ -122,12 +120,8 @@ TIME_RANGE_KEYS: Final = (
     KeyBinding("longer", "left", "time_range(1)", "Longer range", in_footer=True),
     KeyBinding("shorter", "right", "time_range(-1)", "Shorter range", in_footer=True),
 )
-NEW_TRACE_KEYS: Final = (
-    KeyBinding("trace", "n", "trace", "New trace", in_footer=True),
-)
-NEW_QUERY_KEYS: Final = (
-    KeyBinding("query", "n", "query", "New query", in_footer=True),
-)
+NEW_TRACE_KEYS: Final = (KeyBinding("trace", "n", "trace", "New trace", in_footer=True),)
+NEW_QUERY_KEYS: Final = (KeyBinding("query", "n", "query", "New query", in_footer=True),)
 TRACE_KEYS: Final = (
     KeyBinding("older", "left", "older(1)", "Older", in_footer=True),
     KeyBinding("newer", "right", "older(-1)", "Newer", in_footer=True),
@@ -150,9 +144,7 @@ VIEW_KEYS: Final = frozenset(
      "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems")
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(
-    dict.fromkeys(
-        key.name for group in SIMULTANEOUS_KEYS for part in group for key in part
-    )
+    dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)
 )
 DEFAULT_KEYS: Final = {
     key.name: key.keys for group in SIMULTANEOUS_KEYS for part in group for key in part
@@ -197,9 +189,7 @@ def _parse_key(text: str, name: str) -> str:
     if len(last) == 1 and last.isprintable():
         last, is_known = _key_name(last), True
     if not is_known or not last or any(each not in _MODIFIERS for each in modifiers):
-        close = difflib.get_close_matches(
-            last, sorted(_NAMED_KEYS | _PUNCTUATION_KEYS), n=1
-        )
+        close = difflib.get_close_matches(last, sorted(_NAMED_KEYS | _PUNCTUATION_KEYS), n=1)
         suggestion = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(name, f"unknown key {text!r}{suggestion}")
     return "+".join([*modifiers, last])
@@ -219,20 +209,12 @@ def parse_keymap(given: Any) -> dict[str, str]:
         if name not in ACTION_NAMES:
             close = difflib.get_close_matches(name, ACTION_NAMES, n=1)
             suggestion = (
-                f"; did you mean {close[0]}?"
-                if close
-                else f"; actions: {', '.join(ACTION_NAMES)}"
+                f"; did you mean {close[0]}?" if close else f"; actions: {', '.join(ACTION_NAMES)}"
             )
             raise ConfigError(location, f"unknown action{suggestion}")
         if not isinstance(value, str) or not value.strip():
-            raise ConfigError(
-                location, f"expected keys separated by commas, not {value!r}"
-            )
-        parts = (
-            [","]
-            if value.strip() == ","
-            else [each.strip() for each in value.split(",")]
-        )
+            raise ConfigError(location, f"expected keys separated by commas, not {value!r}")
+        parts = [","] if value.strip() == "," else [each.strip() for each in value.split(",")]
         chosen[name] = ",".join(_parse_key(each, location) for each in parts)
     _check_conflicts(chosen)
     return chosen
@@ -253,8 +235,6 @@ def _check_conflicts(chosen: Mapping[str, str]) -> None:
                     )
 
 
-def apply_keymap(
-    part: tuple[KeyBinding, ...], chosen: Mapping[str, str]
-) -> tuple[KeyBinding, ...]:
+def apply_keymap(part: tuple[KeyBinding, ...], chosen: Mapping[str, str]) -> tuple[KeyBinding, ...]:
     """`part` with the keys that a config file chose."""
     return tuple(each._replace(keys=chosen.get(each.name, each.keys)) for each in part)

@@ -177,7 +177,9 @@ def _page(rows_between: RowSource, place: Place, times: TimeRange, limit: int) -
         return page._replace(older=page.rows[0].key if page.rows else place.after)
     before = high if place.before is None else min(high, place.before)
     page = _one_way(rows_between, low, before, limit, is_newest_first=True)
-    return page._replace(newer=page.rows[-1].key if page.rows else None)
+    # The newest page has nothing after it; an older one goes on where it ends.
+    is_newest = place.before is None or not page.rows
+    return page._replace(newer=None if is_newest else page.rows[-1].key)
 
 
 def _one_way(
