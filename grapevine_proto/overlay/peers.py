@@ -11,11 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import Address, PeerId, Zone
 from grapevine_proto.wire.signed import PeerRecord
+
+
+class TimeBounds(NamedTuple):
+    """The shortest and the longest time to wait, in seconds."""
+
+    min_s: float
+    max_s: float
+
+    def clamp(self, seconds: float) -> float:
+        """The nearest time within the bounds."""
+        return min(max(seconds, self.min_s), self.max_s)
 
 
 class PeerTrigger(Enum):
@@ -251,11 +262,9 @@ class PeerTable:
         peer = self._peers.get(peer_id)
         return UNKNOWN_RTT_S if peer is None or peer.rtt_s is None else peer.rtt_s
 
-    def timeout_for(self, peer_id: PeerId, rtts: float, bounds: tuple[float, float]) -> float:
-        """Timeout for an answer: `rtts` round trips, clamped to `bounds` (minimum and maximum in
-        seconds).
-        """
-        return min(max(rtts * self.rtt_s(peer_id), bounds[0]), bounds[1])
+    def timeout_for(self, peer_id: PeerId, rtts: float, bounds: TimeBounds) -> float:
+        """Timeout for an answer: `rtts` round trips within `bounds`, in seconds."""
+        return bounds.clamp(rtts * self.rtt_s(peer_id))
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())

@@ -29,6 +29,7 @@ from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.peers import TimeBounds
 from grapevine_proto.wire.messages import IHave, Offer, OverlayMessage, RumorCopy
 from grapevine_proto.wire.signed import Rumor
 
@@ -36,7 +37,7 @@ ANSWER_SPREAD_S: Final = 0.100  # spreads the answers, so that the origin is not
 BATCH_DELAY_S: Final = 0.020  # to fill a datagram; five hops cost 0.1 s
 SHORT_BATCH_DELAY_S: Final = 0.005  # for the first items of a route, if a program waits for them
 ACK_TIMEOUT_RTTS: Final = 3.0
-ACK_TIMEOUT_BOUNDS_S: Final = (0.100, 0.500)  # for the first ack; doubled each time
+ACK_TIMEOUT_BOUNDS: Final = TimeBounds(0.100, 0.500)  # for the first ack; doubled each time
 TRIES_PER_PATH: Final = 4  # on one path; at 30 % loss, 3 in 100 go on to the next
 ROUNDS_OF_PATHS: Final = 2  # over all known paths; in a tree there may be only one
 
@@ -400,7 +401,7 @@ class ReversePaths(Generic[ItemT]):
                 else each.signed(self._identity, self._cluster, route.message_id)
                 for each in batch.items
             )
-        timeout_s = self._peers.timeout_for(batch.target, ACK_TIMEOUT_RTTS, ACK_TIMEOUT_BOUNDS_S)
+        timeout_s = self._peers.timeout_for(batch.target, ACK_TIMEOUT_RTTS, ACK_TIMEOUT_BOUNDS)
         batch.due_at = now + timeout_s * 2**batch.tries
         batch.tries += 1
         self.deadline = min(self.deadline, batch.due_at)

@@ -26,7 +26,7 @@ from grapevine_proto.overlay.broadcast.broadcast import Broadcast
 from grapevine_proto.overlay.broadcast.epidemic import Epidemic
 from grapevine_proto.overlay.broadcast.strategy import NewRumor, PushPlan
 from grapevine_proto.overlay.membership.membership import Membership
-from grapevine_proto.overlay.peers import PeerTrigger
+from grapevine_proto.overlay.peers import PeerTrigger, TimeBounds
 from grapevine_proto.overlay.state.keyed_state import KeyedState
 from grapevine_proto.overlay.state.owner_map import Change, Entry, OwnerMap
 from grapevine_proto.overlay.store.message_cache import _CachedRumor
@@ -182,7 +182,7 @@ def illegal_transition(patch: Patch) -> None:
 
 
 def lazy_push_requests_from_every_source(patch: Patch) -> None:
-    patch.setattr(ihave, "IWANT_TIMEOUT_BOUNDS_S", (0.0, 0.0))
+    patch.setattr(ihave, "IWANT_TIMEOUT_BOUNDS", TimeBounds(0.0, 0.0))
 
 
 def tokens_not_charged(patch: Patch) -> None:

@@ -15,7 +15,7 @@ Invariants:
   mailed ones), and at most ten such datagrams a second; further IDs wait and are batched. A rumor
   is never announced to a peer that sent or announced it.
 - Each source of a rumor is asked once, in order of announcement, at intervals of at most
-  `IWANT_TIMEOUT_BOUNDS_S`. So a source that cannot serve what it announced costs less than a
+  `IWANT_TIMEOUT_BOUNDS`. So a source that cannot serve what it announced costs less than a
   second.
 - An announcement only determines what is requested, and from which peer. It marks nothing as seen.
 - Announcements of one source have their own limit, so false ones cannot evict those of others.
@@ -38,6 +38,7 @@ from grapevine_proto.overlay.broadcast.requested_ranges import RequestedRanges
 from grapevine_proto.overlay.broadcast.strategy import Strategy
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.peers import TimeBounds
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import (
     RANGES_PER_MESSAGE_LIMIT,
@@ -54,12 +55,9 @@ IHAVE_BATCH_DELAY_S: Final = 0.005  # batches what arrives together; a tenth of 
 MAIL_IHAVE_DELAY_S: Final = 3.0
 # between datagrams of IDs to one peer: a fifth of its default rate limit
 IHAVE_INTERVAL_S: Final = 0.100
-IWANT_DELAY_BOUNDS_S: Final = (
-    0.020,
-    0.400,
-)  # minimum and maximum; round trips on one machine are shorter
+IWANT_DELAY_BOUNDS: Final = TimeBounds(0.020, 0.400)  # round trips on one machine are shorter
 IWANT_TIMEOUT_RTTS: Final = 3.0
-IWANT_TIMEOUT_BOUNDS_S: Final = (0.100, 0.500)  # for an answer
+IWANT_TIMEOUT_BOUNDS: Final = TimeBounds(0.100, 0.500)  # for an answer
 
 # rumors waiting to be announced: 1.5 s at ten full datagrams a second
 UNANNOUNCED_LIMIT: Final = 1024
@@ -329,11 +327,11 @@ class LazyPush:
         entry.is_offered = entry.is_offered or is_offer
 
     def _expedite(self, ids: StreamRange, entry: _MissingRumor, now: float) -> None:
-        """An offered rumor is requested at once, or `IWANT_TIMEOUT_BOUNDS_S[0]` after a request in
+        """An offered rumor is requested at once, or `IWANT_TIMEOUT_BOUNDS.min_s` after a request in
         progress.
         """
         if entry.requested_at is not None:
-            now = max(now, entry.requested_at + IWANT_TIMEOUT_BOUNDS_S[0])
+            now = max(now, entry.requested_at + IWANT_TIMEOUT_BOUNDS.min_s)
         if now < entry.due_at:
             entry.due_at = now
             self._schedule(ids, entry)
@@ -355,10 +353,7 @@ class LazyPush:
         """How long a push of what `source` announced may still take."""
         measured_peers = (self._strategy.uses_average_rtt and self._near_peers.near) or (source,)
         rtt_s = sum(map(self._peers.rtt_s, measured_peers)) / len(measured_peers)
-        return min(
-            max(self._strategy.request_delay_rtts * rtt_s, IWANT_DELAY_BOUNDS_S[0]),
-            IWANT_DELAY_BOUNDS_S[1],
-        )
+        return IWANT_DELAY_BOUNDS.clamp(self._strategy.request_delay_rtts * rtt_s)
 
     def _release_quota(self, entry: _MissingRumor) -> None:
         self._missing_per_source[entry.first_source] -= 1
@@ -399,7 +394,7 @@ class LazyPush:
             graft_pairs.setdefault((source, ids.stream.origin))
             entry.requested_at = now
             entry.due_at = now + self._peers.timeout_for(
-                source, IWANT_TIMEOUT_RTTS, IWANT_TIMEOUT_BOUNDS_S
+                source, IWANT_TIMEOUT_RTTS, IWANT_TIMEOUT_BOUNDS
             )
             self._schedule(ids, entry)
             if unrequested:

@@ -15,7 +15,7 @@ origin with many links does not send all copies itself.
 Invariants:
 
 - A rumor is requested from one holder at a time: the first to announce it, then the fastest with
-  room in its window. A holder that sends nothing costs at most `PULL_TIMEOUT_BOUNDS_S`, one that
+  room in its window. A holder that sends nothing costs at most `PULL_TIMEOUT_BOUNDS`, one that
   sends slowly `PULL_DURATION_LIMIT_S`; then the next one is asked, if any.
 - At most `PULL_WINDOW_BYTES` are requested from one holder at a time, or one larger rumor, so that
   the request fits its send queue. Meanwhile waiting rumors may come from other holders.
@@ -40,6 +40,7 @@ from grapevine_proto.ids import PeerId, StreamRange
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.peers import TimeBounds
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST
 from grapevine_proto.wire.messages import (
@@ -55,7 +56,7 @@ from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor
 # size of one payload that is still pushed: seven datagrams; larger ones are pulled
 PULL_WINDOW_BYTES: Final = 512 * 1024  # half of a link's send queue by default
 PULL_TIMEOUT_RTTS: Final = 6.0  # the request or the first fragment may be lost once
-PULL_TIMEOUT_BOUNDS_S: Final = (0.200, 0.500)  # minimum and maximum
+PULL_TIMEOUT_BOUNDS: Final = TimeBounds(0.200, 0.500)
 PULL_DURATION_LIMIT_S: Final = 10.0  # per rumor while fragments arrive: 10 MiB at 8 Mbit/s
 NAMED_HOLDER_ATTEMPTS: Final = 3  # to ask a holder without a link
 UNLINKED_PULL_TIMEOUT_S: Final = 2.0  # a session is opened first
@@ -317,7 +318,7 @@ class LargePuller:
     def _timeout_s(self, peer_id: PeerId) -> float:
         if not self._peers.is_linked(peer_id):
             return UNLINKED_PULL_TIMEOUT_S
-        return self._peers.timeout_for(peer_id, PULL_TIMEOUT_RTTS, PULL_TIMEOUT_BOUNDS_S)
+        return self._peers.timeout_for(peer_id, PULL_TIMEOUT_RTTS, PULL_TIMEOUT_BOUNDS)
 
     # --- time -----------------------------------------------------------------------------------
 

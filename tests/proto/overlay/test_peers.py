@@ -205,7 +205,7 @@ def test_an_unknown_peer_has_no_zone_and_an_assumed_rtt() -> None:
 def test_a_timeout_is_some_round_trips_within_its_bounds(rtt_s: float, timeout_s: float) -> None:
     table = table_with(1)
     linked(table, 1).update_rtt(rtt_s)
-    assert table.timeout_for(peer_id(1), 4.0, (0.5, 2.0)) == timeout_s
+    assert table.timeout_for(peer_id(1), 4.0, TimeBounds(0.5, 2.0)) == timeout_s
 
 
 def test_a_known_peer_is_not_added_again_and_evicts_no_peer() -> None:

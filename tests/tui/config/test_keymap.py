@@ -34,9 +34,9 @@ def test_keys_are_read_as_people_write_them() -> None:
 
 def test_two_actions_may_change_places() -> None:
     chosen = parse_keymap({"sort": "r", "reverse": "s"})
-    assert {
-        key.name: key.keys for key in apply_keymap(SIMULTANEOUS_KEYS[0][2], chosen)
-    }["sort"] == "r"
+    assert {key.name: key.keys for key in apply_keymap(SIMULTANEOUS_KEYS[0][2], chosen)}[
+        "sort"
+    ] == "r"
 
 
 @pytest.mark.parametrize(

@@ -461,7 +461,7 @@ def test_disabled_lazy_push_neither_announces_nor_requests() -> None:
 
 
 def test_the_maximum_delays_stay_below_a_second() -> None:
-    assert ihave.IWANT_DELAY_BOUNDS_S[1] + ihave.IWANT_TIMEOUT_BOUNDS_S[1] < 1.0
+    assert ihave.IWANT_DELAY_BOUNDS.max_s + ihave.IWANT_TIMEOUT_BOUNDS.max_s < 1.0
 
 
 def test_the_ids_of_a_rumor_are_its_range() -> None:
@@ -490,7 +490,7 @@ def test_nested_false_announcements_delay_an_honest_source_by_two_answers_at_mos
     now = 0.0
     while not any(peer == peer_id(2) for peer, _ in requested_in(node.lazy_push.advance(now))):
         now = max(now + 0.01, node.lazy_push.deadline)
-        assert now < 0.2 + 3 * ihave.IWANT_TIMEOUT_BOUNDS_S[1]
+        assert now < 0.2 + 3 * ihave.IWANT_TIMEOUT_BOUNDS.max_s
 
 
 # --- cost of one message ------------------------------------------------------------------------
