@@ -11,7 +11,7 @@ def started(start: Start, ports: str) -> Example:
     return process
 
 
-def test_the_map_is_the_same_everywhere_and_outlives_those_who_wrote_it(start: Start) -> None:
+def test_the_map_is_the_same_everywhere_and_outlives_its_authors(start: Start) -> None:
     ports = free_ports()
     nodes = [started(start, ports) for _ in range(3)]
     nodes[0].ask("color=red", "{")

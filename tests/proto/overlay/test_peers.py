@@ -9,7 +9,7 @@ import pytest
 
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import Address
-from grapevine_proto.overlay.peers import TRANSITIONS, Peer, PeerTable, PeerTrigger
+from grapevine_proto.overlay.peers import TRANSITIONS, Peer, PeerTable, PeerTrigger, TimeBounds
 from tests.proto.overlay.builders import peer_id, record
 
 ADDRESS = Address("10.0.0.1", 8000)

@@ -578,26 +578,26 @@ def test_all_payloads_that_cannot_be_read_are_reported_by_their_range() -> None:
 
 
 class RecordingWatcher:
-    """Records what it is told of rumors with attributes."""
+    """Records the calls for rumors with attributes."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[object, ...]] = []
+        self.calls: list[tuple[object, ...]] = []
 
     def on_rumor(self, copy: RumorCopy, holders: Iterable[PeerId], now: float) -> list[Effect]:
-        self.told.append((copy.rumor.first, *holders))
+        self.calls.append((copy.rumor.first, *holders))
         return []
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
-        self.told.append((rumor.first, "again", sender))
+        self.calls.append((rumor.first, "again", sender))
 
     def on_conflict(self, rumor: Rumor) -> None:
         raise AssertionError("no two contents here")
 
     def on_ids(self, ids: object, sender: PeerId) -> None:
-        self.told.append(("ids", sender))
+        self.calls.append(("ids", sender))
 
 
-def test_watchers_are_told_of_rumors_with_attributes_their_holders_and_announcements() -> None:
+def test_watchers_get_rumors_with_attributes_their_holders_and_announcements() -> None:
     node, watcher = Node(), RecordingWatcher()
     node.broadcast._watchers = (watcher,)
     attributed_ = attributed(1, trace_share=7)
@@ -606,7 +606,7 @@ def test_watchers_are_told_of_rumors_with_attributes_their_holders_and_announcem
     node.receive(attributed_, 3, 0.0)
     for sender in (1, 2):
         node.receive(rumor(ORIGIN, 9), sender, 0.0)
-    assert watcher.told == [
+    assert watcher.calls == [
         ("ids", peer_id(2)),
         (1, peer_id(1), peer_id(2)),
         (1, "again", peer_id(3)),
@@ -795,13 +795,13 @@ def test_a_rumor_of_another_origin_is_checked_although_the_epoch_of_the_session_
     assert drop_reasons(node.receive(unlinked, 77, 0.0)) == [DropReason.BAD_SIGNATURE]
 
 
-def test_the_strategy_is_told_how_far_each_rumor_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_strategy_gets_how_far_each_rumor_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node()
-    told: list[NewRumor] = []
+    calls: list[NewRumor] = []
     original = node.broadcast._strategy.on_new_rumor
 
     def on_new_rumor(new: NewRumor, now: float) -> PushPlan:
-        told.append(new)
+        calls.append(new)
         return original(new, now)
 
     monkeypatch.setattr(node.broadcast._strategy, "on_new_rumor", on_new_rumor)
@@ -810,7 +810,7 @@ def test_the_strategy_is_told_how_far_each_rumor_has_come(monkeypatch: pytest.Mo
     node.receive(received, 2, 0.0, hops=3)
     node.receive(old, 1, 0.0, hops=3, age_ms=10_000, via=Via.REPAIR)
     node.receive(old, 2, 0.0, hops=4)
-    assert told == [
+    assert calls == [
         NewRumor(rumor_key(published), published.size_bytes, 0, None, is_offered=True),
         NewRumor(rumor_key(received), 0, 3, peer_id(2)),
         NewRumor(rumor_key(old), 0, 3, peer_id(2)),

@@ -618,7 +618,7 @@ def test_a_second_offer_during_a_request_waits_for_the_first_to_answer() -> None
     assert node.lazy_push.deadline == pytest.approx(3 * 0.05)
 
 
-def test_a_new_peer_is_not_announced_again_what_it_was_told_on_linking() -> None:
+def test_a_new_peer_is_not_announced_again_what_it_got_on_linking() -> None:
     node = Node()
     node.receive_rumor(1)
     newcomer = node.tables.link(7)

@@ -233,12 +233,12 @@ def test_the_queues_count_the_bytes_that_have_not_been_sent(seed: int) -> None:
                 sender.path.window_bytes = rng.choice([3000, 10**6])
                 sender.transmit(end.session, now)
         for queue, queued_bytes in zip(queues.by_rank, queues.queued_bytes, strict=True):
-            unsent_bytes = sum(
+            waiting_bytes = sum(
                 len(item) - (0 if isinstance(item, bytes) else item.sent_bytes)
                 for item in queue
                 if isinstance(item, bytes | FragmentedMessage)
             )
-            assert queued_bytes == unsent_bytes
+            assert queued_bytes == waiting_bytes
         assert sender.queued == len(queues) == sum(map(len, queues.by_rank))
         assert sender.send_drops == rejected + cleared + sender.recovery.abandoned
     assert rejected
