@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -14,6 +15,10 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
 
 TEST_TIMEOUT_S = 30.0  # nothing takes so long; a test that waits for ever should say where
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell ignores it for what it runs in the background, and every process that a test starts would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("grapevine", deadline=None)  # a loaded machine is not a failure
 # For `tests.mutation`: the same few examples in each run.
