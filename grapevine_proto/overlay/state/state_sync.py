@@ -489,8 +489,10 @@ class StateSync:
         self._release(request)
         staged_prefixes = {owner[:OWNER_PREFIX_BYTES] for owner in request.staged}
         has_brought = any(prefix not in self._wanted for prefix in request.prefixes)
-        for prefix in request.prefixes & self._wanted.keys():
-            wanted = self._wanted[prefix]
+        for prefix in request.prefixes:
+            wanted = self._wanted.get(prefix)
+            if wanted is None:
+                continue
             if prefix in staged_prefixes or is_failed or not has_brought:
                 wanted.failures += 1
                 wanted.is_reset = True

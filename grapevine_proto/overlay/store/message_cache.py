@@ -69,6 +69,9 @@ class _FirstSequences:
     def __len__(self) -> int:
         return len(self._firsts) - self._removed_count
 
+    def __bool__(self) -> bool:  # compiled, an object with a length alone is always true
+        return len(self) > 0
+
     @property
     def lowest(self) -> int:
         return self._firsts[self._removed_count]
