@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +23,8 @@ SWITCH: Final = "GRAPEVINE_INTERPRETED"  # environment variable; any value but t
 PACKAGE: Final = "grapevine_proto"
 
 
-class SourceFinder(MetaPathFinder):
-    """Finds the modules of this package by their sources alone."""
+class SourceFinder:
+    """A finder for `sys.meta_path`: the modules of this package by their sources alone."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
