@@ -335,12 +335,6 @@ class Engine:
         value = self._check_payload(value)
         self._write_entry(WriteEntry(key, value, ttl_s, is_durable), now)
 
-    @property
-    def is_recovering_state(self) -> bool:
-        """Whether this node has lost its state and asks peers for its own entries. What it writes meanwhile
-        is published after that."""
-        return self.state.is_recovering
-
     def delete_entry(self, key: str, now: float) -> bool:
         """Deletes `key`, with an entry of this node that says so; returns whether it had a value. Raises
         InvalidArgument, NotRunning."""

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
+from grapevine_proto.tags import includes
 
 # A receipt waits up to 100 ms at its member and 20 ms at each hop; the rest allows for one retransmission
 # and for hops that no copy counts.
@@ -56,6 +57,11 @@ class PeerState(StrEnum):
     STALE = "stale"
     """Connected, but silent for three intervals or since an unanswered ping."""
     DISCONNECTED = "disconnected"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a link, silent or not."""
+        return self in (PeerState.CONNECTED, PeerState.STALE)
 
 
 class MemberStatus(StrEnum):
@@ -219,7 +225,7 @@ class PeerInfo:
     def to_dict(self, *, now: float | None = None) -> JsonObject:
         """Returns the fields of a peer in JSON. `now`, a time of `Node.now`, is needed for `last_seen_s` and
         `connected_s`, which are null without it."""
-        is_connected = self.state in (PeerState.CONNECTED, PeerState.STALE)
+        is_connected = self.state.is_connected
         return {
             "peer_id": str(self.peer_id),
             "address": str(self.address),
@@ -265,7 +271,7 @@ class MemberInfo:
 
     def has_tags(self, tags: Mapping[str, str]) -> bool:
         """Whether it has all of `tags`, with these values."""
-        return all(self.tags.get(name) == value for name, value in tags.items())
+        return includes(self.tags, tags)
 
     def to_dict(self) -> JsonObject:
         """Returns the fields of the JSON event ``member``."""

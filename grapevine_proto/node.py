@@ -88,6 +88,7 @@ from grapevine_proto.runtime.subscription import (
     WhenFull,
 )
 from grapevine_proto.runtime.udp_socket import UdpSocket
+from grapevine_proto.tags import includes
 from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 
@@ -628,7 +629,7 @@ class Node:
 
     async def _await_recovery(self) -> None:
         """Waits until this node has read its entries back, if it lost them."""
-        while self._running_engine().is_recovering_state:  # noqa: ASYNC110  for seconds, after a loss
+        while self._running_engine().state.is_recovering:  # noqa: ASYNC110  for seconds, after a loss
             await asyncio.sleep(RECOVERY_POLL_S)
 
     async def _await_room(self, payload_bytes: int) -> Engine:
@@ -1100,9 +1101,7 @@ class Node:
         """Returns the least ID of the members that are up, this node included, and have all of `tags`; None
         if none does. A hint, not a lock: during a partition each side has its own."""
         tags = tags or {}
-        own_tags = self.tags
-        is_candidate = all(own_tags.get(name) == value for name, value in tags.items())
-        ids = [self.peer_id] if is_candidate and self.is_running else []
+        ids = [self.peer_id] if self.is_running and includes(self._engine.tags, tags) else []
         up = [each.peer_id for each in self.members(tags) if each.status is MemberStatus.UP]
         return min(ids + up, default=None)
 

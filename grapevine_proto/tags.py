@@ -35,6 +35,11 @@ def tags_fault(tags: Mapping[Any, Any]) -> str:
     return f"more than {MAX_TAGS_BYTES:,} bytes in all" if total > MAX_TAGS_BYTES else ""
 
 
+def includes(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether `tags` have all of `wanted`, with these values."""
+    return all(tags.get(name) == value for name, value in wanted.items())
+
+
 def parse_tags(texts: Iterable[str]) -> dict[str, str]:
     """Returns the tags that ``name=value`` texts say. Raises ValueError."""
     tags: dict[str, str] = {}

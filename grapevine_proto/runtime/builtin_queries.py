@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.events import PeerInfo, PeerState, Question, Stats
+from grapevine_proto.events import PeerInfo, Question, Stats
 from grapevine_proto.ids import MessageId
 from grapevine_proto.version import __version__
 
@@ -28,7 +28,6 @@ BUILTIN_QUERIES: Final = tuple(
     f"{BUILTIN_PREFIX}{name}" for name in ("has", "keys", "links", "stats", "version")
 )
 LINKS_LIMIT: Final = 200  # peers in an answer: 30 KiB
-CONNECTED: Final = (PeerState.CONNECTED, PeerState.STALE)
 
 
 class AnsweringNode(Protocol):
@@ -54,7 +53,7 @@ def builtin_handlers(node: AnsweringNode) -> dict[str, Callable[[Question], byte
         return _json([key.fingerprint for key in node.config.keys])
 
     def links(_: Question) -> bytes:
-        connected = [peer for peer in node.peers() if peer.state in CONNECTED]
+        connected = [peer for peer in node.peers() if peer.state.is_connected]
         return _json(
             [
                 {

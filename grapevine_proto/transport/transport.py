@@ -721,12 +721,12 @@ class Transport:
     def send_direct(self, peer_id: PeerId, message: Message, now: float) -> SendOutcome:
         """Sends a message of the application to one member, over its link if there is one. Unless it is
         UNREACHABLE, `direct` watches it, and the caller reports what was DROPPED."""
+        is_full = self.direct.is_full
+        self.direct.begin(message)
+        if is_full:
+            return SendOutcome.DROPPED
         direct = DirectMessage(message.id.sequence, message.payload)
         plaintext = codec.with_tracking(codec.encode_message(direct), [message.id])
-        if self.direct.is_full:
-            self.direct.begin(message)
-            return SendOutcome.DROPPED
-        self.direct.begin(message)
         link = self.links.get(peer_id)
         if link is None:
             outcome = self.send_transient(peer_id, PendingSend(plaintext, message), now)

@@ -401,7 +401,7 @@ def decode_state_heads(value: Any) -> tuple[StateHead, ...]:
 
 
 def _decode_state_head(fields: Any) -> StateHead:
-    prefix, epoch, sequence, digest = items(fields, 4)
+    prefix, epoch, sequence, digest = array(fields)
     return StateHead(
         binary(prefix, OWNER_PREFIX_BYTES),
         _decode_version(epoch, sequence),
@@ -412,7 +412,7 @@ def _decode_state_head(fields: Any) -> StateHead:
 def decode_state_wants(value: Any) -> tuple[StateWant, ...]:
     wants = []
     for fields in items(value, MAX_STATE_WANTS):
-        prefix, epoch, sequence = items(fields, 3)
+        prefix, epoch, sequence = array(fields)
         above = _decode_version(epoch, sequence)
         wants.append(StateWant(binary(prefix, OWNER_PREFIX_BYTES), above))
     return tuple(wants)

@@ -39,7 +39,7 @@ from grapevine_tui.app.screens import facts
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.detail import DetailScreen
 from grapevine_tui.app.screens.help import help_facts
-from grapevine_tui.app.screens.main import CONNECTED_STATES, MainScreen
+from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
 from grapevine_tui.app.screens.node import NodeScreen
@@ -80,6 +80,7 @@ from grapevine_tui.control.commands import (
 )
 from grapevine_tui.control.slash import intended_command
 from grapevine_tui.history.records import to_key
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.model import Changes, QueryEntry, StateView
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.logs import set_level
@@ -337,7 +338,7 @@ class GrapevineApp(App[None]):
     def _leave_consequences(self) -> list[Fact]:
         """Return what quitting disconnects or discards; empty if nothing."""
         model, facts = self._host.model, []
-        connected = sum(peer.state in CONNECTED_STATES for peer in model.peers.values())
+        connected = sum(peer.state.is_connected for peer in model.peers.values())
         is_own_node = not model.is_remote and self._demo is None and not model.stop_reason
         if connected and is_own_node:
             peers = f"{connected:,} peer{'s' * (connected != 1)}"
@@ -484,7 +485,7 @@ class GrapevineApp(App[None]):
 
     async def _fetch_state(self, screen: StateScreen) -> None:
         with suppress(GrapevineError):  # the node is gone: the screen says so, what it shows stays
-            reply = await self._host.state("list", screen.prefix)
+            reply = await self._host.state(AccessState("list", screen.prefix))
             self._host.model.state = StateView(reply["keys"], reply["more"], time.time())
             if screen.is_mounted:
                 screen.show()

@@ -29,6 +29,8 @@ from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
 from grapevine_tui.control.slash import parse_command, quote_name
+from grapevine_tui.history.terms import with_times
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import QueryEntry, format_dial_failure
 from grapevine_tui.host.protocol import HostView
@@ -42,13 +44,7 @@ QUICK_ANSWER_S: Final = (
 
 def words_of(command: commands.PastRows) -> str:
     """The filter that asks for what `command` does."""
-    times = {"since": command.since, "before": command.before, "at": command.at}
-    given = [
-        f'{name}:"{text}"' if " " in text else f"{name}:{text}"
-        for name, text in times.items()
-        if text
-    ]
-    return " ".join([command.words, *given]).strip()
+    return with_times(command.words, since=command.since, before=command.before, at=command.at)
 
 
 def _format_counts(counts: Mapping[str, Any]) -> str:
@@ -126,7 +122,7 @@ class CommandRunner:
         match command:
             case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
                 await self._send_payload(command)
-            case AskMembers() | commands.AccessState() | commands.ChangeTags():
+            case AskMembers() | AccessState() | commands.ChangeTags():
                 await self._use_cluster(command, line)
             case commands.Dial(address):
                 await self._dial(address)
@@ -235,12 +231,12 @@ class CommandRunner:
                 assert_never(query)
 
     async def _use_cluster(
-        self, command: AskMembers | commands.AccessState | commands.ChangeTags, line: str
+        self, command: AskMembers | AccessState | commands.ChangeTags, line: str
     ) -> None:
         match command:
             case AskMembers():
                 await self._ask(command, line)
-            case commands.AccessState():
+            case AccessState():
                 await self._access_state(command)
             case commands.ChangeTags(action, words):
                 await self._change_tags(action, words)
@@ -271,18 +267,12 @@ class CommandRunner:
         entry.reply = reply
         self._host.model.log_command(f"{entry.line[1:]}: {answer_summary(reply)}")
 
-    async def _access_state(self, command: commands.AccessState) -> None:
+    async def _access_state(self, command: AccessState) -> None:
         """Show the keys, or run an action on one of them."""
         if command.action in ("list", "watch"):
             self._app.show_state(command.key)
             return
-        reply = await self._host.state(
-            command.action,
-            command.key,
-            command.payload,
-            ttl_s=command.ttl_s,
-            durable=command.durable,
-        )
+        reply = await self._host.state(command)
         show_feedback = self._app.main.compose_box.show_feedback
         key = command.key
         match command.action:

@@ -34,7 +34,6 @@ from grapevine_tui.cli.ctl_history import (
 from grapevine_tui.control.answers import answer_summary, group_answers
 from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command, stream_events
 from grapevine_tui.control.commands import (
-    STATE_ACTIONS,
     Argument,
     ArgumentType,
     CommandOption,
@@ -48,6 +47,7 @@ from grapevine_tui.control.commands import (
 )
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
+from grapevine_tui.host.access_state import STATE_ACTIONS
 from grapevine_tui.process_exit import EXIT_FAILED, EXIT_NO_MEMBER, EXIT_OK
 from grapevine_tui.text import cells, printable, truncate
 

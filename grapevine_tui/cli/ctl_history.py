@@ -24,7 +24,7 @@ from grapevine_tui.control.client import NodeUnreachable, find_state_dir, send_c
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.history.database import HISTORY_FILE
 from grapevine_tui.history.history import parse_key, prune, read_page
-from grapevine_tui.history.records import to_key
+from grapevine_tui.history.records import LEVEL_SIGNS, event_text, to_key
 from grapevine_tui.history.terms import parse_query
 from grapevine_tui.history.times import format_time
 from grapevine_tui.history.transfer import export_history, import_history, offline_writer
@@ -33,7 +33,6 @@ from grapevine_tui.text import format_payload, printable
 
 FOLLOW_INTERVAL_S: Final = 0.5
 CHANGE_TIMEOUT_S: Final = 600.0  # for an import or a prune
-LEVEL_SIGNS: Final = {"info": " ", "warning": "!", "error": "X"}
 CLOSE_TIMEOUT_S: Final = 30.0
 
 
@@ -151,8 +150,7 @@ def _offline_writer(request: HistoryRequest) -> Iterator[HistoryWriter]:
 def _format_row(kind: str, row: Object) -> str:
     clock = format_time(row["at"])
     if kind == "events":
-        more = f" (and {row['suppressed']:,} of this kind before)" if row["suppressed"] else ""
-        return printable(f"{clock} {LEVEL_SIGNS.get(row['level'], ' ')} {row['text']}{more}")
+        return printable(f"{clock} {LEVEL_SIGNS.get(row['level'], ' ')} {event_text(row)}")
     author = row.get("from_name") or row["origin"][:8]
     topic = f"  {row['topic']}" if row["topic"] else ""
     text = row["text"].encode() if "text" in row else None

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from grapevine_proto.errors import GrapevineError
+from grapevine_tui.host.access_state import STATE_ACTIONS, AccessState
 from grapevine_tui.host.ask_members import AskMembers
 
 
@@ -42,19 +43,6 @@ class Publish:
     payload: bytes
     expires_s: int | None = None
     retain: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AccessState:
-    """Read, watch or change the keyed state: `action` is one of `STATE_ACTIONS`. `key` is a prefix for
-    ``list`` and ``watch``. ``list`` returns one page of keys, those after the key `after`."""
-
-    action: str = "list"
-    key: str = ""
-    payload: bytes = b""
-    ttl_s: int | None = None
-    durable: bool = False
-    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,7 +409,6 @@ class CommandSpec:
         return surface in SURFACES[self.kind]
 
 
-STATE_ACTIONS: Final = ("list", "get", "set", "del", "watch")
 TAG_ACTIONS: Final = ("list", "set", "unset")
 
 

@@ -27,7 +27,6 @@ from grapevine_tui import __version__
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
-    AccessState,
     Allow,
     Broadcast,
     ChangeTags,
@@ -75,6 +74,7 @@ from grapevine_tui.control.jsonlines import (
 )
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.reload import reload_settings
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.logs import set_level
@@ -189,10 +189,8 @@ class CommandExecutor:
         match command:
             case Broadcast() | Publish() | AskMembers() | Trace() | Send():
                 return await self._send_payload(command)
-            case AccessState(action, key, payload, ttl_s, durable, after):
-                return await host.state(
-                    action, key, payload, ttl_s=ttl_s, durable=durable, after=after
-                )
+            case AccessState():
+                return await host.state(command)
             case ChangeTags(action, words):
                 return await host.tags(action, words)
             case Dial(address):
@@ -387,8 +385,10 @@ def _parse_line(line: bytes | None) -> Request | None:
 
 
 def _watched_prefix(command: Command) -> str | None:
-    is_watch = isinstance(command, AccessState) and command.action == "watch"
-    return command.key if isinstance(command, AccessState) and is_watch else None
+    match command:
+        case AccessState(action="watch", key=prefix):
+            return prefix
+    return None
 
 
 def _parse_peer_id(text: str) -> PeerId | None:

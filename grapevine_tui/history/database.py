@@ -82,14 +82,14 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise unavailable(error) from None
     try:
-        if not _check_schema(connection, may_be_empty=True):
+        if not _check_schema(connection):
             # Both only take effect before the first table exists.
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        if not _check_schema(connection, may_be_empty=True):
+        if not _check_schema(connection):
             connection.executescript(
                 f"BEGIN;{_SCHEMA}PRAGMA application_id = {APPLICATION_ID};"
                 f"PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
@@ -115,7 +115,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     connection = None
     try:
         connection = _connect(f"{path.absolute().as_uri()}?{options}")
-        has_tables = _check_schema(connection, may_be_empty=True)
+        has_tables = _check_schema(connection)
     except (sqlite3.Error, HistoryUnavailable) as error:
         if connection is not None:
             connection.close()
@@ -173,12 +173,12 @@ def _connect(uri: str) -> sqlite3.Connection:
     )
 
 
-def _check_schema(connection: sqlite3.Connection, *, may_be_empty: bool) -> bool:
-    """Return whether the tables exist. Raises OtherSchema."""
+def _check_schema(connection: sqlite3.Connection) -> bool:
+    """Return whether the tables exist; an empty file has none yet. Raises OtherSchema."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if may_be_empty and (application, version, tables) == (0, 0, 0):
+    if (application, version, tables) == (0, 0, 0):
         return False
     if application != APPLICATION_ID:
         raise OtherSchema("the file is a database of another program")

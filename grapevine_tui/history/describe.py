@@ -52,7 +52,6 @@ EVENTS_PER_S: Final = 2.0
 MAX_TRACKED_NODES: Final = 10_000
 THROTTLE_INTERVAL_S: Final = 30.0  # a peer throttled again within this time is the same event
 EXPECTED_REASONS: Final = frozenset({"left", "denied"})
-CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 
 
 class EventDescriber:
@@ -189,7 +188,7 @@ class EventDescriber:
 
     def _describe_peer(self, event: PeerStateChanged, now: float) -> StoredEvent | None:
         peer, previous, reason = event.peer, event.previous, event.reason
-        was_connected = previous in CONNECTED_STATES
+        was_connected = previous is not None and previous.is_connected
         match peer.state:
             case PeerState.CONNECTED if previous is PeerState.STALE:
                 return self._of_peer(now, "info", peer, "answers again", reason)

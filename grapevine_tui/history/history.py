@@ -33,7 +33,7 @@ from grapevine_tui.history.search import (
     search_events,
     search_messages,
 )
-from grapevine_tui.history.terms import parse_query
+from grapevine_tui.history.terms import parse_query, with_times
 from grapevine_tui.history.times import parse_time
 from grapevine_tui.history.transfer import Counts, export_history, import_history
 from grapevine_tui.history.writer import HistoryWriter, Limits, NewMessage
@@ -229,9 +229,7 @@ def read_page(
     `older_than`, `newer_than` and `around` are keys of rows. `older` and `newer` of the reply are those to go
     on from, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read.
     """
-    times = {"since": since, "before": before, "at": at}
-    given = " ".join(f'{name}:"{text}"' for name, text in times.items() if text)
-    query = parse_query(f"{words} {given}")
+    query = parse_query(with_times(words, since=since, before=before, at=at))
     search = search_messages if kind == "messages" else search_events
     place = Place(older_than, newer_than, around)
     page: Page = search(path, query, place, DEFAULT_PAGE_ROWS if limit is None else limit)

@@ -5,6 +5,7 @@ Invariants: texts are kept as they were received; whoever shows them escapes the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from grapevine_proto.events import Message, Via
@@ -12,7 +13,8 @@ from grapevine_proto.ids import MessageId, PeerId
 
 MICROSECONDS: Final = 1_000_000
 MAX_TEXT_CHARACTERS: Final = 512  # of a reason or a sentence
-LEVELS: Final = ("info", "warning", "error")
+LEVEL_SIGNS: Final = {"info": " ", "warning": "!", "error": "X"}
+LEVELS: Final = tuple(LEVEL_SIGNS)
 
 
 class StoredMessage(NamedTuple):
@@ -76,6 +78,12 @@ class StoredEvent(NamedTuple):
             "text": self.text,
             "suppressed": self.suppressed,
         }
+
+
+def event_text(row: Mapping[str, Any]) -> str:
+    """The sentence of an event in JSON, and how many of its kind before it were not kept. Unescaped."""
+    more = f" (and {row['suppressed']:,} of this kind before)" if row["suppressed"] else ""
+    return f"{row['text']}{more}"
 
 
 def to_key(at_unix: float) -> int:

@@ -88,6 +88,16 @@ def parse_time_range(query: Query, now: float | None = None) -> TimeRange:
     return TimeRange(times.get("since"), times.get("before"), times.get("at"))
 
 
+def with_times(words: str, **times: str) -> str:
+    """The filter `words` with ``field:text`` for each of `times` that is given."""
+    given = (
+        f'{field}:"{text}"' if " " in text else f"{field}:{text}"
+        for field, text in times.items()
+        if text
+    )
+    return " ".join([words, *given]).strip()
+
+
 def without_times(query: Query) -> Query:
     """The terms of `query` that are not times."""
     return query._replace(

@@ -38,11 +38,13 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
+from grapevine_proto.overlay.state.shared_map import is_owners_alone
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.history.database import HistoryUnavailable
 from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
 from grapevine_tui.history.writer import Limits
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.logs import set_level
@@ -53,7 +55,6 @@ MAX_IDS_IN_ERROR: Final = 4  # members of one name that an error lists
 MAX_QUERY_TIMEOUT_S: Final = 25  # a client of the control socket waits 30 s for a reply
 MAX_LISTED_KEYS: Final = 1_000  # in one reply,
 MAX_LISTED_BYTES: Final = 2**20  # of values
-HIDDEN_PREFIXES: Final = ("tag/", "retain/")  # listed only if asked for
 MAX_PEER_COUNTS: Final = 256  # broadcasts whose peer count is kept until it is read
 PEER_COUNT_TIMEOUT_S: Final = (
     2.0  # if all peers are slow, the node reports the count within a second
@@ -191,21 +192,12 @@ class Host:
         answers = [answer.to_dict() async for answer in query]
         return query.report().to_dict() | {"answers": answers}
 
-    async def state(
-        self,
-        action: str,
-        key: str = "",
-        payload: bytes = b"",
-        *,
-        ttl_s: int | None = None,
-        durable: bool = False,
-        after: str = "",
-    ) -> dict[str, Any]:
+    async def state(self, access: AccessState) -> dict[str, Any]:
         """Read or change the keyed state; return the fields of the JSON reply."""
-        state = self.node.state
-        match action:
+        state, key = self.node.state, access.key
+        match access.action:
             case "set":
-                await state.set(key, payload, ttl=ttl_s, durable=durable)
+                await state.set(key, access.payload, ttl=access.ttl_s, durable=access.durable)
                 return {"key": key}
             case "del":
                 return {"key": key, "deleted": await state.delete(key)}
@@ -213,7 +205,7 @@ class Host:
                 found = [each for each in state.keys(key) if each.key == key]
                 return (found[0] if found else KeyInfo(key, None)).to_dict()
             case _:
-                return list_keys(state.keys(key), key, after)
+                return list_keys(state.keys(key), key, access.after)
 
     async def tags(self, action: str, words: Sequence[str] = ()) -> dict[str, Any]:
         """Show or change the tags of this node; return the fields of the JSON reply."""
@@ -520,7 +512,7 @@ def list_keys(keys: Sequence[KeyInfo], prefix: str, after: str) -> dict[str, Any
     shown: list[dict[str, Any]] = []
     size = 0
     for each in keys:
-        if each.key <= after or (not prefix and each.key.startswith(HIDDEN_PREFIXES)):
+        if each.key <= after or (not prefix and is_owners_alone(each.key)):
             continue
         entries = (each.winner, *each.others)
         size += sum(len(entry.value or b"") for entry in entries if entry is not None)

@@ -397,7 +397,7 @@ class Model:
         if peer.state is PeerState.CONNECTED:
             self.dial_noticed_at.pop(peer.address, None)
         # DialFailed reports a peer that was never connected; a member that left is not lost.
-        was_connected = event.previous in (PeerState.CONNECTED, PeerState.STALE)
+        was_connected = event.previous is not None and event.previous.is_connected
         if peer.state is PeerState.DISCONNECTED and was_connected:
             if event.reason in ("left", "denied"):
                 self._add_notice(

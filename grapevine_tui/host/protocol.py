@@ -15,6 +15,7 @@ from grapevine_proto.events import Event
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 
@@ -63,18 +64,8 @@ class HostView(Protocol):
         ``query_done``, and ``answers`` with those of ``answer``. Raises GrapevineError."""
         ...
 
-    async def state(
-        self,
-        action: str,
-        key: str = "",
-        payload: bytes = b"",
-        *,
-        ttl_s: int | None = None,
-        durable: bool = False,
-        after: str = "",
-    ) -> dict[str, Any]:
-        """Read or change the keyed state, as `AccessState` says; return the fields of the JSON reply. Raises
-        GrapevineError."""
+    async def state(self, access: AccessState) -> dict[str, Any]:
+        """Read or change the keyed state; return the fields of the JSON reply. Raises GrapevineError."""
         ...
 
     async def tags(self, action: str, words: Sequence[str] = ()) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Final
 
 from grapevine_proto.events import Message
 from grapevine_proto.ids import PeerId
+from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import TopicPatterns, pattern_fault, topic_patterns
 from grapevine_tui.history.terms import MATCH_ALL as MATCH_ALL
 from grapevine_tui.history.terms import TIME_FIELDS, Term, parse_comparison
@@ -85,7 +86,7 @@ def _compile_term(term: Term, model: Model) -> Callable[[Message], bool]:
 
 def format_tags(tags: Mapping[str, str]) -> str:
     """``name=value`` of each tag, in one line, unescaped."""
-    return " ".join(f"{name}={value}" for name, value in sorted(tags.items()))
+    return " ".join(tag_texts(tags))
 
 
 def complete_topic(text: str, topics: Iterable[str]) -> str:

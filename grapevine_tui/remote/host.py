@@ -35,6 +35,7 @@ from grapevine_tui.control.client import CommandFailed, NodeUnreachable
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, connectable_path
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
 from grapevine_tui.remote.decode import (
@@ -380,32 +381,21 @@ class RemoteHost:
         expires_s: int | None = None,
         retain: str | None = None,
     ) -> tuple[MessageId, int]:
-        options: dict[str, Any] = {"expires_s": expires_s, "retain": retain}
-        given = {field: value for field, value in options.items() if value is not None}
-        reply = await self._request_with_payload("publish", payload, topic=topic, **given)
+        options = _given(expires_s=expires_s, retain=retain)
+        reply = await self._request_with_payload("publish", payload, topic=topic, **options)
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
     async def query(self, ask: AskMembers) -> Object:
         options = asdict(ask)
         payload = options.pop("payload")
-        given = {field: value for field, value in options.items() if value is not None}
         text = b64encode(payload).decode("ascii")
-        return await self._request_apart("query", base64=text, **given)
+        return await self._request_apart("query", base64=text, **_given(**options))
 
-    async def state(
-        self,
-        action: str,
-        key: str = "",
-        payload: bytes = b"",
-        *,
-        ttl_s: int | None = None,
-        durable: bool = False,
-        after: str = "",
-    ) -> Object:
-        fields: Object = {"action": action, "key": key, "after": after}
-        if action == "set":
-            fields["base64"] = b64encode(payload).decode("ascii")
-            fields |= {"durable": durable} | ({} if ttl_s is None else {"ttl_s": ttl_s})
+    async def state(self, access: AccessState) -> Object:
+        fields: Object = {"action": access.action, "key": access.key, "after": access.after}
+        if access.action == "set":
+            fields["base64"] = b64encode(access.payload).decode("ascii")
+            fields |= {"durable": access.durable, **_given(ttl_s=access.ttl_s)}
         return await self._request("state", **fields)
 
     async def tags(self, action: str, words: Sequence[str] = ()) -> Object:
@@ -482,3 +472,8 @@ def _settings_from_reply(reply: Object) -> Settings:
     return settings_from_values(
         SettingValue(each["name"], each["value"], each["origin"]) for each in reply["values"]
     )
+
+
+def _given(**options: Any) -> Object:
+    """The options that are not None."""
+    return {field: value for field, value in options.items() if value is not None}

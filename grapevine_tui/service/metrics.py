@@ -68,7 +68,6 @@ RTT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 ROUND_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MAX_TOPIC_LABELS: Final = 64
 OTHER_TOPICS: Final = "(other)"  # no token has parentheses
-CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 
 # name -> (field of Stats, help)
 STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -194,7 +193,7 @@ class Metrics:
     def observe_rtts(self) -> None:
         """Sample the round-trip times of connected peers."""
         for peer in self._host.node.peers():
-            if peer.state in CONNECTED_STATES and peer.rtt_s is not None:
+            if peer.state.is_connected and peer.rtt_s is not None:
                 self._rtts.observe(peer.rtt_s)
 
     def snapshot(self) -> Snapshot:
@@ -237,9 +236,7 @@ class NodeCollector(Collector):
         yield from _node_metrics(snapshot)
         yield from _message_metrics(snapshot)
         yield from _cluster_metrics(snapshot)
-        yield from _peer_metrics(
-            [peer for peer in snapshot.peers if peer.state in CONNECTED_STATES]
-        )
+        yield from _peer_metrics([peer for peer in snapshot.peers if peer.state.is_connected])
 
 
 def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:

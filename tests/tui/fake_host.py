@@ -29,6 +29,7 @@ from grapevine_tui.config.settings import Settings
 from grapevine_tui.history.database import HistoryUnavailable
 from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
 from grapevine_tui.history.writer import Limits
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import Changes, Model
@@ -165,11 +166,11 @@ class FakeHost:
         await self.answering.wait()
         return self.answers | {"name": ask.name}
 
-    async def state(
-        self, action: str, key: str = "", payload: bytes = b"", **options: Any
-    ) -> dict[str, Any]:
+    async def state(self, access: AccessState) -> dict[str, Any]:
+        action, key = access.action, access.key
+        options = {"ttl_s": access.ttl_s, "durable": access.durable}
         given = {name: value for name, value in options.items() if value}
-        self.state_calls.append((action, key, payload, given))
+        self.state_calls.append((action, key, access.payload, given))
         match action:
             case "list":
                 keys = [each for each in self.keys if each.key.startswith(key)]

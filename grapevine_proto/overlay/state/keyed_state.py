@@ -16,6 +16,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -192,9 +193,10 @@ class KeyedState:
         size_bytes = own.bytes + len(key.encode()) + len(value)
         if own.keys - has_key >= MAX_KEYS:
             raise StateFull(f"this node has {MAX_KEYS} keys; delete one first")
-        retained = sum(each.is_retained for other, each in own.entries.items() if other != key)
-        if is_retained and retained >= MAX_RETAINED:
-            raise StateFull(f"this node retains {MAX_RETAINED} messages; delete one first")
+        if is_retained:
+            retained = sum(each.is_retained for other, each in own.entries.items() if other != key)
+            if retained >= MAX_RETAINED:
+                raise StateFull(f"this node retains {MAX_RETAINED} messages; delete one first")
         if size_bytes - (before.size_bytes if before is not None else 0) > MAX_MAP_BYTES:
             raise StateFull(f"the keys and values of a node may have {MAX_MAP_BYTES:,} bytes")
 
@@ -215,16 +217,7 @@ class KeyedState:
             write.is_durable,
             self._collectable(own, write.key, now),
         )
-        digest = own.digest_with(version, terms, write.value or b"")
-        return EntryTerms(
-            terms.key,
-            terms.clock,
-            terms.ttl_s,
-            terms.is_deleted,
-            terms.is_durable,
-            terms.collected,
-            digest,
-        )
+        return replace(terms, digest=own.digest_with(version, terms, write.value or b""))
 
     def _collectable(self, own: OwnerMap, key: str, now: float) -> Version:
         """Up to which version deleted keys of ours may be forgotten."""

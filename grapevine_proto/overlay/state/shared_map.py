@@ -139,11 +139,8 @@ class SharedMap:
     def keys(self, prefix: str, now: float) -> list[KeyInfo]:
         """All entries by key, of keys that begin with `prefix`, sorted. A key that every owner deleted is
         left out once they have collected it."""
-        return [
-            self._key_info(key, now)
-            for key in sorted(self._owners_by_key)
-            if key.startswith(prefix)
-        ]
+        found = sorted(key for key in self._owners_by_key if key.startswith(prefix))
+        return [self._key_info(key, now) for key in found]
 
     def _key_info(self, key: str, now: float) -> KeyInfo:
         counted, ahead = self.ranked(key, now)

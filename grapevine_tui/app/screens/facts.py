@@ -134,7 +134,7 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
 def _format_health(peer: PeerInfo, now: float) -> tuple[str, str]:
     """Return the health with what reduces it, and a tone."""
     unheard_s = now - peer.last_seen_at
-    if peer.state not in (PeerState.CONNECTED, PeerState.STALE):
+    if not peer.state.is_connected:
         return "-  not connected", "dim"
     if peer.health_reason:
         reason = peer.health_reason

@@ -25,7 +25,6 @@ from textual.widget import Widget
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import GrapevineError
-from grapevine_proto.events import PeerState
 from grapevine_proto.runtime.builtin_queries import BUILTIN_QUERIES
 from grapevine_proto.tags import tag_texts
 from grapevine_tui.app.screens.confirm import ConfirmScreen
@@ -56,7 +55,6 @@ FILTER_LABELS: Final = {
     "peers": "peers", "log": "messages", "rates": "rate limits", "rounds": "rounds"
 }  # fmt: skip
 MAX_PASTE_CHARACTERS: Final = 1_000_000  # larger payloads can be sent from a file
-CONNECTED_STATES: Final = (PeerState.CONNECTED, PeerState.STALE)
 MIN_TABLE_ROWS: Final = 5
 TABLE_FRAME_LINES: Final = 3  # two of the border and the header
 LAYOUT_CLASSES: Final = ("-wide", "-column", "-tiny")
@@ -392,7 +390,7 @@ class MainScreen(Screen[None]):
     def _known_names(self) -> KnownNames:
         """Return the names that complete a line: connected peers as slash commands name them, ..."""
         model = self._model
-        connected = [peer for peer in model.peers.values() if peer.state in CONNECTED_STATES]
+        connected = [peer for peer in model.peers.values() if peer.state.is_connected]
         zones = {each.zone for nodes in (model.members, model.peers) for each in nodes.values()}
         owners = (model.tags, *(each.tags for each in model.members.values()))
         tags = {each for owned in owners for each in tag_texts(owned)}

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import ClassVar, Final
+from typing import Final
 
-from textual.app import ComposeResult
-from textual.binding import BindingType
-from textual.screen import Screen
+from textual.content import Content
 
 from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
-from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.screens.table import TableScreen
 from grapevine_tui.app.widgets.grid import Cell, Column, Row
-from grapevine_tui.app.widgets.input_bars import FilterBar
-from grapevine_tui.app.widgets.key_footer import KeyFooter
 from grapevine_tui.app.widgets.peer_table import PeerGrid, address_sort_key
 from grapevine_tui.app.widgets.status_glyphs import (
     STATE_GLYPHS,
@@ -28,9 +24,8 @@ from grapevine_tui.app.widgets.status_glyphs import (
     member_status,
 )
 from grapevine_tui.app.widgets.titles import TONE_COLORS, filter_status, format_title
-from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS
 from grapevine_tui.host.model import Model
-from grapevine_tui.host.query import MATCH_ALL, format_tags, parse_query
+from grapevine_tui.host.query import format_tags, parse_query
 from grapevine_tui.text import printable
 
 REFRESH_INTERVAL_S: Final = 0.5
@@ -121,39 +116,31 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
     )
 
 
-class MembersScreen(Screen[None]):
+class MembersScreen(TableScreen):
     """All members in a table, with a filter."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(FRONT_SCREEN_KEYS)
+    FILTER_HINT = "words name:bob zone:eu tag:role=web status:down -not"
 
     def __init__(self, model: Model, filter_text: str = "") -> None:
-        super().__init__(name="members")
+        table = PeerGrid(COLUMNS, empty="No other members yet.", id="members")
+        table.is_denied = lambda peer_id: peer_id in model.denied
+        if filter_text:
+            table.set_filter(parse_query(filter_text))
+        super().__init__("members", table)
         self._model = model
         self._row_cache = MemberRowCache(model)
-        self.table = PeerGrid(COLUMNS, empty="No other members yet.", id="members")
-        self.table.is_denied = lambda peer_id: peer_id in model.denied
-        if filter_text:
-            self.table.set_filter(parse_query(filter_text))
-        self.filter_bar = FilterBar(id="members-filter")
-
-    def compose(self) -> ComposeResult:
-        yield self.table
-        yield self.filter_bar
-        yield KeyFooter()
 
     def on_mount(self) -> None:
-        self.show()
-        self.table.focus()
         self.set_interval(REFRESH_INTERVAL_S, self.show)
 
     def show(self) -> None:
         """Show the current members."""
         self.table.set_rows(self._row_cache.build())
-        self._set_table_title()
+        self.update_title()
         if self._row_cache.is_behind:
             self.set_timer(NEXT_PASS_DELAY_S, self.show)
 
-    def _set_table_title(self) -> None:
+    def build_title(self) -> Content:
         members = self._model.members
         counts = Counter(member_status(self._model, member) for member in members.values())
         parts = [
@@ -162,31 +149,4 @@ class MembersScreen(Screen[None]):
             if counts[each]
         ]
         filtered = filter_status(self.table.filter_query, len(self.table.rows))
-        new_title = format_title(f"Members {len(members):,}", *parts, *filtered)
-        if self.table.border_title != new_title.markup:
-            self.table.border_title = new_title
-
-    def action_filter(self) -> None:
-        self.filter_bar.open(
-            "members",
-            self.table.filter_query.text,
-            "words name:bob zone:eu tag:role=web status:down -not",
-        )
-
-    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
-        self.table.set_filter(parse_query(message.text) if message.text.strip() else MATCH_ALL)
-        self._set_table_title()
-
-    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
-        if message.is_cleared:
-            self.table.set_filter(MATCH_ALL)
-        self._set_table_title()
-        self.table.focus()
-
-    def action_back(self) -> None:
-        """Clear the filter; without one, go back."""
-        if self.table.filter_query:
-            self.table.set_filter(MATCH_ALL)
-            self._set_table_title()
-        else:
-            self.dismiss()
+        return format_title(f"Members {len(members):,}", *parts, *filtered)

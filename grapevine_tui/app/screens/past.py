@@ -31,7 +31,7 @@ from grapevine_tui.app.widgets.key_footer import KeyFooter
 from grapevine_tui.app.widgets.log import MessageLog
 from grapevine_tui.app.widgets.titles import MAX_FILTER_CELLS, format_title
 from grapevine_tui.config.keymap import EVENT_KEYS, PAST_KEYS
-from grapevine_tui.history.records import MICROSECONDS, to_key
+from grapevine_tui.history.records import LEVEL_SIGNS, MICROSECONDS, event_text, to_key
 from grapevine_tui.history.terms import Query, parse_query, parse_time_range
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.remote.decode import DECODE_ERRORS, message_from_json
@@ -44,7 +44,6 @@ PREVIEW_BYTES: Final = 1_000  # of a payload, in a line
 SEARCHING_TEXT: Final = "Searching…"
 NO_MATCH_TEXT: Final = "Nothing in the history matches. esc clears the filter."
 LEVEL_TONES: Final = {"info": "text", "warning": "warn", "error": "bad"}
-LEVEL_SIGNS: Final = {"info": " ", "warning": "!", "error": "X"}
 PROBLEMS_FILTER: Final = "-level:info"
 PAST_NUMBER: Final = -1  # of a log entry that is not in memory
 
@@ -163,8 +162,7 @@ class PastScreen(Screen[None]):
         self._note = str(reply["note"])
         self._as_of = time.time()
         page: list[JsonRow] = list(reply[self.KIND])
-        index = self.table.cursor_index
-        here = self._rows[index]["key"] if index < len(self._rows) else None
+        here = self._key_under_cursor
         match self._direction:
             case -1:
                 self._rows = (page + self._rows)[:MAX_ROWS]
@@ -232,15 +230,19 @@ class PastScreen(Screen[None]):
 
     def action_travel(self, seconds: int) -> None:
         """Go `seconds` on in time from the row under the cursor; a negative number goes back."""
-        index = self.table.cursor_index
-        here = (
-            self._rows[index]["key"] if index < len(self._rows) else int(time.time() * MICROSECONDS)
-        )
+        here = self._key_under_cursor
         if self.around is not None and self._is_beyond_rows(self.around):
             here = (
                 self.around
             )  # the last jump led to a time without rows; the next one starts there
+        if here is None:
+            here = to_key(time.time())
         self._go_to(here + seconds * MICROSECONDS)
+
+    @property
+    def _key_under_cursor(self) -> int | None:
+        index = self.table.cursor_index
+        return self._rows[index]["key"] if index < len(self._rows) else None
 
     def _is_beyond_rows(self, key: int) -> bool:
         return not self._rows or not self._rows[0]["key"] <= key <= self._rows[-1]["key"]
@@ -283,15 +285,20 @@ class PastScreen(Screen[None]):
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         self.words = message.text
-        if self._typing is not None:
-            self._typing.stop()
+        self._stop_typing()
         self._typing = self.set_timer(TYPING_DELAY_S, self._apply_filter)
 
     def _apply_filter(self) -> None:
-        if self._typing is not None:
-            self._typing.stop()
-            self._typing = None
+        if self._stop_typing():
             self._go_to(None)
+
+    def _stop_typing(self) -> bool:
+        """End the wait for further keys; return whether there was one."""
+        typing, self._typing = self._typing, None
+        if typing is None:
+            return False
+        typing.stop()
+        return True
 
     def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
         if message.is_cleared:
@@ -302,11 +309,8 @@ class PastScreen(Screen[None]):
 
     def _clear_filter(self) -> None:
         """Drop the filter and stay at the row under the cursor."""
-        index = self.table.cursor_index
-        here = self._rows[index]["key"] if index < len(self._rows) else None
-        if self._typing is not None:
-            self._typing.stop()
-            self._typing = None
+        here = self._key_under_cursor
+        self._stop_typing()
         if self.words:
             self.words = ""
             self._go_to(here)
@@ -331,7 +335,6 @@ class EventsScreen(PastScreen):
 
     def _build_row(self, row: JsonRow, clock: str) -> Row:
         level = str(row["level"])
-        more = f" (and {row['suppressed']:,} of this kind before)" if row["suppressed"] else ""
         key: Any = row["key"]
         if row["peer_id"]:
             key = (key, PeerId.parse(row["peer_id"]))
@@ -339,7 +342,7 @@ class EventsScreen(PastScreen):
         cells = (
             Cell(clock, "dim"),
             Cell(LEVEL_SIGNS.get(level, " "), tone),
-            Cell(printable(f"{row['text']}{more}"), tone),
+            Cell(printable(event_text(row)), tone),
         )
         return Row(key, cells)
 

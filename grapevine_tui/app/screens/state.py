@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 
 from grapevine_proto.ids import PeerId
-from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.screens.table import TableScreen
 from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
-from grapevine_tui.app.widgets.input_bars import FilterBar
-from grapevine_tui.app.widgets.key_footer import KeyFooter
 from grapevine_tui.app.widgets.titles import filter_status, format_title
-from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS
 from grapevine_tui.host.model import Model, StateView
-from grapevine_tui.host.query import MATCH_ALL, parse_query
 from grapevine_tui.text import printable, truncate
 
 Entry = Mapping[str, Any]
@@ -144,10 +138,10 @@ def entry_facts(model: Model, view: StateView, key: str, owner: PeerId) -> list[
     return [*facts, Fact("note", note, tone)] if note and note != "below" else facts
 
 
-class StateScreen(Screen[None]):
+class StateScreen(TableScreen):
     """All keys that begin with a prefix in a table, with a filter."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(FRONT_SCREEN_KEYS)
+    FILTER_HINT = "words key:cfg owner:bob value:on -not"
 
     class EntrySelected(Message):
         """Enter was pressed on an entry."""
@@ -158,61 +152,26 @@ class StateScreen(Screen[None]):
             self.owner = owner
 
     def __init__(self, model: Model, prefix: str = "") -> None:
-        super().__init__(name="state")
+        super().__init__("state", Grid(COLUMNS, empty=EMPTY_TEXT, id="state"))
         self._model = model
         self.prefix = prefix
-        self.table = Grid(COLUMNS, empty=EMPTY_TEXT, id="state")
-        self.filter_bar = FilterBar(id="state-filter")
-
-    def compose(self) -> ComposeResult:
-        yield self.table
-        yield self.filter_bar
-        yield KeyFooter()
-
-    def on_mount(self) -> None:
-        self.show()
-        self.table.focus()
 
     def show(self) -> None:
         """Show what was fetched last."""
         self.table.set_rows(state_rows(self._model, self._model.state))
-        self._set_table_title()
+        self.update_title()
 
-    def _set_table_title(self) -> None:
+    def build_title(self) -> Content:
         view = self._model.state
         parts: Sequence[tuple[str, str]] = (
             *([(printable(self.prefix), "$accent")] if self.prefix else []),
             *([("more keys follow: give a prefix", "$warning")] if view.has_more else []),
             *filter_status(self.table.filter_query, len(self.table.rows)),
         )
-        new_title = format_title(f"State {len(view.keys):,}", *parts)
-        if self.table.border_title != new_title.markup:
-            self.table.border_title = new_title
+        return format_title(f"State {len(view.keys):,}", *parts)
 
     def on_grid_row_selected(self, message: Grid.RowSelected) -> None:
         message.stop()
         match message.key:
             case (str(key), PeerId() as owner):
                 self.post_message(self.EntrySelected(key, owner))
-
-    def action_filter(self) -> None:
-        hint = "words key:cfg owner:bob value:on -not"
-        self.filter_bar.open("state", self.table.filter_query.text, hint)
-
-    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
-        self.table.set_filter(parse_query(message.text) if message.text.strip() else MATCH_ALL)
-        self._set_table_title()
-
-    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
-        if message.is_cleared:
-            self.table.set_filter(MATCH_ALL)
-        self._set_table_title()
-        self.table.focus()
-
-    def action_back(self) -> None:
-        """Clear the filter; without one, go back."""
-        if self.table.filter_query:
-            self.table.set_filter(MATCH_ALL)
-            self._set_table_title()
-        else:
-            self.dismiss()

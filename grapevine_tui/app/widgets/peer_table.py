@@ -78,7 +78,7 @@ def address_sort_key(address: Address | None) -> tuple[int, tuple[int, ...], str
 def _peer_row(model: Model, peer: PeerInfo, status: StatusGlyph) -> Row:
     """Return the row of `peer`. A peer without a link has no measurements."""
     glyph, label, tone = status
-    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    is_connected = peer.state.is_connected
     is_stale = peer.state is PeerState.STALE  # its RTT is then the last one measured
     rates = model.peer_rates.get(peer.peer_id)
     is_slow = peer.rtt_s is not None and peer.rtt_s > 0.3  # about where a user notices the wait

@@ -15,7 +15,6 @@ from textual.message import Message
 
 from grapevine_proto.events import (
     PeerInfo,
-    PeerState,
 )
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.format import format_bytes, format_count
@@ -51,7 +50,7 @@ def _rate_row(model: Model, peer: PeerInfo, wall_now: float) -> Row:
     throttled_at = model.throttled_at.get(peer.peer_id)
     is_flashing = throttled_at is not None and wall_now - throttled_at < FLASH_S
     usage = f"{format_count(int(peer.tokens))}/{format_count(peer.tokens_capacity)}"
-    is_connected = peer.state in (PeerState.CONNECTED, PeerState.STALE)
+    is_connected = peer.state.is_connected
     tone = tone if is_connected else "dim"
     return Row(
         peer.peer_id,

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_tui.control.commands import (
-    AccessState,
     Broadcast,
     ChangeTags,
     Command,
@@ -36,6 +35,7 @@ from grapevine_tui.control.slash import (
     intended_command,
     parse_command,
 )
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 
 

@@ -19,6 +19,7 @@ from grapevine_proto.events import EntryInfo, KeyInfo
 from grapevine_tui.control.server import control_server
 from grapevine_tui.control.socket_file import SOCKET_NAME
 from grapevine_tui.control.subscribers import MAX_KEY_PREFIXES, Subscriber
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import MAX_LISTED_KEYS, Host, list_keys
 from grapevine_tui.host.model import Model
@@ -71,14 +72,16 @@ async def test_a_node_and_an_app_attached_to_it_act_alike(tmp_path: Path) -> Non
         hosts: tuple[HostView, ...] = (node, attached)
         for number, host in enumerate(hosts):
             key = f"cfg/{number}"
-            assert (await host.state("set", key, b"on", ttl_s=60, durable=True))["key"] == key
-            winner = (await host.state("get", key))["winner"]
+            assert (await host.state(AccessState("set", key, b"on", ttl_s=60, durable=True)))[
+                "key"
+            ] == key
+            winner = (await host.state(AccessState("get", key)))["winner"]
             assert (winner["text"], winner["ttl_s"], winner["durable"]) == ("on", 60, True)
-            listed = await host.state("list", "cfg/")
+            listed = await host.state(AccessState("list", "cfg/"))
             assert [each["key"] for each in listed["keys"]][-1] == key
-            assert (await host.state("del", key))["deleted"] is True
-            assert (await host.state("del", key))["deleted"] is False
-            assert (await host.state("get", "nothing"))["winner"] is None
+            assert (await host.state(AccessState("del", key)))["deleted"] is True
+            assert (await host.state(AccessState("del", key)))["deleted"] is False
+            assert (await host.state(AccessState("get", "nothing")))["winner"] is None
             assert (await host.tags("list"))["tags"] == {"role": "web"}
             assert (await host.tags("set", ("rack=7=x",)))["tags"]["rack"] == "7=x"
             assert (await host.tags("unset", ("rack",)))["tags"] == {"role": "web"}
@@ -100,26 +103,26 @@ async def test_a_client_that_watches_keys_gets_their_values_and_then_each_change
 ) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
         host = await a_host(stack, tmp_path)
-        await host.state("set", "cfg/a", b"1")
+        await host.state(AccessState("set", "cfg/a", b"1"))
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / SOCKET_NAME))
         writer.write(b'{"cmd":"state","action":"watch","key":"cfg/"}\n')
         reply = await read_event(reader)
         assert [each["winner"]["text"] for each in reply["keys"]] == ["1"]
-        await host.state("set", "other", b"x")
+        await host.state(AccessState("set", "other", b"x"))
         await host.broadcast(b"of no interest")
-        await host.state("set", "cfg/b", b"2")
-        await host.state("del", "cfg/a")
+        await host.state(AccessState("set", "cfg/b", b"2"))
+        await host.state(AccessState("del", "cfg/a"))
         first, second = await read_event(reader), await read_event(reader)
         assert (first["event"], first["key"], first["text"]) == ("entry", "cfg/b", "2")
         assert (second["key"], second["deleted"]) == ("cfg/a", True)
         writer.write(b'{"cmd":"state","action":"watch","key":"o"}\n')
         assert (await read_event(reader))["ok"] is True
-        await host.state("del", "other")
+        await host.state(AccessState("del", "other"))
         assert (await read_event(reader))["key"] == "other"
         writer.write(b'{"cmd":"subscribe","pattern":"deploy.>"}\n')
         assert (await read_event(reader))["ok"] is True
         await host.publish("deploy.web", b"out")
-        await host.state("set", "cfg/b", b"3")
+        await host.state(AccessState("set", "cfg/b", b"3"))
         got = {each["event"]: each for each in [await read_event(reader), await read_event(reader)]}
         assert (got["message"]["text"], got["entry"]["text"]) == ("out", "3")
         writer.close()
