@@ -4,7 +4,8 @@
     grapevine.keys      fingerprints of the cluster keys that the node accepts, as a JSON list
     grapevine.links     its connected peers, as a JSON list of objects
     grapevine.stats     its counters, as a JSON object
-    grapevine.has       whether a message, whose ID is the payload, is cached here, as a JSON object
+    grapevine.has       whether the message whose ID is the payload is cached here, as a JSON object; refused
+                        if the payload is no message ID
 
 Invariants:
 
@@ -31,7 +32,7 @@ LINKS_LIMIT: Final = 200  # peers in an answer: 30 KiB
 
 
 class AnsweringNode(Protocol):
-    """What the answers are made of."""
+    """What the answers are read from."""
 
     @property
     def config(self) -> NodeConfig: ...
@@ -70,11 +71,14 @@ def builtin_handlers(node: AnsweringNode) -> dict[str, Callable[[Question], byte
     def stats(_: Question) -> bytes:
         return _json(node.stats().to_dict())
 
-    def has(question: Question) -> bytes:
-        message_id = MessageId.parse(question.payload.decode("ascii"))
+    def has(question: Question) -> bytes | None:
+        try:
+            message_id = MessageId.parse(question.payload.decode("ascii"))
+        except ValueError:
+            return None  # not an error of this program: any member may send any payload
         return _json({"cached": node.is_cached(message_id)})
 
-    def guarded(handler: Callable[[Question], bytes]) -> Callable[[Question], bytes | None]:
+    def guarded(handler: Callable[[Question], bytes | None]) -> Callable[[Question], bytes | None]:
         return lambda question: handler(question) if node.config.builtin_queries else None
 
     handlers = {"version": version, "keys": keys, "links": links, "stats": stats, "has": has}

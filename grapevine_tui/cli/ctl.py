@@ -394,7 +394,7 @@ KEY_COLUMNS: Final = ("key", "value", "owner", "clock", "others")
 
 
 def _key_rows(keys: Sequence[Object], names: Mapping[str, str]) -> list[Object]:
-    """Returns a row for each key that has a value. `others` counts the entries that do not decide it."""
+    """Returns a row for each key that has a value. `others` counts the entries besides the winner."""
     return [
         {
             "key": each["key"],
@@ -447,7 +447,7 @@ def format_entry(event: Object) -> str:
     """Returns a change of an entry as one line of text: key, value and owner."""
     owner = event.get("owner_name") or event["owner"][: COLUMN_WIDTHS["peer_id"]]
     change = "deleted" if event["deleted"] else f"= {_value_text(event)}"
-    note = "" if event["winner"] else ", does not decide"
+    note = "" if event["winner"] else ", not the winner"
     return printable(f"{event['key']} {change}  ({owner}{note})")
 
 
@@ -538,7 +538,7 @@ def format_trace(report: Object, names: dict[str, str]) -> Iterable[str]:
     if report.get("late"):
         yield f"{cell(report['late'])} confirmed late; their times are upper bounds"
     if report["reached"]:
-        yield f"{', '.join(latencies)}, {cell(report['hops'])} hops"
+        yield f"{', '.join(latencies)}, {cell(report['hops'])} hop{'s' * (report['hops'] != 1)}"
     if report["others"]:
         yield f"also confirmed by {cell(report['others'])} that were not known members"
     for peer_id in report["unanswered"]:
@@ -550,7 +550,7 @@ def format_trace(report: Object, names: dict[str, str]) -> Iterable[str]:
 _JSON_OPTION: Final = click.Option(
     ["--json", "is_json"], is_flag=True, help="Print the reply as a JSON object"
 )
-_FILE_OPTION: Final = click.Option(["--file"], metavar="FILE", help="Read the message from FILE")
+_FILE_OPTION: Final = click.Option(["--file"], metavar="FILE", help="Read TEXT from FILE")
 _WAIT_OPTION: Final = click.Option(
     ["--wait", "wait_s"],
     type=float,
@@ -565,7 +565,7 @@ _CHANGES_OPTION: Final = click.Option(
     ["--count"], type=int, default=0, metavar="N", help="With watch: stop after N changes"
 )
 _FOLLOW_OPTION: Final = click.Option(
-    ["--follow"], is_flag=True, help="Then print each new row as it is kept"
+    ["--follow"], is_flag=True, help="Then print each new row as it arrives"
 )
 _RUNNERS: Final[Mapping[str, Runner]] = {
     "trace": _run_trace,
@@ -587,21 +587,21 @@ _EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
     "history": (_FOLLOW_OPTION,),
 }
 _FILTER_NOTE: Final = (
-    "WORDS are those of a filter: deploy -test from:bob topic:deploy.> since:1h, in quotes if a term begins "
-    "with a hyphen. Times are an age (90s, 1h30m, 2d), a time of day, yesterday or a date."
+    "WORDS are a filter as in the app, such as: deploy from:bob topic:deploy.> since:1h. Before a term that "
+    "begins with a hyphen, type --. A time is an age (90s, 1h30m, 2d), a time of day, yesterday or a date."
 )
 # Help that only `ctl` shows, after that of the registry.
 _NOTES: Final = {
     "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
-    "query": "Equal answers are listed together. Exit code 1 if a member that was asked has not answered, 6 "
-    "if no member matches.",
-    "subscribe": "Begins with recent ones, then prints each as it arrives. * is one part of a topic, > all "
-    "that follow. Exit code 1 if the node stops before --count messages.",
-    "state": "list and watch take the beginning of keys; set takes a value. get prints the value; exit code "
-    "1 if there is none. watch prints the values, then each change.",
-    "tags": "unset takes names. The setting tags applies again after a restart.",
+    "query": "Prints equal answers once, with the members that gave them. Exit code 1 if a member that was "
+    "asked has not answered, 6 if no member matches.",
+    "subscribe": "Begins with recent ones, then prints each as it arrives. * is any one token of a topic, "
+    "> all that follow. Exit code 1 if the node stops before --count messages.",
+    "state": "list and watch take the beginning of keys, set takes a value. get prints the value. watch "
+    "prints the values, then each change. Exit code 1 if there is no value to get or delete.",
+    "tags": "set takes NAME=VALUE, unset takes names. After a restart, the setting tags applies again.",
     "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
-    "reload": "If one is invalid, nothing changes; exit code 1.",
+    "reload": "If a setting or key is invalid, nothing changes; exit code 1.",
     "events": f"{_FILTER_NOTE} Needs no running node.",
     "history": f"{_FILTER_NOTE} Also spelled history search. Needs no running node.",
     "history_export": "Also spelled history export. WORDS as for history. Needs no running node.",

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import tomli_w
 
 from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
+from grapevine_proto.config.toml import did_you_mean
 from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_proto.storage.atomic_file import atomic_write, make_private_directory
@@ -174,7 +175,8 @@ class SettingsEditor:
         for each in self.settings.values:
             if each.name == name:
                 return each
-        raise ConfigError(name, "unknown setting")
+        known = [each.name for each in self.settings.values]
+        raise ConfigError(name, f"unknown setting{did_you_mean(name, known)}")
 
     def check(self, name: str, text: str) -> Settings:
         """Return the settings with `name` set to `text`, without changing anything. Raises

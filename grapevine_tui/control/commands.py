@@ -36,7 +36,7 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Publish `payload` under `topic`; from the age of `expires_s` on it is not delivered. Under the name
+    """Publish `payload` under `topic`. Nodes do not deliver it once it is `expires_s` old. Under the name
     `retain` it is kept for later subscribers."""
 
     topic: str
@@ -126,7 +126,7 @@ class ShowPeers:
 
 @dataclass(frozen=True, slots=True)
 class ShowMembers:
-    """All members of the cluster, connected or not; with `tags`, those that have all of them."""
+    """The other members of the cluster, connected or not; with `tags`, those that have all of them."""
 
     tags: Mapping[str, str] | None = None
 
@@ -462,15 +462,15 @@ _PAGE_OPTIONS: Final = (
         "since",
         "--since",
         "TIME",
-        "From that time on, such as 1h, 19:05 or yesterday",
+        "Rows since this time, such as 1h, 19:05 or yesterday",
         OptionType.TEXT,
     ),
-    CommandOption("before", "--before", "TIME", "Up to that time", OptionType.TEXT),
-    CommandOption("at", "--at", "TIME", "Around that time", OptionType.TEXT),
+    CommandOption("before", "--before", "TIME", "Rows before this time", OptionType.TEXT),
+    CommandOption("at", "--at", "TIME", "Rows around this time", OptionType.TEXT),
     CommandOption("limit", "--limit", "N", "At most N rows, up to 1,000 [200]"),
-    CommandOption("older_than", "--older-than", "KEY", "Go on before the row with that key"),
-    CommandOption("newer_than", "--newer-than", "KEY", "Go on after the row with that key"),
-    CommandOption("around", "--around", "KEY", "Around the row with that key"),
+    CommandOption("older_than", "--older-than", "KEY", "Rows before the row with this key"),
+    CommandOption("newer_than", "--newer-than", "KEY", "Rows after the row with this key"),
+    CommandOption("around", "--around", "KEY", "Rows around the row with this key"),
 )
 
 
@@ -503,13 +503,13 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (_TOPIC, _TEXT),
         options=(
             CommandOption(
-                "expires_s", "--expires", "SECONDS", "Age from which on it is not delivered"
+                "expires_s", "--expires", "SECONDS", "Do not deliver it once it is this old"
             ),
             CommandOption(
                 "retain",
                 "--retain",
                 "NAME",
-                "Keep it for later subscribers, until the next of this NAME",
+                "Keep it for later subscribers until NAME is published again",
                 OptionType.TEXT,
             ),
         ),
@@ -534,15 +534,15 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
             CommandOption("zone", "--zone", "NAME", "Ask the members of one zone", OptionType.TEXT),
             _TAGS_OPTION,
             CommandOption("limit", "--limit", "N", "Stop after N answers"),
-            CommandOption("sample", "--sample", "N", "Ask about N members, drawn at random"),
-            CommandOption("timeout_s", "--timeout", "SECONDS", "Stop after so long, at most 25"),
+            CommandOption("sample", "--sample", "N", "Ask about N members, chosen at random"),
+            CommandOption("timeout_s", "--timeout", "SECONDS", "Stop after this time, at most 25"),
         ),
     ),
     CommandSpec("peers", Kind.QUERY, "List the peers of this node", ShowPeers, shorthands=("p",)),
     CommandSpec(
         "members",
         Kind.QUERY,
-        "List all members of the cluster",
+        "List the other members",
         ShowMembers,
         options=(_TAGS_OPTION,),
     ),
@@ -563,12 +563,12 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
             Argument("text", "TEXT", ArgumentType.PAYLOAD, is_required=False),
         ),
         options=(
-            CommandOption("ttl_s", "--ttl", "SECONDS", "Delete the value after so long"),
+            CommandOption("ttl_s", "--ttl", "SECONDS", "Delete the value after this time"),
             CommandOption(
                 "durable",
                 "--durable",
                 "",
-                "Have another member keep it if this node is gone",
+                "Let another member keep it if this node is gone",
                 OptionType.FLAG,
             ),
             CommandOption(
@@ -634,7 +634,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "events",
         Kind.QUERY,
-        "Show what happened to this node, its peers and the members, and why",
+        "Show what happened to nodes of the cluster, and why",
         ShowEvents,
         (_WORDS,),
         options=_PAGE_OPTIONS,
@@ -643,7 +643,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "history",
         Kind.QUERY,
-        "Search the messages of the past",
+        "Search the messages that this node has kept",
         SearchHistory,
         (_WORDS,),
         options=_PAGE_OPTIONS,
@@ -652,7 +652,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "history_export",
         Kind.NODE_ACT,
-        "Write messages and events of the past to a new FILE (JSON Lines)",
+        "Write the history to a new FILE (JSON Lines)",
         ExportHistory,
         (Argument("file_name", "FILE", ArgumentType.NAME), _WORDS),
         method="export_history",
@@ -660,7 +660,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "history_import",
         Kind.NODE_ACT,
-        "Add the rows of an exported FILE to the history",
+        "Add an exported FILE to the history",
         ImportHistory,
         (Argument("file_name", "FILE", ArgumentType.NAME),),
         method="import_history",
@@ -668,7 +668,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "history_prune",
         Kind.NODE_ACT,
-        "Delete what is older than TIME, and what is beyond the limits",
+        "Delete history older than TIME or over its limits",
         PruneHistory,
         (Argument("before", "TIME", ArgumentType.WORDS, is_required=False),),
         method="prune_history",

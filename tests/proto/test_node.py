@@ -384,7 +384,7 @@ def test_only_a_dead_peer_can_be_forgotten(run: Run[Any]) -> None:
         async with Node(quick(peer_timeout=60.0)) as ours:
             async with Node(quick(ours)) as theirs:
                 await asyncio.gather(ours.ready(), theirs.ready())
-                with pytest.raises(UnknownPeer, match="it is connected; only a peer that is down"):
+                with pytest.raises(UnknownPeer, match="is connected; only a peer that is down"):
                     ours.forget(theirs.peer_id)
             await state_of(ours, theirs, PeerState.DISCONNECTED)
             ours.forget(theirs.peer_id)

@@ -69,7 +69,7 @@ def received(origin: int, sequence: int, payload: bytes = b"hello") -> MessageRe
 
 
 def an_entry(owner: int, key: str, value: bytes | None, **changes: Any) -> EntryChanged:
-    """Return the change of an entry that decides the value of its key."""
+    """Return the change of an entry that is the winner of its key."""
     version = MessageId(an_id(owner), EPOCH, 1)
     event = EntryChanged(an_id(owner), key, value, None, value is None, True, version)
     return replace(event, **changes)

@@ -323,7 +323,9 @@ class Membership:
         """
         peer = self._peers.get(peer_id)
         if peer is not None and peer.state is not PeerState.DISCONNECTED:
-            raise UnknownPeer(f"it is {peer.state.value}; only a peer that is down can be removed")
+            raise UnknownPeer(
+                f"{peer_id.short} is {peer.state.value}; only a peer that is down can be removed"
+            )
         if peer is None and self.members.get(peer_id) is None:
             raise UnknownPeer(f"no member {peer_id.short}… is known")
         self._peers.remove(peer_id)

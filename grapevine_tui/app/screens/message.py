@@ -123,7 +123,7 @@ class MessageScreen(DetailScreen):
         self, model: Model, entry: LogEntry, payload_text: str, size_bytes: int | None = None
     ) -> None:
         copies = (payload_text, str(entry.message.id))
-        title = f"Message {entry.number + 1:,}" if entry.number >= 0 else "Message of the past"
+        title = f"Message {entry.number + 1:,}" if entry.number >= 0 else "Message from the history"
         self._size_bytes = size_bytes
         super().__init__(title, self._build_facts, copy_texts=copies, kind="message")
         self._model = model

@@ -1,4 +1,4 @@
-"""The keyed state: each key with the entry that decides it, and those of other members below.
+"""The keyed state: each key with its winner, and the entries of other members below it.
 
 Invariants: rows are what the node returned last; the app fetches them again when an entry changes. All texts
 are printable.
@@ -46,7 +46,7 @@ def format_value(entry: Entry) -> str:
 
 
 def entry_note(entry: Entry) -> tuple[str, str]:
-    """What is particular about an entry, and the tone of that."""
+    """Return what is unusual about an entry, and its tone."""
     if entry["conflict"]:
         return "conflict", "bad"
     if entry["clock_ahead"]:
@@ -55,7 +55,7 @@ def entry_note(entry: Entry) -> tuple[str, str]:
         return f"topic {printable(entry['topic'])}", "dim"
     if entry["durable"]:
         return "durable", "dim"
-    return ("", "dim") if entry["winner"] else ("below", "dim")
+    return ("", "dim") if entry["winner"] else ("loses", "dim")
 
 
 def format_end(entry: Entry, fetched_at_unix: float) -> str:
@@ -67,7 +67,7 @@ def format_end(entry: Entry, fetched_at_unix: float) -> str:
 
 
 def state_rows(model: Model, view: StateView) -> list[Row]:
-    """Return a row for each entry: the one that decides its key, then the others."""
+    """Return a row for each entry: the winner of its key, then the others."""
     rows: list[Row] = []
     for key in view.keys:
         for entry in (key["winner"], *key["others"]):
@@ -123,19 +123,19 @@ def entry_facts(model: Model, view: StateView, key: str, owner: PeerId) -> list[
     if entry is None:
         return None
     note, tone = entry_note(entry)
-    decides = "decides the value of the key" if entry["winner"] else "another entry decides the key"
+    rank = "winner: the key has this value" if entry["winner"] else "another entry is the winner"
     facts = [
         Fact("key", printable(key), "key"),
         Fact("value", format_value(entry)),
         Fact("owner", printable(model.name_of(owner))),
         Fact("owner id", str(owner), "accent"),
-        Fact("standing", decides, "text" if entry["winner"] else "warn"),
+        Fact("rank", rank, "text" if entry["winner"] else "warn"),
         Fact("clock", f"{entry['clock']:,}"),
         Fact("version", f"epoch {entry['epoch']}, sequence {entry['sequence']:,}"),
     ]
     if entry["remaining_s"] is not None:
         facts.append(Fact("ends at", format_end(entry, view.fetched_at_unix)))
-    return [*facts, Fact("note", note, tone)] if note and note != "below" else facts
+    return [*facts, Fact("note", note, tone)] if note and note != "loses" else facts
 
 
 class StateScreen(TableScreen):

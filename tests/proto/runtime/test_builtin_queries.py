@@ -46,7 +46,8 @@ async def ask_two_nodes() -> None:
             later = str(sent).rpartition(":")[0] + ":99"
             cached = await ask(one, "grapevine.has", later.encode())
             assert cached == dict.fromkeys(both, '{"cached":false}')
-            assert await ask(one, "grapevine.has", b"no id") == {}, "failed, not answered"
+            assert await ask(one, "grapevine.has", b"no id") == {}, "refused, not answered"
+            assert one.stats().callback_errors == two.stats().callback_errors == 0
             two.reconfigure(two.config.replace(builtin_queries=False))
             assert (await ask(one, "grapevine.version")).keys() == {str(one.peer_id)}
 

@@ -62,7 +62,7 @@ async def test_each_key_is_shown_with_its_winner_and_the_losing_entries_below() 
         assert "bob" in lines[0]
         assert "└ cfg/limit" in lines[1]
         assert "10 MB" in lines[1]
-        assert "below" in lines[1]
+        assert "loses" in lines[1]
         assert "(deleted)" in line_with(stage, "cfg/old")
         assert "(expired)" in line_with(stage, "over")
         assert "durable" in line_with(stage, "odd")
@@ -71,7 +71,7 @@ async def test_each_key_is_shown_with_its_winner_and_the_losing_entries_below() 
         assert "[@click=app.quit]y" in stage.text
         await stage.press("g", "enter")
         assert isinstance(stage.app.screen, DetailScreen)
-        for expected in ("decides the value of the key", "20 MB", "bob", "version"):
+        for expected in ("winner: the key has this value", "20 MB", "bob", "version"):
             assert expected in stage.text
         await stage.press("y")
         assert stage.app.clipboard == "20 MB"

@@ -70,6 +70,8 @@ def test_a_change_is_checked_as_at_the_start_and_applied_by_save(
         editing.set_value("fanout", "0")
     with pytest.raises(ConfigError, match="fanout: expected a whole number, not 'x'"):
         editing.set_value("fanout", "x")
+    with pytest.raises(ConfigError, match=r"fanuot: unknown setting; did you mean fanout\?"):
+        editing.set_value("fanuot", "4")
     editing.set_value("fanout", "4")
     editing.set_value("app.theme", "nord")
     assert (tmp_path / "g.toml").read_text() == "fanout = 3  # three\n"

@@ -254,7 +254,7 @@ def test_referrals_are_not_dialed_without_need_or_by_a_node_that_leaves() -> Non
 
 def test_a_disconnected_peer_can_be_removed_and_no_other() -> None:
     node = MemberNode(linked=1)
-    with pytest.raises(UnknownPeer, match="it is connected; only a peer that is down"):
+    with pytest.raises(UnknownPeer, match="is connected; only a peer that is down"):
         node.membership.remove_peer(peer_id(1))
     with pytest.raises(UnknownPeer, match=r"no member .* is known"):
         node.membership.remove_peer(peer_id(9))

@@ -122,11 +122,12 @@ async def test_a_message_of_an_hour_ago_is_found_by_word_and_time(tmp_path: Path
         await past.press(*keys)
         assert isinstance(past.screen, HistoryScreen)
         assert all(each.startswith("deploy") for each in past.shown)
-        assert past.selected in ("deploy 250", "deploy 251")
+        # One of the second an hour ago; a busy machine takes some seconds to type.
+        assert 250 <= int(past.selected.removeprefix("deploy ")) <= 310
         assert past.stage.main.log_view.filter_query.text == ""
         await past.press("enter")
         assert isinstance(past.stage.app.screen, MessageScreen)
-        assert "Message of the past" in past.stage.text
+        assert "Message from the history" in past.stage.text
 
 
 @pytest.mark.asyncio
