@@ -6,58 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import tracemalloc
 from typing import Any, Final
 
-from grapevine_proto import ClusterKey, Event, MessageReceived, Node, NodeConfig, PeerId
+from grapevine_proto import ClusterKey, Event, MessageReceived, Node, NodeConfig
 from grapevine_proto.events import Standing, StandingChanged
-from grapevine_proto.wire.messages import Kind
 from tests.conftest import Run
-from tests.scenarios.worst_case import WORST, plaintexts
+from tests.scenarios.real_attack import attack
 
 KEY: Final = ClusterKey(bytes(range(32)))
 MESSAGES: Final = 40
 MEMORY_BYTES: Final = 100 * 2**20
-MALFORMED: Final = bytes((Kind.HEARTBEAT,)) + b"\xc1"
-PAUSE_S: Final = 0.001  # between two attacks: twenty times the allowed rate
-
-
-class SessionLookup:
-    """The part of a cluster that `plaintexts` needs: the session of the malicious node with its
-    victim.
-    """
-
-    def __init__(self, malicious: Node, victim: PeerId) -> None:
-        self._link = malicious._engine._transport.links[victim]
-
-    def link(self, *_: int) -> Any:
-        return self._link
-
-
-def _attacks(lookup: Any) -> list[bytes]:
-    kinds = [kind for kind in WORST if kind is not Kind.CLOSE]
-    return [
-        plaintext
-        for kind in kinds
-        for plaintext in plaintexts(kind, lookup)
-        if len(plaintext) <= 1100
-    ]
-
-
-async def attack(malicious: Node, victim: PeerId) -> None:
-    """Send attacks in random order as long as there is a session."""
-    links, rng = malicious._engine._transport.links, random.Random(1)
-    attack_plaintexts: list[bytes] = []
-    while True:
-        link = links.get(victim)
-        if link is not None:
-            attack_plaintexts = attack_plaintexts or _attacks(SessionLookup(malicious, victim))
-            plaintext = rng.choice(attack_plaintexts) if rng.random() < 0.9 else MALFORMED
-            await malicious._socket.send(
-                link.session.seal(plaintext, malicious.now()), link.address
-            )
-        await asyncio.sleep(PAUSE_S)
 
 
 def test_two_nodes_receive_all_messages_while_a_malicious_member_is_expelled(run: Run[Any]) -> None:
