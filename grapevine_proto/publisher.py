@@ -34,7 +34,7 @@ from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, SLOW_PEER_AFTER_S
+from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES, SLOW_PEER_AFTER_S
 from grapevine_proto.transport.transport import Transport
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.attributes import parse_rumor_attributes

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
@@ -31,6 +30,7 @@ from grapevine_proto.events import (
     MessagesSkipped,
 )
 from grapevine_proto.runtime.clock import CLOCK_POLL_INTERVAL_S, LoopLagMonitor
+from grapevine_proto.runtime.log_throttle import LogThrottle
 from grapevine_proto.runtime.udp_socket import SocketClosed, UdpSocket
 
 logger = logging.getLogger("grapevine")
@@ -88,7 +88,7 @@ class EngineDriver:
         self.flushed = asyncio.Event()
         self.sends_begun = asyncio.Event()
         self.broadcasts_since_turn = 0
-        self._error_logged_at = -math.inf
+        self._error_log = LogThrottle(ERROR_LOG_INTERVAL_S)
 
     def wake(self) -> None:
         """Schedules a turn of `write_loop`: there is something to send, or a new deadline."""
@@ -245,9 +245,7 @@ class EngineDriver:
     def _log_internal_error(self, problem: str) -> None:
         """Logs an internal error, at most once per second, because a peer may be able to cause it
         repeatedly."""
-        now = self._now()
-        if now - self._error_logged_at >= ERROR_LOG_INTERVAL_S:
-            self._error_logged_at = now
+        if self._error_log.admits(self._now()):
             logger.error("internal error; the node continues: %s", problem)
 
     async def _publish_all(self) -> int:

@@ -43,6 +43,7 @@ from grapevine_proto.runtime.event_queue import (
     OnFull,
     check_on_full,
 )
+from grapevine_proto.runtime.log_throttle import LogThrottle
 
 MessageListener = Callable[[Message], Awaitable[object] | object]
 EventListener = Callable[[Event], object]
@@ -58,7 +59,7 @@ SLOW_WARNING_INTERVAL_S: Final = 60.0  # between such warnings about one handler
 class _Handler:
     """A message handler and how it was added."""
 
-    __slots__ = ("callback", "is_ordered", "is_removed", "max_queued", "on_full", "warn_at")
+    __slots__ = ("callback", "is_ordered", "is_removed", "max_queued", "on_full", "slow_log")
 
     def __init__(
         self, callback: MessageListener, max_queued: int, on_full: OnFull, *, is_ordered: bool
@@ -68,7 +69,7 @@ class _Handler:
         self.on_full = on_full
         self.is_ordered = is_ordered
         self.is_removed = False
-        self.warn_at = -float("inf")  # not before, that it is slow
+        self.slow_log = LogThrottle(SLOW_WARNING_INTERVAL_S)
 
     @property
     def name(self) -> str:
@@ -113,7 +114,7 @@ class EventHub:
         self._has_pausing_streams = False  # at least one so far
         self._is_paused = False
         self._is_ended = False
-        self._next_warning_at = -float("inf")
+        self._loss_log = LogThrottle(LOSS_WARNING_INTERVAL_S)
         self._lost_unlogged = 0
         self.lost = 0
         self.failures = 0
@@ -329,9 +330,7 @@ class EventHub:
     def _count_lost(self, count: int) -> None:
         self.lost += count
         self._lost_unlogged += count
-        now = monotonic()
-        if now >= self._next_warning_at:
-            self._next_warning_at = now + LOSS_WARNING_INTERVAL_S
+        if self._loss_log.admits(monotonic()):
             logger.warning(
                 "a handler or reader of events is too slow: %d events were dropped (%d in total)",
                 self._lost_unlogged,
@@ -479,9 +478,8 @@ class EventHub:
 
     def _warn_slow(self, handler: _Handler, started_at: float, problem: str) -> None:
         now = monotonic()
-        if now < handler.warn_at:
+        if not handler.slow_log.admits(now):
             return
-        handler.warn_at = now + SLOW_WARNING_INTERVAL_S
         logger.warning(
             "the message handler %s %s %.1f s; %d messages wait for it",
             handler.name,

@@ -21,6 +21,7 @@ from typing import Final, Literal, Self, TypeAlias
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import Message
 from grapevine_proto.ids import MessageId
+from grapevine_proto.runtime.log_throttle import LogThrottle
 from grapevine_proto.topics import TopicPatterns
 
 WhenFull: TypeAlias = Literal["drop_oldest", "drop_newest"]
@@ -59,7 +60,7 @@ class Subscription:
         self._messages: deque[Message] = deque()
         self._arrived = asyncio.Event()
         self._is_ended = False
-        self._warn_at = -float("inf")
+        self._loss_log = LogThrottle(LOSS_WARNING_INTERVAL_S)
         self._reads_without_wait = 0
 
     @property
@@ -127,9 +128,7 @@ class Subscription:
 
     def _count_lost(self) -> None:
         self.lost += 1
-        now = time.monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + LOSS_WARNING_INTERVAL_S
+        if self._loss_log.admits(time.monotonic()):
             logger.warning(
                 "a subscription to %s is read too slowly: %d messages were dropped so far",
                 self.pattern,

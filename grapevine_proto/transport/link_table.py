@@ -31,7 +31,7 @@ from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.transport.link.fragments import ReassemblyBudget
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.peer_limits import PeerLimitTable
-from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, RumorCoalescer
+from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES, RumorCoalescer
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.transport.session.sessions import supersedes
 from grapevine_proto.wire import codec

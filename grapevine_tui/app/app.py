@@ -78,7 +78,7 @@ from grapevine_tui.control.commands import (
     commands_by_name,
     commands_on,
 )
-from grapevine_tui.control.slash import intended_command
+from grapevine_tui.control.slash_parser import intended_command
 from grapevine_tui.history.records import to_key
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.model import Changes, QueryEntry, StateView

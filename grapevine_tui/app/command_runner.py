@@ -28,7 +28,7 @@ from grapevine_tui.app.screens.state import format_value
 from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
-from grapevine_tui.control.slash import parse_command, quote_name
+from grapevine_tui.control.slash_parser import parse_command, quote_name
 from grapevine_tui.history.terms import with_times
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers

@@ -50,7 +50,7 @@ from grapevine_tui.control.commands import (
     parse_command_name,
     suggest_command,
 )
-from grapevine_tui.control.slash import parse_command
+from grapevine_tui.control.slash_parser import parse_command
 from grapevine_tui.text import escape, printable
 
 Object = JsonObject

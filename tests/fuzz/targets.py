@@ -22,7 +22,7 @@ from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.codec import Data
 from grapevine_proto.wire.messages import Kind
-from grapevine_tui.control import commands, jsonlines, slash
+from grapevine_tui.control import commands, jsonlines, slash_parser
 from grapevine_tui.host import query
 from grapevine_tui.text import printable
 from tests.proto.overlay.state.owners import Owner, entry_of
@@ -163,9 +163,11 @@ def typed(data: bytes) -> None:
     """A line in the compose box, also used as a filter."""
     line = data.decode("utf-8", "replace")
     with contextlib.suppress(commands.CommandError):
-        slash.parse_command(line)
-    slash.intended_command(line)
-    for each in slash.complete_command(line, slash.KnownNames(("bob",), ("deploy.web",))):
+        slash_parser.parse_command(line)
+    slash_parser.intended_command(line)
+    for each in slash_parser.complete_command(
+        line, slash_parser.KnownNames(("bob",), ("deploy.web",))
+    ):
         assert each.startswith(line[:1])
     query.parse_query(line)
 

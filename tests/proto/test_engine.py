@@ -41,7 +41,7 @@ from grapevine_proto.overlay.membership.local_record import EPOCH_BUMPS_LIMIT
 from grapevine_proto.sim import Simulation
 from grapevine_proto.transport import link_table as links_module
 from grapevine_proto.transport import peer_limits as peer_limits_module
-from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES
+from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES
 from grapevine_proto.transport.session.session import EstablishedSession, Session
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import (

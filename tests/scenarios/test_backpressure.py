@@ -12,7 +12,7 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MessageReceived, MessageSent
 from grapevine_proto.ids import Address, MessageId
 from grapevine_proto.publisher import BATCH_GROWTH_S
-from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES
+from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Records
 from grapevine_proto.wire.signed import MAX_PAYLOADS_PER_MESSAGE

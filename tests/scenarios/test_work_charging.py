@@ -11,7 +11,7 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import RateLimited, StandingChanged
 from grapevine_proto.overlay.verification import SENDER_RECORDS_BURST
 from grapevine_proto.transport.peer_limits import WORK_PER_TOKEN
-from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES, RUMORS_PER_MESSAGE_LIMIT
+from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES, RUMORS_PER_MESSAGE_LIMIT
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Close, CloseReason, Heartbeat, Records, RumorCopy, Rumors
 from grapevine_proto.wire.signed import MAX_PAYLOADS_PER_MESSAGE, PeerRecord, Rumor

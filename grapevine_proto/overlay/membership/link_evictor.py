@@ -6,7 +6,7 @@ Invariants:
 - An evicted peer receives a replacement to link with.
 - A rejected node receives referrals to linked peers, which are known to be alive.
 
-A component of `membership`; `active_view` and `proximity` choose the link to evict (HyParView,
+A component of `membership`; `active_view` and `xbot` choose the link to evict (HyParView,
 Leitao 2007, section 4.3; X-BOT, Leitao 2009).
 """
 

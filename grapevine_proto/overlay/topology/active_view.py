@@ -37,9 +37,12 @@ from grapevine_proto.overlay.topology.eviction_shares import (
     network_group,
     self_chosen_limit,
 )
-from grapevine_proto.overlay.topology.selection import ZoneOf, choose, target_links
+from grapevine_proto.overlay.topology.selection import ZoneOf, choose
 from grapevine_proto.token_bucket import TokenBucket
 
+# In a cluster larger than `max_peers` a node leaves this fraction of its links to nodes that dial
+# it. Most newcomers then find room without an eviction.
+INBOUND_DIVISOR: Final = 5
 LINK_GRACE_S: Final = 2.0  # a few round trips and one batch of repair
 EVICTIONS_PER_S: Final = 1.0  # for newcomers that ask for room, in total
 SELF_CHOSEN_MIN_DIVISOR: Final = 4  # fraction of the self-chosen limit to maintain without a crowd
@@ -311,3 +314,8 @@ class ActiveView:
 
 def _zone_of_member(member: Member) -> Zone:
     return member.record.zone
+
+
+def target_links(members: int, max_peers: int) -> int:
+    """Links to dial for among `members` others: a full mesh up to `max_peers`."""
+    return members if members <= max_peers else max_peers - max_peers // INBOUND_DIVISOR

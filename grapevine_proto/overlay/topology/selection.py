@@ -19,10 +19,6 @@ ZoneOf = Callable[[T], Zone]
 
 PREFERRED_WEIGHT: Final = 2.0  # likelihood of a preferred zone relative to the others
 
-# In a cluster larger than `max_peers` a node leaves this fraction of its links to nodes that dial
-# it. Most newcomers then find room without an eviction.
-INBOUND_DIVISOR: Final = 5
-
 
 def uniform(
     candidates: Sequence[T], count: int, rng: random.Random, *, exclude: Container[T] = ()
@@ -97,8 +93,3 @@ def _hubs_and_local(
         remote = [each for others in zones.values() for each in others]
         chosen += uniform(remote, count - len(chosen), rng)
     return chosen
-
-
-def target_links(members: int, max_peers: int) -> int:
-    """Links to dial for among `members` others: a full mesh up to `max_peers`."""
-    return members if members <= max_peers else max_peers - max_peers // INBOUND_DIVISOR

@@ -44,7 +44,7 @@ from grapevine_tui.app.widgets.status import StatusLine, Summary
 from grapevine_tui.app.widgets.titles import FRAME_CELLS, filter_status, format_as_of, shorten_title
 from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
-from grapevine_tui.control.slash import KnownNames
+from grapevine_tui.control.slash_parser import KnownNames
 from grapevine_tui.host.model import ALL_CHANGES, Changes
 from grapevine_tui.host.protocol import HostView, SettingsView
 from grapevine_tui.host.query import MATCH_ALL, parse_query

@@ -22,7 +22,7 @@ from textual.widgets import Static
 from grapevine_tui.app.widgets.draft import PLACEHOLDER, Draft
 from grapevine_tui.app.widgets.format import format_bytes
 from grapevine_tui.control.commands import CommandError, command_help, find_command
-from grapevine_tui.control.slash import KnownNames, quote_name
+from grapevine_tui.control.slash_parser import KnownNames, quote_name
 from grapevine_tui.text import cells, printable, truncate
 
 FEEDBACK_TIMEOUT_S: Final = 10.0  # for feedback that is neither an error nor lasting

@@ -18,7 +18,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
-from grapevine_tui.control.slash import KnownNames, complete_command
+from grapevine_tui.control.slash_parser import KnownNames, complete_command
 from grapevine_tui.text import escape
 
 MAX_HISTORY_LINES: Final = 200

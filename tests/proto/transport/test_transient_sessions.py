@@ -16,7 +16,7 @@ from grapevine_proto.events import Event, MessageReceived, MessageSent, PeerStat
 from grapevine_proto.ids import Address, Stream, StreamRange
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.transport import transient_sessions
-from grapevine_proto.transport.send_coalescer import RUMORS_MESSAGE_BYTES
+from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES
 from grapevine_proto.transport.transient_sessions import PendingSend
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Close, CloseReason, Heartbeat, OverlayMessage

@@ -31,7 +31,7 @@ from grapevine_tui.control.commands import (
     find_command,
 )
 from grapevine_tui.control.jsonlines import InvalidRequest, parse_request
-from grapevine_tui.control.slash import parse_command
+from grapevine_tui.control.slash_parser import parse_command
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.protocol import HostView
 from grapevine_tui.remote.host import RemoteHost

@@ -12,7 +12,7 @@ from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import Peer, PeerTrigger
-from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
+from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView, target_links
 from tests.proto.overlay.builders import Links, config, context, peer_id, record
 
 
@@ -458,3 +458,10 @@ def test_the_grace_period_of_a_link_is_two_seconds() -> None:
     fixture = ViewFixture(members=20, linked=5, max_peers=5)
     assert fixture.victim(now=1.99) is None
     assert fixture.victim(now=2.0) is not None
+
+
+def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:
+    assert target_links(10, 50) == 10
+    assert target_links(50, 50) == 50
+    assert target_links(51, 50) == 40
+    assert target_links(5, 1) == 1

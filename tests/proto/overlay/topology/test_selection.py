@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.config.node import DISTRIBUTIONS
-from grapevine_proto.overlay.topology.selection import choose, target_links, uniform
+from grapevine_proto.overlay.topology.selection import choose, uniform
 
 
 @given(st.integers(0, 40), st.integers(0, 10), st.sets(st.integers(0, 39)), st.integers())
@@ -40,13 +40,6 @@ def test_all_of_no_more_than_wanted_are_chosen_in_order_and_without_a_draw(count
     assert uniform(range(6), count, rng, exclude={2}) == [0, 1, 3, 4, 5]
     assert rng.getstate() == state
     assert len(uniform(range(6), 4, rng, exclude={2})) == 4
-
-
-def test_a_small_cluster_is_a_full_mesh_and_a_large_one_leaves_room() -> None:
-    assert target_links(10, 50) == 10
-    assert target_links(50, 50) == 50
-    assert target_links(51, 50) == 40
-    assert target_links(5, 1) == 1
 
 
 def chosen(

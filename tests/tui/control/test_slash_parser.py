@@ -29,7 +29,7 @@ from grapevine_tui.control.commands import (
     ShowStatus,
     find_command,
 )
-from grapevine_tui.control.slash import (
+from grapevine_tui.control.slash_parser import (
     KnownNames,
     complete_command,
     intended_command,

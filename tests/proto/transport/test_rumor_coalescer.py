@@ -6,7 +6,7 @@ import math
 
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.ids import PeerId
-from grapevine_proto.transport.send_coalescer import (
+from grapevine_proto.transport.rumor_coalescer import (
     MAX_PAUSE_S,
     RUMORS_PER_MESSAGE_LIMIT,
     SLOW_PEER_AFTER_S,
