@@ -12,11 +12,12 @@ Invariants:
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from grapevine_proto.ids import Zone
+from grapevine_proto.sim.nat import Nat
 
 REORDER_DELAY_FACTOR: Final = (
     3.0  # maximum extra delay of a reordered datagram, in maximum latencies
@@ -41,6 +42,10 @@ class Network:
     """Probability of an extra delay of up to three times the maximum latency."""
     corruption: float = 0.0
     """Probability that one bit is flipped."""
+    nat: Mapping[int, Nat | str] = field(default_factory=dict, hash=False)
+    """The NATs of nodes, by their numbers: a `Nat` or the value of a `NatKind`. Fixed for a run."""
+    mapping_ttl: float = 30.0
+    """Seconds after its last datagram to the outside that a NAT forgets a mapping."""
 
     def __post_init__(self) -> None:
         for name in ("latency", "latency_between_zones"):

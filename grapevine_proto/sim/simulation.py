@@ -44,6 +44,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, Zone
 from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.sim.fast_start import establish_link, regular_overlay
+from grapevine_proto.sim.nat import NatModel
 from grapevine_proto.sim.network import Network, NetworkModel
 from grapevine_proto.sim.node import SimulatedNode
 from grapevine_proto.sim.recording import values_of
@@ -68,6 +69,7 @@ class _StepKind(IntEnum):
     START = 3
     LEAVE_TIMEOUT = 4
     RESUME = 5
+    ARRIVE_AT_NAT = 6
 
 
 _Entry: TypeAlias = tuple[float, int, _StepKind, SimulatedNode, bytes, Address | None, int]
@@ -115,9 +117,9 @@ class Simulation:
             secret = random.Random(f"{self._seed}/cluster key").randbytes(KEY_BYTES)
             config = config.replace(keys=(ClusterKey(secret),))
         self._config = config
-        self._network_model = NetworkModel(
-            Network() if network is None else network, f"{self._seed}/network"
-        )
+        network = Network() if network is None else network
+        self._network_model = NetworkModel(network, f"{self._seed}/network")
+        self._nats = NatModel(network.nat, network.mapping_ttl) if network.nat else None
         self._queue: list[_Entry] = []
         self._sequence = 0
         self._trace = blake2b(digest_size=16)
@@ -133,6 +135,8 @@ class Simulation:
         self.bytes = 0
         self.bytes_between_zones = 0
         self.steps = 0
+        if initial_links and self._nats is not None:
+            raise ValueError("initial_links: nodes behind NATs have to link themselves")
         if initial_links > config.max_peers:
             raise ValueError(
                 f"initial_links: must be at most max_peers, {config.max_peers}, got {initial_links}"
@@ -165,7 +169,7 @@ class Simulation:
         """Adds a node.
 
         Args:
-            bootstrap: how many random earlier nodes it knows, or their numbers.
+            bootstrap: how many random earlier nodes it knows, of those without a NAT, or their numbers.
             after: virtual seconds until it starts.
             changes: its own settings, which override `config`.
 
@@ -174,12 +178,18 @@ class Simulation:
         """
         number = len(self.nodes)
         if isinstance(bootstrap, int):
-            bootstrap = self._rng.sample(range(number), min(bootstrap, number))
+            known = list(range(number))
+            if self._nats is not None:
+                known = [each for each in known if self._nats.is_public(each)]
+            bootstrap = self._rng.sample(known, min(bootstrap, len(known)))
         config = self._config.replace(
             name=f"node {number}",
             bootstrap_peers=tuple(str(self.nodes[each].address) for each in bootstrap),
         ).replace(**changes)
-        node = SimulatedNode(number, _address(number, 0), config, f"{self._seed}/node {number}")
+        address = _address(number, 0)
+        if self._nats is not None:
+            address = self._nats.add(number, address)
+        node = SimulatedNode(number, address, config, f"{self._seed}/node {number}")
         self.nodes.append(node)
         self._by_address[node.address] = node
         self._network_model.set_zone(number, config.zone)
@@ -354,16 +364,28 @@ class Simulation:
         self._schedule(self.now, _StepKind.ARRIVE, node, datagram, source, node.address_changes)
 
     def change_network(self, network: Network) -> None:
-        """Changes the network from now on. Partitions and per-pair latencies remain."""
+        """Changes the network from now on. Partitions, per-pair latencies and NATs remain."""
         self._network_model.network = network
 
     def move(self, number: int) -> None:
-        """Changes the address of a node, as a NAT does. The node is not informed."""
+        """Changes the address of a node, as a NAT does. The node is not informed. A node behind a NAT is seen
+        from another host from now on."""
         node = self.nodes[number]
+        if self._nats is not None and not self._nats.is_public(number):
+            self._nats.move(number)
+            return
         del self._by_address[node.address]
         node.address_changes += 1
-        node.address = _address(number, node.address_changes)
+        before, node.address = node.address, _address(number, node.address_changes)
         self._by_address[node.address] = node
+        if self._nats is not None:
+            self._nats.rename(number, before, node.address)
+
+    def rebind(self, number: int) -> None:
+        """The NAT that this node is behind forgets its mappings."""
+        if self._nats is None:
+            raise ValueError("the network has no NATs")
+        self._nats.rebind(number)
 
     def partition(self, *groups: Iterable[int], one_way: bool = False) -> None:
         """Blocks traffic between groups of nodes. Nodes in no group form another one. With
@@ -394,6 +416,8 @@ class Simulation:
             self.steps += 1
             if step is _StepKind.ARRIVE and source is not None:
                 self._on_arrival(node, datagram, source, address_changes)
+            elif step is _StepKind.ARRIVE_AT_NAT and source is not None:
+                self._on_arrival_at_nat(node, datagram, source, address_changes)
             else:
                 self._run_step(step, node)
         self.now = until
@@ -462,6 +486,13 @@ class Simulation:
             self._trace.update(_TRACE_ENTRY.pack(b"a", self.now, node.number, len(datagram)))
         engine.receive(datagram, source, node.read_clock(self.now))
         self._respond(node)
+
+    def _on_arrival_at_nat(
+        self, node: SimulatedNode, datagram: bytes, source: Address, mapped_port: int
+    ) -> None:
+        nats = self._nats
+        if nats is not None and nats.admits(node.number, mapped_port, source, self.now):
+            self._on_arrival(node, datagram, source, node.address_changes)
 
     def _run_step(self, step: _StepKind, node: SimulatedNode) -> None:
         engine = node.engine
@@ -536,21 +567,26 @@ class Simulation:
             self._trace.update(datagram)
         for listener in self._datagram_listeners:
             listener(self.now, node.number, datagram, address)
-        target = self._by_address.get(address)
-        if target is None:  # no node has this address, or it has moved
-            return
+        source, step = node.address, _StepKind.ARRIVE
+        if self._nats is None:
+            target = self._by_address.get(address)
+            if target is None:  # no node has this address, or it has moved
+                return
+            passes_if = target.address_changes
+        else:
+            route = self._nats.route(node.number, source, address, self.now)
+            if route is None:
+                return
+            target, source, passes_if = self.nodes[route.number], route.source, route.mapped_port
+            if passes_if:
+                step = _StepKind.ARRIVE_AT_NAT
+            else:
+                passes_if = target.address_changes
         if self._network_model.crosses_zones(node.number, target.number):
             self.bytes_between_zones += len(datagram)
         for delay_s, arrival in self._network_model.transmit(node.number, target.number, datagram):
-            delay_s += target.lag_s
-            self._schedule(
-                self.now + delay_s,
-                _StepKind.ARRIVE,
-                target,
-                arrival,
-                node.address,
-                target.address_changes,
-            )
+            at = self.now + (delay_s + target.lag_s)
+            self._schedule(at, step, target, arrival, source, passes_if)
 
     def _answer(self, node: SimulatedNode, engine: Engine, question: Question) -> None:
         """Runs the handler of a question. What it sends goes out in a step of its own."""
