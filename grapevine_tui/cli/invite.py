@@ -56,7 +56,8 @@ def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> in
                 f"key file {key_file}: not a key of the running node; pass its key with --key-file"
             )
     if all(is_loopback(each) for each in invitation.addresses):
-        _print_note(_loopback_hint(settings))
+        bound = settings.node.bind if status is None else str(status["address"])
+        _print_note(_loopback_hint(bound, settings.node.advertise))
     addresses = ", ".join(invitation.addresses)
     _print_note(
         f"anyone with this line can join {invitation.cluster!r} at {addresses}; keep it secret"
@@ -65,9 +66,10 @@ def invite(flags: dict[str, Any], state_dir: str | None, port: str | None) -> in
     return 0
 
 
-def _loopback_hint(settings: Settings) -> str:
-    """Explain what to do if no address of an invitation can be reached from another machine."""
-    if not settings.node.advertise and is_wildcard(split_host_port(settings.node.bind)[0]):
+def _loopback_hint(bound: str, advertise: str) -> str:
+    """Explain what to do if no address of an invitation can be reached from another machine. `bound`: where
+    the node listens."""
+    if not advertise and is_wildcard(split_host_port(bound)[0]):
         return (
             "warning: only this machine can reach that address: it has loopback addresses only; connect it"
             " to a network, or start the node with --advertise HOST:PORT"
