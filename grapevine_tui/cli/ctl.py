@@ -595,7 +595,7 @@ _NOTES: Final = {
     "trace": "Reports delivery times and hop counts. Exit code 1 if a member has not confirmed.",
     "query": "Prints equal answers once, with the members that gave them. Exit code 1 if a member that was "
     "asked has not answered, 6 if no member matches.",
-    "subscribe": "Begins with recent ones, then prints each as it arrives. * is any one token of a topic, "
+    "subscribe": "Begins with recent ones, then prints each as it arrives. * is any one part of a topic, "
     "> all that follow. Exit code 1 if the node stops before --count messages.",
     "state": "list and watch take the beginning of keys, set takes a value. get prints the value. watch "
     "prints the values, then each change. Exit code 1 if there is no value to get or delete.",

@@ -5,7 +5,7 @@ Invariants:
 - The event loop only copies plain values (one snapshot per scrape, one sample of round-trip times
   per gossip interval). Formatting and sending run in threads, bounded in number and time.
 - Counters only grow, base units are seconds and bytes, and a label value never changes its meaning.
-- Labels are bounded: our own values, at most `max_peers` connected peers, and the first token of at most
+- Labels are bounded: our own values, at most `max_peers` connected peers, and the first part of at most
   `MAX_TOPIC_LABELS` topics; members choose those, so further ones share `OTHER_TOPICS`.
 
 Driven by `metrics_server`, in the loop of the node.
@@ -67,7 +67,7 @@ EXHAUSTION_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 RTT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROUND_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MAX_TOPIC_LABELS: Final = 64
-OTHER_TOPICS: Final = "(other)"  # no token has parentheses
+OTHER_TOPICS: Final = "(other)"  # no topic has parentheses
 
 # name -> (field of Stats, help)
 STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -150,7 +150,7 @@ class Metrics:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._messages: Tally[Via] = Tally()
-        self._topics: Tally[str] = Tally()  # by first token
+        self._topics: Tally[str] = Tally()  # by first part
         self._rounds: Tally[RoundOutcome] = Tally()
         self._rate_limited = 0
         self.registry = CollectorRegistry()
@@ -186,9 +186,9 @@ class Metrics:
             case _:
                 pass
 
-    def _count_topic(self, token: str) -> None:
-        has_label = token in self._topics or len(self._topics) < MAX_TOPIC_LABELS
-        self._topics[token if has_label else OTHER_TOPICS] += 1
+    def _count_topic(self, part: str) -> None:
+        has_label = part in self._topics or len(self._topics) < MAX_TOPIC_LABELS
+        self._topics[part if has_label else OTHER_TOPICS] += 1
 
     def observe_rtts(self) -> None:
         """Sample the round-trip times of connected peers."""
@@ -303,10 +303,10 @@ def _message_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     for via in Via:
         by_via.add_metric([via.value], snapshot.messages.get(via, 0))
     yield by_via
-    help_text = f"Messages with a topic, by its first token; {OTHER_TOPICS} beyond {MAX_TOPIC_LABELS} tokens"
+    help_text = f"Messages with a topic, by its first part; {OTHER_TOPICS} beyond {MAX_TOPIC_LABELS} of them"
     by_topic = CounterMetricFamily("grapevine_topic_messages", help_text, labels=["topic"])
-    for token, count in snapshot.topics.items():
-        by_topic.add_metric([token], count)
+    for part, count in snapshot.topics.items():
+        by_topic.add_metric([part], count)
     yield by_topic
     help_text = f"Messages by outcome: {', '.join(MESSAGE_OUTCOMES)}"
     by_outcome = CounterMetricFamily("grapevine_message_outcomes", help_text, labels=["outcome"])

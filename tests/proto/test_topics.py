@@ -43,7 +43,7 @@ def test_anything_else_is_refused_by_its_fault(text: object, fault: str) -> None
 
 
 @pytest.mark.parametrize("text", ["*", ">", "a.*.c", "a.>", "*.*", "a.*.>"])
-def test_a_pattern_may_stand_for_one_token_or_for_the_rest(text: str) -> None:
+def test_a_pattern_may_stand_for_one_part_or_for_the_rest(text: str) -> None:
     assert not pattern_fault(text)
     assert topic_fault(text)
 
@@ -111,6 +111,8 @@ def test_patterns_of_a_user_are_checked_one_by_one() -> None:
     assert TopicPatterns.parse().patterns == ()
     with pytest.raises(InvalidArgument, match=re.escape("> in 'a.>.b' may only be the last part")):
         TopicPatterns.parse("a.*", "a.>.b")
+    with pytest.raises(InvalidArgument, match=re.escape("'a.*b': * and > must stand alone")):
+        TopicPatterns.parse("a.*b")
 
 
 def test_a_fault_shows_the_first_eighty_characters() -> None:

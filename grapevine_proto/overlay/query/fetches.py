@@ -1,4 +1,4 @@
-"""Fetches the large answers to this node's queries from the members that described them.
+"""Fetches the large answers to this node's queries from their members.
 
 Invariants:
 
@@ -39,7 +39,7 @@ class _Fetch:
 
 
 class FailedFetch(NamedTuple):
-    """A large answer that did not come."""
+    """A large answer that could not be fetched."""
 
     message_id: MessageId
     answer: QueryAnswer
@@ -54,8 +54,8 @@ class AnswerFetcher:
         self.deadline = math.inf
 
     def add(self, message_id: MessageId, answer: QueryAnswer, now: float) -> bool:
-        """Fetches the answer that `answer` describes; False if the description makes no sense or the query
-        has fetched enough."""
+        """Fetches the answer whose size and hash `answer` carries; False if these are invalid or the query
+        has reached its limit."""
         large = LargeAnswer.parse(answer.payload)
         if large is None:
             return False
@@ -68,11 +68,11 @@ class AnswerFetcher:
         return True
 
     def is_fetching(self, message_id: MessageId) -> bool:
-        """Whether an answer to this query is on its way."""
+        """Whether an answer to this query is being fetched."""
         return any(key[0] == message_id for key in self._fetches)
 
     def on_reply(self, message_id: MessageId, reply: QueryAnswer, now: float) -> QueryAnswer | None:
-        """Returns the answer as it was described; None if `reply` is not the body that was requested."""
+        """Returns the answer with its body; None if `reply` is not the body that was requested."""
         key = (message_id, reply.member, reply.index)
         fetch = self._fetches.get(key)
         if fetch is None or not fetch.tries or not fetch.large.describes(reply.payload):
@@ -82,7 +82,7 @@ class AnswerFetcher:
         return fetch.answer
 
     def forget(self, message_id: MessageId, now: float) -> None:
-        """A query ended; what waits of others has its turn."""
+        """Ends the fetches of a query; waiting fetches of other queries can start."""
         self._bytes_by_query.pop(message_id, None)
         for key in [key for key in self._fetches if key[0] == message_id]:
             del self._fetches[key]
@@ -90,7 +90,7 @@ class AnswerFetcher:
             self.deadline = min(self.deadline, now)
 
     def advance(self, now: float) -> tuple[list[Effect], list[FailedFetch]]:
-        """Requests what is due; returns the effects, and what has failed."""
+        """Sends the requests that are due. Returns the effects, and the fetches that failed."""
         effects: list[Effect] = []
         failed: list[FailedFetch] = []
         for (message_id, member, index), fetch in list(self._fetches.items()):

@@ -2,9 +2,9 @@
 
 Invariants:
 
-- The origin and every member decide by the same clauses, the origin by the records it has.
-- A clause that this version does not know matches no member, so a member never answers what it may not have
-  been asked.
+- The origin and every member decide by the same clauses; the origin uses the records that it has.
+- A clause that this version does not know matches no member, so a member never answers a query that may not
+  be meant for it.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ _CODE_OF_STATUS: Final = {status: code for code, status in _STATUS_OF_CODE.items
 
 
 class AskedMembers:
-    """The members that a query asks, as far as every node can tell: by sample and ID prefixes."""
+    """The members that a query asks by sample and ID prefixes, which every node can check."""
 
     def __init__(self, sample: MemberSample, prefixes: frozenset[bytes] | None) -> None:
         self._sample = sample
@@ -126,7 +126,7 @@ class _Query:
         self.arrivals_ms: list[int] = []
 
     def wants(self, answer: QueryAnswer) -> bool:
-        """Whether an answer is of a member that was asked, and there is room for it."""
+        """Whether an answer is from a member that was asked, and there is room for it."""
         member, ids = answer.member, self.request.filter.ids
         if member not in self.asked or (ids is not None and member not in ids):
             return False
@@ -147,7 +147,7 @@ class _Query:
         self.stall_at = now + self.request.stall_s
 
     def end_at(self, now: float, *, is_fetching: bool) -> QueryEnd | None:
-        """Why the query ends now; None: it does not."""
+        """Returns why the query ends now; None if it does not."""
         if not self.waiting:
             return QueryEnd.COMPLETE
         if self.wanted <= 0:
@@ -213,13 +213,13 @@ class Queries:
 
     @property
     def refused(self) -> int:
-        """Answers and routes refused for lack of room or reason, late ones included."""
+        """The number of answers and routes refused: for lack of room, as invalid, or too late."""
         return self._refused + self.reverse_paths.refused
 
     # --- own queries ----------------------------------------------------------------------------
 
     def _matching(self, request: QueryRequest) -> list[PeerId]:
-        """The members that the filter admits, this node last."""
+        """Returns the members that the filter admits, this node last."""
         inactive = (MemberStatus.DOWN, MemberStatus.LEFT)
         found = [
             each.record.peer_id
@@ -258,16 +258,16 @@ class Queries:
         return effects + self._end_if_over(query, now)
 
     def cancel(self, message_id: MessageId, now: float) -> list[Effect]:
-        """Ends a query of this node, if it is open."""
+        """Ends a query of this node; does nothing if it is not open."""
         query = self._open.get(message_id)
         return [] if query is None else self._end(query, QueryEnd.CANCELED, now)
 
     def report(self, message_id: MessageId) -> QueryReport | None:
-        """The report of one of the latest queries of this node."""
+        """Returns the report of a query of this node; None if it is none of the latest `REPORTS_LIMIT`."""
         return next((each for each in self.reports() if each.id == message_id), None)
 
     def reports(self) -> list[QueryReport]:
-        """The latest queries of this node: those that ended, then the open ones, oldest first."""
+        """Returns the latest queries of this node: those that ended, then the open ones, oldest first."""
         return [*self._reports, *(query.to_report() for query in self._open.values())]
 
     def _asked_by(self, message_id: MessageId, terms: QueryTerms) -> AskedMembers:
@@ -318,15 +318,15 @@ class Queries:
         return self._ask(message_id, terms, rumor.body, copy.hops, copy.age_ms, now)
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
-        """`sender` has `rumor` too and thus a path to its origin."""
+        """Notes that `sender` has `rumor` too, and so a path to its origin."""
         if rumor.known_attributes.query is not None:
             self.reverse_paths.on_duplicate(message_id_of(rumor), sender)
 
     def on_conflict(self, rumor: Rumor) -> None:
-        """Nothing to do: the first content counts."""
+        """Does nothing: the first content counts."""
 
     def on_ids(self, ids: IHave | Offer, sender: PeerId) -> None:
-        """`sender` has these rumors."""
+        """Notes that `sender` has these rumors."""
         self.reverse_paths.on_ids(ids, sender)
 
     def _ask(
@@ -346,17 +346,17 @@ class Queries:
         return [Emit(QueryReceived(question))]
 
     def is_pending(self, message_id: MessageId, now: float) -> bool:
-        """Whether this node was asked and may still answer."""
+        """Whether this node was asked this question and can still answer it."""
         return self._questions.is_pending(message_id, now)
 
     def acknowledge(self, message_id: MessageId, index: int, now: float) -> list[Effect]:
-        """The handler of a question still works."""
+        """Tells the origin that the handler of a question is still running."""
         return self._answer(message_id, index, AnswerCode.ACK, b"", now)
 
     def answer(
         self, message_id: MessageId, index: int, status: AnswerStatus, payload: bytes, now: float
     ) -> list[Effect]:
-        """The application answers a question; ignored if it is over or answered already."""
+        """Sends the application's answer to a question; does nothing if it is over or answered already."""
         return self._answer(message_id, index, _CODE_OF_STATUS[status], payload, now)
 
     def _answer(
@@ -375,7 +375,7 @@ class Queries:
     def _answer_own(
         self, query: _Query, index: int, code: AnswerCode, payload: bytes, now: float
     ) -> list[Effect]:
-        """This node answers its own query."""
+        """Records this node's answer to its own query."""
         key = (self._our_id, index, code is AnswerCode.ACK)
         if key in query.seen or self._our_id not in query.statuses:
             self._refused += 1
@@ -428,8 +428,8 @@ class Queries:
     def _is_genuine(
         self, message_id: MessageId, answer: QueryAnswer, sender: PeerId, now: float
     ) -> bool:
-        """Forwards an answer to a query that is not ours; False if `sender` cannot have it from its
-        member."""
+        """Forwards an answer to the query of another node; False if it is forged, which is the fault of
+        `sender`."""
         is_firsthand = not answer.signature
         if is_firsthand and (answer.member != sender or message_id.origin != self._our_id):
             return False
@@ -441,7 +441,7 @@ class Queries:
         return not answer.signature or self._verifier.try_charge_check(sender, now)
 
     def _on_answer(self, query: _Query, answer: QueryAnswer, now: float) -> list[Effect]:
-        """An answer to a query of ours, the first with its key."""
+        """Handles an answer to a query of this node, the first with its key."""
         query.seen.add(answer.key)
         if answer.status is AnswerCode.ACK:
             if query.statuses.get(answer.member, AnswerStatus.ANSWERED) is None:
@@ -484,7 +484,7 @@ class Queries:
     def _on_fetch(
         self, message_id: MessageId, index: int, sender: PeerId, now: float
     ) -> list[Effect]:
-        """The origin of a query requests our large answer."""
+        """Sends a large answer of this node to the origin of its query."""
         answer = None
         if sender == message_id.origin:
             answer = self._questions.fetch(message_id, index, now)

@@ -3,8 +3,8 @@
 Invariants:
 
 - A question is answered once per index, and only before its deadline. Its handler may acknowledge it first.
-- An answer of more than `MAX_ANSWER_BYTES` is described instead; the body waits for `LARGE_ANSWER_KEPT_S`,
-  for the origin of the query alone, and is sent at most `SERVES_LIMIT` times.
+- Of an answer of more than `MAX_ANSWER_BYTES` only size and hash are sent. Its body is kept for
+  `LARGE_ANSWER_KEPT_S`, for the origin of the query alone, and is sent at most `SERVES_LIMIT` times.
 - At most `QUESTIONS_LIMIT` questions, and at most `LARGE_BYTES_LIMIT` bytes of large answers.
 """
 
@@ -53,7 +53,7 @@ class _LargeBody:
 
 
 class Questions:
-    """A table: `Queries` adds questions to it and sends the answers that it builds."""
+    """A component of `Queries`, which adds the questions and sends the answers that are built here."""
 
     def __init__(self, our_id: PeerId) -> None:
         self._our_id = our_id
@@ -77,8 +77,8 @@ class Questions:
     def answer(
         self, message_id: MessageId, index: int, code: AnswerCode, payload: bytes, now: float
     ) -> QueryAnswer | None:
-        """Returns this node's answer to a question, described if it is large; None if the question is
-        unknown, over or answered already. The reason of a refusal or a failure is cut to what fits."""
+        """Returns this node's answer to a question, of a large one its size and hash; None if the question is
+        unknown, over or answered already. The reason of a refusal or a failure is cut to the size limit."""
         question = self._questions.get(message_id)
         key = (index, code is AnswerCode.ACK)
         if question is None or now >= question.deadline_at or key in question.answered:
@@ -127,7 +127,7 @@ class Questions:
         self._large_bytes -= len(large.body)
 
     def expire(self, now: float) -> None:
-        """Removes what is over."""
+        """Removes questions past their deadline, and bodies kept for too long."""
         while self._large and next(iter(self._large.values())).expires_at <= now:
             self._drop_oldest_body()
         over = [key for key, each in self._questions.items() if each.deadline_at <= now]

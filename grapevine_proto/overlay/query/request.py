@@ -1,4 +1,4 @@
-"""What an application asks for by a query, validated.
+"""The arguments of a query, validated.
 
 Invariants: a request that exists can be encoded in one rumor.
 """
@@ -38,9 +38,9 @@ class QueryRequest:
         payload: at most 8 KiB.
         filter: which members are asked.
         timeout_s: seconds until the query ends; None: 2 s and 1 s for each power of ten of the members.
-        limit: ends after so many answers; None: after all.
-        sample: asks about so many of the members that match; None: all, at most 1,024.
-        stall_s: ends when no answer has arrived for so long after the last one, unless a member still works.
+        limit: the query ends after this many answers; None: after all.
+        sample: about how many of the matching members are asked; None: all, at most 1,024.
+        stall_s: the query ends this many seconds after the last answer, unless a member is working on one.
         max_answer_bytes: larger answers are not sent.
     """
 

@@ -1,9 +1,9 @@
-"""Entries that arrived before those that come before them.
+"""Entries that arrived early: an older entry of their owner is still missing.
 
 Invariants:
 
 - At most `EARLY_OWNERS_LIMIT` owners with `EARLY_ENTRIES_LIMIT` entries each; the oldest goes first.
-- They are in no map, and nobody reads them, until those before them have come.
+- They are in no map, and no program reads them, until the older entries have arrived.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EARLY_OWNERS_LIMIT: Final = 256
 
 
 class Gap(NamedTuple):
-    """Something is missing before an entry of `owner` with this version, which `source` has."""
+    """Entries of `owner` before this version are missing here; `source` has them."""
 
     owner: PeerId
     version: Version
@@ -29,7 +29,7 @@ class Gap(NamedTuple):
 
 
 class EarlyEntries:
-    """The entries, and the gaps before them that are still to be requested."""
+    """The early entries, and the gaps before them that are not requested yet."""
 
     def __init__(self) -> None:
         self._by_owner: dict[PeerId, dict[Version, Entry]] = {}
@@ -42,7 +42,7 @@ class EarlyEntries:
         return len(self._by_owner)
 
     def add(self, entry: Entry) -> None:
-        """`entry` waits for those before it."""
+        """Keeps `entry` until the entries before it arrive. At the limit the oldest is dropped."""
         early = self._by_owner.setdefault(entry.owner, {})
         early[entry.version] = entry
         if len(early) > EARLY_ENTRIES_LIMIT:
@@ -51,13 +51,13 @@ class EarlyEntries:
             self.remove_owner(next(iter(self._by_owner)))
 
     def of(self, owner: PeerId) -> Iterator[Entry]:
-        """The entries of an owner, oldest first. They may be removed meanwhile."""
+        """Returns the entries of an owner, oldest first. They may be removed during the iteration."""
         early = self._by_owner.get(owner, {})
         for version in sorted(early):
             yield early[version]
 
     def remove(self, entry: Entry) -> None:
-        """It was taken, or is too old."""
+        """Removes an entry that is in its map now, or is too old."""
         early = self._by_owner[entry.owner]
         del early[entry.version]
         if not early:
@@ -71,18 +71,18 @@ class EarlyEntries:
     # --- gaps -----------------------------------------------------------------------------------
 
     def note_gap(self, entry: Entry, source: PeerId, now: float) -> None:
-        """`source` has what is missing before an entry that waits."""
+        """Records that `source` has what is missing before `entry`, for a request later."""
         if entry.owner in self._by_owner:
             gap = Gap(entry.owner, entry.version, source, now)
             self._gaps.setdefault(entry.owner, gap)
 
     @property
     def oldest_gap(self) -> Gap | None:
-        """The gap that has been known for longest; None if there is none."""
+        """Returns the gap that has been known for longest; None if there is none."""
         return next(iter(self._gaps.values()), None)
 
     def take_gaps(self, before: float) -> list[Gap]:
-        """Removes and returns the gaps that have been known since `before`."""
+        """Removes and returns the gaps that were recorded at `before` or earlier."""
         found = [each for each in self._gaps.values() if each.since <= before]
         for each in found:
             del self._gaps[each.owner]

@@ -1,12 +1,12 @@
-"""Keyed state: a map per member, written by that member alone, and the map that all of them make together.
+"""Keyed state: a map of each member, which only that member writes, and the winner of each key.
 
 Invariants:
 
-- An entry is a rumor that its owner signed. Nothing else changes a map, and `OwnerMap` takes entries only
-  in a way that leaves the map as its owner had it.
+- An entry is a rumor that its owner signed. Nothing else changes a map, and `OwnerMap` applies entries only
+  if the map then equals that of its owner.
 - An owner that signs two contents under one version is frozen until it starts a new epoch.
-- At most `limits.state_owners` maps of `limits.state_bytes` in all. Maps of owners that are not up make room
-  first; then entries are refused and counted.
+- At most `limits.state_owners` maps of `limits.state_bytes` in all. Maps of owners that are not up are
+  evicted first; then entries are refused and counted.
 - Without entries there is no deadline, no effect and no event.
 """
 
@@ -56,17 +56,17 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import Rumor
 
-EVICTION_SCAN_LIMIT: Final = 32  # maps examined to find one to give up
+EVICTION_SCAN_LIMIT: Final = 32  # maps examined to find one to evict
 MAX_RETAINED: Final = 64  # messages of one node
-SWEEP_INTERVAL_S: Final = 60.0  # between looks for owners that are gone
-FORGET_GONE_S: Final = 7 * 86_400.0  # for which the version of a given up map is remembered
+SWEEP_INTERVAL_S: Final = 60.0  # between searches for owners that are gone
+FORGET_GONE_S: Final = 7 * 86_400.0  # how long the version of a removed map is remembered
 RECOVERY_LIMIT_S: Final = (
     5.0  # after the first link, to read back the map of a node that lost its state
 )
 
 
 class SavedEntry(NamedTuple):
-    """An entry of this node as kept over a restart, with its signed rumor in parts."""
+    """An entry of this node as saved for a restart, with the parts of its signed rumor."""
 
     epoch: int
     sequence: int
@@ -77,15 +77,15 @@ class SavedEntry(NamedTuple):
 
 
 class _Gone(NamedTuple):
-    """What is remembered of a map that was given up."""
+    """What is remembered of a map that was removed because its owner is gone."""
 
     version: Version
     at: float
 
 
 class KeyedState:
-    """The maps of all owners. Broadcast calls it as a watcher of rumors, and the engine with entries of this
-    node. `state_sync` reconciles it with peers."""
+    """The maps of all owners: a state machine. Broadcast calls it as a `RumorWatcher`, the engine with the
+    entries of this node. `state_sync` reconciles it with peers."""
 
     def __init__(
         self,
@@ -118,10 +118,10 @@ class KeyedState:
         self.changed_at = now
         self.clock_ahead = 0  # entries that came with a clock too far above the others
         self.conflicts = 0  # owners that signed two contents under one version
-        self.adopted = 0  # durable entries taken over from members that are gone
+        self.adopted = 0  # durable entries adopted from members that are gone
         self.bytes = 0  # of all maps in memory
         self.refused = 0  # entries for which there is no room
-        self.version = 0  # of our own map, for whoever saves it
+        self.version = 0  # of our own map, for the component that saves it
         self._restore(saved, now)
 
     def _restore(self, saved: Iterable[SavedEntry], now: float) -> None:
@@ -148,11 +148,11 @@ class KeyedState:
 
     @property
     def own(self) -> OwnerMap | None:
-        """The map of this node; None while it never had an entry."""
+        """The map of this node; None if it has never had an entry."""
         return self.maps.get(self._our_id)
 
     def snapshot(self, now: float) -> tuple[SavedEntry, ...]:
-        """The map of this node, to be saved."""
+        """Returns the map of this node, to be saved."""
         own = self.own
         return tuple(
             SavedEntry(
@@ -207,7 +207,7 @@ class KeyedState:
         return entry is not None and not entry.terms.is_deleted
 
     def terms_for(self, write: WriteEntry, version: Version, now: float) -> EntryTerms:
-        """The terms of a write that `check` allows, as the entry with `version`."""
+        """Returns the terms of the entry with `version` for a write that `check` allows."""
         own = self.own or OwnerMap(self._our_id)
         terms = EntryTerms(
             write.key,
@@ -220,7 +220,7 @@ class KeyedState:
         return replace(terms, digest=own.digest_with(version, terms, write.value or b""))
 
     def _collectable(self, own: OwnerMap, key: str, now: float) -> Version:
-        """Up to which version deleted keys of ours may be forgotten."""
+        """Returns the version up to which deleted keys of this node may be removed."""
         collected = NO_VERSION if own.newest is None else own.newest.terms.collected
         deleted = [each for each in own.entries.values() if each.terms.is_deleted]
         wait_s = self._config.current.state.tombstone
@@ -233,7 +233,7 @@ class KeyedState:
         return collected
 
     def on_own_rumor(self, rumor: Rumor, now: float) -> list[Effect]:
-        """A rumor of ours with an entry was signed."""
+        """Applies an entry of this node whose rumor was signed. Returns its events."""
         entry = Entry.from_rumor(rumor, now)
         if entry is None:
             return []
@@ -243,7 +243,7 @@ class KeyedState:
         return self._on_changes(own, own.apply(entry) or [], head, now)
 
     def tag_writes(self, tags: dict[str, str]) -> list[WriteEntry]:
-        """What makes these the tags of this node. Raises InvalidArgument."""
+        """Returns the writes after which this node has exactly these tags. Raises InvalidArgument."""
         if fault := tags_fault(tags):
             raise InvalidArgument(f"tags: {fault}")
         current = self._members.tags_of(self._our_id)
@@ -257,7 +257,8 @@ class KeyedState:
     # --- rumors of others -----------------------------------------------------------------------
 
     def on_rumor(self, copy: RumorCopy, holders: Iterable[PeerId], now: float) -> list[Effect]:
-        """A new rumor arrived. Its signature is checked here if its origin sent it on its own session."""
+        """Applies the entry of a new rumor, if it has one. Checks the signature of a rumor that came from its
+        origin itself, which broadcast does not check first."""
         entry = Entry.from_rumor(copy.rumor, now - copy.age_ms / 1000)
         if entry is None or entry.owner == self._our_id:
             return []
@@ -272,20 +273,20 @@ class KeyedState:
         return effects
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
-        """Nothing to do: `take` got the first copy."""
+        """Does nothing: `take` got the first copy."""
 
     def on_ids(self, ids: IHave | Offer, sender: PeerId) -> None:
-        """Nothing to do: whoever misses an entry learns it from the rumor or from heads."""
+        """Does nothing: a missing entry is learned from its rumor or from heads."""
 
     def is_newer(self, entry: Entry) -> bool:
-        """Whether the map of its owner does not have it yet, nor a later one."""
+        """Whether `entry` is newer than our copy of its owner's map."""
         known = self.maps.get(entry.owner)
         if known is None:
             return not self.is_gone(entry.owner[:OWNER_PREFIX_BYTES], entry.version)
         return entry.version > known.version
 
     def take(self, entry: Entry, now: float) -> list[Effect]:
-        """Takes an authentic entry of another member; one that is early waits for those before it."""
+        """Applies an authentic entry of another member; an early one waits for the entries before it."""
         if not self._can_admit(entry.owner, _memory_bytes(entry)):
             self.refused += 1
             return []
@@ -303,7 +304,7 @@ class KeyedState:
         return effects + self._take_early(owner_map, now)
 
     def _take_early(self, owner_map: OwnerMap, now: float) -> list[Effect]:
-        """Entries that waited may fit now."""
+        """Applies early entries of a map that changed, as far as they follow now."""
         effects: list[Effect] = []
         for entry in self.early.of(owner_map.owner):
             head = owner_map.head
@@ -317,22 +318,22 @@ class KeyedState:
     # --- reconciliation -------------------------------------------------------------------------
 
     def version_of(self, owner: PeerId) -> Version:
-        """The version of our copy of a map; `NO_VERSION` if there is none."""
+        """Returns the version of our copy of a map; `NO_VERSION` if there is none."""
         known = self.maps.get(owner)
         return NO_VERSION if known is None else known.version
 
     def on_wanted(self, prefix: bytes) -> None:
-        """A peer has more of this map than this node."""
+        """A peer announced a newer version of the map of the owner with this ID prefix."""
         self._is_own_wanted |= prefix == self._our_id[:OWNER_PREFIX_BYTES]
 
     def is_gone(self, prefix: bytes, version: Version) -> bool:
-        """Whether this is what an owner had that was given up here. Once the owner is back it is not."""
+        """Whether a map of at most this version was removed here because its owner is gone, and still is."""
         owner = self._gone_by_prefix.get(prefix)
         return owner is not None and version <= self._gone[owner].version and not self._is_up(owner)
 
     def merge(self, owner: PeerId, entries: Collection[Entry], now: float) -> list[Effect] | None:
-        """Takes authentic entries of one map that a peer sent; None if they are not complete, or there is no
-        room for them."""
+        """Applies authentic entries of one map that a peer sent. Returns the events; None, without a change,
+        if the entries are incomplete or there is no room for them."""
         known = self.maps.get(owner)
         if known is not None and self._is_contradicted(known, entries):
             return []
@@ -356,8 +357,8 @@ class KeyedState:
         return effects + self._take_early(copy, now)
 
     def take_back(self, owner: PeerId, entries: Iterable[Entry], now: float) -> list[Effect]:
-        """A peer sent entries of this node that are newer than its own map, but were written in an earlier
-        run: writes them again, unless this run has written the key."""
+        """Reads back entries that an earlier run of this node wrote and a peer has: writes them again, except
+        keys that this run has written."""
         own = self.own
         if owner != self._our_id or own is None:
             return []
@@ -383,7 +384,7 @@ class KeyedState:
             self._freeze(known)
 
     def _is_contradicted(self, known: OwnerMap, entries: Iterable[Entry]) -> bool:
-        """Whether one of these authentic entries has the version of one that we have, and another content:
+        """Whether one of these authentic entries has the version of a known one and another content, so that
         the owner signed both."""
         held = {each.version: each.hash for each in known.entries.values()}
         if all(held.get(each.version, each.hash) == each.hash for each in entries):
@@ -398,18 +399,18 @@ class KeyedState:
 
     @staticmethod
     def _is_frozen(known: OwnerMap, version: Version) -> bool:
-        """Whether an entry is not taken because its owner signed two contents in this epoch."""
+        """Whether an entry is refused because its owner signed two contents in this epoch."""
         return known.is_conflicted and version[0] <= known.version[0]
 
     # --- a node that lost its state -------------------------------------------------------------
 
     @property
     def is_recovering(self) -> bool:
-        """Whether this node may have a map that it does not know, so that it writes nothing yet."""
+        """Whether an earlier run may have written entries that are not read back yet, so that writes wait."""
         return self._recovers_until > -math.inf
 
     def hold(self, write: WriteEntry) -> None:
-        """Writes this once our own map was read back."""
+        """Keeps a write until our own map has been read back."""
         self._held[write.key] = write
 
     def on_link_up(self, now: float) -> None:
@@ -418,7 +419,7 @@ class KeyedState:
             self._recovers_until = now + RECOVERY_LIMIT_S
 
     def on_compared(self) -> None:
-        """A peer has told all that it has and this node lacks."""
+        """A comparison with a peer is complete: this node has everything that the peer has."""
         self._is_compared = True
 
     # --- maps -----------------------------------------------------------------------------------
@@ -438,7 +439,7 @@ class KeyedState:
             del self._gone_by_prefix[owner[:OWNER_PREFIX_BYTES]]
 
     def _can_admit(self, owner: PeerId, size_bytes: int) -> bool:
-        """Whether there is room for entries of another owner; makes some if possible."""
+        """Whether there is room for entries of `owner`. Evicts maps of owners that are not up."""
         limits = self._config.current.limits
         is_known = owner in self.maps
         if not is_known and owner[:OWNER_PREFIX_BYTES] in self.owner_by_prefix:
@@ -453,7 +454,7 @@ class KeyedState:
         return True
 
     def _departed_owner(self, spared: PeerId) -> PeerId | None:
-        """An owner whose map makes room: one that is not up, of the next few."""
+        """Returns an owner that is not up, of the next few maps, whose map can be evicted."""
         for owner in list(islice(self.maps, EVICTION_SCAN_LIMIT)):
             if owner not in (spared, self._our_id) and not self._is_up(owner):
                 return owner
@@ -465,7 +466,7 @@ class KeyedState:
         return member is not None and member.status in (MemberStatus.UP, MemberStatus.SUSPECT)
 
     def remove(self, owner: PeerId) -> None:
-        """Forgets the map of an owner, without an event."""
+        """Removes the map of an owner, without an event."""
         owner_map = self.maps.pop(owner)
         self.owner_by_prefix.pop(owner[:OWNER_PREFIX_BYTES], None)
         self.early.remove_owner(owner)
@@ -482,7 +483,8 @@ class KeyedState:
     def _on_changes(
         self, owner_map: OwnerMap, changes: list[Change], head_before: int, now: float
     ) -> list[Effect]:
-        """Follows changes of a map, whose head was `head_before`; returns the events."""
+        """Updates sums, tags and timers after changes of a map whose head was `head_before`. Returns the
+        events."""
         if not changes:
             return []
         owner = owner_map.owner
@@ -550,7 +552,7 @@ class KeyedState:
         )
 
     def _update_tags(self, owner_map: OwnerMap, now: float) -> list[Effect]:
-        """The tags of an owner changed, as far as they are within the limits."""
+        """Updates the tags of an owner. Tags beyond the limits are left out."""
         tags: dict[str, str] = {}
         for key, entry in sorted(owner_map.entries.items()):
             value = entry.value_at(now)
@@ -579,7 +581,8 @@ class KeyedState:
         return min(SWEEP_INTERVAL_S, self._config.current.state.keep / 4)
 
     def advance(self, now: float) -> list[Effect]:
-        """Entries end: their owner deletes them, others hide them until they learn that."""
+        """Handles expired entries: this node deletes its own, and hides those of others until their owners
+        do. Looks for owners that are gone, and ends the wait for our own map."""
         effects: list[Effect] = []
         if self.is_recovering and now >= self._recovery_at:
             self._recovers_until = -math.inf
@@ -603,7 +606,7 @@ class KeyedState:
     # --- owners that are gone -------------------------------------------------------------------
 
     def _sweep(self, now: float) -> list[Effect]:
-        """Follows which owners are gone: adopts durable entries, then gives up the map."""
+        """Adopts the durable entries of owners that are gone, and later removes their maps."""
         keep_s = self._config.current.state.keep
         effects: list[Effect] = []
         adopts = self._is_least_up()
@@ -623,7 +626,7 @@ class KeyedState:
         return effects
 
     def _give_up(self, owner_map: OwnerMap, now: float) -> list[Effect]:
-        """Forgets a map but for its version, so that a peer that still has it revives nothing."""
+        """Removes a map and remembers its version, so that a peer that still has it does not restore it."""
         live = [each for each in owner_map.entries.values() if each.value_at(now) is not None]
         self.remove(owner_map.owner)
         self.changed_at = now
@@ -653,7 +656,7 @@ class KeyedState:
         return writes
 
     def _is_outdone(self, entry: Entry, now: float) -> bool:
-        """Whether a member that is here has this entry of one that is gone, or a later one."""
+        """Whether a member that is up, or this node, has the key with at least the clock of this entry."""
         return any(
             each.terms.clock >= entry.terms.clock
             for each in self.shared.ranked(entry.key, now).counted
@@ -661,7 +664,7 @@ class KeyedState:
         )
 
     def _is_least_up(self) -> bool:
-        """Whether it is this node that adopts what others leave."""
+        """Whether this node adopts durable entries: it has the least peer ID of the members that are up."""
         return all(
             member.record.peer_id > self._our_id
             for member in self._members

@@ -1,10 +1,10 @@
-"""The map of one owner as this node knows it: its newest entry per key, and a digest of all of them.
+"""The map of one owner as this node knows it: its newest entry of each key, and a digest of all entries.
 
 Invariants:
 
-- A map is always exactly what its owner had as of `version`: the digest that the newest entry states is that
-  of the map. So a change is taken as a whole, or not at all; there is no partial map.
-- The version only rises, and nothing that is not newer changes the map. So no deleted key returns.
+- A map always equals the map of its owner as of `version`: its digest is that which the newest entry states.
+  So a change is applied as a whole or not at all, and a map is never partial.
+- The version only rises, and only newer entries change the map. So a deleted key never returns.
 - At most `MAX_KEYS` keys with `MAX_MAP_BYTES` of keys and values, and `MAX_ENTRIES` with the deleted ones.
 """
 
@@ -36,19 +36,19 @@ _MODULUS: Final = 1 << 8 * MAP_DIGEST_BYTES
 
 
 def entry_hash(version: Version, terms: EntryTerms, value: bytes) -> int:
-    """The hash of an entry in the digest of its map."""
+    """Returns the hash of an entry, a summand of the digest of its map."""
     flags = terms.is_deleted | terms.is_durable << 1
     parts = (*version, terms.key, terms.clock, terms.ttl_s, flags, value)
     return int.from_bytes(digest(ENTRY_DOMAIN, *parts, size=MAP_DIGEST_BYTES), "big")
 
 
 def add_hashes(total: int, *, added: Iterable[int] = (), removed: Iterable[int] = ()) -> int:
-    """The digest of a map that changes by these hashes."""
+    """Returns the digest `total` after entries with these hashes were added and removed."""
     return (total + sum(added) - sum(removed)) % _MODULUS
 
 
 class Entry:
-    """One entry: a signed rumor of one payload, and when this node believes that it ends."""
+    """One entry: a signed rumor with one payload, and the time at which this node takes it for expired."""
 
     __slots__ = ("expires_at", "hash", "published_at", "rumor", "terms", "topic", "version")
 
@@ -63,7 +63,7 @@ class Entry:
 
     @classmethod
     def from_rumor(cls, rumor: Rumor, published_at: float) -> Entry | None:
-        """The entry that `rumor` carries; None if it carries none, or one that no node may set."""
+        """Returns the entry that `rumor` carries; None if it carries no valid one."""
         known = rumor.known_attributes
         terms = known.entry
         if terms is None or not rumor.has_body or len(rumor.lengths) != 1:
@@ -82,7 +82,7 @@ class Entry:
 
     @property
     def id(self) -> MessageId:
-        """Its version, as the ID of a message."""
+        """Its owner and version, as a message ID."""
         return MessageId(self.rumor.origin, *self.version)
 
     @property
@@ -91,28 +91,28 @@ class Entry:
         return not self.terms.is_deleted and bool(self.topic)
 
     def value_at(self, now: float) -> bytes | None:
-        """Its value; None once it is deleted or has ended."""
+        """Returns the value; None once the entry is deleted or expired."""
         return None if self.terms.is_deleted or now >= self.expires_at else self.rumor.body
 
     def remaining_ttl_s(self, now: float) -> int:
-        """Seconds until it ends, for another entry that ends with it; 0: it never does."""
+        """Returns the whole seconds until the entry expires, rounded up, at least 1; 0: never."""
         return max(1, math.ceil(self.expires_at - now)) if self.terms.ttl_s else 0
 
     @property
     def size_bytes(self) -> int:
-        """What it counts in the map; nothing once it is deleted."""
+        """The bytes of key and value, which count towards `MAX_MAP_BYTES`; 0 once it is deleted."""
         return 0 if self.terms.is_deleted else len(self.terms.key.encode()) + len(self.rumor.body)
 
 
 class Change(NamedTuple):
-    """One key of a map, before and after. None: there was, or is, no entry."""
+    """The entry of one key before and after a change; None if there is none."""
 
     before: Entry | None
     after: Entry | None
 
 
 class OwnerMap:
-    """The entries of one owner, by key, deleted ones included until their owner collects them."""
+    """The entries of one owner by key; deleted ones stay until their owner collects them."""
 
     __slots__ = (
         "bytes",
@@ -139,7 +139,7 @@ class OwnerMap:
 
     @property
     def memory_bytes(self) -> int:
-        """What it counts in the memory of the node."""
+        """The bytes that the map counts towards `limits.state_bytes`."""
         return self.bytes + ENTRY_OVERHEAD_BYTES * len(self.entries)
 
     @property
@@ -152,7 +152,7 @@ class OwnerMap:
         return int.from_bytes(digest(HEAD_DOMAIN, *parts, size=MAP_DIGEST_BYTES), "big")
 
     def digest_with(self, version: Version, terms: EntryTerms, value: bytes) -> bytes:
-        """The digest of the map once it has this entry, for its owner to sign."""
+        """Returns the digest that the map has with this entry, for its owner to sign."""
         removed = [each.hash for each in self._collected(terms.collected, terms.key)]
         replaced = self.entries.get(terms.key)
         if replaced is not None:
@@ -162,7 +162,7 @@ class OwnerMap:
         return total.to_bytes(MAP_DIGEST_BYTES, "big")
 
     def _collected(self, up_to: Version, kept_key: str) -> list[Entry]:
-        """The deleted entries that a newer entry, under `kept_key`, collects."""
+        """Returns the deleted entries up to `up_to` that a newer entry, under `kept_key`, removes."""
         if self.newest is None or up_to <= self.newest.terms.collected:
             return []
         return [
@@ -172,7 +172,7 @@ class OwnerMap:
         ]
 
     def apply(self, entry: Entry) -> list[Change] | None:
-        """Takes a newer entry if nothing is missing before it; returns what changes, else None."""
+        """Applies a newer entry. Returns the changes; None if older entries are missing: nothing changed."""
         if entry.version <= self.version:
             return None
         if self.digest_with(entry.version, entry.terms, entry.rumor.body) != entry.terms.digest:
@@ -195,8 +195,8 @@ class OwnerMap:
         return [Change(before, entry), *(Change(each, None) for each in collected)]
 
     def merge(self, entries: Iterable[Entry]) -> list[Change] | None:
-        """Takes what another node has of this map: entries above our version, or all of them. Returns what
-        changes; None if they do not lead to what their newest entry states."""
+        """Applies entries of this map that another node sent: those above our version, or the whole map.
+        Returns the changes; None, without a change, if the result lacks the digest that the newest states."""
         given: dict[str, Entry] = {}
         for each in entries:
             if each.key not in given or each.version > given[each.key].version:
@@ -240,8 +240,8 @@ class OwnerMap:
         self.keys, self.bytes = keys, size_bytes
 
     def above(self, version: Version) -> list[Entry]:
-        """What a node with this version of the map lacks, oldest first: all of it if deleted keys that it may
-        still have were collected since."""
+        """Returns the entries that a node with this version of the map lacks, oldest first: the whole map if
+        deleted keys that the node may still have were collected since."""
         if self.newest is None:
             return []
         if version < self.newest.terms.collected:

@@ -1,12 +1,12 @@
-"""The shared map: what the maps of all owners make together, key by key.
+"""The shared map: the winner of each key among the entries of all owners.
 
 Invariants:
 
-- Of the entries of one key, the one with the highest (clock, owner) decides its value, except that a clock
-  more than `MAX_CLOCK_LEAD` above the next lower one does not count. Each node decides alike.
-- Entries of denied owners, and those that have ended, do not count.
-- The winner of a key is remembered, so a key that all members have costs one comparison per change, not one
-  per member. Tags and retained messages have none: each member has its own.
+- The winner is the entry of a key with the highest (clock, owner), except that a clock more than
+  `MAX_CLOCK_LEAD` above the next lower one does not count. So all nodes find the same winner.
+- Entries of denied owners and expired entries do not count.
+- The winner of a key is cached, so a key that all members have costs one comparison per change, not one per
+  member. Tags and retained messages have no winner: each member has its own.
 - It reads the maps and changes none.
 """
 
@@ -26,15 +26,14 @@ MAX_CLOCK_LEAD: Final = 1 << 20  # more than honest writers of one key ever take
 
 
 class Ranked(NamedTuple):
-    """The entries of one key, highest first: those that count, and those whose clock is ahead."""
+    """The entries of one key, highest first: those that count, and those whose clock is too far ahead."""
 
     counted: list[Entry]
     ahead: list[Entry]
 
 
 def is_owners_alone(key: str) -> bool:
-    """Whether each member has a value of its own under `key`, so that none decides it: of tags and retained
-    messages."""
+    """Whether each member has its own value under `key`, without a winner: tags and retained messages."""
     return key.startswith((TAG_PREFIX, RETAIN_PREFIX))
 
 
@@ -43,7 +42,7 @@ def _rank(entry: Entry) -> tuple[int, PeerId]:
 
 
 def _counts_at(entry: Entry, now: float) -> bool:
-    """Whether it says something about its key: a value, or that it is deleted."""
+    """Whether the entry competes for its key: it has a value, or says that the key is deleted."""
     return entry.terms.is_deleted or now < entry.expires_at
 
 
@@ -61,7 +60,7 @@ class SharedMap:
         self._denied = context.config.current.denied  # when these were found
 
     def add(self, entry: Entry) -> None:
-        """The map of its owner has this entry now."""
+        """Adds an entry that its owner's map has now."""
         key, clock = entry.key, entry.terms.clock
         self._owners_by_key.setdefault(key, {})[entry.owner] = None
         best = self._winners.get(key)
@@ -75,7 +74,7 @@ class SharedMap:
             del self._winners[key]
 
     def remove(self, owner: PeerId, key: str) -> None:
-        """The map of `owner` has no entry under `key` any more."""
+        """Removes the entry that the map of `owner` had under `key`."""
         owners = self._owners_by_key[key]
         del owners[owner]
         if not owners:
@@ -85,7 +84,7 @@ class SharedMap:
             del self._winners[key]
 
     def winner(self, key: str, now: float) -> Entry | None:
-        """The entry that decides the value of `key`; None if there is none that counts."""
+        """Returns the winner of `key`; None if no entry counts."""
         if self._denied != self._config.current.denied:
             self._denied = self._config.current.denied
             self._winners.clear()
@@ -100,7 +99,7 @@ class SharedMap:
         return counted[0]
 
     def ranked(self, key: str, now: float) -> Ranked:
-        """The entries of a key, highest first, and those whose clock is ahead."""
+        """Returns the entries of a key, highest first, and those whose clock is too far ahead."""
         denied = self._config.current.denied
         found = [
             self._maps[owner].entries[key]
@@ -118,18 +117,18 @@ class SharedMap:
         return Ranked(found[first:], found[:first])
 
     def get(self, key: str, now: float) -> bytes | None:
-        """The value of `key`; None if it has none."""
+        """Returns the value of `key`; None if it has none."""
         winner = self.winner(key, now)
         return None if winner is None else winner.value_at(now)
 
     def get_all(self, key: str, now: float) -> dict[PeerId, bytes]:
-        """The values of `key` by owner, the one that decides first."""
+        """Returns the values of `key` by owner, that of the winner first."""
         counted, ahead = self.ranked(key, now)
         values = {each.owner: each.value_at(now) for each in counted + ahead}
         return {owner: value for owner, value in values.items() if value is not None}
 
     def values_of(self, owner: PeerId, now: float) -> dict[str, bytes]:
-        """The map of one owner, by key."""
+        """Returns the values of one owner, by key."""
         owner_map = self._maps.get(owner)
         if owner_map is None:
             return {}
@@ -137,8 +136,8 @@ class SharedMap:
         return {key: value for key, value in values.items() if value is not None}
 
     def keys(self, prefix: str, now: float) -> list[KeyInfo]:
-        """All entries by key, of keys that begin with `prefix`, sorted. A key that every owner deleted is
-        left out once they have collected it."""
+        """Returns the keys that begin with `prefix`, sorted, each with all its entries. A key that its owners
+        deleted is included until they collect it."""
         found = sorted(key for key in self._owners_by_key if key.startswith(prefix))
         return [self._key_info(key, now) for key in found]
 
@@ -168,7 +167,7 @@ class SharedMap:
         )
 
     def retained(self, now: float) -> Iterator[Entry]:
-        """The retained messages of all owners that have not ended."""
+        """Returns the retained messages of all owners that have not expired."""
         for key, owners in self._owners_by_key.items():
             if not key.startswith(RETAIN_PREFIX):
                 continue
@@ -179,12 +178,12 @@ class SharedMap:
 
     @property
     def entries(self) -> int:
-        """Entries that are not deleted, of all owners."""
+        """The number of entries of all owners that are not deleted."""
         return sum(each.keys for each in self._maps.values())
 
     def clock_for(self, key: str, now: float) -> int:
-        """A clock with which an entry of ours decides the value of `key`, no higher than needed. Tags and
-        retained messages need none: each member has its own."""
+        """Returns the lowest clock with which an entry of ours is the winner of `key`. Tags and retained
+        messages need none: each member has its own."""
         if is_owners_alone(key):
             return 1
         winner = self.winner(key, now)
@@ -203,7 +202,7 @@ class SharedMap:
         return 1 if lone_lead else min(others[0] + 1, MAX_CLOCK)
 
     def hides_others(self, deleted: Entry, now: float) -> bool:
-        """Whether the value of another owner would return if this deleted entry were forgotten."""
+        """Whether an older value of another owner would return if this deleted entry were removed."""
         return not is_owners_alone(deleted.key) and any(
             owner != deleted.owner
             and self._maps[owner].entries[deleted.key].value_at(now) is not None

@@ -9,13 +9,13 @@
 
 Invariants:
 
-- Peers with equal sums exchange nothing, and nodes without any entry neither.
-- Entries are authentic by their signatures, and a map is taken only in a state in which its owner had it
-  (`owner_map`). So a peer that withholds, or serves what is old, only delays.
-- Nothing is sent unrequested but sums. The requester sets the pace: one request per peer, and each owner
+- Peers with equal sums exchange nothing; nodes without entries send nothing.
+- Entries are authenticated by their signatures, and a map is applied only in a version that its owner had
+  (`owner_map`). So a peer that withholds entries, or sends old ones, can only cause delay.
+- Only sums are sent unrequested. The requester sets the pace: one request per peer, and each owner
   from one peer at a time.
-- What two peers cannot agree on, such as the map of an owner that one of them has given up, is not compared
-  again until something changes, or `FRUITLESS_PAUSE_S` have passed.
+- A difference that a comparison does not resolve, such as the map of an owner that one of the peers has
+  removed, is not compared again until something changes, or `FRUITLESS_PAUSE_S` have passed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from grapevine_proto.wire.messages import (
 )
 
 RECHECK_S: Final = 1.0  # a sum that still differs is not just entries in transit; up to twice this
-NEW_LINK_RECHECK_S: Final = 0.2  # likewise for a new link; up to this
+NEW_LINK_RECHECK_S: Final = 0.2  # the same for a new link; up to this
 RECENT_SUMS_LIMIT: Final = 64  # a peer whose sum was ours lately is only behind
 RECENT_SUM_S: Final = 10.0
 RETRY_S: Final = 30.0  # for a sum that the peer has not answered with the same one
@@ -96,7 +96,7 @@ class _Request:
 
 
 class _PeerSync:
-    """What this node and one peer know of each other's sums, and what they ask."""
+    """What this node and one peer know of each other's sums, and the request in progress."""
 
     __slots__ = (
         "awaits_heads_until",
@@ -170,7 +170,7 @@ class StateSync:
     # --- links ----------------------------------------------------------------------------------
 
     def on_link_up(self, peer_id: PeerId, now: float) -> None:
-        """A new link, or a peer that restarted on an old one: it learns our sum at once."""
+        """A link is up, or its peer restarted: sends our sum at once."""
         self.on_link_down(peer_id)
         peer = self._peers[peer_id] = _PeerSync(now)
         if self._state.sum:
@@ -179,7 +179,7 @@ class StateSync:
         self._state.on_link_up(now)
 
     def on_link_down(self, peer_id: PeerId) -> None:
-        """A link closed: what was requested of the peer can be requested of others."""
+        """A link closed: owners requested from the peer can be requested from others."""
         peer = self._peers.pop(peer_id, None)
         self._timers.cancel(peer_id)
         if peer is not None and peer.request is not None:
@@ -243,7 +243,7 @@ class StateSync:
         return [Send((peer_id,), StateDigest(total, buckets))]
 
     def _recheck(self, peer: _PeerSync, peer_id: PeerId, now: float) -> list[Effect]:
-        """The sums of a while ago differed: ask for heads unless they have become equal."""
+        """Compares sums that differed before: sends the sums of our buckets unless they are equal now."""
         peer.recheck_at = math.inf
         total, theirs = self._state.sum, peer.their_sum
         if theirs == total or self._was_ours(theirs, now):
@@ -255,7 +255,7 @@ class StateSync:
         return self._send_sum(peer, peer_id, now, self._bucket_sums())
 
     def _was_ours(self, total: int, now: float) -> bool:
-        """Whether we had this sum a moment ago, so that the peer is only behind."""
+        """Whether this was our own sum recently, so that the peer is only behind."""
         return any(each == total and now - at < RECENT_SUM_S for at, each in self._recent_sums)
 
     def _bucket_sums(self) -> bytes:
@@ -267,7 +267,7 @@ class StateSync:
     def _send_heads(
         self, theirs: bytes, peer: _PeerSync, sender: PeerId, now: float
     ) -> list[Effect]:
-        """Answers with our heads in the buckets that differ, as many as fit."""
+        """Replies with our heads in the buckets that differ, as many as fit."""
         if not peer.heads_bucket.try_take(now):
             return [
                 CountDrop(sender, DropReason.RATE_LIMITED),
@@ -344,7 +344,7 @@ class StateSync:
     def _want(
         self, prefix: bytes, version: Version, source: PeerId, *, is_conflict: bool = False
     ) -> None:
-        """`source` has this version of a map, which is newer than ours or contradicts it."""
+        """Notes that `source` has this version of a map, which is newer than ours or contradicts it."""
         if self._state.is_gone(prefix, version):
             return
         self._state.on_wanted(prefix)
@@ -359,7 +359,7 @@ class StateSync:
             wanted.sources[source] = None
 
     def _request_more(self, now: float) -> list[Effect]:
-        """Requests what is wanted of the peers that have it, as far as they are not busy."""
+        """Requests wanted maps from peers that have them and have no request in progress."""
         if not self._wanted:
             return []
         effects: list[Effect] = []
@@ -385,7 +385,7 @@ class StateSync:
         return [Send((peer_id,), StateRequest(self._last_number, tuple(wants)))]
 
     def _version_of(self, prefix: bytes, wanted: _Wanted) -> Version:
-        """The version of our map of an owner, above which to request."""
+        """Returns the version of our copy of a map; entries above it are requested."""
         owner = self._state.owner_by_prefix.get(prefix)
         if owner is None or wanted.is_reset:
             return NO_VERSION
@@ -453,7 +453,7 @@ class StateSync:
         return effects
 
     def _authentic(self, entry: Entry) -> Entry | None:
-        """The entry, or ours if it is the same; None if its owner did not sign it."""
+        """Returns the entry, or our own copy of it; None if its owner did not sign it."""
         known = self._state.maps.get(entry.owner)
         held = None if known is None else known.entries.get(entry.key)
         if (
@@ -466,7 +466,7 @@ class StateSync:
         return entry if entry.rumor.is_authentic(self._config.current.cluster) else None
 
     def _take(self, owner: PeerId, request: _Request, now: float) -> list[Effect]:
-        """What has come of one map may be complete."""
+        """Applies the entries of one map that have arrived, if they are complete."""
         prefix = owner[:OWNER_PREFIX_BYTES]
         staged = request.staged[owner]
         taken = self._state.merge(owner, staged.values(), now)
@@ -481,7 +481,8 @@ class StateSync:
     def _end_request(
         self, peer: _PeerSync, peer_id: PeerId, now: float, *, is_failed: bool = False
     ) -> list[Effect]:
-        """A reply is complete, or will not be: what it did not bring is requested again, or of others."""
+        """Ends a request whose reply is complete or overdue. Maps that it did not bring are requested again,
+        or from other peers."""
         request, peer.request = peer.request, None
         if request is None:
             return []
@@ -516,12 +517,12 @@ class StateSync:
 
     @property
     def _gap_at(self) -> float:
-        """When to request what early entries wait for."""
+        """When to request the entries that early ones wait for."""
         gap = self._state.early.oldest_gap
         return math.inf if gap is None else gap.since + GAP_WAIT_S
 
     def advance(self, now: float) -> list[Effect]:
-        """Announces our sum, compares again, and requests what is missing."""
+        """Announces our sum, compares again, and requests missing maps."""
         effects: list[Effect] = []
         if self._state.sum != self._noticed_sum:
             self._recent_sums.append((now, self._noticed_sum))
@@ -577,7 +578,7 @@ def _heads_message(
 
 
 def _split(copies: list[RumorCopy]) -> list[list[RumorCopy]]:
-    """The messages of one reply, at least one."""
+    """Returns the copies as the messages of one reply, at least one."""
     parts: list[list[RumorCopy]] = [[]]
     size_bytes = 0
     for copy in copies:
