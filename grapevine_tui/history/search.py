@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from grapevine_proto.topics import TopicPatterns, pattern_fault
+from grapevine_proto.ids import PeerId
 from grapevine_tui.history.database import index_name, open_for_reading, unavailable
 from grapevine_tui.history.records import (
     StoredEvent,
@@ -32,10 +32,12 @@ from grapevine_tui.history.records import (
 )
 from grapevine_tui.history.terms import (
     MATCH_ALL,
+    MessageFields,
     Query,
     Term,
     TimeRange,
-    parse_comparison,
+    compile_term,
+    is_named,
     parse_time_range,
     without_times,
 )
@@ -44,7 +46,6 @@ DEFAULT_PAGE_ROWS: Final = 200
 MAX_PAGE_ROWS: Final = 1_000
 MAX_PAGE_BYTES: Final = 2**20  # of payloads
 MAX_SHOWN_BYTES: Final = 64 * 1024  # of one payload
-MAX_SEARCHED_BYTES: Final = 16 * 1024  # of one payload, as in the filter of the log
 MAX_SCANNED_ROWS: Final = 100_000
 MAX_SEARCH_S: Final = 2.0
 CHECKED_ROWS: Final = 256  # between two looks at the clock
@@ -60,8 +61,6 @@ _SELECT: Final = (
     " FROM {source} JOIN origins AS o ON o.id = m.origin"
 )
 _EVENT_COLUMNS: Final = "key, kind, level, text, peer_id, name, address, state, reason, suppressed"
-
-Test = Callable[[StoredMessage], bool]
 
 
 class Page(NamedTuple):
@@ -214,7 +213,15 @@ class _MessageSearch:
         self._connection = reading.connection
         self._shown_bytes = shown_bytes
         self._origins_by_text: dict[str, set[int] | None] = {}
-        self._tests = [(self._test_of(each), each.is_negated) for each in query.terms]
+        self._names: dict[PeerId, str] = {}  # of recipients; at most one per row looked at
+        fields: MessageFields[StoredMessage] = MessageFields(
+            message=lambda row: row.message,
+            author_name=lambda row: row.origin_name,
+            recipient_name=self._recipient_name,
+            zone=lambda row: row.zone,
+            size_bytes=lambda row: row.size_bytes,
+        )
+        self._tests = [(compile_term(each, fields), each.is_negated) for each in query.terms]
         self._has_index = bool(
             self._connection.execute(
                 "SELECT 1 FROM sqlite_master WHERE name GLOB 'index_*' LIMIT 1"
@@ -322,66 +329,27 @@ class _MessageSearch:
                 for row, peer_id, name in self._connection.execute(
                     "SELECT id, peer_id, name FROM origins"
                 )
-                if _is_named(text, name, bytes(peer_id).hex())
+                if is_named(text, name, bytes(peer_id).hex())
             }
             self._origins_by_text[text] = found if len(found) <= MAX_NAMED_ORIGINS else None
         return self._origins_by_text[text]
 
-    def _test_of(self, term: Term) -> Test:
-        text = term.text
-        match term.field:
-            case "from":
-                return lambda row: _is_named(text, row.origin_name, str(row.message.origin))
-            case "to":
-                return lambda row: (
-                    row.message.to is not None and str(row.message.to).startswith(text)
-                )
-            case "topic":
-                return _topic_test(text)
-            case "via":
-                return lambda row: row.message.via.value.startswith(text)
-            case "zone":
-                return lambda row: text in row.zone.lower()
-            case "private" | "direct":
-                is_direct = text not in ("no", "false", "0")
-                return lambda row: row.message.is_direct is is_direct
-            case "id":
-                return lambda row: str(row.message.id).startswith(text)
-            case "hops" | "bytes" if (compares := parse_comparison(text)) is not None:
-                if term.field == "hops":
-                    return lambda row: compares(row.message.hops)
-                return lambda row: compares(row.size_bytes)
-            case field:
-                return _payload_test(f"{field}:{text}" if field else text)
+    def _recipient_name(self, row: StoredMessage) -> str:
+        """The name of the recipient, where it is an author as well."""
+        to = row.message.to
+        if to is None:
+            return ""
+        if to not in self._names:
+            found = self._connection.execute(
+                "SELECT name FROM origins WHERE peer_id = ?", (bytes(to),)
+            ).fetchone()
+            self._names[to] = "" if found is None else found[0]
+        return self._names[to]
 
 
 def _is_word(term: Term) -> bool:
     """Whether the term is looked for in the payload."""
     return not term.field
-
-
-def _is_named(text: str, name: str, peer_id: str) -> bool:
-    return text in name.lower() or (len(text) >= 4 and peer_id.startswith(text))
-
-
-def _topic_test(text: str) -> Test:
-    if pattern_fault(text):
-        return lambda row: bool(row.message.topic) and row.message.topic.startswith(text)
-    patterns = TopicPatterns((text,))
-    return lambda row: patterns.matches(row.message.topic)
-
-
-def _payload_test(text: str) -> Test:
-    if text.isascii():
-        raw = text.encode()
-        return lambda row: (
-            raw in row.message.payload[:MAX_SEARCHED_BYTES].lower()
-            or text in row.origin_name.lower()
-        )
-    return lambda row: (
-        text in row.message.payload[:MAX_SEARCHED_BYTES].decode(errors="replace").lower()
-        or text in row.origin_name.lower()
-    )
 
 
 def _index_query(words: list[str]) -> str:
@@ -447,7 +415,7 @@ def _matches_event(event: StoredEvent, term: Term) -> bool:
             value: str = getattr(event, term.field)
             return value.startswith(text)
         case "from" | "peer" | "name":
-            return _is_named(text, event.name, peer_id)
+            return is_named(text, event.name, peer_id)
         case "id":
             return peer_id.startswith(text)
         case field:

@@ -1,8 +1,12 @@
 """What users type to filter or search: terms that must all match, some of them in one field or time range
 only.
 
-Invariants: every text is a valid filter, at worst one that matches nothing. Only a time that cannot be read
-is an error, and only for those who ask for the times.
+Invariants:
+
+- Every text is a valid filter, at worst one that matches nothing. Only a time that cannot be read is an
+  error, and only for those who ask for the times.
+- `compile_term` is the only reading of a term about messages: the log and the history match alike.
+- Matching one message is bounded work, whatever its size.
 
 ``deploy from:bob -via:repair "two words" since:1h``: a term matches anywhere, ``field:term`` in that field,
 and a leading ``-`` negates. Case is ignored. ``@19:05`` is ``at:19:05``.
@@ -11,15 +15,23 @@ and a leading ``-`` negates. Case is ignored. ``@19:05`` is ``at:19:05``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, NamedTuple, TypeVar
 
+from grapevine_proto.events import Message
+from grapevine_proto.tags import tag_texts
+from grapevine_proto.topics import TopicPatterns, pattern_fault
 from grapevine_tui.history.times import parse_time
+
+T = TypeVar("T")
 
 _TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
 _COMPARISON: Final = re.compile(r"(>=|<=|>|<|=?)(\d+)([kmg]?)b?", re.ASCII)
 _FACTORS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 TIME_FIELDS: Final = ("since", "before", "at")
+MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: more than a screen shows
+MIN_ID_CHARACTERS: Final = 4  # of a peer ID: fewer match too many
 
 
 class Term(NamedTuple):
@@ -123,3 +135,88 @@ def parse_comparison(text: str) -> Callable[[int], bool] | None:
             return lambda value: value <= limit
         case _:
             return lambda value: value == limit
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFields(Generic[T]):
+    """How to read a message that a `T` stands for: names as people know them, "" if unknown. `tags` is None
+    where the tags of authors are not known: the field is then searched as text."""
+
+    message: Callable[[T], Message]
+    author_name: Callable[[T], str]
+    recipient_name: Callable[[T], str]
+    zone: Callable[[T], str]
+    size_bytes: Callable[[T], int]
+    tags: Callable[[T], Mapping[str, str]] | None = None
+
+
+def compile_term(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
+    """A test for what `term` says, its negation aside. Times match nothing here: leave them out."""
+    text, message_of = term.text, fields.message
+    match term.field:
+        case "from":
+            return lambda each: is_named(
+                text, fields.author_name(each), str(message_of(each).origin)
+            )
+        case "to":
+            return _recipient_test(text, fields)
+        case "tag" if (tags_of := fields.tags) is not None:
+            return lambda each: text in " ".join(tag_texts(tags_of(each))).lower()
+        case "topic":
+            return _topic_test(text, fields)
+        case "via":
+            return lambda each: message_of(each).via.value.startswith(text)
+        case "zone":
+            return lambda each: text in fields.zone(each).lower()
+        case "private" | "direct":
+            is_direct = text not in ("no", "false", "0")
+            return lambda each: message_of(each).is_direct is is_direct
+        case "id":
+            return lambda each: str(message_of(each).id).startswith(text)
+        case "hops" | "bytes" if (compares := parse_comparison(text)) is not None:
+            if term.field == "hops":
+                return lambda each: compares(message_of(each).hops)
+            return lambda each: compares(fields.size_bytes(each))
+        case field:
+            return _payload_test(f"{field}:{text}" if field else text, fields)
+
+
+def is_named(text: str, name: str, peer_id: str) -> bool:
+    """Whether `text` is a part of the name or the beginning of the ID."""
+    return text in name.lower() or (len(text) >= MIN_ID_CHARACTERS and peer_id.startswith(text))
+
+
+def _recipient_test(text: str, fields: MessageFields[T]) -> Callable[[T], bool]:
+    def matches(each: T) -> bool:
+        to = fields.message(each).to
+        return to is not None and is_named(text, fields.recipient_name(each), str(to))
+
+    return matches
+
+
+def _topic_test(text: str, fields: MessageFields[T]) -> Callable[[T], bool]:
+    message_of = fields.message
+    if pattern_fault(text):  # still being typed
+
+        def begins(each: T) -> bool:
+            topic = message_of(each).topic
+            return bool(topic) and topic.startswith(text)
+
+        return begins
+    patterns = TopicPatterns((text,))
+    return lambda each: patterns.matches(message_of(each).topic)
+
+
+def _payload_test(text: str, fields: MessageFields[T]) -> Callable[[T], bool]:
+    message_of, name_of = fields.message, fields.author_name
+    if text.isascii():
+        # Comparing bytes is enough, and seven times as fast as decoding first.
+        raw = text.encode()
+        return lambda each: (
+            raw in message_of(each).payload[:MAX_SEARCHED_BYTES].lower()
+            or text in name_of(each).lower()
+        )
+    return lambda each: (
+        text in message_of(each).payload[:MAX_SEARCHED_BYTES].decode(errors="replace").lower()
+        or text in name_of(each).lower()
+    )

@@ -89,10 +89,16 @@ def test_the_same_words_match_as_in_the_filter_of_the_log_with_and_without_the_i
         text = " ".join(rng.choices(WORDS, k=rng.randrange(6)))
         origin = rng.choice(list(names))
         changes: dict[str, Any] = {"hops": rng.randrange(4), "via": rng.choice(list(Via))}
+        changes["topic"] = rng.choice(("", "deploy.web", "deploy", "cache"))
+        if index % 10 == 0:
+            changes |= {"is_direct": True, "to": an_id(rng.choice(list(names)))}
         rows.append(shelf.add(text, origin=origin, name=names[origin], at=NOW + index, **changes))
     shelf.flush()
     queries = [*WORDS, "deploy error", "-error", "ok -deploy", "from:ann error", "hops:>1 ö", "via:rep ok",
-               "from:a", "error from:deploy", '"api-7 deploy"', "ploy", "eploy ERR",
+               "from:a", "error from:deploy", "to:ann", "to:deploy -from:ann", f"to:{str(an_id(3))[:6]}",
+               "private:", "private:no ok", "topic:deploy.>", "topic:de",
+               "-topic:>", "zone:eu", "bytes:<10", "bytes:many", "id:00", "unknown:field",
+               '"api-7 deploy"', "ploy", "eploy ERR",
                "語のテ", "nothing-here"]  # fmt: skip
     for words in queries:
         matches = compile_filter(parse_query(words), model)
