@@ -12,8 +12,8 @@ Invariants:
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 from unicodedata import category
 
 MAX_COMBINING_MARKS: Final = 4  # enough for every living script; a "zalgo" text stacks dozens
@@ -109,6 +109,12 @@ def format_payload(payload: bytes, limit_bytes: int = PREVIEW_BYTES) -> str:
     except UnicodeDecodeError:
         return head.hex(" ") + ("" if is_whole else ELLIPSIS)
     return printable(text) + ("" if is_whole else ELLIPSIS)
+
+
+def json_payload_text(fields: Mapping[str, Any]) -> str:
+    """Return the text of a payload in an object of JSON Lines, unescaped; what it is if it is none."""
+    text = fields.get("text")
+    return text if isinstance(text, str) else f"{fields.get('bytes', 0):,} bytes, not text"
 
 
 def cells(text: str) -> int:

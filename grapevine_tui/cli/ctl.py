@@ -49,7 +49,7 @@ from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.host.access_state import STATE_ACTIONS
 from grapevine_tui.process_exit import EXIT_FAILED, EXIT_NO_MEMBER, EXIT_OK
-from grapevine_tui.text import cells, printable, truncate
+from grapevine_tui.text import cells, json_payload_text, printable, truncate
 
 TRACE_WAIT_S: Final = 5.0  # for receipts, including those of members that repair reaches
 POLL_INTERVAL_S: Final = 0.1
@@ -118,7 +118,7 @@ def format_facts(fields: Object) -> list[str]:
 TABLE_COLUMNS: Final = {
     "peers": ("name", "peer_id", "address", "zone", "state", "health", "rtt_ms", "sent",
               "received", "throttled", "tokens", "queued", "last_seen_s"),
-    "members": ("name", "peer_id", "address", "zone", "status", "tags", "epoch"),
+    "members": ("name", "peer_id", "address", "zone", "status", "tags", "epoch", "reason"),
     "traces": ("id", "reached", "expected", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
     "rounds": ("time", "number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
 }  # fmt: skip
@@ -413,7 +413,7 @@ def _has_value(entry: Object | None) -> bool:
 
 
 def _value_text(entry: Object) -> str:
-    return printable(entry.get("text", f"{entry.get('bytes', 0):,} bytes, not text"))
+    return printable(json_payload_text(entry))
 
 
 def _names_by_id(state_dir: Path) -> dict[str, str]:
@@ -474,8 +474,7 @@ def _run_subscribe(
 def format_message(event: Object) -> str:
     """Returns a message as one line of text: topic, author and payload."""
     author = event.get("from_name") or event["origin"][: COLUMN_WIDTHS["peer_id"]]
-    text = event.get("text", f"{event['bytes']:,} bytes, not text")
-    return printable(f"{event['topic']}  {author}: {text}")
+    return printable(f"{event['topic']}  {author}: {json_payload_text(event)}")
 
 
 def _run_history_command(

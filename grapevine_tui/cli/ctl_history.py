@@ -29,7 +29,7 @@ from grapevine_tui.history.terms import parse_query
 from grapevine_tui.history.times import format_time
 from grapevine_tui.history.transfer import export_history, import_history, offline_writer
 from grapevine_tui.history.writer import HistoryWriter, Limits
-from grapevine_tui.text import format_payload, printable
+from grapevine_tui.text import format_payload, json_payload_text, printable
 
 FOLLOW_INTERVAL_S: Final = 0.5
 CHANGE_TIMEOUT_S: Final = 600.0  # for an import or a prune
@@ -153,9 +153,9 @@ def _format_row(kind: str, row: Object) -> str:
         return printable(f"{clock} {LEVEL_SIGNS.get(row['level'], ' ')} {event_text(row)}")
     author = row.get("from_name") or row["origin"][:8]
     topic = f"  {row['topic']}" if row["topic"] else ""
-    text = row["text"].encode() if "text" in row else None
-    shown = format_payload(text) if text is not None else f"{row['bytes']:,} bytes, not text"
-    return printable(f"{clock}  {author}{topic}: ") + shown
+    return printable(f"{clock}  {author}{topic}: ") + format_payload(
+        json_payload_text(row).encode()
+    )
 
 
 def _hints(reply: Object) -> Iterator[str]:

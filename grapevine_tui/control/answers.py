@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from grapevine_tui.text import printable, truncate
+from grapevine_tui.text import json_payload_text, printable, truncate
 
 MAX_ANSWER_CELLS: Final = 200
 
@@ -40,8 +40,7 @@ def group_answers(answers: Sequence[Mapping[str, Any]]) -> list[AnswerGroup]:
 
 
 def _format_answer(answer: Mapping[str, Any]) -> str:
-    text = answer.get("text")
-    shown = f"{answer['bytes']:,} bytes, not text" if text is None else printable(text.rstrip("\n"))
+    shown = printable(json_payload_text(answer).rstrip("\n"))
     if answer["status"] != "answered":
         shown = f"{answer['status']}: {shown}" if shown else answer["status"]
     return truncate(shown or "(empty)", MAX_ANSWER_CELLS)

@@ -24,7 +24,6 @@ from textual.timer import Timer
 
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.bindings import bindings
-from grapevine_tui.app.widgets.format import format_bytes
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
 from grapevine_tui.app.widgets.input_bars import FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
@@ -35,7 +34,7 @@ from grapevine_tui.history.records import LEVEL_SIGNS, MICROSECONDS, event_text,
 from grapevine_tui.history.terms import Query, parse_query, parse_time_range
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.remote.decode import DECODE_ERRORS, message_from_json
-from grapevine_tui.text import format_payload, printable, truncate
+from grapevine_tui.text import format_payload, json_payload_text, printable, truncate
 
 PAGE_ROWS: Final = 200
 MAX_ROWS: Final = 2_000
@@ -375,12 +374,7 @@ class HistoryScreen(PastScreen):
 
     def _build_row(self, row: JsonRow, clock: str) -> Row:
         author = printable(str(row.get("from_name") or row["origin"][:8]))
-        text = row.get("text")
-        preview = (
-            format_payload(text[:PREVIEW_BYTES].encode(errors="replace"))
-            if isinstance(text, str)
-            else f"{format_bytes(row['bytes'])}, not text"
-        )
+        preview = format_payload(json_payload_text(row)[:PREVIEW_BYTES].encode(errors="replace"))
         cells = (
             Cell(clock, "dim"),
             Cell(author, "key"),

@@ -19,7 +19,7 @@ from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
 from grapevine_tui.app.widgets.titles import filter_status, format_title
 from grapevine_tui.host.model import Model, StateView
-from grapevine_tui.text import printable, truncate
+from grapevine_tui.text import json_payload_text, printable, truncate
 
 Entry = Mapping[str, Any]
 """The JSON fields of an entry."""
@@ -40,9 +40,7 @@ def format_value(entry: Entry) -> str:
     """Return the value of an entry as printable text of one line."""
     if entry["deleted"]:
         return "(expired)" if entry["ttl_s"] else "(deleted)"
-    if "text" not in entry:
-        return f"{entry['bytes']:,} bytes, not text"
-    return truncate(printable(entry["text"]), MAX_VALUE_CELLS) or "(empty)"
+    return truncate(printable(json_payload_text(entry)), MAX_VALUE_CELLS) or "(empty)"
 
 
 def entry_note(entry: Entry) -> tuple[str, str]:
