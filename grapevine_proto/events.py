@@ -268,6 +268,9 @@ class MemberInfo:
     status: MemberStatus
     epoch: int
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    reason: str = ""
+    """Why it has this status, for people: what this node saw, or which members accuse it. Empty if it never
+    changed here. Contains names that remote nodes chose."""
 
     def has_tags(self, tags: Mapping[str, str]) -> bool:
         """Whether it has all of `tags`, with these values."""
@@ -283,6 +286,7 @@ class MemberInfo:
             "status": self.status.value,
             "epoch": self.epoch,
             "tags": dict(self.tags),
+            "reason": self.reason,
         }
 
 

@@ -51,6 +51,7 @@ class Member:
         "rejected_rtt_s",
         "source",
         "status",
+        "status_reason",
         "tags",
         "validated_address",
         "was_linked",
@@ -61,6 +62,7 @@ class Member:
     ) -> None:
         self.record = record
         self.status = status
+        self.status_reason = ""  # why it has this status, for people
         self.tags: Mapping[str, str] = {}
         self.source = source
         self.was_linked = False  # a session with it has existed
@@ -125,9 +127,10 @@ class Member:
         """Its link was rejected as too far at this RTT; None: that no longer counts."""
         self.rejected_rtt_s = rtt_s
 
-    def set_status(self, status: MemberStatus, now: float) -> Effect:
-        """Set the status and return the event for the application."""
+    def set_status(self, status: MemberStatus, reason: str, now: float) -> Effect:
+        """Set the status, whose `reason` is for people, and return the event for the application."""
         self.status = status
+        self.status_reason = reason
         self.changed_at = now
         return Emit(MemberChanged(self.to_info()))
 
@@ -141,6 +144,7 @@ class Member:
             self.status,
             record.epoch,
             self.tags,
+            self.status_reason,
         )
 
 

@@ -42,9 +42,11 @@ def _plain(value: Any) -> Any:
         )
         value = value[:FIRST_MESSAGE_FIELDS] + (later if any(later) else ())
         return tuple([_plain(each) for each in value])
-    if isinstance(value, MemberInfo) and not value.tags:
-        names = _field_names(MemberInfo)[:-1]  # tags came later, and count only where there are any
-        return tuple([_plain(getattr(value, name)) for name in names])
+    if isinstance(value, MemberInfo):
+        # Tags came later, and count only where there are any; the reason is text for people.
+        left_out = ("reason",) if value.tags else ("reason", "tags")
+        counting = [each for each in _field_names(MemberInfo) if each not in left_out]
+        return tuple([_plain(getattr(value, name)) for name in counting])
     if isinstance(value, Mapping):
         return tuple([(name.encode(), each.encode()) for name, each in sorted(value.items())])
     if isinstance(value, tuple | list):

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from grapevine_proto.events import (
@@ -25,9 +25,9 @@ from grapevine_proto.events import (
     MemberChanged,
     MemberInfo,
     MemberStatus,
-    MessageSent,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStarted,
     NodeStopped,
     PeerInfo,
@@ -40,9 +40,11 @@ from grapevine_proto.events import (
     Standing,
     StandingChanged,
     StateSaveFailed,
+    UndeliveredReason,
 )
 from grapevine_proto.ids import PeerId
 from grapevine_tui.history.records import MAX_TEXT_CHARACTERS, StoredEvent, to_key
+from grapevine_tui.text import printable
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -52,6 +54,14 @@ EVENTS_PER_S: Final = 2.0
 MAX_TRACKED_NODES: Final = 10_000
 THROTTLE_INTERVAL_S: Final = 30.0  # a peer throttled again within this time is the same event
 EXPECTED_REASONS: Final = frozenset({"left", "denied"})
+UNDELIVERED_TEXTS: Final[Mapping[UndeliveredReason, str]] = {
+    UndeliveredReason.NO_ANSWER: "no answer",
+    UndeliveredReason.REFUSED: "no session",
+    UndeliveredReason.QUEUE_FULL: "too many messages wait",
+    UndeliveredReason.SESSION_ENDED: "the session ended before it was acknowledged",
+    UndeliveredReason.NOT_ACKNOWLEDGED: "not acknowledged",
+    UndeliveredReason.NODE_LEFT: "this node left before it was acknowledged",
+}
 
 
 class EventDescriber:
@@ -147,10 +157,12 @@ class EventDescriber:
     def _describe_messages(self, event: Event, now: float) -> StoredEvent | None:
         """What concerns messages, rounds and queries."""
         match event:
-            case MessageSent(message, 0) if message.to is not None:
-                return self._of_node(
-                    now, "undelivered", "warning", message.to, "did not get a direct message"
+            case MessageUndelivered(message_id, to):
+                reason = format_undelivered(event)
+                what = (
+                    f"is not known to have received the direct message {message_id.short}: {reason}"
                 )
+                return self._of_node(now, "undelivered", "warning", to, what, reason=reason)
             case MessagesSkipped(stream, first, last):
                 what = f"messages {first} to {last} were skipped by readers in order"
                 return self._of_node(now, "skipped", "warning", stream.origin, what)
@@ -216,17 +228,15 @@ class EventDescriber:
         _remember(self._statuses, member.peer_id, member.status)
         level = "info"
         match member.status:
-            case MemberStatus.UP if previous is MemberStatus.SUSPECT:
-                what = "is up: it refuted the suspicion"
             case MemberStatus.UP if previous is None:
                 what = "is a member"
             case MemberStatus.UP:
                 what = f"is up{self._back_after('member', member, now)}"
             case MemberStatus.SUSPECT:
-                what, level = "is suspect: it does not answer", "warning"
+                what, level = "is suspect", "warning"
             case MemberStatus.DOWN:
                 _remember(self._lost_at, ("member", member.peer_id), now)
-                what, level = "is down: it did not refute the suspicion", "warning"
+                what, level = "is down", "warning"
             case MemberStatus.LEFT:
                 what = "left"
         name = member.name or member.peer_id.short
@@ -234,11 +244,12 @@ class EventDescriber:
             now,
             "member",
             level,
-            f"{name} {what}",
+            f"{name} {what}{_because(member.reason)}",
             peer_id=member.peer_id,
             name=member.name,
             address=str(member.address or ""),
             state=member.status.value,
+            reason=member.reason,
         )
 
     def _describe_throttled(self, peer_id: PeerId, dropped: int, now: float) -> StoredEvent | None:
@@ -290,6 +301,12 @@ def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
     table.move_to_end(key)
     if len(table) > MAX_TRACKED_NODES:
         table.popitem(last=False)
+
+
+def format_undelivered(event: MessageUndelivered) -> str:
+    """Why a direct message is not known to have arrived, in a few words."""
+    text = UNDELIVERED_TEXTS[event.reason]
+    return f"{text} ({printable(event.detail)})" if event.detail else text
 
 
 def format_age(seconds: float) -> str:

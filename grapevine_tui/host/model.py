@@ -55,9 +55,9 @@ from grapevine_proto.events import (
     Stats,
     Trace,
     TraceUpdated,
-    UndeliveredReason,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_tui.history.describe import format_undelivered
 from grapevine_tui.host.message_buffer import (
     MAX_BUFFERED_BYTES,
     MAX_BUFFERED_MESSAGES,
@@ -568,22 +568,6 @@ class Model:
     def _add_notice(self, level: NoticeLevel, text: str) -> None:
         self.notices.append(Notice(self._wall_clock(), level, printable(text)))
         self.notice_count += 1
-
-
-UNDELIVERED_TEXTS: Final[Mapping[UndeliveredReason, str]] = {
-    UndeliveredReason.NO_ANSWER: "no answer",
-    UndeliveredReason.REFUSED: "no session",
-    UndeliveredReason.QUEUE_FULL: "too many messages wait",
-    UndeliveredReason.SESSION_ENDED: "the session ended before it was acknowledged",
-    UndeliveredReason.NOT_ACKNOWLEDGED: "not acknowledged",
-    UndeliveredReason.NODE_LEFT: "this node left before it was acknowledged",
-}
-
-
-def format_undelivered(event: MessageUndelivered) -> str:
-    """Why a direct message is not known to have arrived, in a few words."""
-    text = UNDELIVERED_TEXTS[event.reason]
-    return f"{text} ({printable(event.detail)})" if event.detail else text
 
 
 def format_dial_failure(event: DialFailed) -> str:

@@ -96,7 +96,8 @@ def member_from_json(fields: Object) -> MemberInfo:
         name=_text(fields["name"]),
         status=MemberStatus(fields["status"]),
         epoch=int(fields["epoch"]),
-        tags=tags_from_json(fields.get("tags", {})),  # absent from older nodes
+        tags=tags_from_json(fields.get("tags", {})),  # absent from older nodes, as is the reason
+        reason=_text(fields.get("reason", "")),
     )
 
 

@@ -35,7 +35,8 @@ from grapevine_proto.events import (
     RateLimited,
     StateSaveFailed,
 )
-from grapevine_tui.host.model import Changes, format_dial_failure, format_undelivered
+from grapevine_tui.history.describe import format_undelivered
+from grapevine_tui.host.model import Changes, format_dial_failure
 
 logger = logging.getLogger("grapevine.events")
 
@@ -75,7 +76,8 @@ def format_event(event: Event) -> LogLine | None:
             )
         case MemberChanged(member):
             level = logging.WARNING if member.status is MemberStatus.DOWN else logging.INFO
-            return LogLine("member", level, f"member {_format_node(member)}: {member.status.value}")
+            text = f"member {_format_node(member)}: {member.status.value}"
+            return LogLine("member", level, f"{text}: {member.reason}" if member.reason else text)
         case DialFailed():
             return LogLine("dial", logging.WARNING, format_dial_failure(event))
         case RateLimited(peer_id, dropped, _):

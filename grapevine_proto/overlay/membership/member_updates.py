@@ -124,7 +124,7 @@ class UpdateHandler:
         if record.left:
             self._dialer.stop_looking(record.peer_id)
             self._detector.on_leave(record.peer_id)
-            status_changed = member.set_status(MemberStatus.LEFT, now)
+            status_changed = member.set_status(MemberStatus.LEFT, "its own record says so", now)
             linked = self._peers.is_linked(record.peer_id)
             disconnects = (
                 [Disconnect(record.peer_id, CloseReason.LEAVING, "left")] if linked else []
@@ -139,7 +139,8 @@ class UpdateHandler:
         # A record signed after a suspicion shows that its subject was alive then. Linked peers also
         # probe it themselves.
         if member.status is not MemberStatus.UP:
-            effects.append(member.set_status(MemberStatus.UP, now))
+            reason = "it restarted" if has_restarted else "a newer record of it arrived"
+            effects.append(member.set_status(MemberStatus.UP, reason, now))
         elif member.to_info() != before:
             effects.append(Emit(MemberChanged(member.to_info())))
         return effects

@@ -178,7 +178,7 @@ class Membership:
                 )
             )
         if member.status is not MemberStatus.UP:
-            effects.append(member.set_status(MemberStatus.UP, now))
+            effects.append(member.set_status(MemberStatus.UP, "it answered a dial", now))
         return effects + self._on_referrals(referrals, peer_id, now)
 
     def on_link_up(
@@ -228,7 +228,7 @@ class Membership:
             self.members.queue_update(record.peer_id)
         effects += self.detector.on_link_up(member, now)
         if is_newer or member.status is not MemberStatus.UP:
-            effects.append(member.set_status(MemberStatus.UP, now))
+            effects.append(member.set_status(MemberStatus.UP, "connected", now))
         return effects
 
     def on_link_down(
@@ -251,10 +251,12 @@ class Membership:
             return effects
         if reason is None:
             peer.record_interval(succeeded=False)
-            effects += self.detector.on_unreachable(member, now)
+            effects += self.detector.on_unreachable(member, f"connection lost: {detail}", now)
         if reason is CloseReason.LEAVING:
             if member.status is not MemberStatus.LEFT:
-                effects.append(member.set_status(MemberStatus.LEFT, now))
+                effects.append(
+                    member.set_status(MemberStatus.LEFT, "it closed the connection", now)
+                )
         elif reason is CloseReason.FULL and was_healthy:
             self.dialer.back_off(member, now)
         else:
@@ -308,7 +310,7 @@ class Membership:
             )
             was_dialed = reason is not DropReason.MISCONDUCT  # otherwise it was not even dialed
             if is_first and was_dialed and not self._peers.is_linked(expected):
-                effects += self.detector.on_unreachable(member, now)
+                effects += self.detector.on_unreachable(member, "it did not answer a dial", now)
         if peer is not None and peer.state is PeerState.CONNECTING:
             previous = self._peers.transition(peer, PeerTrigger.LOST)
             peer.record_interval(succeeded=False)

@@ -50,6 +50,7 @@ SOURCE_CHECKS_BURST: Final = 256.0
 # declares another dead every few seconds, without end, is not credible.
 ACCUSER_ACCUSATIONS_PER_S: Final = 0.1
 ACCUSER_ACCUSATIONS_BURST: Final = 64.0
+NO_ANSWER: Final = "no answer, nor through others"
 
 
 class Detector:
@@ -83,10 +84,10 @@ class Detector:
 
     def _on_probe_failed(self, peer_id: PeerId, since: float, now: float) -> list[Effect]:
         member = self._members.get(peer_id)
-        return [] if member is None else self._accuse(member, since, now)
+        return [] if member is None else self._accuse(member, NO_ANSWER, since, now)
 
-    def _accuse(self, member: Member, since: float, now: float) -> list[Effect]:
-        """Accuse `member` ourselves: it has not answered our probe since `since`.
+    def _accuse(self, member: Member, reason: str, since: float, now: float) -> list[Effect]:
+        """Accuse `member` ourselves, for `reason`: it has not answered our probe since `since`.
 
         The suspicion timeout counts from `since`, because accusations known by then were sent with
         each ping.
@@ -101,13 +102,11 @@ class Detector:
         )
         self.suspicions.add_own(suspicion, own_accusation)
         self._gossip_update(suspicion.record.peer_id, now)
-        effects = self._suspect(member, now)
+        effects = self._suspect(member, reason, now)
         peer = self._peers.get(suspicion.record.peer_id)
         if peer is not None and peer.state is PeerState.CONNECTED:
             previous = self._peers.transition(peer, PeerTrigger.MISSED_HEARTBEATS)
-            effects.append(
-                PeerTransitioned(peer.peer_id, previous, "no answer, nor through others")
-            )
+            effects.append(PeerTransitioned(peer.peer_id, previous, NO_ANSWER))
         return effects
 
     # --- reports of peers -----------------------------------------------------------------------
@@ -223,7 +222,7 @@ class Detector:
         if suspicion.is_cleared:
             self.suspicions.reopen(suspicion, now)
         self._gossip_update(peer_id, now)
-        return self._suspect(member, now)
+        return self._suspect(member, f"accused by {self._accusers(suspicion)}", now)
 
     def correct_sender(self, record: PeerRecord, sender: PeerId) -> list[Effect]:
         """Answer a record that `sender` sent of a member declared dead here with the accusations."""
@@ -251,17 +250,27 @@ class Detector:
             accused_by_us=accused_by_us,
         )
 
-    def _suspect(self, member: Member, now: float) -> list[Effect]:
+    def _suspect(self, member: Member, reason: str, now: float) -> list[Effect]:
         self._rearm(now)
         return (
-            [member.set_status(MemberStatus.SUSPECT, now)]
+            [member.set_status(MemberStatus.SUSPECT, reason, now)]
             if member.status is MemberStatus.UP
             else []
         )
 
-    def _restore_up(self, member: Member, now: float) -> list[Effect]:
+    def _accusers(self, suspicion: Suspicion) -> str:
+        """The names of the accusers, at most `ACCUSERS_LIMIT`, for people."""
+        names = []
+        for peer_id in suspicion.accusations:
+            member = self._members.get(peer_id)
+            name = "" if member is None else member.record.name
+            is_local = peer_id == self._identity.peer_id
+            names.append("this node" if is_local else name or peer_id.short)
+        return ", ".join(names)
+
+    def _restore_up(self, member: Member, reason: str, now: float) -> list[Effect]:
         if member.status in (MemberStatus.SUSPECT, MemberStatus.DOWN):
-            return [member.set_status(MemberStatus.UP, now)]
+            return [member.set_status(MemberStatus.UP, reason, now)]
         return []
 
     def _on_suspicion_expired(
@@ -274,11 +283,13 @@ class Detector:
             self._close_suspicion(subject)
             return []
         self.suspicions.declare_dead(suspicion)
-        return (
-            [member.set_status(MemberStatus.DOWN, now)]
-            if member.status is MemberStatus.SUSPECT
-            else []
+        if member.status is not MemberStatus.SUSPECT:
+            return []
+        reason = (
+            f"suspect for {now - suspicion.opened_at:.1f} s without refuting it; "
+            f"accused by {self._accusers(suspicion)}"
         )
+        return [member.set_status(MemberStatus.DOWN, reason, now)]
 
     def tracks(self, peer_id: PeerId) -> bool:
         """Whether a packet of this peer matters here: it is probed or suspected."""
@@ -304,7 +315,7 @@ class Detector:
         self.suspicions.clear(suspicion, now)
         self.gossiper.cancel_query(peer_id)
         member = self._members.get(peer_id)
-        restored = self._restore_up(member, now) if member is not None else []
+        restored = [] if member is None else self._restore_up(member, "heard from it again", now)
         return [*restored, self.prober.ping(peer_id, now)]
 
     def on_link_up(self, member: Member, now: float) -> list[Effect]:
@@ -315,7 +326,7 @@ class Detector:
         suspicion = self.suspicions.get(peer_id)
         if suspicion is not None:
             effects += self._clear_suspicion(peer_id, suspicion, now)
-        return effects + self._restore_up(member, now)
+        return effects + self._restore_up(member, "connected", now)
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """The link is gone, so we can no longer probe. If a probe was running, accusations of
@@ -328,14 +339,14 @@ class Detector:
             return []
         self.suspicions.reopen(suspicion, now)
         self._gossip_update(peer_id, now)
-        return self._suspect(member, now)
+        return self._suspect(member, f"accused by {self._accusers(suspicion)}", now)
 
-    def on_unreachable(self, member: Member, now: float) -> list[Effect]:
-        """A link ended without a Close, or a dial was not answered."""
+    def on_unreachable(self, member: Member, reason: str, now: float) -> list[Effect]:
+        """A link ended without a Close, or a dial was not answered, as `reason` says."""
         is_heard_by_others = self.prober.is_heard_by_others(member.record.peer_id, now)
         if member.status is not MemberStatus.UP or is_heard_by_others:
             return []
-        return self._accuse(member, now, now)
+        return self._accuse(member, reason, now, now)
 
     def request_refutation(self, record: PeerRecord) -> Effect:
         """A member that was declared dead and removed is linked again in the same epoch: send it an
@@ -360,7 +371,7 @@ class Detector:
             return []
         self._close_suspicion(record.peer_id)
         self._gossip_update(record.peer_id, now)
-        return self._restore_up(member, now)
+        return self._restore_up(member, "it refuted the suspicion", now)
 
     # --- time and gossip ------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from grapevine_proto.events import PeerInfo, PeerState
+from grapevine_proto.events import MemberStatus, PeerInfo, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.charts import braille_graph
 from grapevine_tui.app.widgets.fact_sheet import Fact
@@ -110,6 +110,7 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     return [
         Fact("state", f"{glyph} {label}", tone),
         Fact("health", *_format_health(peer, model.now)),
+        *_reason_facts(model, peer_id),
         Fact("name", printable(peer.name) or "none"),
         Fact("id", str(peer_id), "accent"),
         Fact("started", _format_start(peer.epoch)),
@@ -269,6 +270,7 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     glyph, label, tone = member_status(model, member)
     return [
         Fact("status", f"{glyph} {label}", tone),
+        *_reason_facts(model, peer_id),
         Fact("connection", "none: known from other members"),
         Fact("name", printable(member.name) or "none"),
         Fact("id", str(peer_id), "accent"),
@@ -283,6 +285,14 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
 def node_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     """Return the facts about a node, connected or not, or None if it is unknown."""
     return peer_facts(model, peer_id) or member_facts(model, peer_id)
+
+
+def _reason_facts(model: Model, peer_id: PeerId) -> list[Fact]:
+    """Why the member is suspect or down, or left."""
+    member = model.members.get(peer_id)
+    if member is None or member.status is MemberStatus.UP or not member.reason:
+        return []
+    return [Fact(member.status.value, printable(member.reason), "warn")]
 
 
 def _tag_facts(model: Model, peer_id: PeerId) -> list[Fact]:

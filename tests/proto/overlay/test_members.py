@@ -261,7 +261,7 @@ def test_a_new_epoch_is_remembered_and_drops_an_address_that_it_does_not_claim()
 
 def test_a_change_of_status_is_reported_with_the_member() -> None:
     member = add(table(), 1)
-    effect = member.set_status(MemberStatus.DOWN, 9.0)
+    effect = member.set_status(MemberStatus.DOWN, "", 9.0)
     assert isinstance(effect, Emit)
     assert isinstance(effect.event, MemberChanged)
     info = effect.event.member
@@ -377,7 +377,7 @@ def test_a_live_session_validates_an_address_and_forgives_failures() -> None:
 def test_members_that_are_down_or_left_are_removed_after_their_own_times() -> None:
     members = table()
     for number, status in [(1, MemberStatus.DOWN), (2, MemberStatus.LEFT), (3, MemberStatus.UP)]:
-        add(members, number).set_status(status, 10.0)
+        add(members, number).set_status(status, "", 10.0)
     assert members.remove_expired(20.0, 10.0, 30.0) == []
     assert [each.record.peer_id for each in members.remove_expired(20.1, 10.0, 30.0)] == [
         peer_id(1)
@@ -391,7 +391,7 @@ def test_members_that_are_down_or_left_are_removed_after_their_own_times() -> No
 
 def test_a_removed_member_returns_with_a_newer_record_only_until_its_tombstone_expires() -> None:
     members = table()
-    add(members, 1).set_status(MemberStatus.DOWN, 0.0)
+    add(members, 1).set_status(MemberStatus.DOWN, "", 0.0)
     members.remove_expired(11.0, 10.0, 30.0)
     assert members.is_tombstoned(record(1))
     assert not members.is_tombstoned(record(1, incarnation=1))
@@ -404,7 +404,7 @@ def test_a_removed_member_returns_with_a_newer_record_only_until_its_tombstone_e
 
 def test_a_member_that_is_added_again_has_no_tombstone() -> None:
     members = table()
-    add(members, 1).set_status(MemberStatus.DOWN, 0.0)
+    add(members, 1).set_status(MemberStatus.DOWN, "", 0.0)
     members.remove_expired(11.0, 10.0, 30.0)
     add(members, 1)
     assert not members.is_tombstoned(record(1))
@@ -415,7 +415,7 @@ def test_4096_tombstones_are_kept_the_latest() -> None:
     bare = replace(record(1), signature=bytes(64))
     for number in range(4097):
         one = replace(bare, peer_id=PeerId(number.to_bytes(32, "big")))
-        members.add(one, SOURCE, 0.0).set_status(MemberStatus.LEFT, 0.0)
+        members.add(one, SOURCE, 0.0).set_status(MemberStatus.LEFT, "", 0.0)
     members.remove_expired(11.0, 10.0, 10.0)
     assert len(members._tombstones) == 4096
     assert not members.is_tombstoned(replace(bare, peer_id=PeerId(bytes(32))))

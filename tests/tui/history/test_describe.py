@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from grapevine_proto.errors import DropReason
@@ -20,6 +22,7 @@ from grapevine_proto.events import (
     MessageSent,
     MessagesSkipped,
     MessagesUnsupported,
+    MessageUndelivered,
     NodeStarted,
     NodeStopped,
     PeerState,
@@ -34,6 +37,7 @@ from grapevine_proto.events import (
     Standing,
     StandingChanged,
     StateSaveFailed,
+    UndeliveredReason,
 )
 from grapevine_proto.ids import Address, MessageId, Stream
 from grapevine_tui.history import describe as module
@@ -52,10 +56,8 @@ def changed(state: PeerState, previous: PeerState | None, reason: str = "") -> P
     return PeerStateChanged(a_peer(1, "db-1", state=state), previous, reason)
 
 
-def member(status: MemberStatus) -> MemberChanged:
-    from dataclasses import replace
-
-    return MemberChanged(replace(a_member(1, "db-1"), status=status))
+def member(status: MemberStatus, reason: str = "") -> MemberChanged:
+    return MemberChanged(replace(a_member(1, "db-1"), status=status, reason=reason))
 
 
 def texts(*events: Event, gap_s: float = 60.0) -> list[str]:
@@ -89,16 +91,17 @@ def test_a_peer_that_is_lost_and_comes_back_says_why_and_how_long_it_was_away() 
 def test_a_member_is_described_when_its_status_changes() -> None:
     up, suspect, down = MemberStatus.UP, MemberStatus.SUSPECT, MemberStatus.DOWN
     assert texts(
-        member(up), member(up), member(suspect), member(up), member(suspect), member(down), member(up),
-        member(MemberStatus.LEFT),
+        member(up), member(up), member(suspect, "accused by db-2"), member(suspect, "something else"),
+        member(up, "it refuted the suspicion"), member(suspect), member(down, "suspect for 4.0 s"),
+        member(up), member(MemberStatus.LEFT, "its own record says so"),
     ) == [
         "db-1 is a member",
-        "db-1 is suspect: it does not answer",
+        "db-1 is suspect: accused by db-2",
         "db-1 is up: it refuted the suspicion",
-        "db-1 is suspect: it does not answer",
-        "db-1 is down: it did not refute the suspicion",
+        "db-1 is suspect",
+        "db-1 is down: suspect for 4.0 s",
         "db-1 is up again after 1 m",
-        "db-1 left",
+        "db-1 left: its own record says so",
     ]  # fmt: skip
 
 
@@ -132,8 +135,10 @@ REPORT = QueryReport(
         (StateSaveFailed(""), "info", "state saved again"),
         (IdentityInUse(ADDRESS, "used twice"), "error", "used twice: a copy of this node's state"),
         (InternalErrorContained(an_id(1), "KeyError"), "error", "internal error, contained: KeyError"),
-        (MessageSent(a_message(9, 1, to=an_id(1), is_direct=True), 0), "warning",
-         "db-1 did not get a direct message"),
+        (MessageUndelivered(a_message(9, 1, to=an_id(1), is_direct=True).id, an_id(1),
+                            UndeliveredReason.NO_ANSWER, "10.0.0.9:8000"), "warning",
+         f"db-1 is not known to have received the direct message {an_id(9).short}:1: no answer"
+         " (10.0.0.9:8000)"),
         (MessagesSkipped(Stream(an_id(1), 1), 4, 6), "warning",
          "db-1 messages 4 to 6 were skipped by readers in order"),
         (MessagesUnsupported(an_id(1), 1, 4, 6, 9), "warning",
@@ -160,6 +165,7 @@ def test_each_event_is_one_sentence_with_a_level(event: Event, level: str, text:
     [
         MessageReceived(a_message(1, 1)),
         MessageSent(a_message(1, 1), 3),
+        MessageSent(a_message(9, 1, to=an_id(1), is_direct=True), 0),  # told by MessageUndelivered
         AntiEntropyRound(a_round(1, 1)),
         DatagramDropped(DropReason.MALFORMED, 3),
     ],

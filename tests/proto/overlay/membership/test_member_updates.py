@@ -99,7 +99,7 @@ def test_a_member_that_restarted_while_it_was_down_is_dialed_at_once(
     node = MemberNode()
     apply(node, record(7))
     member = node.member(7)
-    member.set_status(MemberStatus.DOWN, 1.0)
+    member.set_status(MemberStatus.DOWN, "", 1.0)
     member.failures, member.dial_at = 4, 99.0
     effects = apply(node, record(7, epoch=epoch, incarnation=3))
     assert statuses(effects) == [MemberStatus.UP]
@@ -117,7 +117,7 @@ def test_a_member_that_is_up_keeps_its_back_off_when_it_restarts() -> None:
 def test_a_removed_member_returns_with_a_newer_record_only() -> None:
     node = MemberNode()
     apply(node, record(7))
-    node.member(7).set_status(MemberStatus.DOWN, 0.0)
+    node.member(7).set_status(MemberStatus.DOWN, "", 0.0)
     node.members.remove_expired(20.0, 10.0, 30.0)
     assert apply(node, record(7), 21.0) == []
     assert statuses(apply(node, record(7, incarnation=1), 21.0)) == [MemberStatus.UP]

@@ -109,7 +109,7 @@ def test_a_link_with_an_older_record_keeps_the_newer_one() -> None:
 def test_a_member_that_was_removed_is_asked_to_refute_when_it_links_again() -> None:
     node = MemberNode(linked=1)
     node.membership.on_link_down(peer_id(1), "gone", None, 0.0)
-    node.member(1).set_status(MemberStatus.DOWN, 0.0)
+    node.member(1).set_status(MemberStatus.DOWN, "", 0.0)
     node.members.remove_expired(20.0, 10.0, 30.0)
     effects = node.link(1, 21.0)
     assert any(isinstance(message, MemberUpdates | Ping) for message in messages(effects, object))
@@ -227,7 +227,7 @@ def test_a_dial_refused_here_accuses_no_member() -> None:
 def test_a_node_without_room_is_up_and_refers_to_others() -> None:
     node = MemberNode()
     dialed(node, 7)
-    node.member(7).set_status(MemberStatus.SUSPECT, 0.0)
+    node.member(7).set_status(MemberStatus.SUSPECT, "", 0.0)
     effects = node.membership.on_rejected(record(7), ELSEWHERE, (record(8), record(9)), 1.0)
     assert transitions(effects)[0] == "no room there"
     assert node.member(7).status is MemberStatus.UP
@@ -423,7 +423,7 @@ def cleaned_up(node: MemberNode, now: float) -> None:
 def test_expired_members_are_removed_once_a_minute_and_where_they_were_is_remembered() -> None:
     node = MemberNode(linked=0, reconnect_timeout=1000.0, tombstone_timeout=2000.0)
     for number, status in [(1, MemberStatus.DOWN), (2, MemberStatus.LEFT), (3, MemberStatus.DOWN)]:
-        node.members.add(record(number), peer_id(number), 0.0).set_status(status, 0.0)
+        node.members.add(record(number), peer_id(number), 0.0).set_status(status, "", 0.0)
         node.member(number).dial_at = math.inf
         node.member(number).validated_address = Address("10.6.6.6", number) if number < 3 else None
     cleaned_up(node, 990.0)

@@ -288,7 +288,7 @@ def test_a_query_asks_all_members_that_are_not_down_and_this_node() -> None:
     node.table.add(record(4, left=True), peer_id(1), 0.0)
     down = node.table.get(peer_id(3))
     assert down is not None
-    down.set_status(MemberStatus.DOWN, 0.0)
+    down.set_status(MemberStatus.DOWN, "", 0.0)
     query_id, effects = node.ask()
     (own,) = questions_in(effects)
     assert (own.id, own.hops, own.payload) == (query_id, 0, b"?")

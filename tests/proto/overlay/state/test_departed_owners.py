@@ -32,7 +32,7 @@ def with_owner(number: int, owner: int) -> Learner:
 def leave(node: Learner, number: int, now: float = 0.0) -> None:
     member = node.context.members.get(peer_id(number))
     assert member is not None
-    member.set_status(MemberStatus.DOWN, now)
+    member.set_status(MemberStatus.DOWN, "", now)
 
 
 def test_a_map_is_kept_for_a_while_after_its_owner_is_gone() -> None:
@@ -74,7 +74,7 @@ def test_a_map_that_was_given_up_is_taken_again_once_its_owner_is_back() -> None
     sweeps(node, 2000.0)
     member = node.context.members.get(peer_id(OTHERS[0]))
     assert member is not None
-    member.set_status(MemberStatus.UP, 2000.0)
+    member.set_status(MemberStatus.UP, "", 2000.0)
     (change,) = node.learn(rumor, now=2000.0)
     assert change.value == b"1"
 
@@ -138,7 +138,7 @@ def test_an_owner_that_is_back_keeps_its_map() -> None:
     sweeps(node, 900.0)
     member = node.context.members.get(peer_id(OTHERS[0]))
     assert member is not None
-    member.set_status(MemberStatus.UP, 900.0)
+    member.set_status(MemberStatus.UP, "", 900.0)
     sweeps(node, 3000.0)
     assert node.state.shared.get("a", 3000.0) == b"1"
 

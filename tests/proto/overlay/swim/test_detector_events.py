@@ -31,6 +31,12 @@ class DetectingNode:
         assert member is not None
         return member.status
 
+    def reason(self) -> str:
+        """Why the subject has its status."""
+        member = self.tables.members.get(peer_id(SUBJECT))
+        assert member is not None
+        return member.to_info().reason
+
     def update(
         self, *updates: MemberUpdate, sender: int = SENDER, now: float = 1.0
     ) -> list[Effect]:
@@ -192,7 +198,7 @@ def test_members_that_left_and_unknown_ones_are_not_suspected() -> None:
     node = DetectingNode()
     member = node.tables.members.get(peer_id(SUBJECT))
     assert member is not None
-    member.set_status(MemberStatus.LEFT, 0.0)
+    member.set_status(MemberStatus.LEFT, "", 0.0)
     assert node.accuse(2) == []
     assert node.accuse(2, subject=88) == []
     assert len(node.detector.suspicions) == 0
@@ -214,7 +220,7 @@ def test_a_packet_clears_a_suspicion_and_tells_its_subject() -> None:
     node = DetectingNode()
     member = node.tables.members.get(peer_id(3))
     assert member is not None
-    node.detector._accuse(member, 1.0, 1.0)
+    node.detector._accuse(member, "no answer, nor through others", 1.0, 1.0)
     assert node.status(3) is MemberStatus.SUSPECT
     effects = node.detector.on_packet(peer_id(3), 2.0)
     assert statuses(effects) == [MemberStatus.UP]
@@ -227,8 +233,9 @@ def test_our_own_accusation_makes_a_peer_stale_once() -> None:
     node = DetectingNode()
     member = node.tables.members.get(peer_id(3))
     assert member is not None
-    effects = node.detector._accuse(member, 1.0, 2.0)
+    effects = node.detector._accuse(member, "no answer, nor through others", 1.0, 2.0)
     assert statuses(effects) == [MemberStatus.SUSPECT]
+    assert member.to_info().reason == "no answer, nor through others"
     [moved] = [each for each in effects if isinstance(each, PeerTransitioned)]
     assert (moved.previous, moved.reason) == (PeerState.CONNECTED, "no answer, nor through others")
     found = node.detector.suspicions.get(peer_id(3))
@@ -236,7 +243,7 @@ def test_our_own_accusation_makes_a_peer_stale_once() -> None:
     assert found.accused_by_us
     assert list(found.accusations) == [peer_id(0)]
     assert found.member_update.accusations[0].is_authentic("default", record(3))
-    assert node.detector._accuse(member, 1.0, 2.0) == []
+    assert node.detector._accuse(member, "no answer, nor through others", 1.0, 2.0) == []
 
 
 def test_a_held_suspicion_counts_once_the_link_is_lost_during_a_probe() -> None:
@@ -257,12 +264,14 @@ def test_a_member_that_does_not_answer_is_accused_unless_others_hear_it() -> Non
     node = DetectingNode()
     member = node.tables.members.get(peer_id(SUBJECT))
     assert member is not None
-    assert statuses(node.detector.on_unreachable(member, 1.0)) == [MemberStatus.SUSPECT]
-    assert node.detector.on_unreachable(member, 1.0) == []
+    assert statuses(node.detector.on_unreachable(member, "no answer", 1.0)) == [
+        MemberStatus.SUSPECT
+    ]
+    assert node.detector.on_unreachable(member, "no answer", 1.0) == []
     other = node.tables.members.get(peer_id(10))
     assert other is not None
     node.detector.prober._heard_by_others_at[peer_id(10)] = 0.5
-    assert node.detector.on_unreachable(other, 1.0) == []
+    assert node.detector.on_unreachable(other, "no answer", 1.0) == []
 
 
 # --- the end of a suspicion ---------------------------------------------------------------------
@@ -287,6 +296,21 @@ def test_three_accusers_end_a_suspicion_after_its_minimum_and_two_queries() -> N
     found = node.detector.suspicions.get(peer_id(SUBJECT))
     assert found is not None
     assert (found.queries_sent, found.is_declared_dead) == (2, True)
+
+
+def test_a_status_says_why_and_who_accuses() -> None:
+    node = DetectingNode()
+    node.accuse(2)
+    assert node.reason() == "accused by node 2"
+    node.accuse(1, 3)
+    while node.status() is MemberStatus.SUSPECT:
+        now = node.detector.deadline
+        node.detector.advance(now)
+    assert node.reason() == (
+        f"suspect for {now - 1.0:.1f} s without refuting it; accused by node 2, node 1, node 3"
+    )
+    node.detector.on_packet(peer_id(SUBJECT), now)
+    assert (node.status(), node.reason()) == (MemberStatus.UP, "heard from it again")
 
 
 def test_a_sender_of_a_dead_member_is_corrected_by_the_accusations() -> None:

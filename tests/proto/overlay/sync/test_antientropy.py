@@ -784,7 +784,7 @@ def test_an_old_gap_is_requested_from_an_unlinked_member_that_can_be_dialed(
     if number == 63:
         member = members.get(peer_id(63))
         assert member is not None
-        member.set_status(MemberStatus.DOWN, 0.0)
+        member.set_status(MemberStatus.DOWN, "", 0.0)
     for first in (1, 3):
         node.store.insert(copy(90, first), peer_id(1), False, 0.0)
     request = Send((peer_id(number),), IWant(GAP_REQUEST_ROUND, (stream_up_to(2, 2),)))
