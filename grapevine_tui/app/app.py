@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from grapevine_proto.errors import GrapevineError, UnknownPeer
-from grapevine_proto.events import Event
+from grapevine_proto.events import Event, MemberInfo, PeerInfo
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.command_runner import CommandRunner
 from grapevine_tui.app.contrast import with_contrast
@@ -89,6 +89,7 @@ from grapevine_tui.text import printable, truncate
 DRAFT_PREVIEW_CELLS: Final = 60  # of the unsent draft in the quit confirmation
 UNDO_WINDOW_S: Final = 10.0
 KEYLIKE_LINES: Final = frozenset({":q", ":q!", ":wq", "quit", "exit", "help"})
+MIN_NAME_CHARACTERS: Final = 3  # of a typed part of a name, to be taken for one
 FRAMES_PER_S: Final = 10
 FRAMES_PER_REFRESH: Final = 5  # so the node's tables are read twice a second
 
@@ -365,6 +366,7 @@ class GrapevineApp(App[None]):
         is_repeated = line == self._unconfirmed_line
         self._unconfirmed_line = ""
         write_key = self._settings.keys.get("write", "i")
+        is_first, box.is_opened_by_key = box.is_opened_by_key, False
         if (command := intended_command(line, write_key)) and not is_repeated:
             self._unconfirmed_line = line
             name = command.split(" ", 1)[0]
@@ -378,8 +380,22 @@ class GrapevineApp(App[None]):
                 f"{line.strip()!r} was not sent: it looks like a key; Enter sends it", is_error=True
             )
             box.restore(line)
+        elif is_first and not is_repeated and self._is_part_of_name(write_key + line.strip()):
+            self._unconfirmed_line = line
+            box.show_feedback(
+                f"not sent: {write_key + line.strip()!r} is a part of a name; Enter sends {line!r}",
+                is_error=True,
+            )
+            box.restore(line)
         elif line.strip():
             self._command_runner.enqueue(line)
+
+    def _is_part_of_name(self, text: str) -> bool:
+        """Whether somebody who looks for a node types `text`, where it is searched for."""
+        model = self._host.model
+        tables: tuple[Mapping[PeerId, PeerInfo | MemberInfo], ...] = (model.peers, model.members)
+        names = (each.name.lower() for table in tables for each in table.values())
+        return len(text) >= MIN_NAME_CHARACTERS and any(text.lower() in name for name in names)
 
     # Screens in front
 

@@ -27,7 +27,8 @@ HOOK_EVENTS: Final = (
     *("round", "trace", "dropped", "dial_failed", "state_save_failed", "stopped"),
 )
 
-
+MESSAGE: Final = "message"
+ENTRY: Final = "entry"
 QUERY: Final = "query"
 
 
@@ -52,34 +53,37 @@ def _split_command(command: str, trigger: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Hook:
-    """A program to run when an event happens; with a `pattern`, for a message of these topics; with a
-    `key_prefix`, for a change of these keys. With `event` ``query`` it answers the queries named
-    `query_name`."""
+    """A program to run when an event happens. A `selector` says for which: a pattern of topics for the event
+    ``message``, the beginning of keys for ``entry``; with ``query`` it is the name of the queries that the
+    program answers."""
 
     event: str
     command: tuple[str, ...]
-    pattern: str = ""
-    query_name: str = ""
-    key_prefix: str = ""
+    selector: str = ""
 
     @property
     def trigger(self) -> str:
         """The event as it is written after ``--on``."""
-        selector = self.pattern or self.query_name or self.key_prefix
-        return f"{self.event}:{selector}" if selector else self.event
+        return f"{self.event}:{self.selector}" if self.selector else self.event
+
+    @property
+    def is_query_handler(self) -> bool:
+        """Whether the program answers queries: it runs as their handler, for no event."""
+        return self.event == QUERY
 
     def wants(self, event_name: str, fields: Mapping[str, Any]) -> bool:
-        """Whether to run for the JSON event of this name and with these fields. A program that answers
-        queries runs as their handler, not for the event ``query``."""
-        if event_name != self.event or self.query_name:
+        """Whether to run for the JSON event of this name and with these fields."""
+        if event_name != self.event or self.is_query_handler:
             return False
-        if self.key_prefix:
-            return bool(fields["key"].startswith(self.key_prefix))
-        return not self.pattern or self._topics.matches(fields["topic"])
+        if not self.selector:
+            return True
+        if self.event == ENTRY:
+            return bool(fields["key"].startswith(self.selector))
+        return self._topics.matches(fields["topic"])
 
     @cached_property
     def _topics(self) -> TopicPatterns:
-        return TopicPatterns((self.pattern,))
+        return TopicPatterns((self.selector,))
 
     @classmethod
     def parse(cls, text: str) -> Hook:
@@ -88,17 +92,16 @@ class Hook:
         Raises ValueError whose message completes "expected ...".
         """
         trigger, _, command = text.strip().partition(" ")
-        event, colon, pattern = trigger.partition(":")
-        if event == QUERY and pattern:
-            _check_query_name(pattern)
-            return cls(event, _split_command(command, trigger), query_name=pattern)
-        if event == "entry" and pattern:
-            return cls(event, _split_command(command, trigger), key_prefix=pattern)
-        if event not in HOOK_EVENTS or (colon and event != "message"):
+        event, colon, selector = trigger.partition(":")
+        if event == QUERY and selector:
+            _check_query_name(selector)
+        elif event not in HOOK_EVENTS or (
+            colon and event != MESSAGE and not (event == ENTRY and selector)
+        ):
             raise ValueError(f"one of {', '.join(HOOK_EVENTS)}, then a command")
-        if colon and (fault := pattern_fault(pattern)):
+        elif event == MESSAGE and colon and (fault := pattern_fault(selector)):
             raise ValueError(f"a pattern of topics after message: ({fault})")
-        return cls(event, _split_command(command, trigger), pattern)
+        return cls(event, _split_command(command, trigger), selector)
 
     def check(self) -> None:
         """Raise ConfigError if another user can change the program.

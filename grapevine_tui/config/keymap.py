@@ -5,6 +5,8 @@ Invariants:
 - These tables are the only list of keys. Bindings, key footer, help and palette are derived from them.
 - A key that runs a command has the command's name or alias (`grapevine_tui.control.commands`); every
   other key is in `VIEW_KEYS`.
+- A key that begins what is sent to others is no letter and no digit: a name typed on the wrong screen must
+  not become a message. Only `write`, which shows where the line goes, is a letter.
 - No two actions that are active at the same time share a key. A config file that would make them do
   so is rejected, and the error names both.
 - Importing this module imports no Textual, so that `config check` can use it.
@@ -75,7 +77,7 @@ TABLE_KEYS: Final = (
     KeyBinding("last", "end,G", "last", "Last"),
 )
 PEER_KEYS: Final = (
-    KeyBinding("send", "w", "request('send')", "Message", in_footer=True),
+    KeyBinding("send", "greater_than_sign", "request('send')", "Message", in_footer=True),
     KeyBinding("redial", "d", "request('redial')", "Reconnect", in_footer=True),
     KeyBinding("deny", "D", "request('deny')", "Deny", in_footer=True),
     KeyBinding("forget", "F", "request('forget')", "Forget", in_footer=True),
@@ -120,8 +122,8 @@ TIME_RANGE_KEYS: Final = (
     KeyBinding("longer", "left", "time_range(1)", "Longer range", in_footer=True),
     KeyBinding("shorter", "right", "time_range(-1)", "Shorter range", in_footer=True),
 )
-NEW_TRACE_KEYS: Final = (KeyBinding("trace", "n", "trace", "New trace", in_footer=True),)
-NEW_QUERY_KEYS: Final = (KeyBinding("query", "n", "query", "New query", in_footer=True),)
+NEW_TRACE_KEYS: Final = (KeyBinding("trace", "plus", "trace", "New trace", in_footer=True),)
+NEW_QUERY_KEYS: Final = (KeyBinding("query", "plus", "query", "New query", in_footer=True),)
 TRACE_KEYS: Final = (
     KeyBinding("older", "left", "older(1)", "Older", in_footer=True),
     KeyBinding("newer", "right", "older(-1)", "Newer", in_footer=True),

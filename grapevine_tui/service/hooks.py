@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 
 from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import Event, NodeStarted, Question
-from grapevine_tui.config.hook_spec import QUERY, Hook
+from grapevine_tui.config.hook_spec import MESSAGE, QUERY, Hook
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed, RateLimitedCounter
 from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
@@ -143,9 +143,10 @@ class HookRunner:
     def on_event(self, event: Event, _: Changes) -> None:
         if isinstance(event, NodeStarted):
             for hook in self._hooks:
-                if hook.event == QUERY:
-                    self._host.node.on_query(hook.query_name)(partial(self._answer_query, hook))
-            for pattern in {hook.pattern for hook in self._hooks if hook.pattern}:
+                if hook.is_query_handler:
+                    self._host.node.on_query(hook.selector)(partial(self._answer_query, hook))
+            held = {hook.selector for hook in self._hooks if hook.event == MESSAGE}
+            for pattern in held - {""}:
                 self._host.node.hold_topics(pattern)
         self._event_feed.on_event(event)
 
@@ -371,7 +372,7 @@ async def running_hooks(
     hooks = [Hook.parse(text) for text in specs]
     for hook in hooks:
         hook.check()
-    names = [hook.query_name for hook in hooks if hook.query_name]
+    names = [hook.selector for hook in hooks if hook.is_query_handler]
     if len(set(names)) < len(names):
         raise ConfigError("app.on", "two programs answer the same query")
     runner = HookRunner(host, hooks, echoes_stderr=echoes_stderr, on_hook_failed=on_hook_failed)

@@ -103,12 +103,12 @@ async def play(directory: Path, bench: Bench) -> dict[str, str]:
         # Details of a peer, and a direct message to it.
         await press("1", "g", "enter")
         await sees("7 details", "round trip", "rounds", "send limit")
-        await press("w", *"thanks", "enter")
+        await press("greater_than_sign", *"thanks", "enter")
         received = await asyncio.to_thread(bob.expect, "message", text="thanks")
         assert received["direct"], "it was for bob only"
         await sees("8 sent to one", "sent to bob")
         # Trace to all.
-        await press("escape", "t", "n", *"who has this", "enter")
+        await press("escape", "t", "plus", *"who has this", "enter")
         await sees("9 traced", "who has this", "100 %", "2 of 2", "All 2 members have it")
         await press("escape")
         # Change a setting and save it.

@@ -377,9 +377,11 @@ class MainScreen(Screen[None]):
     def action_write(self) -> None:
         """Focus the compose box."""
         if self.compose_box.display:
+            self.compose_box.is_opened_by_key = True
             self.set_focus(self.compose_box.draft)
 
     def on_draft_released(self, message: Draft.Released) -> None:
+        self.compose_box.is_opened_by_key = False
         self.compose_box.unstash()
         self.action_panel(self._active_panel)
 

@@ -23,7 +23,7 @@ from grapevine_tui.control.answers import answer_summary, group_answers
 from grapevine_tui.host.model import Model, QueryEntry
 from grapevine_tui.text import printable
 
-EMPTY_TEXT: Final = "No queries yet. /query NAME asks all members."
+EMPTY_TEXT: Final = "No queries yet. Press + and type a NAME to ask all members."
 
 
 def query_outcome(entry: QueryEntry) -> str:

@@ -13,16 +13,16 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Static
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.app.screens.confirm import ConfirmScreen
+from grapevine_tui.app.screens.table import TableScreen
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.draft import escape_controls
 from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
-from grapevine_tui.app.widgets.input_bars import EditBar, FilterBar
+from grapevine_tui.app.widgets.input_bars import EditBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
 from grapevine_tui.app.widgets.titles import filter_status, format_title
 from grapevine_tui.config.edit import SaveResult, SettingsEditor, format_value, is_editable, is_live
@@ -31,7 +31,6 @@ from grapevine_tui.config.settings import Settings
 from grapevine_tui.config.sources import EDITED_ORIGIN, SettingValue
 from grapevine_tui.config.template import setting_help
 from grapevine_tui.config.user_files import home_directory
-from grapevine_tui.host.query import MATCH_ALL, parse_query
 from grapevine_tui.text import ELLIPSIS, printable, wrap
 
 COLUMNS: Final = (
@@ -85,10 +84,11 @@ def format_save_result(result: SaveResult) -> str:
     return "; ".join(sentences)
 
 
-class SettingsScreen(Screen[None]):
+class SettingsScreen(TableScreen, inherit_bindings=False):
     """A table of settings, an edit bar, and the help of the setting under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(SETTINGS_KEYS)
+    FILTER_HINT = "words from:flag applies:live -not"
 
     class Applied(Message):
         """The settings were applied and saved."""
@@ -106,12 +106,10 @@ class SettingsScreen(Screen[None]):
             self.edits = edits
 
     def __init__(self, editor: SettingsEditor) -> None:
-        super().__init__(name="settings")
+        super().__init__("settings", Grid(COLUMNS, id="settings", select_label="Change"))
         self._editor = editor
         self._reasons = setting_help()
         self._edited_name = ""  # the setting in the edit bar
-        self.table = Grid(COLUMNS, id="settings", select_label="Change")
-        self.filter_bar = FilterBar(id="settings-filter")
         self.edit_bar = EditBar()
         self._reason = Static(id="reason", markup=False)
 
@@ -123,19 +121,20 @@ class SettingsScreen(Screen[None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        self.show()
-        self.set_focus(self.table)
         self.watch(self.table, "cursor_row_key", self._show_reason)
 
     def show(self) -> None:
         """Show all settings with the unsaved edits applied."""
         self.table.set_rows([setting_row(each) for each in self._editor.values_with_restart_notes])
+        self.update_title()
+        self._show_reason()
+
+    def build_title(self) -> Content:
         count = len(self._editor.pending)
         unsaved = [(f"{count} changed, ctrl+s saves", "$warning")] if count else []
         filtered = filter_status(self.table.filter_query, len(self.table.rows))
         number = len(self._editor.settings.values)
-        self.table.border_title = format_title(f"Settings {number}", *unsaved, *filtered)
-        self._show_reason()
+        return format_title(f"Settings {number}", *unsaved, *filtered)
 
     def _show_reason(self) -> None:
         name = self.table.cursor_key
@@ -214,30 +213,10 @@ class SettingsScreen(Screen[None]):
             self.post_message(self.Applied(self._editor.settings))
         self.show()
 
-    # Filter and navigation
-
-    def action_filter(self) -> None:
-        self.filter_bar.open(
-            "settings", self.table.filter_query.text, "words from:flag applies:live -not"
-        )
-
-    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
-        self.table.set_filter(parse_query(message.text) if message.text.strip() else MATCH_ALL)
-        self.show()
-
-    def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
-        if message.is_cleared:
-            self.table.set_filter(MATCH_ALL)
-        self.show()
-        self.set_focus(self.table)
-
     def action_back(self) -> None:
         """Clear the filter; without one, go back, with a confirmation if there are unsaved edits."""
-        if self.table.filter_query:
-            self.table.set_filter(MATCH_ALL)
-            self.show()
-        elif not self._editor.pending:
-            self.dismiss()
+        if self.table.filter_query or not self._editor.pending:
+            super().action_back()
         else:
             facts = [Fact(name, "changed") for name in self._editor.pending]
             confirm_screen = ConfirmScreen("Discard changes?", facts, yes="Discard", no="Stay")

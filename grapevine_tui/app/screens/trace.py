@@ -35,7 +35,7 @@ MAX_HOP_LINES: Final = (
     8  # numbers of hops that have a bar of their own; what is beyond shares the last
 )
 NAME_CELLS: Final = 16
-EMPTY_TEXT: Final = "No traces yet. Press n and type a text to see which members receive it."
+EMPTY_TEXT: Final = "No traces yet. Press + and type a text to see which members receive it."
 NO_MEMBERS_TEXT: Final = "No other members yet. Press c to connect to an address."
 
 

@@ -68,6 +68,8 @@ class ComposeBox(Vertical):
         self._stashed_draft = ""
         self._refused_text = ""  # the draft when the feedback was shown
         self._is_refused = False
+        self.is_opened_by_key = False
+        """Whether the line is the first since the key `write` moved the focus here."""
         self._feedback_timer: Timer | None = None
         self.draft = Draft(get_names)
         self._prompt = Static(id="prompt", markup=False)

@@ -99,11 +99,11 @@ async def test_a_member_that_is_not_linked_has_details_too() -> None:
         assert "Peers 1 up" in stage.text
 
 
-async def test_w_begins_a_line_to_a_node_and_keeps_the_draft() -> None:
+async def test_a_key_begins_a_line_to_a_node_and_keeps_the_draft() -> None:
     host = peopled()
     host.peers.append(a_peer(6, "two words"))
     async with staged(host) as stage:
-        await stage.press("i", "d", "r", "escape", "1", "w")
+        await stage.press("i", "d", "r", "escape", "1", "greater_than_sign")
         draft = stage.main.compose_box.draft
         assert draft.text == "/send bob "
         assert stage.focused == "draft"
@@ -111,9 +111,9 @@ async def test_w_begins_a_line_to_a_node_and_keeps_the_draft() -> None:
         assert host.sends == [("bob", b"hi")]
         await stage.press("up", "up")
         assert draft.text == "dr"
-        await stage.press("escape", "1", "G", "k", "w")
+        await stage.press("escape", "1", "G", "k", "greater_than_sign")
         assert draft.text in ('/send "two words" ', "/send carol ")
-        await stage.press("escape", "m", "g", "j", "j", "w")
+        await stage.press("escape", "m", "g", "j", "j", "greater_than_sign")
         assert draft.text.startswith("/send judy")
 
 

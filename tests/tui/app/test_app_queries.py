@@ -81,7 +81,7 @@ async def test_queries_are_looked_through_and_a_new_one_is_begun_by_a_key() -> N
     async with staged(host) as stage:
         await stage.submit("/queries")
         assert "No queries yet" in stage.text
-        await stage.press("left", "n")
+        await stage.press("left", "plus")
         assert stage.main.compose_box.draft.text == "/query "
         for number in range(MAX_QUERIES + 1):
             await stage.submit(f"/query load {number}")

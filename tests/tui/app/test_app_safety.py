@@ -124,7 +124,7 @@ async def test_edits_outlast_every_way_out_of_the_settings_but_a_yes() -> None:
         await stage.press("m", "escape", "escape")
         assert is_asked(stage)
         assert "fanout" in stage.text
-        await stage.press("escape", "t", "n")
+        await stage.press("escape", "t", "plus")
         assert stage.app.screen is stage.main
         await stage.press("ctrl+c", "escape", "q")
         assert is_asked(stage)
@@ -400,3 +400,41 @@ async def test_the_palette_runs_a_command_that_has_no_key_and_begins_one_that_ne
         await stage.paint()
         assert stage.app.screen is stage.main
         assert stage.main.compose_box.draft.text == "/allow "
+
+
+SENDING = frozenset({"broadcast", "publish", "query", "send", "trace"})
+PLACES = {**FRONTS, "queries": ("i", *"/queries", "enter"), "peers": ("1", "g"), "rates": ("3",)}
+
+
+async def test_no_letter_begins_what_is_sent_to_others() -> None:
+    parts = {part for group in keymap.SIMULTANEOUS_KEYS for part in group}
+    keys = [key for part in parts for key in part if key.name in SENDING]
+    assert {key.name for key in keys} == {"query", "send", "trace"}
+    assert not [each for key in keys for each in key.keys.split(",") if len(each) == 1]
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+@pytest.mark.parametrize("name", ["node-3", "web-1", "inode"])
+async def test_a_name_typed_where_nothing_is_searched_is_sent_to_nobody(
+    place: str, name: str
+) -> None:
+    host = peopled()
+    host.members.append(a_member(3, "inode-3"))
+    async with staged(host, settings=of_a_demo()) as stage:
+        await stage.press(*PLACES[place])
+        await stage.press(*name, "enter")
+        calls = (host.broadcasts, host.traced, host.sends, host.published, host.queries)
+        assert not any(calls)
+
+
+async def test_a_part_of_a_name_is_sent_at_the_second_enter() -> None:
+    host = peopled()
+    host.members.append(a_member(3, "inode-3"))
+    async with staged(host) as stage:
+        await stage.press("i", *"nod", "enter")
+        assert "'inod' is a part of a name" in stage.text
+        assert host.broadcasts == []
+        await stage.press("enter")
+        assert host.broadcasts == [b"nod"]
+        await stage.press(*"nod", "enter")  # the box was not just opened
+        assert host.broadcasts == [b"nod", b"nod"]

@@ -76,18 +76,18 @@ async def test_t_shows_the_traces_whether_there_are_any_or_not_and_n_there_begin
         stage.main.compose_box.draft.replace_text("half a line")
         await stage.press("escape", "t")
         assert is_front(stage)
-        assert "No traces yet. Press n" in stage.text
+        assert "No traces yet. Press +" in stage.text
         await stage.press("t", *"jkA")
         assert is_front(stage)
         assert stage.main.compose_box.draft.text == "half a line"
-        await stage.press("n")
+        await stage.press("plus")
         assert stage.focused == "draft"
         assert stage.main.compose_box.draft.text == "/trace "
         assert "trace to everyone" in stage.text
         await traced(stage)
         await stage.press("escape", "escape", "t")
         assert is_front(stage)
-        await stage.press("n")
+        await stage.press("plus")
         assert not is_front(stage)
         assert stage.main.compose_box.draft.text == "/trace "
 

@@ -291,6 +291,6 @@ async def test_a_long_payload_shows_its_true_size(tmp_path: Path) -> None:
         past.add(b"x" * 200_000)
         past.add(b"\xff\xfe")
         await past.press("H")
-        assert past.shown[-1] == "2 B, not text"
+        assert past.shown[-1] == "2 bytes, not text"
         await past.press("up", "enter")
         assert "200,000 bytes" in past.stage.text
