@@ -993,12 +993,12 @@ class EntryChanged:
     owner: PeerId
     key: str
     value: bytes | None
-    """None: it was deleted, or its time is over."""
+    """None: it was deleted, or has expired."""
     previous: bytes | None
     """The value that this owner had there before; None: none."""
     is_deleted: bool
     is_winner: bool
-    """Whether it decides the value of the key now; always for tags and retained messages, of which each
+    """Whether it is the winner of the key now; always true for tags and retained messages, of which each
     member has its own."""
     id: MessageId
     """Its owner, and its version."""

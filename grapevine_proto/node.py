@@ -575,17 +575,17 @@ class Node:
     ) -> MessageId:
         """Sends `payload` under `topic` to the members that subscribe to it.
 
-        A topic is up to eight tokens of ``a-z``, ``0-9``, ``_`` and ``-``, joined by dots, as in NATS. Every
+        A topic is up to eight parts of ``a-z``, ``0-9``, ``_`` and ``-``, joined by dots, as in NATS. Every
         node relays it, so a topic cannot partition. Waits and raises as `broadcast` does.
 
         Args:
             topic: such as ``deploy.web``, at most 64 bytes.
             payload: a bytes-like object.
-            expires_s: the age in seconds from which on it is not delivered; None: it always is. Rounded up
-                to whole seconds.
+            expires_s: the age in seconds at which nodes stop delivering it, rounded up to whole seconds;
+                None: never.
             retain: a name under which this node keeps the message for members that subscribe later, until
-                it publishes another with the same name or ``state.delete("retain/NAME")``. The payload
-                may have 4 KiB then.
+                it publishes another with the same name or calls ``state.delete("retain/NAME")``. The
+                payload then has at most 4 KiB.
 
         Raises:
             InvalidArgument: not a topic, an age or a name.
@@ -700,9 +700,9 @@ class Node:
     ) -> Query:
         """Asks members and gathers their answers. This node is asked as well, if the filter admits it.
 
-        A query ends when all known members that were asked have answered, after `limit` answers, when no
-        answer has arrived for `stall` seconds after the last one and no member is known to work on one, or
-        after `timeout` seconds.
+        A query ends when all known members that were asked have answered, after `limit` answers, `stall`
+        seconds after the last answer if no member is known to be working on one, or after `timeout`
+        seconds.
 
         Args:
             name: names the handler (`on_query`) that answers; 1 to 64 bytes.
@@ -710,7 +710,7 @@ class Node:
             filter: which members are asked.
             timeout: at most 60 seconds; None: 2 s, and 1 s for each power of ten of the members.
             limit: how many answers are enough; None: all.
-            sample: asks about so many of the members that match; None: all, at most 1,024.
+            sample: about how many of the matching members are asked; None: all, at most 1,024.
             stall: see above.
             max_answer_bytes: the largest answer that is wanted, at most 64 KiB.
 

@@ -1,4 +1,4 @@
-"""Tags: what a member says of itself, as pairs of a name and a value.
+"""Tags: names and values with which a member describes itself.
 
 Invariants: what is accepted here fits the keyed state, in which tags are entries under `TAG_PREFIX`.
 """
@@ -16,7 +16,7 @@ MAX_TAGS_BYTES: Final = 1024
 
 
 def tags_fault(tags: Mapping[Any, Any]) -> str:
-    """What is wrong with `tags` as the tags of a member; empty if nothing is."""
+    """Returns why `tags` cannot be the tags of a member; empty if they can."""
     if len(tags) > MAX_TAGS:
         return f"more than {MAX_TAGS} tags"
     total = 0
@@ -36,12 +36,12 @@ def tags_fault(tags: Mapping[Any, Any]) -> str:
 
 
 def includes(tags: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether `tags` have all of `wanted`, with these values."""
+    """Whether `tags` contain all of `wanted`, with the same values."""
     return all(tags.get(name) == value for name, value in wanted.items())
 
 
 def parse_tags(texts: Iterable[str]) -> dict[str, str]:
-    """Returns the tags that ``name=value`` texts say. Raises ValueError."""
+    """Returns the tags of ``name=value`` texts. Raises ValueError."""
     tags: dict[str, str] = {}
     for text in texts:
         if not isinstance(text, str) or "=" not in text:

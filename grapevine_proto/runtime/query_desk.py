@@ -66,7 +66,7 @@ class Query:
         self._changed = asyncio.Event()
 
     def report(self) -> QueryReport:
-        """Returns what has come of the query so far: who was asked, who answered, and when."""
+        """Returns the report so far: which members were asked, which answered, and when."""
         return self._final_report or self._current_report(self.id)
 
     async def done(self) -> QueryReport:

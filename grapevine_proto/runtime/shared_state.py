@@ -46,11 +46,11 @@ class EntryWatch:
 
 
 class SharedState:
-    """The state that all members share: each member writes entries of its own, and all see them.
+    """The state that all members share: each member writes its own entries, and all see them.
 
-    The value of a key is that of the latest entry any member set under it. Entries of other members are not
-    overwritten: when a member deletes its own, or is denied, the one below shows again if nobody deleted the
-    key since. Values are untrusted: any member may set any key.
+    The value of a key is that of its winner, the latest entry that any member set. No member overwrites the
+    entries of another. If the winner's owner is denied, the next entry becomes the winner. Values are
+    untrusted: any member may set any key.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class SharedState:
         await self._submit(write, len(payload))
 
     async def delete(self, key: str) -> bool:
-        """Deletes `key`: this node says that it has no value. Older entries of other members stay, below
-        that.
+        """Deletes `key`, at all members: a deleted entry of this node becomes the winner. Older entries of
+        other members stay, without effect.
 
         Returns:
             Whether it had a value; nothing is sent if not.
@@ -109,12 +109,12 @@ class SharedState:
         return bool(await self._submit(lambda engine, now: engine.delete_entry(key, now), 0))
 
     def get(self, key: str) -> bytes | None:
-        """Returns the value of `key`: of the latest entry that any member set. None if there is none, or if
-        the latest was deleted."""
+        """Returns the value of `key`, that of the winner. None if there is no entry, or the winner is
+        deleted."""
         return self._engine().state.shared.get(key, self._now())
 
     def get_all(self, key: str) -> dict[PeerId, bytes]:
-        """Returns the values that members have under `key`, the one that decides first."""
+        """Returns the values that members have set under `key`, by peer ID, that of the winner first."""
         return self._engine().state.shared.get_all(key, self._now())
 
     def __getitem__(self, peer_id: PeerId) -> dict[str, bytes]:
@@ -122,8 +122,8 @@ class SharedState:
         return self._engine().state.shared.values_of(peer_id, self._now())
 
     def keys(self, prefix: str = "") -> list[KeyInfo]:
-        """Returns every key that begins with `prefix`, sorted, with all its entries: the one that decides
-        and those of other members, deleted ones included as long as they are remembered."""
+        """Returns every key that begins with `prefix`, sorted, with all its entries: the winner and the
+        others, deleted ones included as long as they are remembered."""
         return self._engine().state.shared.keys(prefix, self._now())
 
     def watch(self, prefix: str = "") -> EntryWatch:

@@ -289,7 +289,7 @@ class Simulation:
         self._query_handlers[name] = handler
 
     def query_report(self, message_id: MessageId) -> QueryReport:
-        """Returns what has come of one of the latest queries. Raises LookupError."""
+        """Returns the report of one of the latest queries. Raises LookupError if it is none of them."""
         reports = (
             report
             for node in self.nodes

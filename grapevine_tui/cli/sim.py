@@ -222,7 +222,7 @@ def sim(
     milliseconds until 50 %, 99 % and all of them have it; hops; redundancy (duplicate copies per
     node); datagrams and bytes per node; and how many nodes missed it or delivered it twice.
 
-    With --seeds or --sweep, it reports the same for each run, and runs as many at once as --jobs says.
+    With --seeds or --sweep, it reports the same for each run; --jobs sets how many run at once.
     """
     sim_options = SimOptions(**options)
     if seeds is None and not sweeps:

@@ -150,7 +150,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("app.log_file", ("--log-file",), "GRAPEVINE_LOG_FILE", _text, "FILE",
            "Log file [app: in the state directory; headless: stderr]"),
     Option("app.history", ("--history",), "GRAPEVINE_HISTORY", _text, "on|events|off",
-           "What the state directory keeps of the past: messages and events, events only, or nothing [on]"),
+           "Keep messages and events on disk, events only, or nothing [on]"),
     Option("app.metrics", ("--metrics",), "GRAPEVINE_METRICS", _text, "HOST:PORT",
            "Serve Prometheus metrics at this address [off]"),
     Option("app.web", ("--web",), "GRAPEVINE_WEB", _text, "[HOST:PORT]",

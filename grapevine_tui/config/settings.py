@@ -73,7 +73,7 @@ class Settings:
     messages: int
     """Number of messages kept in the log on the screen."""
     history: str
-    """What the state directory keeps of the past, one of `HISTORIES`."""
+    """What the history keeps, one of `HISTORIES`."""
     history_bytes: int
     """Size of the file of the history. Beyond it, the oldest messages go."""
     history_days: float

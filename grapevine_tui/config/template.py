@@ -115,20 +115,20 @@ batch_delay = $batch_delay
 batch_bytes = $batch_bytes
 
 # Patterns of the topics whose messages this node delivers: "deploy.*.eu" (any one part), "deploy.>" (all that
-# follows). Messages without a topic are always delivered, and every node relays every topic. [] delivers no
-# topic but those that a program subscribes to.
+# follows). Messages without a topic are always delivered, and every node relays every topic. []: only topics
+# that a program subscribes to.
 topics = $topics
 
-# What this node is, for other members to see and to select by: "name=value" each, at most 16. Names have at
-# most 32 bytes, values 128, all together 1,024.
+# Tags with which this node describes itself, "name=value" each, for other members to see and to select by.
+# At most 16; a name has at most 32 bytes, a value 128, all together 1,024.
 tags = $tags
 
 # How long leaving may take: to send what is queued, and for message handlers to finish. A signal ends the
 # app sooner.
 leave_timeout = $leave_timeout
 
-# How long a reader that wants messages in order waits for a missing one before it skips it. Only programs
-# that use the library have such readers.
+# How long an ordered reader waits for a missing message before it skips it. Only programs that use the
+# library have such readers.
 order_wait = $order_wait
 
 # Whether this node answers the queries of other members for grapevine.version, grapevine.keys,
@@ -144,7 +144,7 @@ denied = $denied
 enabled = $anti_entropy_enabled
 # Time between rounds. Shorter repairs a loss sooner; a round between equal nodes is one small datagram.
 interval = $anti_entropy_interval
-# Peers per round. That three random peers all miss the same message is unlikely.
+# Peers per round. It is unlikely that three random peers all lack the same message.
 fanout = $anti_entropy_fanout
 
 [detection]
@@ -155,8 +155,8 @@ probe_timeout = $detection_probe_timeout
 probe_interval = $detection_probe_interval
 # Peers asked for an indirect probe each time.
 indirect_probes = $detection_indirect_probes
-# Minimum suspicion timeout for every power of ten of members, once three members suspect; and the factor on
-# it while only one does.
+# Suspicion timeout once three members suspect, times log10 of the number of members (at least 1); and the
+# factor on it while only one member suspects.
 suspicion_timeout = $detection_suspicion_timeout
 suspicion_max_factor = $detection_suspicion_max_factor
 
@@ -193,8 +193,8 @@ max_rate = $congestion_max_rate
 in_flight_bytes = $congestion_in_flight_bytes
 
 [state]
-# Keyed state. How long a deleted key is remembered at least. Longer takes memory; a node that was away for
-# longer is sent the whole map of its owner.
+# Keyed state: how long a deleted key is remembered, at least. Longer takes memory. A node that was away for
+# longer receives the whole map of the owner.
 tombstone = $state_tombstone
 # How long the entries of a member that is down or left are kept. At half of that another member adopts
 # durable ones.
@@ -235,8 +235,8 @@ queue_messages = $limits_queue_messages
 queue_bytes = $limits_queue_bytes
 # Bytes of incomplete large messages from all peers together.
 reassembly_bytes = $limits_reassembly_bytes
-# Members whose entries are kept, and the bytes of these, with 1 KiB for each. Members that are not up make
-# room first; beyond that new entries are refused.
+# Members whose entries are kept, and the bytes of these entries, each counted with 1 KiB more. Entries of
+# members that are not up are evicted first; then new ones are refused.
 state_owners = $limits_state_owners
 state_bytes = $limits_state_bytes
 
@@ -260,14 +260,14 @@ web = ""
 on = []
 # Messages kept in the log on the screen. Evicted ones are counted.
 messages = 10000
-# What the state directory keeps of the past, in history.sqlite: "on" (messages and events), "events" (who
-# came, went and why, without messages) or "off". The file has payloads in clear: it is as secret as the
-# cluster key.
+# What the node keeps in history.sqlite, in its state directory: "on" (messages and events), "events" (events
+# with their reasons, no messages) or "off". The file has payloads in clear: protect it like the cluster key.
 history = "on"
-# Size in bytes and age in days of what it keeps. Beyond them the oldest go; one author may use a quarter.
+# Maximum size in bytes and age in days of the history. Beyond them the oldest rows are deleted; one author
+# may use a quarter.
 history_bytes = 1073741824
 history_days = 30
-# Whether it keeps direct messages as well.
+# Whether the history keeps direct messages as well.
 history_direct = false
 # Color theme of the app; empty: its own.
 theme = ""

@@ -2,10 +2,11 @@
 
 Invariants:
 
-- The file is readable by its owner only before anything is written to it: it has payloads in clear.
-- A file of another schema or program is never changed. A damaged one is set aside, not deleted.
+- The file is readable by its owner only, from before the first row is written: it has payloads in clear.
+- A file of another schema or program is never changed. A damaged one is renamed, not deleted.
 - The key of a row is the time it arrived in microseconds, so time ranges are ranges of keys.
-- The search index is split into parts, each for a run of messages, so that old ones go without rewriting it.
+- The search index is split into parts, each for a run of messages, so that old ones are deleted without
+  rewriting it.
 - Importing this imports no sqlite3; a process that keeps no history never loads it.
 
 Tables: ``origins`` (author, last known name and zone, bytes kept), ``messages``, ``parts`` (which messages a
@@ -58,15 +59,15 @@ CREATE TABLE events (
 
 
 class HistoryUnavailable(GrapevineError):
-    """The history cannot be read or written; the message says why."""
+    """The history cannot be read or written; the message gives the reason."""
 
 
 class OtherSchema(HistoryUnavailable):
-    """The file is of another version, or of another program. It was not changed."""
+    """The file belongs to another version or program. It was not changed."""
 
 
 class DamagedFile(HistoryUnavailable):
-    """The file is not a database, or is torn."""
+    """The file is not a database, or a damaged one."""
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -127,7 +128,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, replacing one set aside before, and return its new path. Raises OSError."""
+    """Rename a damaged file, replacing one renamed before, and return its new path. Raises OSError."""
     broken = path.with_name(path.name + BROKEN_SUFFIX)
     path.replace(broken)
     for suffix in COMPANION_SUFFIXES:
@@ -153,7 +154,7 @@ def index_name(part: int) -> str:
 
 
 def unavailable(error: Exception) -> HistoryUnavailable:
-    """The error to report for one of SQLite or of the file system."""
+    """Return the error to report for one of SQLite or of the file system."""
     import sqlite3
 
     if isinstance(error, HistoryUnavailable):

@@ -1,11 +1,11 @@
-"""Describes what happened in one sentence each, with the reason: the events that the history keeps.
+"""Describes each event that the history keeps in one sentence, with the reason.
 
 Invariants:
 
-- Only changes are described: a member that is reported again as it was is none.
-- What remote nodes cause is bounded: `BURST_EVENTS` of each kind, then `EVENTS_PER_S`. The next one of the
-  kind says how many were left out.
-- Every table here is bounded; the oldest entry goes.
+- Only changes are described: a member reported with the same status as before is not one.
+- What remote nodes cause is limited to `BURST_EVENTS` of each kind, then `EVENTS_PER_S`. The next event of
+  the kind says how many were left out.
+- Every table here is bounded; the oldest entry is evicted.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ UNDELIVERED_TEXTS: Final[Mapping[UndeliveredReason, str]] = {
 
 
 class EventDescriber:
-    """Turns the events of one node into rows of the history. `name_of` returns the name of a node, or ""."""
+    """Turns the events of one node into rows of the history. `name_of` returns a name, "" if unknown."""
 
     def __init__(self, name_of: Callable[[PeerId], str]) -> None:
         self._name_of = name_of
@@ -76,7 +76,7 @@ class EventDescriber:
         self._suppressed: dict[str, int] = {}
 
     def describe(self, event: Event, at_unix: float) -> StoredEvent | None:
-        """The row for `event`; None if it is not kept."""
+        """Return the row for `event`, which happened at `at_unix` (Unix seconds); None if it is not kept."""
         found = self._describe(event, at_unix)
         return None if found is None else self._within_budget(found, at_unix)
 
@@ -89,7 +89,7 @@ class EventDescriber:
         peer_id: PeerId | None = None,
         level: str = "info",
     ) -> StoredEvent:
-        """The row for something that a person or a program did here."""
+        """Return the row for something that an operator or a script did."""
         name = "" if peer_id is None else self._name_of(peer_id)
         return _row(at_unix, kind, level, text, peer_id=peer_id, name=name)
 
@@ -126,7 +126,7 @@ class EventDescriber:
                 return self._describe_node(event, now)
 
     def _describe_node(self, event: Event, now: float) -> StoredEvent | None:
-        """What concerns this node."""
+        """Describe an event of this node itself."""
         match event:
             case NodeStarted(_, address, epoch):
                 return _row(
@@ -155,7 +155,7 @@ class EventDescriber:
                 return self._describe_messages(event, now)
 
     def _describe_messages(self, event: Event, now: float) -> StoredEvent | None:
-        """What concerns messages, rounds and queries."""
+        """Describe an event of messages, rounds or queries."""
         match event:
             case MessageUndelivered(message_id, to):
                 reason = format_undelivered(event)
@@ -164,7 +164,7 @@ class EventDescriber:
                 )
                 return self._of_node(now, "undelivered", "warning", to, what, reason=reason)
             case MessagesSkipped(stream, first, last):
-                what = f"messages {first} to {last} were skipped by readers in order"
+                what = f"messages {first} to {last} were skipped by ordered readers"
                 return self._of_node(now, "skipped", "warning", stream.origin, what)
             case MessagesUnsupported(origin, _, first, last, attribute):
                 what = f"messages {first} to {last} need a newer version (attribute {attribute})"

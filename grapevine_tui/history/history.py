@@ -1,10 +1,10 @@
-"""The history of one node: what its events add to it, and what is read from it.
+"""The history of one node: records its events and messages, and reads pages of them.
 
 Invariants:
 
 - Recording never waits: a message costs an append to a bounded queue.
 - Reading blocks nobody: it runs in a thread with a connection of its own.
-- What is wrong with the file is told once, in the log and to `on_problem`, in the node's event loop.
+- A problem with the file is reported once, in the log and to `on_problem`, in the node's event loop.
 
 Driven by the host: `on_event` for each event, `close` at the end.
 """
@@ -49,7 +49,7 @@ OFF_TEXT: Final = "this node keeps no history (setting app.history)"
 
 
 class HistorySettings(NamedTuple):
-    """What is kept: `keep` is one of `HISTORIES` of the settings."""
+    """What is kept, one of `HISTORIES` of the settings (`keep`), and the limits."""
 
     keep: str
     limits: Limits
@@ -63,8 +63,8 @@ class HistorySettings(NamedTuple):
 class History:
     """Keeps the history of one node in `state_dir`. Construct it in the node's event loop.
 
-    `name_of` and `zone_of` describe a node as it is known now. `on_problem` gets what is wrong with the file,
-    and an empty text once it works again.
+    `name_of` and `zone_of` describe a node as it is known now. `on_problem` is called with a
+    problem of the file, and with an empty text once it is solved.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class History:
     # --- recording --------------------------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:
-        """Keep what `event` says."""
+        """Record the event, and the message that it carries."""
         if isinstance(event, (MessageReceived, MessageSent)):
             message = event.message
             if self._settings.keeps_messages and (
@@ -116,7 +116,7 @@ class History:
             self._put(row)
 
     def note(self, kind: str, text: str, peer_id: PeerId | None = None) -> None:
-        """Keep something that a person or a program did here."""
+        """Record something that an operator or a script did."""
         self._put(self._describer.note(kind, text, self._wall_clock(), peer_id=peer_id))
 
     def _put_message(self, message: Message) -> None:
@@ -186,18 +186,18 @@ class History:
             raise
 
     async def _flush(self) -> None:
-        """Write what is queued, so that it is found. A file that cannot be written may still be read."""
+        """Write queued rows, so that a search finds them. A file that cannot be written may still be read."""
         with contextlib.suppress(HistoryUnavailable):
             await self._read(partial(self._writer.flush, FLUSH_TIMEOUT_S))
 
     async def close(self, timeout_s: float) -> None:
-        """Write what is queued, as far as `timeout_s` allows."""
+        """Write queued rows for at most `timeout_s` seconds, then close."""
         with contextlib.suppress(HistoryUnavailable):
             await self._read(partial(self._writer.close, timeout_s))
 
 
 def parse_key(text: str) -> int:
-    """The key of the time that `text` names. Raises ValueError with what was expected."""
+    """Return the key of the time that `text` names. Raises ValueError with what was expected."""
     try:
         return to_key(parse_time(text))
     except ValueError as expected:
@@ -225,9 +225,9 @@ def read_page(
 ) -> dict[str, Any]:
     """A page of ``messages`` or ``events``, oldest first, as JSON fields. Blocks.
 
-    `words` is a filter; `since`, `before` and `at` are times as people write them, as in the filter.
-    `older_than`, `newer_than` and `around` are keys of rows. `older` and `newer` of the reply are those to go
-    on from, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read.
+    `words` is a filter; `since`, `before` and `at` are times in the form of the filter. `older_than`,
+    `newer_than` and `around` are keys of rows. `older` and `newer` of the reply are the keys for the next
+    page in each direction, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read.
     """
     query = parse_query(with_times(words, since=since, before=before, at=at))
     search = search_messages if kind == "messages" else search_events

@@ -1,6 +1,6 @@
 """The rows of the history: messages and events, as plain values.
 
-Invariants: texts are kept as they were received; whoever shows them escapes them.
+Invariants: texts are kept as they were received; code that shows them must escape them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class StoredMessage(NamedTuple):
     origin_name: str
     zone: str
     size_bytes: int
-    """Of the whole payload, of which `message` may have the beginning only."""
+    """Size of the whole payload; `message` may have only its beginning."""
 
     @property
     def at_unix(self) -> float:
@@ -58,7 +58,7 @@ class StoredEvent(NamedTuple):
     state: str = ""
     reason: str = ""
     suppressed: int = 0
-    """Events of this kind before it that were not kept, because there were too many."""
+    """How many earlier events of this kind were not kept, because there were too many."""
 
     @property
     def at_unix(self) -> float:

@@ -2,11 +2,11 @@
 
 Invariants:
 
-- A page costs bounded work: at most `MAX_SCANNED_ROWS` rows are looked at and `MAX_SEARCH_S` passes; then the
-  page says so, with the place to go on from.
-- Whatever users type is bound as a parameter; what the search index gets is quoted.
-- The index only narrows what is looked at. Each row is tested here, so that the same words match the same
-  messages with and without the index.
+- A page costs bounded work: a search ends after `MAX_SCANNED_ROWS` rows or `MAX_SEARCH_S`, and the page then
+  says so, with the key for the next one.
+- Text from users is bound as a parameter, and quoted for the search index.
+- The index only selects candidates. Each row is tested here, so that the same words match the same messages
+  with and without the index.
 
 Blocks: call it in a thread.
 """
@@ -64,8 +64,8 @@ _EVENT_COLUMNS: Final = "key, kind, level, text, peer_id, name, address, state, 
 
 
 class Page(NamedTuple):
-    """Rows, oldest first. `older` and `newer` are the keys to go on from; None if there is nothing there.
-    `note` is for people: what the page leaves out."""
+    """Rows, oldest first. `older` and `newer` are the keys for the next page in each direction; None if there
+    is none. `note` says, for people, what the page leaves out."""
 
     rows: list[Any]
     older: int | None
@@ -74,7 +74,7 @@ class Page(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a page is: before or after a key, or around one. The newest page if all are None."""
+    """Which page: the rows before a key, after one, or around one; if all are None, the newest."""
 
     before: int | None = None
     after: int | None = None
@@ -92,8 +92,8 @@ def search_messages(
     *,
     whole: bool = False,
 ) -> Page:
-    """The messages that match `query`, whose times limit them, with the beginning of long payloads; the
-    `whole` of them if asked for. Raises HistoryUnavailable, or ValueError if a time cannot be read."""
+    """Return messages that match `query` and its times. Long payloads are cut, unless `whole` is true. Raises
+    HistoryUnavailable, or ValueError if a time cannot be read."""
     times = parse_time_range(query)
     with _Reading(path) as reading:
         search = _MessageSearch(
@@ -105,7 +105,7 @@ def search_messages(
 def search_events(
     path: Path, query: Query = MATCH_ALL, place: Place = NEWEST, limit: int = DEFAULT_PAGE_ROWS
 ) -> Page:
-    """The events that match `query`. Raises as `search_messages` does."""
+    """Return events that match `query`. Raises as `search_messages` does."""
     times = parse_time_range(query)
     with _Reading(path) as reading:
         search = _EventSearch(reading, without_times(query))
@@ -113,7 +113,7 @@ def search_events(
 
 
 class _Stopped(Exception):
-    """The work for this page is used up; `key` is the last row looked at."""
+    """The work allowed for this page is used up; `key` is that of the last row examined."""
 
     def __init__(self, key: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Stopped(Exception):
 
 
 class _Reading:
-    """A connection for one search, which ends by itself."""
+    """A connection for one search of bounded work."""
 
     def __init__(self, path: Path) -> None:
         self.connection = open_for_reading(path)
@@ -144,7 +144,7 @@ class _Reading:
             raise unavailable(error) from None
 
     def count_row(self, key: int) -> None:
-        """Note that a row was looked at. Raises _Stopped."""
+        """Count an examined row. Raises _Stopped at the limit."""
         self._scanned += 1
         is_late = self._scanned % CHECKED_ROWS == 0 and time.monotonic() > self._deadline
         if is_late or self._scanned > MAX_SCANNED_ROWS:
@@ -348,7 +348,7 @@ class _MessageSearch:
 
 
 def _is_word(term: Term) -> bool:
-    """Whether the term is looked for in the payload."""
+    """Whether the payload is searched for the term."""
     return not term.field
 
 

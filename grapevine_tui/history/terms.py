@@ -1,5 +1,4 @@
-"""What users type to filter or search: terms that must all match, some of them in one field or time range
-only.
+"""Filters and searches that users type: terms that must all match, some only in one field or time range.
 
 Invariants:
 

@@ -2,8 +2,8 @@
 
 Invariants:
 
-- An export is complete: what is imported from it equals what was exported, to the byte.
-- Importing twice adds nothing: a row whose time and content are there already is skipped.
+- An export is complete: imported rows equal the exported ones, to the byte.
+- A second import adds nothing: a row with the same time and content as one that exists is skipped.
 - A line that cannot be read ends the import with its number; the rows before it stay.
 
 Blocks: call it in a thread, or in a process of its own.

@@ -2,12 +2,12 @@
 
 Invariants:
 
-- `put` never waits: what finds no room in the bounded queue is dropped and counted.
+- `put` never waits: rows that do not fit in the bounded queue are dropped and counted.
 - Rows are written in batches; each batch is one transaction, so a crash loses at most the last ones.
-- The file stays within its limits in bytes and days. What one member wrote takes at most a quarter of the
+- The file stays within its limits in bytes and days. The messages of one member take at most a quarter of the
   bytes, so a member that floods evicts its own messages.
-- Nothing that happens to the file ends the process: the problem is reported once, writing is retried, and
-  what is lost meanwhile is counted and reported when writing works again.
+- No problem with the file ends the process: it is reported once, writing is retried, and rows lost meanwhile
+  are counted and reported when writing works again.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ Job = Callable[["HistoryWriter", "sqlite3.Connection"], Any]
 
 
 class HistoryWriter:
-    """Writes the history at `path`. `on_problem` is called in the writer's thread with what is wrong, and
-    with an empty text once it works again."""
+    """Writes the history at `path`. `on_problem` is called in the writer's thread with a problem, and
+    with an empty text once it is solved."""
 
     def __init__(
         self,
@@ -526,7 +526,7 @@ class _Table:
         return pages * int(read("PRAGMA page_size").fetchone()[0])
 
     def prune_if_due(self) -> None:
-        """Keep the limits; looked at every few seconds, and sooner after many rows."""
+        """Enforce the limits every few seconds, and sooner after many rows."""
         now = self._clock()
         if now < self._next_prune_at and self._rows_until_prune > 0:
             return
@@ -538,7 +538,7 @@ class _Table:
         self._rows_until_prune = max(BATCH_ROWS, min(20 * BATCH_ROWS, self._limits.bytes // 8_192))
 
     def prune(self, before_key: int | None = None) -> int:
-        """Delete what is beyond the limits, and everything older than `before_key`; return how many rows."""
+        """Delete rows over the limits, and all rows older than `before_key`; return how many."""
         oldest = to_key(self._clock() - self._limits.days * 86_400)
         deleted = self._delete_before(max(oldest, before_key or 0))
         deleted += self._enforce_shares()
@@ -669,7 +669,7 @@ class _Table:
         return deleted
 
     def _clean_parts(self) -> None:
-        """Free what deleted rows take in the indexes: a deletion only adds to an index until that is
+        """Free the space of deleted rows in the indexes: a deletion makes an index larger until it is
         optimized."""
         for number, rows, removed in self._connection.execute(
             "SELECT number, rows, deleted FROM parts WHERE deleted > 0"

@@ -96,7 +96,7 @@ def format_event(event: Event) -> LogLine | None:
             )
             return LogLine("unsupported", logging.WARNING, text)
         case MessagesSkipped(stream, first, last):
-            text = f"messages {first} to {last} of {stream.origin.short} were skipped by readers in order"
+            text = f"messages {first} to {last} of {stream.origin.short} were skipped by ordered readers"
             return LogLine("skipped", logging.WARNING, text)
         case CaughtUp(peers):
             return LogLine("caught_up", logging.INFO, f"in sync with {peers} connected peers")

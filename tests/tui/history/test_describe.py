@@ -140,7 +140,7 @@ REPORT = QueryReport(
          f"db-1 is not known to have received the direct message {an_id(9).short}:1: no answer"
          " (10.0.0.9:8000)"),
         (MessagesSkipped(Stream(an_id(1), 1), 4, 6), "warning",
-         "db-1 messages 4 to 6 were skipped by readers in order"),
+         "db-1 messages 4 to 6 were skipped by ordered readers"),
         (MessagesUnsupported(an_id(1), 1, 4, 6, 9), "warning",
          "db-1 messages 4 to 6 need a newer version (attribute 9)"),
         (EventsLost(1500), "warning", "1,500 events were dropped: a reader of this process is slow"),
