@@ -11,14 +11,14 @@ from grapevine_proto.sim.nat import NatModel
 
 TTL_S = 30.0
 SERVER, OTHER_PORT = Address("10.0.0.1", 1), Address("10.0.0.1", 2)
-STRANGER = Address("10.0.0.2", 1)
+UNKNOWN_HOST = Address("10.0.0.2", 1)
 
 
 def one_nat(kind: str) -> tuple[NatModel, Address, int]:
     """A node 0 behind a NAT that has sent to node 1 at SERVER; its own address and the mapped port."""
     nats = NatModel({0: kind}, TTL_S)
     private = nats.add(0, Address("10.9.9.9", 8000))
-    for number, address in enumerate((SERVER, OTHER_PORT, STRANGER), 1):
+    for number, address in enumerate((SERVER, OTHER_PORT, UNKNOWN_HOST), 1):
         nats.add(number, address)
     route = nats.route(0, private, SERVER, 0.0)
     assert route is not None
@@ -27,7 +27,7 @@ def one_nat(kind: str) -> tuple[NatModel, Address, int]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "same_host", "strangers"),
+    ("kind", "same_host", "unknown_host"),
     [
         (NatKind.FULL_CONE, True, True),
         (NatKind.RESTRICTED, True, False),
@@ -35,19 +35,19 @@ def one_nat(kind: str) -> tuple[NatModel, Address, int]:
         (NatKind.SYMMETRIC, False, False),
     ],
 )
-def test_each_kind_lets_in_whom_it_is_named_after(
-    kind: str, same_host: bool, strangers: bool
+def test_each_kind_admits_the_sources_that_it_is_named_after(
+    kind: str, same_host: bool, unknown_host: bool
 ) -> None:
     nats, _, port = one_nat(kind)
     assert nats.admits(0, port, SERVER, 1.0)
     assert nats.admits(0, port, OTHER_PORT, 1.0) is same_host
-    assert nats.admits(0, port, STRANGER, 1.0) is strangers
+    assert nats.admits(0, port, UNKNOWN_HOST, 1.0) is unknown_host
 
 
 @pytest.mark.parametrize("kind", list(NatKind))
 def test_only_a_symmetric_nat_maps_each_destination_to_a_port_of_its_own(kind: NatKind) -> None:
     nats, private, port = one_nat(kind)
-    route = nats.route(0, private, STRANGER, 1.0)
+    route = nats.route(0, private, UNKNOWN_HOST, 1.0)
     assert route is not None
     assert (route.source.port == port) is (kind is not NatKind.SYMMETRIC)
     assert route.source.host == nats.external_host(0)
@@ -68,8 +68,8 @@ def test_a_mapping_ends_when_nothing_was_sent_for_its_time_to_live(kind: NatKind
 
 def test_a_permission_ends_while_the_mapping_lives_on() -> None:
     nats, private, port = one_nat(NatKind.CONE)
-    nats.route(0, private, STRANGER, TTL_S)
-    assert nats.admits(0, port, STRANGER, TTL_S + 1)
+    nats.route(0, private, UNKNOWN_HOST, TTL_S)
+    assert nats.admits(0, port, UNKNOWN_HOST, TTL_S + 1)
     assert not nats.admits(0, port, SERVER, TTL_S + 1)
 
 
@@ -108,7 +108,7 @@ def test_nodes_of_one_lan_have_one_nat() -> None:
     nats = NatModel({0: Nat(NatKind.CONE, "lan"), 1: Nat(NatKind.SYMMETRIC, "lan")}, TTL_S)
     nats.add(0, SERVER)
     with pytest.raises(ValueError, match="node 1"):
-        nats.add(1, STRANGER)
+        nats.add(1, UNKNOWN_HOST)
 
 
 def test_a_node_behind_a_nat_joins_by_a_public_one_and_survives_rebinding_and_moves() -> None:
