@@ -204,6 +204,8 @@ SHOWN: Final = {
     "question_mark": "?",
     "colon": ":",
     "slash": "/",
+    "plus": "+",
+    "greater_than_sign": ">",
     "at": "@",
     "left_curly_bracket": "{",
     "right_curly_bracket": "}",

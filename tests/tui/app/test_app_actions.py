@@ -277,7 +277,7 @@ async def test_a_peer_shows_its_messages_its_rounds_and_its_round_trips() -> Non
             "● up",
             "0.98  healthy",
             "messages     1, 0.0/s",
-            "w Message",
+            "> Message",
             "3 datagrams, 3.0%",
             "6.0 MB/s, MTU 1,452 bytes",
         ):
