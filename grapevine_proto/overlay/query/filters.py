@@ -82,6 +82,14 @@ class MemberFilter:
             return False
         return all(_has_tag(tags, name, values) for name, *values in self.tags)
 
+    def __str__(self) -> str:
+        """The conditions for people, such as ``zone 'eu', tag role=web|db``; empty without any."""
+        conditions = [] if self.ids is None else [f"{len(self.ids)} peer IDs"]
+        if self.zone is not None:
+            conditions.append(f"zone {self.zone!r}")
+        conditions += [f"tag {name}={'|'.join(values) or '*'}" for name, *values in self.tags]
+        return ", ".join(conditions)
+
     def to_clauses(self) -> tuple[Clause, ...]:
         """Returns the conditions as they go over the wire."""
         clauses = []

@@ -20,6 +20,7 @@ Invariants:
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -59,6 +60,7 @@ from grapevine_proto.wire.signed import AnswerCode, PeerRecord, QueryAnswer, Rum
 
 QUERIES_LIMIT: Final = 16
 REPORTS_LIMIT: Final = 16  # of queries that have ended
+SUGGESTED_ZONES_LIMIT: Final = 100  # compared with a mistyped one; each takes some microseconds
 UNKNOWN_MEMBERS_LIMIT: Final = 256  # answers per query from members not in our table
 SPREAD_PER_MEMBER_S: Final = 0.0003  # a small cluster needs little spreading
 
@@ -230,11 +232,22 @@ class Queries:
         is_asked = request.filter.admits(self._local_record.record, own_tags)
         return [*found, self._our_id] if is_asked else found
 
+    def _suggest_zone(self, request: QueryRequest) -> str:
+        """Returns the known zone nearest to that of the filter, to append to an error; empty without one."""
+        zones = {each.record.zone for each in self._members} | {self._local_record.record.zone}
+        if request.filter.zone is None or request.filter.zone in zones:
+            return ""
+        candidates = sorted(zones - {""})[:SUGGESTED_ZONES_LIMIT]
+        nearest = difflib.get_close_matches(request.filter.zone, candidates, n=1)
+        return f"; did you mean zone {nearest[0]!r}?" if nearest else ""
+
     def plan(self, request: QueryRequest, now: float) -> QueryTerms:
         """Returns the terms for a query. Raises NoMatchingMember, TooManyQueries."""
         matching = self._matching(request)
         if not matching:
-            raise NoMatchingMember("no member matches the filter")
+            raise NoMatchingMember(
+                f"no member matches {request.filter}{self._suggest_zone(request)}"
+            )
         oldest_at = self._started_at[0] if len(self._started_at) == QUERIES_LIMIT else -math.inf
         if len(self._open) >= QUERIES_LIMIT or now - oldest_at < ROUTE_MIN_LIFETIME_S:
             raise TooManyQueries(

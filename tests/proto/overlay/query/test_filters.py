@@ -44,6 +44,14 @@ def test_origin_and_members_agree_on_the_selection(
     assert MemberFilter(tags=member_filter.tags).tags == member_filter.tags
 
 
+def test_a_filter_is_named_by_its_conditions() -> None:
+    member_filter = MemberFilter(
+        ids=[peer_id(1)], zone="eu", tags={"role": ("web", "db"), "rack": None}
+    )
+    assert str(member_filter) == "1 peer IDs, zone 'eu', tag rack=*, tag role=web|db"
+    assert not str(ALL_MEMBERS)
+
+
 def test_a_clause_of_a_later_version_matches_nobody() -> None:
     assert not matches((Clause(4, (b"role", b"web")),), record(1), {"role": "web"})
     ids = MemberFilter(ids=(peer_id(1),)).to_clauses()

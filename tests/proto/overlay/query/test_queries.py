@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from grapevine_proto.errors import DropReason, TooManyQueries, UnknownPeer
+from grapevine_proto.errors import DropReason, NoMatchingMember, TooManyQueries
 from grapevine_proto.events import AnswerStatus, MemberStatus, QueryEnd
 from grapevine_proto.overlay.effects import CountDrop, Effect, Send
 from grapevine_proto.overlay.query import queries as module
@@ -401,9 +401,13 @@ def test_a_query_can_be_canceled_once() -> None:
 
 
 def test_a_query_that_nobody_matches_is_not_begun() -> None:
-    node = Node(members=1)
-    with pytest.raises(UnknownPeer):
+    node = Node(members=1, zone="eu-west")
+    with pytest.raises(NoMatchingMember, match=r"no member matches zone 'nowhere'$"):
         node.ask(filter=MemberFilter(zone="nowhere"))
+    with pytest.raises(NoMatchingMember, match=r"zone 'eu-wst'; did you mean zone 'eu-west'\?"):
+        node.ask(filter=MemberFilter(zone="eu-wst"))
+    with pytest.raises(NoMatchingMember, match=r"no member matches zone 'eu-west', tag role=web$"):
+        node.ask(filter=MemberFilter(zone="eu-west", tags={"role": "web"}))
     assert node.queries.reports() == []
 
 
