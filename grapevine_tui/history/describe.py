@@ -216,8 +216,8 @@ class EventDescriber:
                 is_expected = reason in EXPECTED_REASONS
                 if not is_expected:
                     _remember(self._lost_at, ("peer", peer.peer_id), now)
-                what = reason if is_expected else f"disconnected{_because(reason)}"
-                return self._of_peer(now, "info" if is_expected else "warning", peer, what, reason)
+                level = "info" if is_expected else "warning"
+                return self._of_peer(now, level, peer, f"disconnected{_because(reason)}", reason)
             case _:
                 return None  # a dial, or its failure, which is an event of its own
 

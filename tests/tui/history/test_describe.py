@@ -84,7 +84,7 @@ def test_a_peer_that_is_lost_and_comes_back_says_why_and_how_long_it_was_away() 
         "db-1 connected again after 2 m",
         "db-1 does not answer",
         "db-1 answers again",
-        "db-1 denied",
+        "db-1 disconnected: denied",
     ]
 
 
