@@ -375,7 +375,7 @@ def test_the_recipes_for_programs_work(tmp_path: Path, monkeypatch: pytest.Monke
     for block in blocks(page_of("use-the-library.md"), "python"):
         exec(block, recipes)
     recipes_by_node = ("read", "handle", "join"), ("apply_in_order", "log")
-    expected = {"joined;", "apply b'hello'", '"event": "member"', " b'hello'"}
+    expected = {"joined;", "apply b'hello'", '"event": "member"', " b'hello'", "0 members answered"}
 
     async def main() -> None:
         config = recipes["config"].replace(bootstrap_peers=())
@@ -394,6 +394,7 @@ def test_the_recipes_for_programs_work(tmp_path: Path, monkeypatch: pytest.Monke
                 ]
                 await first.ready(4)
                 await first.broadcast(b"hello")
+                await recipes["work"](first)
                 await stopped.wait()
                 while expected:
                     line = await printed.get()

@@ -298,7 +298,7 @@ def test_three_accusers_end_a_suspicion_after_its_minimum_and_two_queries() -> N
     assert (found.queries_sent, found.is_declared_dead) == (2, True)
 
 
-def test_a_status_says_why_and_who_accuses() -> None:
+def test_a_status_says_why_and_names_the_accusers() -> None:
     node = DetectingNode()
     node.accuse(2)
     assert node.reason() == "accused by node 2"
