@@ -209,9 +209,9 @@ class EventDescriber:
                     now, "info", peer, f"connected{self._back_after('peer', peer, now)}", reason
                 )
             case PeerState.STALE:
-                return self._of_peer(
-                    now, "warning", peer, f"does not answer{_because(reason)}", reason
-                )
+                detail = reason.removeprefix("no answer")  # which the sentence says itself
+                what = f"does not answer{_because(reason) if detail == reason else detail}"
+                return self._of_peer(now, "warning", peer, what, reason)
             case PeerState.DISCONNECTED if was_connected:
                 is_expected = reason in EXPECTED_REASONS
                 if not is_expected:

@@ -50,7 +50,7 @@ SOURCE_CHECKS_BURST: Final = 256.0
 # declares another dead every few seconds, without end, is not credible.
 ACCUSER_ACCUSATIONS_PER_S: Final = 0.1
 ACCUSER_ACCUSATIONS_BURST: Final = 64.0
-NO_ANSWER: Final = "no answer, nor through others"
+NO_ANSWER: Final = "no answer, directly or through others"
 
 
 class Detector:

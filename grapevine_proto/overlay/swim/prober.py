@@ -282,7 +282,7 @@ class Prober:
         """What is wrong with a linked peer, for display; empty if nothing is."""
         probe = self.probes.get(peer_id)
         if probe is not None and probe.is_accused:
-            return "does not answer, nor through others"
+            return "does not answer, directly or through others"
         if peer_id in self._heard_by_others_at:
             return "heard by others, not by us"
         return "being probed" if probe is not None and probe.pings_sent else ""

@@ -74,7 +74,7 @@ def test_a_peer_that_is_lost_and_comes_back_says_why_and_how_long_it_was_away() 
         changed(PeerState.DISCONNECTED, PeerState.STALE, "silent for 6 s"),
         changed(PeerState.CONNECTING, PeerState.DISCONNECTED),
         changed(PeerState.CONNECTED, PeerState.CONNECTING, "linked"),
-        changed(PeerState.STALE, PeerState.CONNECTED),
+        changed(PeerState.STALE, PeerState.CONNECTED, "no answer, directly or through others"),
         changed(PeerState.CONNECTED, PeerState.STALE),
         changed(PeerState.DISCONNECTED, PeerState.CONNECTED, "denied"),
     ) == [
@@ -82,7 +82,7 @@ def test_a_peer_that_is_lost_and_comes_back_says_why_and_how_long_it_was_away() 
         "db-1 does not answer: silent for 3 s",
         "db-1 disconnected: silent for 6 s",
         "db-1 connected again after 2 m",
-        "db-1 does not answer",
+        "db-1 does not answer, directly or through others",
         "db-1 answers again",
         "db-1 disconnected: denied",
     ]

@@ -220,7 +220,7 @@ def test_a_packet_clears_a_suspicion_and_tells_its_subject() -> None:
     node = DetectingNode()
     member = node.tables.members.get(peer_id(3))
     assert member is not None
-    node.detector._accuse(member, "no answer, nor through others", 1.0, 1.0)
+    node.detector._accuse(member, "no answer, directly or through others", 1.0, 1.0)
     assert node.status(3) is MemberStatus.SUSPECT
     effects = node.detector.on_packet(peer_id(3), 2.0)
     assert statuses(effects) == [MemberStatus.UP]
@@ -233,17 +233,20 @@ def test_our_own_accusation_makes_a_peer_stale_once() -> None:
     node = DetectingNode()
     member = node.tables.members.get(peer_id(3))
     assert member is not None
-    effects = node.detector._accuse(member, "no answer, nor through others", 1.0, 2.0)
+    effects = node.detector._accuse(member, "no answer, directly or through others", 1.0, 2.0)
     assert statuses(effects) == [MemberStatus.SUSPECT]
-    assert member.to_info().reason == "no answer, nor through others"
+    assert member.to_info().reason == "no answer, directly or through others"
     [moved] = [each for each in effects if isinstance(each, PeerTransitioned)]
-    assert (moved.previous, moved.reason) == (PeerState.CONNECTED, "no answer, nor through others")
+    assert (moved.previous, moved.reason) == (
+        PeerState.CONNECTED,
+        "no answer, directly or through others",
+    )
     found = node.detector.suspicions.get(peer_id(3))
     assert found is not None
     assert found.accused_by_us
     assert list(found.accusations) == [peer_id(0)]
     assert found.member_update.accusations[0].is_authentic("default", record(3))
-    assert node.detector._accuse(member, "no answer, nor through others", 1.0, 2.0) == []
+    assert node.detector._accuse(member, "no answer, directly or through others", 1.0, 2.0) == []
 
 
 def test_a_held_suspicion_counts_once_the_link_is_lost_during_a_probe() -> None:

@@ -298,7 +298,7 @@ def test_two_accusers_outweigh_a_report_that_a_peer_is_alive() -> None:
     assert node.prober.has_majority_against(peer_id(1))
     exhaust(node, 1, alive=True)
     assert node.accused == [peer_id(1)]
-    assert node.prober.health_reason(peer_id(1)) == "does not answer, nor through others"
+    assert node.prober.health_reason(peer_id(1)) == "does not answer, directly or through others"
 
 
 def test_silent_helpers_make_a_node_doubt_itself_but_not_its_accusation_if_others_are_heard() -> (
