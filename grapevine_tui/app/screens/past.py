@@ -280,7 +280,8 @@ class PastScreen(Screen[None]):
     def action_go_to_time(self) -> None:
         """Type a time to go to."""
         words = " ".join(each for each in self.words.split() if not each.startswith("@"))
-        self.filter_bar.open(self.TITLE_TEXT.lower(), f"{words} @".lstrip(), self.FILTER_HINT)
+        prompt = f"{words} @".lstrip()
+        self.filter_bar.open(self.TITLE_TEXT.lower(), prompt, self.FILTER_HINT, is_selected=False)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         self.words = message.text

@@ -37,11 +37,13 @@ class LineInput(Input):
     class Canceled(Message):
         """Escape."""
 
-    def start_editing(self, text: str) -> None:
-        """Put `text` in the input, without a `Changed`, and focus it. The focus must move at once: the next
-        keys may already be queued."""
+    def start_editing(self, text: str, *, is_selected: bool = True) -> None:
+        """Put `text` in the input, without a `Changed`, and focus it. The next key replaces the text, or is
+        added at its end if it is not selected. The focus must move at once: the next keys may already be
+        queued."""
         with self.prevent(Input.Changed):
             self.value = text
+        self.select_on_focus = is_selected
         self.cursor_position = len(text)
         self.screen.set_focus(self)
 
@@ -121,13 +123,22 @@ class FilterBar(Horizontal):
         yield self._prompt
         yield self.line_input
 
-    def open(self, label: str, text: str, hint: str, topics: tuple[str, ...] = ()) -> None:
-        """Open the bar for the panel `label` with its current filter `text`; `topics` complete it."""
+    def open(
+        self,
+        label: str,
+        text: str,
+        hint: str,
+        topics: tuple[str, ...] = (),
+        *,
+        is_selected: bool = True,
+    ) -> None:
+        """Open the bar for the panel `label` with its current filter `text`; `topics` complete it. The next
+        key replaces the text, unless it is not selected."""
         self.line_input.set_topics(topics)
         self._prompt.update(Content(f"/ {label}"))
         self.line_input.placeholder = hint
         self.display = True
-        self.line_input.start_editing(text)
+        self.line_input.start_editing(text, is_selected=is_selected)
 
     def on_input_changed(self, message: Input.Changed) -> None:
         message.stop()

@@ -112,6 +112,21 @@ async def test_why_a_peer_went_down_yesterday_takes_three_keys(tmp_path: Path) -
 
 
 @pytest.mark.asyncio
+async def test_a_time_typed_after_its_key_is_gone_to(tmp_path: Path) -> None:
+    async with a_past(tmp_path) as past:
+        past.happen("older", HOUR_S + 600)
+        past.happen("old", HOUR_S - 600)
+        past.happen("new")
+        await past.press("E")
+        await past.press("at", *"1h", "enter")
+        assert past.screen.words == "@1h"
+        assert past.selected == "old"
+        await past.press("at", *"2h", "enter")
+        assert past.screen.words == "@2h"
+        assert past.selected == "older"
+
+
+@pytest.mark.asyncio
 async def test_a_message_of_an_hour_ago_is_found_by_word_and_time(tmp_path: Path) -> None:
     async with a_past(tmp_path) as past:
         for number in range(500):
