@@ -61,7 +61,13 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
 
 
 @click.command(short_help="Simulate a cluster of up to thousands of nodes.")
-@click.option("--nodes", type=click.IntRange(2, 100_000), default=100, show_default=True)
+@click.option(
+    "--nodes",
+    type=click.IntRange(2, 100_000),
+    default=100,
+    show_default=True,
+    help="Number of nodes",
+)
 @click.option(
     "--messages",
     type=click.IntRange(1, 1_000_000),
@@ -105,12 +111,26 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     help="Payload size in bytes",
 )
 @click.option(
-    "--strategy", type=click.Choice(STRATEGIES), default=NodeConfig().strategy, show_default=True
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default=NodeConfig().strategy,
+    show_default=True,
+    help="How broadcasts spread",
 )
 @click.option(
-    "--distribution", type=click.Choice(DISTRIBUTIONS), default="uniform", show_default=True
+    "--distribution",
+    type=click.Choice(DISTRIBUTIONS),
+    default="uniform",
+    show_default=True,
+    help="Which peers to prefer",
 )
-@click.option("--fanout", type=click.IntRange(1, 64), default=3, show_default=True)
+@click.option(
+    "--fanout",
+    type=click.IntRange(1, 64),
+    default=3,
+    show_default=True,
+    help="Peers each message is relayed to (strategy epidemic)",
+)
 @click.option(
     "--degree",
     type=click.IntRange(1, 512),
@@ -127,7 +147,13 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     help="One-way latency in ms; drawn once for each pair of nodes",
 )
 @click.option("--jitter", is_flag=True, help="Draw the latency of each datagram separately")
-@click.option("--zones", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option(
+    "--zones",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Number of zones, assigned to the nodes in turn",
+)
 @click.option(
     "--latency-between",
     "latency_between_zones",
@@ -161,7 +187,13 @@ def _progress_printer(options: SimOptions) -> Callable[[int], None]:
     show_default=True,
     help="Virtual seconds from the start to the first message, without --join",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63),
+    default=1,
+    show_default=True,
+    help="Seed of every random choice",
+)
 @click.option(
     "--optimize-links",
     is_flag=True,
