@@ -56,6 +56,7 @@ from grapevine_proto.events import (
     MessageUndelivered,
     NodeStarted,
     NodeStopped,
+    PeerDiscovered,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -82,6 +83,12 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 from grapevine_proto.node import Node
 from grapevine_proto.overlay.query.filters import MemberFilter
+from grapevine_proto.runtime.discovery.files import FileDiscovery
+from grapevine_proto.runtime.discovery.local import LocalDiscovery
+from grapevine_proto.runtime.discovery.mdns import MdnsDiscovery
+from grapevine_proto.runtime.discovery.runner import DiscoverySource
+from grapevine_proto.runtime.discovery.source import Discovery
+from grapevine_proto.runtime.discovery.srv import SrvDiscovery
 from grapevine_proto.runtime.event_queue import EventStream, MessageStream
 from grapevine_proto.runtime.query_desk import Query
 from grapevine_proto.runtime.shared_state import EntryWatch, SharedState
@@ -104,6 +111,8 @@ __all__ = [
     "DatagramDropped",
     "DetectionConfig",
     "DialFailed",
+    "Discovery",
+    "DiscoverySource",
     "DropReason",
     "EntryChanged",
     "EntryInfo",
@@ -112,6 +121,7 @@ __all__ = [
     "Event",
     "EventStream",
     "EventsLost",
+    "FileDiscovery",
     "GrapevineError",
     "IdentityInUse",
     "InternalErrorContained",
@@ -119,6 +129,8 @@ __all__ = [
     "KeyFileError",
     "KeyInfo",
     "LimitsConfig",
+    "LocalDiscovery",
+    "MdnsDiscovery",
     "MemberChanged",
     "MemberFilter",
     "MemberInfo",
@@ -139,6 +151,7 @@ __all__ = [
     "NodeStopped",
     "NotRunning",
     "Offense",
+    "PeerDiscovered",
     "PeerId",
     "PeerInfo",
     "PeerState",
@@ -155,6 +168,7 @@ __all__ = [
     "Round",
     "RoundOutcome",
     "SharedState",
+    "SrvDiscovery",
     "Standing",
     "StandingChanged",
     "StateConfig",

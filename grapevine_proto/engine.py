@@ -453,6 +453,10 @@ class Engine:
         dialer = self._overlay.membership.dialer
         self._apply_effects(dialer.on_resolved(name, addresses, now), now)
 
+    def hint(self, address: Address, now: float) -> None:
+        """A source of discovery names `address`: it is dialed once, unless it is known already."""
+        self._apply_effects(self._overlay.membership.dialer.hint(address, now), now)
+
     def on_emsgsize(self, size_bytes: int, address: Address, now: float) -> None:
         """The operating system rejected a datagram of this size to `address` (EMSGSIZE)."""
         self._transport.on_emsgsize(size_bytes, address, now)

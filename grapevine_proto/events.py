@@ -916,6 +916,19 @@ class DialFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerDiscovered:
+    """A source of discovery names an address that it did not name before. It is a hint: the node dials it
+    if it needs to, and only a session proves that a member of the cluster is there.
+
+    `source` is the name of the source: ``mdns``, ``local``, ``@FILE``, ``srv+NAME`` or what a source
+    of the application calls itself.
+    """
+
+    address: Address
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class StateSaveFailed:
     """The state directory cannot be written. The node continues and retries; `problem` is empty
     once it succeeds."""
@@ -1046,6 +1059,7 @@ Event: TypeAlias = (
     | QueryEnded
     | EntryChanged
     | MessageUndelivered
+    | PeerDiscovered
 )
 
 
@@ -1102,6 +1116,8 @@ def _event_fields(event: Event) -> tuple[str, JsonObject]:  # noqa: C901, PLR091
             return "dropped", {"reason": "events_lost", "count": count, "address": None}
         case DialFailed(address, reason):
             return "dial_failed", {"address": str(address), "reason": reason}
+        case PeerDiscovered(address, source):
+            return "discovered", {"address": str(address), "source": source}
         case StateSaveFailed(problem):
             return "state_save_failed", {"problem": problem}
         case IdentityInUse(address, problem):

@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
@@ -68,6 +68,8 @@ from grapevine_proto.overlay.query.filters import ALL_MEMBERS, MemberFilter
 from grapevine_proto.overlay.query.request import STALL_S, QueryRequest, check_query_name
 from grapevine_proto.runtime.builtin_queries import builtin_handlers
 from grapevine_proto.runtime.clock import clock
+from grapevine_proto.runtime.discovery.runner import DiscoveryRunner, DiscoverySource
+from grapevine_proto.runtime.discovery.source import Discovery, OwnNode
 from grapevine_proto.runtime.driver import EngineDriver
 from grapevine_proto.runtime.event_hub import (
     ErrorListener,
@@ -128,9 +130,18 @@ class Node:
         config: the settings, with at least one cluster key.
         state_dir: directory for identity, epoch and delivery state. Without one, the node has a new
             identity each time.
+        discovery: sources of addresses, beside those among the bootstrap peers. What they name is a
+            hint to the dialer. Raises ConfigError if a bootstrap peer needs a package that is not
+            installed.
     """
 
-    def __init__(self, config: NodeConfig, *, state_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        state_dir: str | Path | None = None,
+        discovery: Iterable[Discovery] = (),
+    ) -> None:
         if not isinstance(config, NodeConfig):
             raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
         self._config = config
@@ -143,6 +154,17 @@ class Node:
         self._socket_or_none: UdpSocket | None = None
         self._driver_or_none: EngineDriver | None = None
         self._resolver = BootstrapResolver(self._resolve, self._on_resolved)
+        self._state_dir = None if state_dir is None else Path(state_dir)
+        self._discovery = DiscoveryRunner(
+            self.now,
+            self._resolve,
+            lambda: self.config.limits.addresses_per_source,
+            self._addresses_not_to_dial,
+            self._hint,
+            self._publish,
+        )
+        self._discovery.add(discovery)
+        self._discovery.watch(config.bootstrap_sources)
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._subscriptions = Subscriptions(self._subscribe)
         self.state = SharedState(
@@ -231,10 +253,12 @@ class Node:
         engine.on_addresses_changed(self._socket.refresh_addresses(), self.now())
         self._publish(NodeStarted(engine.peer_id, self.address, engine.epoch))
         self._resolver.watch(self._config.bootstrap_addresses)
+        self._update_own_node()
         self._tasks = [
             asyncio.create_task(self._driver.read_loop(), name="grapevine reader"),
             asyncio.create_task(self._driver.write_loop(), name="grapevine pump"),
             asyncio.create_task(self._resolver.run(), name="grapevine names"),
+            asyncio.create_task(self._discovery.run(), name="grapevine discovery"),
             asyncio.create_task(self._state_loop(), name="grapevine state"),
         ]
         if self._socket.is_wildcard and not self._config.advertise:
@@ -814,9 +838,12 @@ class Node:
             raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
         if not config.keys:
             raise ConfigError("keys", "no cluster key")
-        restart = self._running_engine().reconfigure(config, self.now())
+        engine = self._running_engine()
+        self._discovery.watch(config.bootstrap_sources)
+        restart = engine.reconfigure(config, self.now())
         self._config = self._config.replace(bootstrap_peers=config.bootstrap_peers)
         self._resolver.watch(config.bootstrap_addresses)
+        self._update_own_node()
         self._driver.wake()
         return restart
 
@@ -1105,6 +1132,10 @@ class Node:
         up = [each.peer_id for each in self.members(tags) if each.status is MemberStatus.UP]
         return min(ids + up, default=None)
 
+    def discovery_sources(self) -> list[DiscoverySource]:
+        """Returns the sources of discovery with the addresses that each has named."""
+        return self._discovery.sources()
+
     def peer_at(self, address: Address) -> PeerId | None:
         """Returns the member whose session proved that it is at `address`, or None. Advertised
         addresses do not count."""
@@ -1164,6 +1195,7 @@ class Node:
                 logger.info("the advertised address changed from %s to %s", previous, addresses[0])
             if self._engine.on_addresses_changed(addresses, self.now()):
                 self._driver.wake()
+                self._update_own_node()
             is_loopback_only = addresses[0].is_loopback
             if is_loopback_only and not was_loopback_only:
                 logger.warning(
@@ -1257,6 +1289,35 @@ class Node:
     def _dial(self, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
             self._running_engine().dial(address, self.now())
+        self._driver.wake()
+
+    def _update_own_node(self) -> None:
+        """Tells sources that announce this node where it is and which keys it has."""
+        advertised = (self.advertised,) if self._config.advertise else ()
+        self._discovery.set_own(
+            OwnNode(
+                addresses=advertised or self._socket.refresh_addresses(),
+                is_wildcard=self._socket.is_wildcard,
+                keys=tuple(self._engine.config.keys),
+                cluster=self._engine.config.cluster,
+                state_dir=self._state_dir,
+            )
+        )
+
+    def _addresses_not_to_dial(self) -> set[Address]:
+        """The addresses that need no hint to the dialer: our own, and once there are peers, those of peers
+        and of members that are up."""
+        known = set(self._engine.record.addresses)
+        if self._engine.has_peers:
+            known |= {p.address for p in self.peers() if p.state is PeerState.CONNECTED}
+            up = (m.address for m in self.members() if m.status is MemberStatus.UP)
+            known |= {each for each in up if each is not None}
+        return known
+
+    def _hint(self, address: Address) -> None:
+        if self._phase is not Phase.RUNNING:
+            return
+        self._engine.hint(address, self.now())
         self._driver.wake()
 
     async def _resolve(self, name: str) -> tuple[Address, ...]:

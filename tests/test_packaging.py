@@ -55,9 +55,14 @@ def test_the_library_alone_asks_for_what_it_imports_as_the_application_does() ->
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"grapevine_proto"}
-    wanted = {{"nacl": "pynacl"}.get(each, each.replace("_", "-")) for each in foreign}
+    distribution = {"nacl": "pynacl", "dns": "dnspython"}
+    wanted = {distribution.get(each, each.replace("_", "-")) for each in foreign}
     alone = names_of(project_of("grapevine-proto")["dependencies"])
-    assert set(alone) == wanted
+    extras = project_of("grapevine-proto")["optional-dependencies"]
+    optional = names_of([each for name in ("dns", "mdns") for each in extras[name]])
+    assert set(alone) | set(optional) == wanted
+    tui_extras = project_of("grapevine-tui")["optional-dependencies"]
+    assert all(tui_extras[name] == extras[name] for name in ("dns", "mdns"))
     both = names_of(project_of("grapevine-tui")["dependencies"])
     assert {name: both[name].split(";")[0] for name in alone} == alone
 

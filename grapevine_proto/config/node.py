@@ -28,6 +28,7 @@ from grapevine_proto.config.sections import (
 from grapevine_proto.config.validate import (
     HostPort,
     Seconds,
+    check_bootstrap_source,
     check_choice,
     check_flag,
     check_host_port,
@@ -35,6 +36,7 @@ from grapevine_proto.config.validate import (
     check_number,
     check_text,
     convert_durations,
+    is_bootstrap_source,
     is_host_port_pair,
     to_host_port,
 )
@@ -310,13 +312,27 @@ class NodeConfig:
                     f"{address.undialable_reason}; set the address that other nodes dial, such as"
                     " 192.168.1.5:8000",
                 )
-        for host_port in self.bootstrap_peers:
-            check_host_port("bootstrap_peers", host_port, is_dialed=True, allows_range=True)
+        for peer in self.bootstrap_peers:
+            if is_bootstrap_source(peer):
+                check_bootstrap_source(peer)
+            else:
+                check_host_port("bootstrap_peers", peer, is_dialed=True, allows_range=True)
 
     @property
     def bootstrap_addresses(self) -> tuple[str, ...]:
-        """The bootstrap peers, ``host:port`` each: a range of ports is expanded."""
-        return tuple(each for peer in self.bootstrap_peers for each in expand_ports(peer))
+        """The bootstrap peers, ``host:port`` each: a range of ports is expanded. Without
+        `bootstrap_sources`."""
+        return tuple(
+            each
+            for peer in self.bootstrap_peers
+            if not is_bootstrap_source(peer)
+            for each in expand_ports(peer)
+        )
+
+    @property
+    def bootstrap_sources(self) -> tuple[str, ...]:
+        """The bootstrap peers that name a source of addresses: ``@FILE`` and ``srv+NAME``."""
+        return tuple(each for each in self.bootstrap_peers if is_bootstrap_source(each))
 
     def replace(self, **changes: Any) -> Self:
         """Returns a validated copy with `changes`. Raises ConfigError, also for an unknown field."""

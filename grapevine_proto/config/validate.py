@@ -14,7 +14,13 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 from grapevine_proto.errors import ConfigError, InvalidArgument
-from grapevine_proto.ids import check_host, join_host_port, split_host_port, split_host_ports
+from grapevine_proto.ids import (
+    HOST_NAME_PUNCTUATION,
+    check_host,
+    join_host_port,
+    split_host_port,
+    split_host_ports,
+)
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """Accepted as a payload. Any other object with a buffer works too, but has no type before Python 3.12."""
@@ -112,6 +118,33 @@ def check_host_port(
         raise ConfigError(name, str(error)) from None
     if is_dialed and port == 0:
         raise ConfigError(name, f"port 0 cannot be dialed, got {value!r}")
+
+
+FILE_PREFIX: Final = "@"
+SRV_PREFIX: Final = "srv+"
+
+
+def is_bootstrap_source(peer: object) -> bool:
+    """Whether a bootstrap peer names a source of addresses: ``@FILE`` or ``srv+NAME``."""
+    return isinstance(peer, str) and peer.startswith((FILE_PREFIX, SRV_PREFIX))
+
+
+def check_bootstrap_source(peer: str) -> None:
+    """Raises ConfigError unless a file or a DNS name follows the prefix."""
+    if peer == FILE_PREFIX:
+        raise ConfigError("bootstrap_peers", "expected the name of a file after @")
+    if not peer.startswith(SRV_PREFIX):
+        return
+    name = peer.removeprefix(SRV_PREFIX)
+    if not name or not all(each.isalnum() or each in HOST_NAME_PUNCTUATION for each in name):
+        raise ConfigError(
+            "bootstrap_peers",
+            f"expected a DNS name after {SRV_PREFIX}, such as _grapevine._udp.example.org",
+        )
+    try:
+        check_host(name)
+    except ValueError as error:
+        raise ConfigError("bootstrap_peers", f"{peer!r:.80}: {error}") from None
 
 
 def payload_bytes(payload: object) -> bytes:

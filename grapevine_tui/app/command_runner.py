@@ -32,7 +32,7 @@ from grapevine_tui.control.slash_parser import parse_command, quote_name
 from grapevine_tui.history.terms import with_times
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
-from grapevine_tui.host.model import QueryEntry, format_dial_failure
+from grapevine_tui.host.model import QueryEntry, format_dial_failure, format_discovered
 from grapevine_tui.host.protocol import HostView
 from grapevine_tui.host.query import format_tags
 
@@ -217,6 +217,9 @@ class CommandRunner:
                 app.show_members(" ".join(f"tag:{quote_name(e)}" for e in tag_texts(tags or {})))
             case commands.ShowTraces():
                 app.action_traces()
+            case commands.ShowDiscovered():
+                main.action_panel("peers")
+                main.compose_box.show_feedback(format_discovered(self._host.model.discovered))
             case commands.ShowStatus() | commands.ShowStats():
                 app.action_status()
             case commands.ShowHelp(""):

@@ -139,6 +139,8 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
             return format_table(rows, TABLE_COLUMNS[command])
         case "members" | "traces":
             return format_table(reply[command], TABLE_COLUMNS[command])
+        case "discover":
+            return _format_discovered(reply)
         case "settings":
             return format_table(reply["values"], ("name", "value", "origin"))
         case "stats":
@@ -166,6 +168,20 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
         case _:
             fields = {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}
             return format_facts(fields)
+
+
+def _format_discovered(reply: Object) -> list[str]:
+    """The addresses as a table, and what is wrong with a source."""
+    if not reply["sources"]:
+        return [
+            "no source of discovery; start the node with --discover, --peer @FILE or --peer srv+NAME"
+        ]
+    lines = format_table(reply["discovered"], ("address", "source", "name", "state"))
+    return lines + [
+        printable(f"{each['source']}: {each['problem']}")
+        for each in reply["sources"]
+        if each["problem"]
+    ]
 
 
 def _restart_note(reply: Object) -> str:

@@ -19,6 +19,7 @@ from grapevine_tui.config.hook_spec import Hook
 LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # as in Grapevine 1.x
 ALERTS: Final = ("off", "bell", "notify")
 HISTORIES: Final = ("on", "events", "off")
+DISCOVERIES: Final = ("local", "mdns")
 PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {
     "local": NodeConfig.local,
     "lan": NodeConfig.lan,
@@ -116,7 +117,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("host", ("-H", "--host"), "BIND_HOST", _host, "HOST", "Listen address [127.0.0.1]"),
     Option("port", ("-p", "--port"), "BIND_PORT", _port, "PORT", "UDP port; 0 selects a free one [8000]"),
     Option("bootstrap_peers", ("-b", "--peer"), "BOOTSTRAP_PEERS", _list, "HOST:PORT",
-           "Bootstrap peer to contact at startup; repeatable or comma-separated"),
+           "Bootstrap peer to contact at startup, @FILE with one per line, or srv+NAME for SRV records;"
+           " repeatable or comma-separated"),
+    Option("app.discover", ("--discover",), "GRAPEVINE_DISCOVER", _list, "SOURCE",
+           "Find peers without an address: local, mdns; repeatable or comma-separated [off]"),
     Option("gossip_interval", ("-g", "--gossip-interval"), "GOSSIP_INTERVAL_SECS", _number, "SECONDS",
            "Interval between heartbeats [5, on loopback 1]"),
     Option("fanout", ("-f", "--fanout"), "FANOUT", _integer, "N",

@@ -22,7 +22,7 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.config.hook_spec import Hook
-from grapevine_tui.config.options import ALERTS, HISTORIES, LOG_LEVELS
+from grapevine_tui.config.options import ALERTS, DISCOVERIES, HISTORIES, LOG_LEVELS
 from grapevine_tui.config.sources import (
     EDITED_ORIGIN,
     SettingValue,
@@ -61,6 +61,8 @@ class Settings:
     """Address of the metrics endpoint, ``host:port``; empty: off."""
     web: str
     """Address that serves the app to a browser, ``host:port``; empty: off."""
+    discover: tuple[str, ...]
+    """Sources of addresses, of `DISCOVERIES`."""
     on: tuple[str, ...]
     """Programs to run, ``EVENT COMMAND`` each."""
     headless: bool
@@ -106,6 +108,8 @@ class Settings:
         _check_address("app.web", self.web)
         for hook in self.on:
             _check_hook(hook)
+        for source in self.discover:
+            check_choice("app.discover", source, DISCOVERIES)
         _check_range("app.eof_timeout", self.eof_timeout, 0, 86_400)
         _check_range("app.wait_peers", self.wait_peers, 0, 10_000, whole=True)
         check_choice("app.history", self.history, HISTORIES)

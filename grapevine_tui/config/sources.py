@@ -47,6 +47,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.log_file": "",
     "app.metrics": "",
     "app.web": "",
+    "app.discover": [],
     "app.on": [],
     "app.state_dir": "",
     "app.profile": "",

@@ -40,7 +40,8 @@ advertise = $advertise
 
 # Peers to contact at startup, "host:port" each, or "host:first-last" for up to 64 ports. One that answers is
 # enough: the node discovers the others through it. Names are resolved again for every attempt. List two or
-# three to survive the loss of one.
+# three to survive the loss of one. "@FILE" stands for the peers in a file, one per line, which is read again
+# when it changes; "srv+NAME" for the SRV records of a DNS name (needs the extra dns).
 bootstrap_peers = $bootstrap_peers
 
 # Cluster key files, relative to this file. Anyone who holds a key can join. The first key initiates
@@ -255,6 +256,10 @@ metrics = ""
 # Serve the app to a browser at this "host:port" instead of the terminal; empty: off. Anyone with the printed
 # address controls the node: use loopback or a trusted network.
 web = ""
+# Sources of addresses, beside bootstrap_peers: "local" (the running nodes of this user on this machine) and
+# "mdns" (nodes of the cluster on the same network; needs the extra mdns). Nodes find each other only if both
+# have the source.
+discover = []
 # Programs to run, "EVENT COMMAND" each, with the event as JSON on stdin (no shell). At most four run at once,
 # for at most ten seconds.
 on = []

@@ -147,6 +147,11 @@ class ShowRounds:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowDiscovered:
+    """The addresses that sources of discovery have named."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShowTraces:
     """The latest traces."""
 
@@ -277,6 +282,7 @@ Query: TypeAlias = (
     | ShowStats
     | ShowRounds
     | ShowTraces
+    | ShowDiscovered
     | ShowSettings
     | ShowHelp
     | Subscribe
@@ -611,6 +617,13 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         shorthands=("t",),
     ),
     CommandSpec("traces", Kind.QUERY, "List the latest traces", ShowTraces),
+    CommandSpec(
+        "discover",
+        Kind.QUERY,
+        "Show the addresses that were found, and by which source",
+        ShowDiscovered,
+        method="discovery_sources",
+    ),
     CommandSpec(
         "dial",
         Kind.NODE_ACT,

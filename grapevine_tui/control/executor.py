@@ -22,6 +22,7 @@ from grapevine_proto import compiled
 from grapevine_proto.errors import GrapevineError, MessageTooLarge, NoMatchingMember
 from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId
+from grapevine_proto.node import Node
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_tui import __version__
 from grapevine_tui.config.edit import SettingsEditor
@@ -48,6 +49,7 @@ from grapevine_tui.control.commands import (
     SearchHistory,
     Send,
     SetSettings,
+    ShowDiscovered,
     ShowEvents,
     ShowHelp,
     ShowMembers,
@@ -288,6 +290,8 @@ class CommandExecutor:
                 }
             case ShowTraces():
                 return {"traces": [each.to_dict() for each in node.traces()]}
+            case ShowDiscovered():
+                return _discovered(node)
             case ShowStats():
                 return {"stats": node.stats().to_dict(now=node.now()), "compiled": compiled}
             case ShowStatus():
@@ -367,6 +371,7 @@ class CommandExecutor:
             "max_message_size": host.config.max_message_size,
             "snapshot": self._snapshot(),
             "members": [member.to_dict() for member in host.node.members()],
+            "discovered": _discovered(host.node)["discovered"],
             "rounds": [
                 each.round.to_dict() | {"ago_s": round(now_unix - each.at_unix, 3)}
                 for each in model.rounds
@@ -376,6 +381,37 @@ class CommandExecutor:
                 for each in model.traces.values()
             ],
         }
+
+
+def _discovered(node: Node) -> Object:
+    """What each source of discovery has named, and which peers are there."""
+    peers = {each.address: each for each in node.peers()}
+    sources = node.discovery_sources()
+    rows = []
+    for source in sources:
+        for address in source.addresses:
+            peer = peers.get(address)
+            rows.append(
+                {
+                    "address": str(address),
+                    "source": source.name,
+                    "peer_id": None if peer is None else str(peer.peer_id),
+                    "name": "" if peer is None else peer.name,
+                    "state": None if peer is None else peer.state.value,
+                }
+            )
+    return {
+        "discovered": rows,
+        "sources": [
+            {
+                "source": each.name,
+                "addresses": len(each.addresses),
+                "dropped": each.dropped,
+                "problem": each.problem,
+            }
+            for each in sources
+        ],
+    }
 
 
 def _parse_line(line: bytes | None) -> Request | None:

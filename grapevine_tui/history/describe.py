@@ -30,6 +30,7 @@ from grapevine_proto.events import (
     MessageUndelivered,
     NodeStarted,
     NodeStopped,
+    PeerDiscovered,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -111,6 +112,9 @@ class EventDescriber:
             case DialFailed(address, reason):
                 text = f"dial of {address} failed: {reason}"
                 return _row(now, "dial", "warning", text, address=str(address), reason=reason)
+            case PeerDiscovered(address, source):
+                text = f"found {address} by {source}"
+                return _row(now, "discovered", "info", text, address=str(address), reason=source)
             case RateLimited(peer_id, dropped, _):
                 return self._describe_throttled(peer_id, dropped, now)
             case StandingChanged(peer_id, standing, _, reason):

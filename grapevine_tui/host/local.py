@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -39,6 +39,9 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import PEER_ID_BYTES, Address, MessageId, PeerId
 from grapevine_proto.node import Node
 from grapevine_proto.overlay.state.shared_map import is_owners_alone
+from grapevine_proto.runtime.discovery.local import LocalDiscovery
+from grapevine_proto.runtime.discovery.mdns import MdnsDiscovery
+from grapevine_proto.runtime.discovery.source import Discovery
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.history.database import HistoryUnavailable
@@ -65,6 +68,11 @@ MAX_HISTORY_CLOSE_S: Final = 2.0  # to write what is queued at the end
 
 T = TypeVar("T")
 Listener = Callable[[Event, Changes], None]
+# of the setting app.discover
+DISCOVERY_SOURCES: Final[Mapping[str, Callable[[], Discovery]]] = {
+    "local": LocalDiscovery,
+    "mdns": MdnsDiscovery,
+}
 
 
 class Host:
@@ -95,6 +103,7 @@ class Host:
         self.history: History | None = None
         """What is kept of the past, once the node has started; None: nothing."""
         self._history_settings = None if settings is None else history_settings(settings)
+        self._discover = () if settings is None else settings.discover
         self._live_settings = None if settings is None else LiveSettings(settings)
         self._config = self._desired_config = config
         self._spare_state_dirs = list(spare_state_dirs)
@@ -368,7 +377,11 @@ class Host:
         return known.name if known is not None else ""
 
     def _new_node(self) -> Node:
-        node = Node(self._config, state_dir=self.state_dir)
+        node = Node(
+            self._config,
+            state_dir=self.state_dir,
+            discovery=[DISCOVERY_SOURCES[each]() for each in self._discover],
+        )
         node.on_event(self._on_event)
         return node
 

@@ -41,6 +41,7 @@ from grapevine_proto.events import (
     MessageUndelivered,
     NodeStarted,
     NodeStopped,
+    PeerDiscovered,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -86,6 +87,8 @@ NO_ANSWER_PREFIX: Final = "no answer"  # prefix of the node's reason for a dial 
 GRACEFUL_STOP_REASONS: Final = frozenset({"stopped", "left", "leaving"})
 MAX_UNDELIVERED: Final = 256  # direct messages remembered as undelivered for the log
 UNSUPPORTED_NOTICE_INTERVAL_S: Final = 60.0
+MAX_DISCOVERED: Final = 256
+SHOWN_DISCOVERED: Final = 3  # in one line
 MAX_DIAL_NOTICES: Final = 256  # addresses with a recent dial notice
 
 
@@ -232,6 +235,7 @@ class Model:
         self.dial_noticed_at: dict[
             Address | str, float
         ] = {}  # when the last notice about the address was added
+        self.discovered: dict[Address, str] = {}  # the source of each address, oldest first
         self.events_lost = 0
         self.save_error = ""  # why the state directory cannot be written; empty if it can
         self.history_error = ""  # why the history cannot be written; empty if it can
@@ -260,6 +264,7 @@ class Model:
             TraceUpdated: self._on_trace_updated,
             DatagramDropped: lambda _: Changes.RATES,
             DialFailed: self._on_dial_failed,
+            PeerDiscovered: self._on_discovered,
             EventsLost: self._on_events_lost,
             StateSaveFailed: self._on_state_save_failed,
             InternalErrorContained: self._on_internal_error,
@@ -477,6 +482,13 @@ class Model:
         self._add_notice(NoticeLevel.WARNING, format_dial_failure(event))
         return Changes.NOTICES
 
+    def _on_discovered(self, event: PeerDiscovered) -> Changes:
+        self.discovered.pop(event.address, None)
+        self.discovered[event.address] = event.source
+        if len(self.discovered) > MAX_DISCOVERED:
+            del self.discovered[next(iter(self.discovered))]
+        return Changes.PEERS
+
     def _on_unsupported(self, event: MessagesUnsupported) -> Changes:
         now = self._wall_clock()
         if now < self._unsupported_notice_at:
@@ -568,6 +580,16 @@ class Model:
     def _add_notice(self, level: NoticeLevel, text: str) -> None:
         self.notices.append(Notice(self._wall_clock(), level, printable(text)))
         self.notice_count += 1
+
+
+def format_discovered(discovered: Mapping[Address, str]) -> str:
+    """The addresses that were found last, for one line; what to do if there are none."""
+    if not discovered:
+        return "nothing found; sources are --discover mdns, --discover local and --peer @FILE"
+    latest = list(discovered.items())[-SHOWN_DISCOVERED:]
+    shown = ", ".join(printable(f"{address} ({source})") for address, source in latest)
+    rest = len(discovered) - len(latest)
+    return f"found {shown}" + (f" and {rest:,} more" if rest else "")
 
 
 def format_dial_failure(event: DialFailed) -> str:

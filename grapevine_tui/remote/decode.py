@@ -35,6 +35,7 @@ from grapevine_proto.events import (
     MessagesUnsupported,
     MessageUndelivered,
     NodeStopped,
+    PeerDiscovered,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -255,6 +256,8 @@ def _problem_from_json(fields: Object) -> Event | None:
         case "dial_failed":
             address_text = _text(fields["address"])
             return DialFailed(parse_literal(address_text) or address_text, _text(fields["reason"]))
+        case "discovered":
+            return PeerDiscovered(Address.parse(fields["address"]), _text(fields["source"]))
         case "unsupported":
             numbers = (int(fields[name]) for name in ("epoch", "first", "last", "attribute"))
             return MessagesUnsupported(PeerId.parse(fields["origin"]), *numbers)

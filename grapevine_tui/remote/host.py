@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.events import Event, MemberChanged, MemberInfo, MessageReceived, NodeStarted
+from grapevine_proto.events import (
+    Event,
+    MemberChanged,
+    MemberInfo,
+    MessageReceived,
+    NodeStarted,
+    PeerDiscovered,
+)
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.storage.permissions import UntrustedFile
 from grapevine_tui.config.edit import RemoteSettingsEditor, SaveResult
@@ -278,6 +285,9 @@ class RemoteHost:
         model.traces.clear()
         for at_unix, trace in traces:
             model.traces[trace.id] = TraceEntry(at_unix, payloads.get(trace.id, b""), trace)
+        model.discovered.clear()
+        for each in reply.get("discovered", ()):
+            model.apply(PeerDiscovered(Address.parse(each["address"]), str(each["source"])))
         self._apply_snapshot(reply["snapshot"])
         self._changes |= model.on_reconnected() | Changes.ROUNDS | Changes.TRACES
         if config != self.config:

@@ -29,6 +29,7 @@ from grapevine_proto.events import (
     MessageUndelivered,
     NodeStarted,
     NodeStopped,
+    PeerDiscovered,
     PeerInfo,
     PeerState,
     PeerStateChanged,
@@ -78,6 +79,8 @@ def format_event(event: Event) -> LogLine | None:
             level = logging.WARNING if member.status is MemberStatus.DOWN else logging.INFO
             text = f"member {_format_node(member)}: {member.status.value}"
             return LogLine("member", level, f"{text}: {member.reason}" if member.reason else text)
+        case PeerDiscovered(address, source):
+            return LogLine("discovered", logging.INFO, f"found {address} by {source}")
         case DialFailed():
             return LogLine("dial", logging.WARNING, format_dial_failure(event))
         case RateLimited(peer_id, dropped, _):

@@ -50,6 +50,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import check_host, split_host_port
+from grapevine_proto.runtime.discovery.runner import DiscoverySource
 from grapevine_tui import __version__
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
@@ -128,6 +129,7 @@ class Snapshot:
 
     stats: Stats
     peers: tuple[PeerInfo, ...]
+    discovery: tuple[DiscoverySource, ...]
     members: tuple[MemberInfo, ...]
     messages: Mapping[Via, int]
     topics: Mapping[str, int]
@@ -201,6 +203,7 @@ class Metrics:
         return Snapshot(
             stats=node.stats(),
             peers=tuple(node.peers()),
+            discovery=tuple(node.discovery_sources()),
             members=tuple(node.members()),
             messages=dict(self._messages),
             topics=dict(self._topics),
@@ -330,6 +333,14 @@ def _cluster_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     for state in PeerState:
         peers.add_metric([state.value], states[state])
     yield peers
+    discovered = GaugeMetricFamily(
+        "grapevine_discovered_addresses",
+        "Addresses that sources of discovery name, by source",
+        labels=["source"],
+    )
+    for source in snapshot.discovery:
+        discovered.add_metric([source.name], len(source.addresses))
+    yield discovered
     statuses = Tally(member.status for member in snapshot.members)
     members = GaugeMetricFamily("grapevine_members", "Known members, by status", labels=["status"])
     for status in MemberStatus:

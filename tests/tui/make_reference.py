@@ -275,6 +275,7 @@ def _empty_snapshot() -> Snapshot:
     return Snapshot(
         stats=Stats(),
         peers=(),
+        discovery=(),
         members=(),
         messages={},
         topics={},

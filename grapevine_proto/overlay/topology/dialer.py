@@ -68,7 +68,8 @@ _DialKey: TypeAlias = tuple[Address, PeerId | None]  # address, and the expected
 
 class _DialTarget:
     """An address to dial with unknown identity. `is_permanent`: a bootstrap or requested address,
-    dialed forever and with failures reported; otherwise it is remembered from an earlier run.
+    dialed forever and with failures reported; otherwise it is remembered from an earlier run or,
+    before any peer answered, a hint.
     """
 
     __slots__ = ("dial_at", "failures", "is_permanent", "is_self", "last_peer")
@@ -211,6 +212,16 @@ class Dialer:
             :SAVED_ADDRESSES_LIMIT
         ]
 
+    def hint(self, address: Address, now: float) -> list[Effect]:
+        """A source of discovery names `address`: dial it once, unless it is known. It is remembered
+        if a node answers there.
+        """
+        if address in self._targets:
+            return []
+        self._targets[address] = _DialTarget(now, is_permanent=False)
+        self._trim_saved()
+        return self._dial(address, None, now, wants_room=self._active_view.needs_links(now))
+
     def dial_now(self, address: Address, now: float) -> list[Effect]:
         """Dial `address` at once at the application's request."""
         if len(self._targets) < self._config.current.limits.addresses:
@@ -302,6 +313,9 @@ class Dialer:
             return []
         target.failures += 1
         target.is_self = reason is DropReason.SELF_DIAL
+        if not target.is_permanent and target.last_peer is None:  # a hint
+            del self._targets[address]
+            return []
         is_rare = not target.is_permanent and bool(self._peers.linked)
         longest_s = REDIAL_LONG_LOST_MAX_S if is_rare else REDIAL_MAX_S
         target.dial_at = now + self._backoff_s(target.failures, longest_s)

@@ -45,7 +45,7 @@ from grapevine_tui.app.widgets.titles import FRAME_CELLS, filter_status, format_
 from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
 from grapevine_tui.control.slash_parser import KnownNames
-from grapevine_tui.host.model import ALL_CHANGES, Changes
+from grapevine_tui.host.model import ALL_CHANGES, Changes, format_discovered
 from grapevine_tui.host.protocol import HostView, SettingsView
 from grapevine_tui.host.query import MATCH_ALL, parse_query
 from grapevine_tui.text import printable
@@ -158,6 +158,8 @@ class MainScreen(Screen[None]):
     def _update_peer_panels(self, changes: Changes) -> None:
         model = self._model
         if Changes.PEERS in changes and self.peers.display:
+            found = f" {format_discovered(model.discovered)}." if model.discovered else ""
+            self.peers.set_empty_text(f"No peers yet.{found} Press c to connect to an address.")
             self.peers.set_rows(peer_rows(model))
             self._set_panel_title(
                 self.peers, peer_title(model, self._max_peers, self._filter_status(self.peers))

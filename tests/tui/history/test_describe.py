@@ -25,6 +25,7 @@ from grapevine_proto.events import (
     MessageUndelivered,
     NodeStarted,
     NodeStopped,
+    PeerDiscovered,
     PeerState,
     PeerStateChanged,
     QueryEnd,
@@ -124,6 +125,7 @@ REPORT = QueryReport(
     ("event", "level", "text"),
     [
         (DialFailed(ADDRESS, "no answer"), "warning", "dial of 10.0.0.9:8000 failed: no answer"),
+        (PeerDiscovered(ADDRESS, "mdns"), "info", "found 10.0.0.9:8000 by mdns"),
         (RateLimited(an_id(1), 1200, 0.0), "warning", "db-1 is over its rate limit: 1,200 messages dropped"),
         (StandingChanged(an_id(1), Standing.SLOWED, 9.0, "forged"), "warning", "db-1 is slowed: forged"),
         (StandingChanged(an_id(1), Standing.NORMAL, 0.0, ""), "info",

@@ -26,6 +26,7 @@ from grapevine_proto.events import (
     MessagesUnsupported,
     NodeStarted,
     NodeStopped,
+    PeerDiscovered,
     PeerState,
     PeerStateChanged,
     QueryAnswered,
@@ -41,7 +42,14 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, Stream
-from grapevine_tui.host.model import MAX_KEYS, MAX_TOPICS, Changes, Model, NoticeLevel
+from grapevine_tui.host.model import (
+    MAX_KEYS,
+    MAX_TOPICS,
+    Changes,
+    Model,
+    NoticeLevel,
+    format_discovered,
+)
 from tests.tui.values import a_member, a_message, a_peer, a_round, an_entry, an_id, received
 
 
@@ -204,6 +212,16 @@ def test_an_unanswered_dial_explains_itself_once_until_a_peer_answers(
         model.apply(DialFailed(Address("10.0.0.9", port), "refused: full"))
     assert len(model.dial_noticed_at) <= 256
     assert notice_texts(model)[-1] == "cannot reach 10.0.0.9:999: refused: full"
+
+
+def test_the_addresses_that_were_found_last_are_kept_with_their_source(model: Model) -> None:
+    assert format_discovered(model.discovered).startswith("nothing found; sources are")
+    for port in range(1, 258):
+        assert model.apply(PeerDiscovered(Address("10.0.0.7", port), "mdns")) == Changes.PEERS
+    assert len(model.discovered) == 256
+    shown = format_discovered(model.discovered)
+    assert shown.startswith("found 10.0.0.7:255 (mdns), ")
+    assert shown.endswith("10.0.0.7:257 (mdns) and 253 more")
 
 
 def test_a_failed_save_is_noted_and_so_is_its_recovery(model: Model) -> None:

@@ -27,6 +27,7 @@ from grapevine_proto.events import (
     MessagesUnsupported,
     MessageUndelivered,
     NodeStopped,
+    PeerDiscovered,
     PeerState,
     PeerStateChanged,
     RateLimited,
@@ -141,6 +142,7 @@ def test_counters_come_out_as_they_went_in() -> None:
         TraceUpdated(a_trace(1, 2, 2, sent_at=NOW)),
         AntiEntropyRound(a_round(1, 1, started_at=NOW - 0.003)),
         DialFailed(Address("10.0.0.1", 9), "no answer"),
+        PeerDiscovered(Address("10.0.0.1", 9), "mdns"),
         StateSaveFailed("disk full"),
         MessagesUnsupported(an_id(1), 7, 3, 4, 200),
         MessageUndelivered(

@@ -748,3 +748,37 @@ def test_a_lost_peer_that_is_up_is_redialed_while_one_link_is_missing() -> None:
     node.unlink(3)
     node.dialer.redial(node.member(3), 0.0)
     assert [dial.expected for dial in node.dials(2.0)][:1] == [peer_id(3)]
+
+
+def test_a_hint_is_dialed_at_once_and_forgotten_if_no_node_answers() -> None:
+    node = DialingNode()
+    hinted = Address("10.9.9.9", 77)
+    assert node.dialer.hint(hinted, 0.0) == [Dial(hinted, None, NEIGHBOR, None)]
+    assert node.dialer.hint(hinted, 0.1) == []
+    assert node.dialer.on_failed(hinted, None, None, 1.0) == []  # no event: nobody typed it
+    assert node.dialer.dial_due(100.0) == []
+    assert node.dialer.hint(hinted, 100.0) != []
+
+
+def test_a_hint_where_a_node_answered_is_remembered() -> None:
+    node = DialingNode()
+    hinted = Address("10.9.9.9", 77)
+    node.dialer.hint(hinted, 0.0)
+    node.dialer.on_answered(hinted, None, peer_id(5), 0.1)
+    assert node.dialer.known_addresses() == ((peer_id(5), hinted),)
+    node.dialer.on_failed(hinted, None, None, 200.0)
+    assert node.dialer.known_addresses() == ((peer_id(5), hinted),)
+
+
+def test_hints_are_bounded_and_evict_addresses_that_failed() -> None:
+    node = DialingNode()
+    node.dialer.remember(tuple((peer_id(n), Address("10.9.9.8", n + 1)) for n in range(64)), 0.0)
+    for port in range(1, 65):
+        node.dialer.on_failed(Address("10.9.9.8", port), None, None, 1.0)
+    for port in range(1, 66):
+        node.dialer.hint(Address("10.9.9.9", port), 2.0)
+    assert len(node.dialer._targets) == 64
+
+
+def test_our_own_address_is_no_hint() -> None:
+    assert DialingNode().dialer.hint(OURS, 0.0) == []
