@@ -51,6 +51,9 @@ from grapevine_proto.wire.signed import PeerRecord
 INITIAL_RETRY_S: Final = 0.25  # above most RTTs, so few retries are needless
 MAX_RETRY_S: Final = 2.0
 RETRY_JITTER_FRACTION: Final = 0.2  # nodes that start together do not retry together
+# The responder uses the session from our first message on, which may arrive after our timeout. Within this
+# time, some packet of the responder gets here at any loss that a link survives.
+CONFIRM_LINGER_S: Final = 3.0
 
 
 class HandshakeState(Enum):
@@ -82,8 +85,9 @@ class Initiator:
     The first message is that of `purpose`. A swap continues only if the Challenge arrived within its
     `max_rtt_s`; otherwise `is_rtt_too_high` is set and the caller removes the dial.
 
-    `expected` is the peer ID that must answer, None for any. At most `max_hellos` Hellos are sent, and the
-    dial expires `timeout_s` seconds after `now`.
+    `expected` is the peer ID that must answer, None for any. At most `max_hellos` Hellos are sent. The dial
+    sends nothing from `timeout_s` seconds after `now` on, and expires: at once, or after
+    `CONFIRM_LINGER_S` if it is CONFIRMING, because the responder may already send on the session.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Initiator:
         self._their_record: PeerRecord | None = None
         self._rtt_s: float | None = None
         self._expires_at = now + timeout_s
+        self._sends_until = self._expires_at
         self._transmit_at = self._sent_at = now
         self._retry_delay_s = INITIAL_RETRY_S
         self._transmissions = 0  # in this state
@@ -164,7 +169,9 @@ class Initiator:
 
     def transmit(self, now: float) -> list[bytes]:
         """Returns the datagram for `address` that is due now, in a list, or an empty list."""
-        if now < self._transmit_at or self.is_expired(now):
+        if now >= self._sends_until:
+            self._transmit_at = math.inf
+        if now < self._transmit_at:
             return []
         self._transmit_at = now + self._retry_delay_s * (
             1 + RETRY_JITTER_FRACTION * self._rng.random()
@@ -242,7 +249,8 @@ class Initiator:
         )
         self._their_record = record
         self._secret = b""  # forward secrecy: forget the ephemeral secret
-        self._expires_at = min(self._expires_at, now + REJECT_AFTER_S)
+        self._sends_until = min(self._sends_until, now + REJECT_AFTER_S)
+        self._expires_at = self._sends_until + CONFIRM_LINGER_S
 
     def _enter_state(self, state: HandshakeState, now: float) -> None:
         if self._transmissions == 1:  # otherwise the sample is ambiguous (Karn 1987)

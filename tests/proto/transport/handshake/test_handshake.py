@@ -14,7 +14,12 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
 from grapevine_proto.transport.handshake import initiator, responder
 from grapevine_proto.transport.handshake.handshake_crypto import with_mac
-from grapevine_proto.transport.handshake.initiator import TRANSITIONS, HandshakeState, Initiator
+from grapevine_proto.transport.handshake.initiator import (
+    CONFIRM_LINGER_S,
+    TRANSITIONS,
+    HandshakeState,
+    Initiator,
+)
 from grapevine_proto.transport.handshake.responder import UNCONFIRMED_TIMEOUT_S, Responder
 from grapevine_proto.wire.codec import (
     BASE_DATAGRAM_BYTES,
@@ -36,6 +41,7 @@ from tests.proto.transport.ends import (
     World,
     direct_message,
     linked_ends,
+    lose_nothing,
     name_of,
     two_ends,
 )
@@ -235,6 +241,58 @@ def test_a_dial_without_an_answer_expires() -> None:
     assert ada.drops == []
 
 
+def test_a_dial_sends_nothing_after_its_timeout_but_still_takes_the_first_packet() -> None:
+    world, ada, bob = two_ends()
+    world.drop = lambda datagram, *_: name_of(datagram) == "data"
+    dial = ada.dial(bob.address, 0.0, timeout_s=2.0)
+    world.run(2.0 + CONFIRM_LINGER_S - 0.1)
+    first, source, to = world.of("data")[-1]
+    assert dial.transmit(world.now) == []
+    world.drop = lose_nothing
+    world.throw(first, source, to)
+    world.run(0.05)
+
+    assert both_linked(ada, bob)
+    assert ada.drops == []
+
+
+def test_a_dial_that_is_never_confirmed_expires_soon_after_its_timeout() -> None:
+    world, ada, bob = two_ends()
+    world.drop = lambda datagram, *_: name_of(datagram) == "data"
+    ada.dial(bob.address, 0.0, timeout_s=2.0)
+    world.run(2.0)
+    count = len(world.of("data"))
+    world.run(CONFIRM_LINGER_S)
+
+    assert not ada.dials
+    assert len(world.of("data")) == count
+
+
+def test_a_second_session_confirmed_after_its_timeout_serves_both_ends() -> None:
+    """The responder sends on it from then on, so an initiator without it would hear nothing."""
+    world, ada, bob = two_ends()
+    lower, higher = sorted((ada, bob), key=lambda end: end.peer_id)
+    higher.dial(lower.address, 0.0)
+    world.run(1.0, until=lambda: both_linked(lower, higher))
+    received = {session_id for end in (lower, higher) for session_id in end.index}
+    world.drop = lambda datagram, *_: (
+        name_of(datagram) == "data" and (datagram[1:9] not in received)
+    )
+    lower.dial(higher.address, world.now, timeout_s=1.0)
+    world.run(1.01)
+    first, source, to = world.of("data")[-1]
+    world.drop = lose_nothing
+    world.throw(first, source, to)
+    lower.link.send(direct_message(1), world.now)
+    higher.link.send(direct_message(2), world.now)
+    world.run(0.1)
+
+    assert both_linked(lower, higher)
+    assert direct_message(1) in higher.opened
+    assert direct_message(2) in lower.opened
+    assert DropReason.UNKNOWN_SESSION not in lower.drops
+
+
 def test_a_dial_expires_before_its_session_does() -> None:
     world, ada, bob = two_ends()
     world.drop = lambda datagram, *_: name_of(datagram) == "data"
@@ -413,9 +471,9 @@ def test_unconfirmed_sessions_expire() -> None:
     ada.dial(bob.address, 0.0, timeout_s=0.1)
     _, _, _ = world.hold("data")
     assert bob.responder.pending == 1
-    world.run(UNCONFIRMED_TIMEOUT_S - 0.1)
+    world.run(UNCONFIRMED_TIMEOUT_S - 0.5)
     assert bob.responder.pending == 1
-    world.run(0.2)
+    world.run(0.5)
 
     assert bob.responder.pending == 0
 

@@ -15,6 +15,7 @@ from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
 from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.handshake.initiator import CONFIRM_LINGER_S
 from grapevine_proto.transport.link.acks import PATH_RESPONSES_LIMIT
 from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT
 from grapevine_proto.transport.link.link import Link
@@ -643,7 +644,7 @@ def test_after_a_half_failed_rekey_a_link_returns_to_the_session_of_the_peer() -
     first = ada.link.session
     dial = ada.dial(bob.address, world.now, expected=bob.peer_id, timeout_s=3.0)
     world.drop = lambda datagram, sender, _: sender is bob and dial.state.name == "CONFIRMING"
-    world.run(4.0)
+    world.run(3.0 + CONFIRM_LINGER_S + 1.0)
     assert not ada.dials
     assert bob.link.session.their_id == dial.session_id
     world.drop = lambda *_: False
