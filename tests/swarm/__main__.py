@@ -6,6 +6,7 @@ import argparse
 import time
 
 from tests.swarm import fresh_seed, swarm
+from tests.swarm.mix import add_entries
 
 
 def main() -> None:
@@ -14,13 +15,16 @@ def main() -> None:
     parser.add_argument(
         "--first", type=int, help="first seed of a consecutive run [default: random]"
     )
+    parser.add_argument(
+        "--entries", action="store_true", help="write and delete entries in every mix"
+    )
     arguments = parser.parse_args()
     failed = 0
     for number in range(arguments.seeds):
         seed = fresh_seed() if arguments.first is None else arguments.first + number
         started_at = time.perf_counter()
         try:
-            world = swarm(seed)
+            world = swarm(seed, add_entries) if arguments.entries else swarm(seed)
             result = f"{len(world.watch.sent)} messages, {world.sim.steps} steps"
         except Exception as error:  # noqa: BLE001  each seed is a run of its own
             failed += 1

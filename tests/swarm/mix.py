@@ -57,6 +57,7 @@ FAULTS: Final = (
     "slow", "move", "rotate_key", "leave", "join", "skew_clock", "unauthenticated", "replay", "burst",
     "broadcast_large", "trace", "change_strategy",
 )  # fmt: skip
+TOMBSTONE_S: Final = 2.0  # short, so that an older copy could bring a deleted key back
 CROWDED: Final = 0.15  # fraction of mixes with more nodes than link slots
 ATTACKS: Final = ("forge", "flood", "garble")
 
@@ -97,7 +98,7 @@ def draw_mix(seed: int) -> Mix:
             actions["publish"] = 1.0
         if seed % 3 == 1:
             actions |= {"set_entry": 1.5, "delete_entry": 1.0}
-            config = config.replace(state=StateConfig(tombstone=2.0))
+            config = config.replace(state=StateConfig(tombstone=TOMBSTONE_S))
     duration_s = rng.uniform(250, 300) if is_calm else rng.uniform(30, 90)
     has_malicious = not is_calm and rng.random() < 0.3
     if has_malicious:
@@ -106,3 +107,9 @@ def draw_mix(seed: int) -> Mix:
         nodes, duration_s = rng.randint(8, 14), duration_s / 2
         config = config.replace(max_peers=rng.randint(3, 5))
     return Mix(seed, nodes, config, network, actions, duration_s, has_malicious)
+
+
+def add_entries(mix: Mix) -> None:
+    """Has the nodes write entries often, whatever else was drawn."""
+    mix.actions |= {"set_entry": 4.0, "delete_entry": 3.0}
+    mix.config = mix.config.replace(state=StateConfig(tombstone=TOMBSTONE_S))
