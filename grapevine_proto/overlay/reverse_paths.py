@@ -77,7 +77,7 @@ class PathLimits:
     routes. `unacked_batches` are messages in flight or waiting for a second path, which they take
     `second_path_after_s` after the first ack. The first `urgent_items` of a rumor wait less for others.
     `has_path_by_any_peer`: where no other peer is known to have the rumor, one that may have it is the second
-    path."""
+    path, or the next where one peer does not answer."""
 
     items_per_message: int
     bytes_per_message: int
@@ -89,6 +89,8 @@ class PathLimits:
     second_path_after_s: float
     urgent_items: int = 0
     has_path_by_any_peer: bool = False
+    ack_timeout_rtts: float = ACK_TIMEOUT_RTTS
+    ack_timeout_bounds: TimeBounds = ACK_TIMEOUT_BOUNDS
 
 
 class AskedSet(Protocol):
@@ -401,7 +403,9 @@ class ReversePaths(Generic[ItemT]):
                 else each.signed(self._identity, self._cluster, route.message_id)
                 for each in batch.items
             )
-        timeout_s = self._peers.timeout_for(batch.target, ACK_TIMEOUT_RTTS, ACK_TIMEOUT_BOUNDS)
+        timeout_s = self._peers.timeout_for(
+            batch.target, self._limits.ack_timeout_rtts, self._limits.ack_timeout_bounds
+        )
         batch.due_at = now + timeout_s * 2**batch.tries
         batch.tries += 1
         self.deadline = min(self.deadline, batch.due_at)
@@ -427,7 +431,8 @@ class ReversePaths(Generic[ItemT]):
         for peer_id in (route.message_id.origin, *route.sources):
             if peer_id not in batch.targets_tried and self._peers.is_linked(peer_id):
                 return peer_id
-        if batch.is_acked and self._limits.has_path_by_any_peer:
+        is_wanted = batch.is_acked or len(batch.targets_tried) <= SOURCES_PER_ROUTE_LIMIT
+        if is_wanted and self._limits.has_path_by_any_peer:
             return next(
                 (each for each in self._peers.linked if each not in batch.targets_tried), None
             )

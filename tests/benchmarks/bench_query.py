@@ -39,9 +39,9 @@ class Case:
 
 CASES: Final = (
     Case("50 nodes, all linked", 50, 50, 150),
-    Case("100 nodes, 5 links", 100, 5, 600, 99.0),
+    Case("100 nodes, 5 links", 100, 5, 400, 99.0),
     Case("50 nodes, all linked, 10 % loss", 50, 50, 1000, 99.9, loss=0.1),
-    Case("100 nodes, 5 links, 10 % loss", 100, 5, 2000, 99.0, loss=0.1),
+    Case("100 nodes, 5 links, 10 % loss", 100, 5, 1000, 99.9, loss=0.1),
     Case("20 nodes, 5 links, 64 KiB", 20, 5, 3000, answer_bytes=65_536),
 )
 

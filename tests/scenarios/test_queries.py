@@ -224,3 +224,22 @@ def test_forged_answers_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(each.payload != b"forged" for each in answers(sim, query_id))
     statuses = {each.status for each in answers(sim, query_id)}
     assert statuses == {AnswerStatus.ANSWERED}
+
+
+def test_the_first_question_of_a_cluster_needs_one_way_per_hop_and_grows_the_tree() -> None:
+    sim = cluster(40, 4)
+    report = ended(sim, sim.query(0, "who", timeout_s=20.0, stall_s=20.0))
+    assert report.arrivals_ms[-1] < 400  # an announced rumor takes three ways per hop
+    sim.run(5.0)
+    before = sum(node.stats().relayed for node in sim.nodes)
+    message_id = sim.broadcast(7, b"along the tree")
+    sim.run(1.0)
+    assert len(sim.deliveries(message_id)) == 39
+    assert sum(node.stats().relayed for node in sim.nodes) - before < 45
+
+
+def test_at_ten_percent_loss_answers_arrive_within_a_second() -> None:
+    sim = cluster(60, 5, loss=0.1)
+    report = ended(sim, sim.query(0, "who", timeout_s=20.0, stall_s=20.0))
+    assert report.answered == 60
+    assert report.arrivals_ms[-1] < 1000

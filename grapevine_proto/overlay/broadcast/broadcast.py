@@ -83,6 +83,7 @@ TOPIC_CLAIM_S: Final = 2.0  # for subscribers to begin to pull an own rumor
 UNCLAIMED_LIMIT: Final = 1024  # own rumors not requested yet; the oldest is no longer awaited
 # repairs older than this reach every node by anti-entropy and are not forwarded
 NO_FORWARD_AGE_MS: Final = 10_000
+URGENT_RUMOR_BYTES: Final = 1024  # of a body that all near peers are sent at once
 
 
 class _Withheld(Enum):
@@ -223,7 +224,9 @@ class Broadcast:
         if is_large(rumor):
             effects = self.puller.announce(copy, set())
         else:
-            new_rumor = NewRumor(key, rumor.size_bytes, 0, None, is_offered=True)
+            new_rumor = NewRumor(
+                key, rumor.size_bytes, 0, None, is_offered=True, is_urgent=_is_urgent(rumor)
+            )
             effects = self._execute(self._strategy.on_new_rumor(new_rumor, now), copy, (), now)
         sends = [each.message for each in effects if isinstance(each, Send)]
         if sends and not any(isinstance(each, Rumors) for each in sends):
@@ -339,6 +342,7 @@ class Broadcast:
                 early.is_offered,
                 early.first_source,
                 early.lead_s,
+                _is_urgent(rumor),
             )
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
         return effects + self._report_forgers() if self._store.cache.forgers else effects
@@ -445,7 +449,7 @@ class Broadcast:
             for watcher in self._watchers:
                 watcher.on_duplicate(rumor, sender)
         effects = self._correct_doubtful(copy, sender, now) if key in self._doubtful else []
-        if via is not Via.EAGER:
+        if via is not Via.EAGER or _is_urgent(rumor):
             return effects
         return effects + self._strategy.on_duplicate(key, sender, now)
 
@@ -502,7 +506,7 @@ class Broadcast:
             return self._report_forgers()
         if is_large(rumor):
             return self.puller.announce(best, {sender})
-        new_rumor = NewRumor(key, 0, best.hops, sender)
+        new_rumor = NewRumor(key, 0, best.hops, sender, is_urgent=_is_urgent(rumor))
         return self._forward(new_rumor, best, (sender,), now, is_firsthand=False)
 
     def _forward(
@@ -647,6 +651,13 @@ def _with_transit(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> R
     if not transit_ms and hops == copy.hops:
         return copy
     return RumorCopy(copy.rumor, hops, copy.age_ms + transit_ms, copy.holder)
+
+
+def _is_urgent(rumor: Rumor) -> bool:
+    """Whether `rumor` is a question small enough to be pushed to peers that may have it already."""
+    if not rumor.attributes or len(rumor.body) > URGENT_RUMOR_BYTES:
+        return False
+    return rumor.known_attributes.query is not None
 
 
 def _make_strategy(context: OverlayContext, near_peers: NearPeers) -> Strategy:

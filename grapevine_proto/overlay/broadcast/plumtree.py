@@ -23,12 +23,16 @@ Departures from the paper:
 - A new link that is nearer than one in the shared tree starts eager. With `optimize_links`, where
   links keep changing, one whose announcements keep arriving first becomes eager too. Either closes
   a cycle, and the next rumor prunes its slowest link.
+- A question, which a program waits for, goes to all near peers at once instead of being announced to
+  them: in the first copies each hop takes one way instead of three, and a lost copy costs nothing. It
+  leaves the tree as it is, but a node without eager links makes the link of the first copy eager.
 - No hop limit: a node never forwards a rumor twice, so nothing circulates. A tree is deeper than
   its size suggests, and a newcomer does not know its size.
 
 Invariants:
 
-- Rumors are pushed over eager links alone, never back to their sender or origin.
+- Rumors are pushed over eager links, urgent ones to near peers as well; never back to their sender or
+  origin.
 - `Graft` and `Prune` tell each end what the other made of the link. If one is lost, the next rumor
   reveals it and it is sent again.
 """
@@ -180,6 +184,8 @@ class Plumtree(Strategy):
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
         if rumor.is_mailed:
             return PushPlan(())
+        if rumor.is_urgent:
+            return self._on_urgent_rumor(rumor)
         origin, sender = rumor.origin, rumor.sender
         self._count_rumor(origin, now)
         tree, tree_name = self._tree_for(origin)
@@ -201,6 +207,20 @@ class Plumtree(Strategy):
         holders = (sender, origin, rumor.first_source)
         targets = [each for each in tree.eager if each not in holders]
         return PushPlan(targets, is_offer=is_offer, effects=effects)
+
+    def _on_urgent_rumor(self, rumor: NewRumor) -> PushPlan:
+        """Push to all near peers."""
+        tree, tree_name = self._tree_for(rumor.origin)
+        self._remove_unresponsive(tree)
+        effects: list[Effect] = []
+        sender, is_linked = rumor.sender, self._near_peers.is_linked
+        if sender is not None and is_linked(sender) and (tree.is_broken or not tree.eager):
+            tree.eager[sender] = None
+            tree.is_broken = False
+            effects.append(Send((sender,), Graft(tree_name)))
+        holders = (sender, rumor.origin, rumor.first_source)
+        peers = dict.fromkeys((*tree.eager, *self._near_peers.near))
+        return PushPlan([each for each in peers if each not in holders], effects=effects)
 
     def _adjust_parent(
         self, tree: _Tree, tree_name: PeerId | None, rumor: NewRumor, now: float

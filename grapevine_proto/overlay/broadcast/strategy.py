@@ -38,6 +38,8 @@ class NewRumor(NamedTuple):
     first_source: PeerId | None = None
     """The peer that announced it before it arrived, `lead_s` seconds earlier."""
     lead_s: float = 0.0
+    is_urgent: bool = False
+    """A program waits for what members return for it, and it is small."""
 
     @property
     def origin(self) -> PeerId:

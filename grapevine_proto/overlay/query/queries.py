@@ -41,6 +41,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
+from grapevine_proto.overlay.peers import TimeBounds
 from grapevine_proto.overlay.query.fetches import AnswerFetcher
 from grapevine_proto.overlay.query.filters import matches
 from grapevine_proto.overlay.query.questions import Questions
@@ -73,6 +74,8 @@ ANSWER_BYTES_HELD_LIMIT: Final = 16 << 20
 UNACKED_BATCHES_LIMIT: Final = 2048  # each answer of a route may need a message of its own
 URGENT_ANSWERS: Final = 32  # per route: in a small cluster latency counts, in a large one datagrams
 SECOND_PATH_AFTER_S: Final = 0.3  # sooner than a query stalls
+ACK_TIMEOUT_RTTS: Final = 1.5  # a needless retry costs a datagram, a late one delays a program
+ACK_TIMEOUT_BOUNDS: Final = TimeBounds(0.080, 0.500)
 
 _STATUS_OF_CODE: Final = {
     AnswerCode.ANSWER: AnswerStatus.ANSWERED,
@@ -210,6 +213,8 @@ class Queries:
             second_path_after_s=SECOND_PATH_AFTER_S,
             urgent_items=URGENT_ANSWERS,
             has_path_by_any_peer=True,
+            ack_timeout_rtts=ACK_TIMEOUT_RTTS,
+            ack_timeout_bounds=ACK_TIMEOUT_BOUNDS,
         )
         self.reverse_paths: ReversePaths[QueryAnswer] = ReversePaths(context, limits, Answers)
 

@@ -19,6 +19,7 @@ from grapevine_proto.overlay.broadcast.broadcast import (
     DOUBTFUL_LIMIT,
     NO_FORWARD_AGE_MS,
     UNCLAIMED_LIMIT,
+    URGENT_RUMOR_BYTES,
     Broadcast,
 )
 from grapevine_proto.overlay.broadcast.epidemic import Epidemic
@@ -41,6 +42,7 @@ from grapevine_proto.wire.messages import (
     RumorCopy,
     Rumors,
 )
+from grapevine_proto.wire.query_terms import QueryTerms
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, NodeTables, identity, peer_id, record, rumor
 
@@ -824,3 +826,20 @@ def test_a_corrected_rumor_that_had_left_the_cache_is_checked_once() -> None:
     node.broadcast.advance(2.0)
     assert pushes(node.receive(rumor_, 2, 2.5, age_ms=2_520)) == [3]
     assert node.store.cache.signatures_checked == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(0, 4), (URGENT_RUMOR_BYTES, 4), (URGENT_RUMOR_BYTES + 1, 0)]
+)
+def test_a_small_question_is_pushed_to_near_peers_and_prunes_nothing(size: int, count: int) -> None:
+    node = Node((1, 2), strategy="plumtree")
+    for number in (3, 4, 5):
+        node.tables.link(number)
+    attributes = rumor_attributes(query=QueryTerms("up", 5000))
+    asked = Rumor.signed(
+        identity(ORIGIN), "default", EPOCH, 1, (bytes(size),), attributes=attributes
+    )
+    sent = node.receive(asked, 1, 0.0)
+    assert sum(pushes(sent)) == count
+    again = node.receive(asked, 2, 0.1) + node.receive(asked, 3, 0.1)
+    assert any(isinstance(each, Send) for each in again) == (not count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.broadcast.near_peers import NEAR_PEERS_LIMIT
 from grapevine_proto.overlay.broadcast.plumtree import (
     COUNTED_ORIGINS_LIMIT,
     OWN_TREE_LEAD_WEIGHT,
@@ -43,9 +44,11 @@ def receive(
     first_source: int | None = None,
     lead_s: float = 0.0,
     is_offered: bool = False,
+    is_urgent: bool = False,
 ) -> PushPlan:
     new = new_rumor(origin, first, sender, hops=1)._replace(
         is_offered=is_offered or sender is None,
+        is_urgent=is_urgent,
         first_source=None if first_source is None else peer_id(first_source),
         lead_s=lead_s,
     )
@@ -522,3 +525,48 @@ def test_a_new_link_is_nearer_by_more_than_the_threshold() -> None:
         new = tables.link(2)
         tables.measure(2, 0.1 - PARENT_SWITCH_LEAD_S - margin_s)
         assert bool(strategy.on_link_up(new, 0.0)) is is_eager
+
+
+def test_an_urgent_rumor_goes_to_all_near_peers_and_leaves_the_tree_as_it_is() -> None:
+    _, strategy = plumtree(1, 2, 3, 4)
+    graft(strategy, 1, 2)
+    plan = receive(strategy, 3, is_urgent=True)
+    assert list(plan.targets) == ids(1, 2, 4)
+    assert not plan.effects
+    assert not plan.is_offer
+    assert list(strategy.subscribers) == ids(1, 2)
+    assert list(receive(strategy, 1, 2).targets) == ids(2)
+
+
+def test_an_urgent_rumor_of_our_own_goes_to_all_near_peers_instead_of_being_offered() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    plan = receive(strategy, None, origin=0, is_urgent=True)
+    assert list(plan.targets) == ids(1, 2, 3)
+    assert not plan.is_offer
+
+
+def test_the_first_copy_of_an_urgent_rumor_grows_the_tree_where_there_is_none() -> None:
+    _, strategy = plumtree(1, 2, 3)
+    plan = receive(strategy, 2, is_urgent=True)
+    assert list(plan.targets) == ids(1, 3)
+    assert sent_by_peer(plan.effects) == {peer_id(2): [Graft(None)]}
+    assert list(strategy.subscribers) == ids(2)
+
+
+def test_an_urgent_rumor_mends_a_broken_tree() -> None:
+    tables, strategy = plumtree(1, 2, 3)
+    graft(strategy, 1, 2)
+    strategy.on_link_down(tables.unlink(1), 1.0)
+    assert strategy.is_broken(peer_id(ORIGIN))
+    plan = receive(strategy, 3, is_urgent=True)
+    assert sent_by_peer(plan.effects) == {peer_id(3): [Graft(None)]}
+    assert not strategy.is_broken(peer_id(ORIGIN))
+    assert list(strategy.subscribers) == ids(2, 3)
+
+
+def test_of_many_links_an_urgent_rumor_takes_those_that_get_announcements() -> None:
+    linked = tuple(range(1, 41))
+    tables, strategy = plumtree(*linked)
+    plan = receive(strategy, 1, is_urgent=True)
+    assert set(plan.targets) == set(tables.near_peers.near) - {peer_id(1)}
+    assert len(plan.targets) <= 2 * NEAR_PEERS_LIMIT
