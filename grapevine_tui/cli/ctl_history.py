@@ -68,7 +68,7 @@ def run_page(request: HistoryRequest) -> Iterator[str]:
             time.sleep(FOLLOW_INTERVAL_S)
         fields = {name: request.fields[name] for name in ("cmd", "words") if name in request.fields}
         reply = send_command(request.state_dir, fields | {"newer_than": newest})
-    for hint in _hints(reply):
+    for hint in _hints(kind, reply):
         print(hint, file=sys.stderr)  # noqa: T201
 
 
@@ -158,8 +158,10 @@ def _format_row(kind: str, row: Object) -> str:
     )
 
 
-def _hints(reply: Object) -> Iterator[str]:
+def _hints(kind: str, reply: Object) -> Iterator[str]:
     """What the page leaves out, for people."""
+    if not reply[kind]:
+        yield f"no {kind} match"
     if reply["note"]:
         yield printable(reply["note"])
     if reply["older"] is not None:

@@ -56,7 +56,7 @@ def test_messages_are_searched_without_a_node(
     assert ctl(capsys, state_dir, "history", "bytes:2")[1].endswith("2 bytes, not text\n")
     reply = json.loads(ctl(capsys, state_dir, "--json", "history", "from:ann")[1])
     assert [each["text"] for each in reply["messages"]] == ["deploy of api finished"]
-    assert ctl(capsys, state_dir, "history", "nothing-here")[:2] == (0, "")
+    assert ctl(capsys, state_dir, "history", "nothing-here") == (0, "", "no messages match\n")
 
 
 def test_a_page_says_how_to_go_on(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
