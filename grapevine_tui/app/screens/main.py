@@ -158,7 +158,8 @@ class MainScreen(Screen[None]):
     def _update_peer_panels(self, changes: Changes) -> None:
         model = self._model
         if Changes.PEERS in changes and self.peers.display:
-            found = f" {format_discovered(model.discovered)}." if model.discovered else ""
+            found = format_discovered(model.discovered)
+            found = f" {found[0].upper()}{found[1:]}." if model.discovered else ""
             self.peers.set_empty_text(f"No peers yet.{found} Press c to connect to an address.")
             self.peers.set_rows(peer_rows(model))
             self._set_panel_title(

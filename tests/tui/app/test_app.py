@@ -18,6 +18,7 @@ from grapevine_proto.events import (
     AntiEntropyRound,
     DialFailed,
     NodeStopped,
+    PeerDiscovered,
     PeerState,
     PeerStateChanged,
     RateLimited,
@@ -434,6 +435,18 @@ async def test_the_cursor_stays_with_its_peer_when_the_rows_are_sorted_again() -
         assert not stage.main.peers.rows
         await stage.press("j", "k", "g", "G", "enter", "pageup")
         assert "No peers yet" in stage.text
+
+
+async def test_the_empty_panel_of_peers_and_a_command_show_what_was_found() -> None:
+    host = FakeHost()
+    async with staged(host) as stage:
+        await stage.submit("/discover")
+        assert "nothing found; sources are --discover mdns" in stage.text
+        host.happen(PeerDiscovered(Address("192.0.2.7", 8000), "mdns"))
+        await stage.paint()
+        assert "No peers yet. Found 192.0.2.7:8000 (mdns)" in stage.text
+        await stage.submit("/discover")
+        assert "found 192.0.2.7:8000 (mdns)" in stage.text
 
 
 async def test_a_table_shows_its_first_lines_until_the_cursor_moves() -> None:

@@ -160,6 +160,41 @@ def test_the_commands_answer_with_what_there_is(bench: Bench) -> None:
     assert bob.end() == 0
 
 
+def test_nodes_of_one_user_find_each_other_on_free_ports(bench: Bench) -> None:
+    first, address = bench.started("--discover", "local", "--name", "ams-1")
+    second = bench.run("--discover", "local", "--wait-peers", "1")
+    second.expect("discovered", address=address, source="local")
+    second.expect("ready")
+    second.write('{"cmd":"discover"}\n')
+    reply = second.expect("reply")
+    assert [(each["address"], each["source"]) for each in reply["discovered"]] == [
+        (address, "local")
+    ]
+    assert (reply["discovered"][0]["name"], reply["discovered"][0]["state"]) == (
+        "ams-1",
+        "connected",
+    )
+    assert reply["sources"] == [{"source": "local", "addresses": 1, "dropped": 0, "problem": ""}]
+    for run in (second, first):
+        assert run.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--discover", "smoke"), "app.discover: must be one of local, mdns"),
+        (("--peer", "@"), "bootstrap_peers: expected the name of a file after @"),
+        (("--peer", "srv+"), "bootstrap_peers: expected a DNS name after srv+"),
+    ],
+)
+def test_a_source_that_does_not_exist_is_one_line_and_exit_2(
+    bench: Bench, arguments: tuple[str, ...], expected: str
+) -> None:
+    run = bench.run(*arguments)
+    assert run.process.wait(WAIT_S) == 2
+    assert expected in run.errors()
+
+
 def test_untrusted_text_is_printed_only_as_ascii_json(bench: Bench) -> None:
     first, address = bench.started()
     other, _ = bench.started("--peer", address, "--wait-peers", "1")
