@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, TypeVar
 
 SWITCH: Final = "GRAPEVINE_INTERPRETED"  # environment variable; any value but the empty one
 PACKAGE: Final = "grapevine_proto"
@@ -40,6 +40,15 @@ class SourceFinder:
 
 if os.environ.get(SWITCH):
     sys.meta_path.insert(0, SourceFinder())
+
+
+T = TypeVar("T")
+
+
+def mypyc_attr(*attrs: str, **kwattrs: object) -> Callable[[T], T]:
+    """The decorator of this name in `mypy_extensions`, which tells mypyc how to compile a class, for example
+    with `allow_interpreted_subclasses`. Nothing else reads it."""
+    return lambda decorated: decorated
 
 
 def describe(module_file: str) -> str:

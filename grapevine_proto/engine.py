@@ -60,7 +60,7 @@ from grapevine_proto.events import (
     UndeliveredReason,
     Via,
 )
-from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 from grapevine_proto.message_order import MessageOrder, Ordered
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import (
@@ -968,13 +968,30 @@ class Engine:
 
     # --- kept -----------------------------------------------------------------------------------
 
-    def snapshot(self, now: float, unhandled: Iterable[MessageId] = ()) -> NodeState:
-        """What to keep for the next run, as of now. `unhandled` broadcasts count as not seen: the next run
-        requests them again."""
+    def snapshot(
+        self,
+        now: float,
+        unhandled: Iterable[MessageId] = (),
+        streams: Iterable[Stream] | None = None,
+    ) -> NodeState:
+        """What to keep for the next run, as of now; of all streams unless `streams` are given. `unhandled`
+        broadcasts count as not seen: the next run requests them again."""
+        store = self._overlay.store
         known = self._overlay.membership.dialer.known_addresses()
-        streams = self._overlay.store.snapshot(now, unhandled)
+        saved = store.saved_streams(
+            store.tracked_streams() if streams is None else streams, now, unhandled
+        )
         entries = self.state.snapshot(now)
-        return NodeState(self._identity.seed, self.epoch, streams, known, entries)
+        return NodeState(self._identity.seed, self.epoch, tuple(saved), known, entries)
+
+    def tracked_streams(self) -> list[Stream]:
+        """All streams that a `snapshot` has."""
+        return self._overlay.store.tracked_streams()
+
+    def take_unsaved_streams(self) -> list[Stream] | None:
+        """The streams that changed, appeared or were removed since the last call; None if any may have. For
+        the only one who saves."""
+        return self._overlay.store.take_unsaved()
 
     @property
     def state_version(self) -> int:

@@ -57,12 +57,6 @@ class _Waiting:
         """The lowest sequence. There must be one."""
         return self._sequences[0]
 
-    @property
-    def is_over_limit(self) -> bool:
-        return (
-            len(self) > WAITING_PER_STREAM_LIMIT or self.size_bytes > WAITING_BYTES_PER_STREAM_LIMIT
-        )
-
     def add(self, message: Message) -> int:
         """Adds `message`; returns its size in bytes."""
         heappush(self._sequences, message.id.sequence)
@@ -94,6 +88,9 @@ class MessageOrder:
         self._positions: OrderedDict[Stream, int] = OrderedDict()
         self._waiting: dict[PeerId, dict[int, _Waiting]] = {}  # by origin and epoch
         self._size_bytes = 0
+        self._stream_limit = WAITING_PER_STREAM_LIMIT
+        self._stream_bytes_limit = WAITING_BYTES_PER_STREAM_LIMIT
+        self._bytes_limit = WAITING_BYTES_LIMIT
         self.deadline = math.inf
         self.skipped = 0
         self.late = 0
@@ -189,12 +186,16 @@ class MessageOrder:
             waiting = streams[stream.epoch] = _Waiting(stream, abandoned)
         self._size_bytes += waiting.add(message)
 
+    def _is_over_limit(self, waiting: _Waiting) -> bool:
+        is_too_long = len(waiting) > self._stream_limit
+        return is_too_long or waiting.size_bytes > self._stream_bytes_limit
+
     def _enforce_limits(self, stream: Stream, now: float) -> list[Ordered]:
         """Skips gaps until what waits is within the limits again."""
         ordered: list[Ordered] = []
-        while (waiting := self._find(stream)) is not None and waiting.is_over_limit:
+        while (waiting := self._find(stream)) is not None and self._is_over_limit(waiting):
             ordered += self._release(stream.origin, now, is_forced=True)
-        while self._size_bytes > WAITING_BYTES_LIMIT:
+        while self._size_bytes > self._bytes_limit:
             largest = max(
                 self._waiting,
                 key=lambda each: sum(w.size_bytes for w in self._waiting[each].values()),

@@ -30,6 +30,7 @@ from grapevine_proto.config.validate import (
     Seconds,
     check_callable,
     check_seconds,
+    check_type,
     payload_bytes,
     whole_seconds,
 )
@@ -1139,10 +1140,12 @@ class Node:
     def peer_at(self, address: Address) -> PeerId | None:
         """Returns the member whose session proved that it is at `address`, or None. Advertised
         addresses do not count."""
+        check_type("address", address, Address)
         return self._running_engine().peer_at(address)
 
     def is_cached(self, message_id: MessageId) -> bool:
         """Whether the broadcast `message_id` is cached here, so that this node can repair it."""
+        check_type("message_id", message_id, MessageId)
         return self._engine.is_cached(message_id)
 
     def rounds(self) -> list[Round]:

@@ -110,7 +110,8 @@ class Batch:
 class UnackedBroadcasts:
     """The unacknowledged broadcasts of this run: `count` payloads, `untracked` of them no longer tracked."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = TRACKED_RUMORS_LIMIT) -> None:
+        self._limit = limit
         self._rumors: dict[RumorKey, tuple[int, float]] = {}  # (payloads, tracked at), oldest first
         self._last_tracked_at = -math.inf  # also of rumors that were acknowledged since
         self.count = 0
@@ -122,7 +123,7 @@ class UnackedBroadcasts:
         self._rumors[key] = (payloads, now)
         self._last_tracked_at = now
         self.count += payloads
-        if len(self._rumors) > TRACKED_RUMORS_LIMIT:
+        if len(self._rumors) > self._limit:
             payloads, _ = self._rumors.pop(next(iter(self._rumors)))
             self.untracked += payloads
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import settings
 
+from grapevine_proto import compiled
+
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
 
@@ -24,6 +26,15 @@ settings.register_profile("grapevine", deadline=None)  # a loaded machine is not
 # For `tests.mutation`: the same few examples in each run.
 settings.register_profile("mutation", deadline=None, max_examples=20, derandomize=True)
 settings.load_profile(os.environ.get("GRAPEVINE_HYPOTHESIS", "grapevine"))
+
+
+@pytest.fixture
+def patch_sources(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A monkeypatch for methods and constants of the core, for faults that no argument can cause. Compiled
+    modules call each other directly, so such a test is about the sources alone."""
+    if compiled == "yes":
+        pytest.skip("replaces a part of the core, which is compiled here")
+    return monkeypatch
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

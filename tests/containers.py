@@ -15,13 +15,20 @@ PACKAGE: Final = "grapevine_proto"
 
 
 def attributes(thing: object) -> Iterator[tuple[str, Any]]:
-    """Yields every attribute that is set, in `__dict__` or in slots."""
+    """Yields every attribute that is set: in `__dict__`, in slots, or of a compiled class."""
     for cls in type(thing).__mro__:
-        for name in getattr(cls, "__slots__", ()):
+        for name in _declared(cls):
             mangled = f"_{cls.__name__.lstrip('_')}{name}" if name.startswith("__") else name
             if hasattr(thing, mangled):
                 yield name, getattr(thing, mangled)
     yield from vars(thing).items() if hasattr(thing, "__dict__") else ()
+
+
+def _declared(cls: type) -> tuple[str, ...]:
+    """The attributes that `cls` adds to its base class."""
+    inherited = getattr(cls.__base__, "__mypyc_attrs__", ())
+    compiled = [each for each in cls.__dict__.get("__mypyc_attrs__", ()) if each not in inherited]
+    return (*cls.__dict__.get("__slots__", ()), *compiled)
 
 
 def containers_of(root: object) -> dict[str, set[int]]:

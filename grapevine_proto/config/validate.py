@@ -147,6 +147,13 @@ def check_bootstrap_source(peer: str) -> None:
         raise ConfigError("bootstrap_peers", f"{peer!r:.80}: {error}") from None
 
 
+def check_type(name: str, value: object, expected: type) -> None:
+    """Raises InvalidArgument unless the argument `name` of a public method is an instance of `expected`. The
+    core relies on types: compiled, it would raise TypeError, and interpreted anything."""
+    if not isinstance(value, expected):
+        raise InvalidArgument(f"{name}: expected {expected.__name__}, not {type(value).__name__}")
+
+
 def payload_bytes(payload: object) -> bytes:
     """Returns `payload` as immutable bytes. A bytes-like object is copied, so the caller may reuse its
     buffer. Raises InvalidArgument for anything else, text included."""

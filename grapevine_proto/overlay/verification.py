@@ -40,6 +40,7 @@ class KeyedRateLimiter:
     """A token bucket per key; the least recently used is dropped at the limit."""
 
     def __init__(self, rate: float, burst: float = 0.0) -> None:
+        self._keys_limit = LIMITER_KEYS_LIMIT
         self._rate = rate
         self._burst = burst or rate * DEFAULT_BURST_S
         self._buckets: OrderedDict[tuple[PeerId, ...], TokenBucket] = OrderedDict()
@@ -48,7 +49,7 @@ class KeyedRateLimiter:
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._burst, self._rate, now)
-            if len(self._buckets) > LIMITER_KEYS_LIMIT:
+            if len(self._buckets) > self._keys_limit:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)

@@ -4,6 +4,8 @@ Invariants:
 
 - An epoch is on disk before anything is sent under it.
 - One save runs at a time, and none if nothing changed.
+- A save costs what changed: the streams, entries and peers that did go to a journal. The whole state is saved
+  when the journal is as long, and after anything but a success.
 - A cancelled `load` waits for its thread, which may still take the lock of the directory.
 - A failed save costs no more than a crash would; it is reported once.
 """
@@ -15,12 +17,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from grapevine_proto.crypto.identity import SEED_BYTES
 from grapevine_proto.engine import Engine, NodeState
-from grapevine_proto.ids import MessageId
+from grapevine_proto.ids import MessageId, Stream
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
+from grapevine_proto.runtime.state_encoding import StateChanges, Version
 from grapevine_proto.runtime.state_file import StateDirectory
 
 logger = logging.getLogger("grapevine")
@@ -40,6 +44,11 @@ class StatePersister:
         self._saved_epoch = 0
         self._saved_version = (-1, 0)
         self._last_problem = ""
+        self._whole_saved_at: float | None = None  # None: the next save is of everything
+        self._unhandled_streams: list[
+            Stream
+        ] = []  # they were saved as if messages had not been seen
+        self._entries: list[Version] = []  # saved ones
 
     @property
     def load_warning(self) -> str:
@@ -92,7 +101,7 @@ class StatePersister:
                 return True
             problem = ""
             try:
-                await self._threads.run(self._directory.save, engine.snapshot(now, unhandled()))
+                await self._write(self._directory, engine, now, list(unhandled()))
                 self._saved_version, self._saved_epoch = version, epoch
             except OSError as error:
                 problem = f"{self._directory.path}: {error.strerror or error}"
@@ -100,6 +109,41 @@ class StatePersister:
                 self._last_problem = problem
                 self._on_problem(problem)
             return not problem
+
+    async def _write(
+        self, directory: StateDirectory, engine: Engine, now: float, unhandled: list[MessageId]
+    ) -> None:
+        """Saves what changed, or everything. Raises OSError; the next save is then of everything."""
+        changed = engine.take_unsaved_streams()
+        whole_saved_at, self._whole_saved_at = self._whole_saved_at, None
+        unhandled_streams = list(dict.fromkeys(each.stream for each in unhandled))
+        if changed is None or whole_saved_at is None or directory.is_save_due:
+            whole_saved_at = now
+            state = engine.snapshot(now, unhandled)
+            await self._threads.run(directory.save, state)
+        else:
+            streams = dict.fromkeys((*changed, *self._unhandled_streams, *unhandled_streams))
+            state = engine.snapshot(now, unhandled, streams)
+            changes = self._changes(state, streams, now - whole_saved_at)
+            await self._threads.run(directory.append, changes)
+        self._whole_saved_at = whole_saved_at
+        self._unhandled_streams = unhandled_streams
+        self._entries = [(each.epoch, each.sequence) for each in state.entries]
+
+    def _changes(
+        self, state: NodeState, streams: Iterable[Stream], elapsed_s: float
+    ) -> StateChanges:
+        """What there is to save of `state`, which has those of the changed `streams` that still exist."""
+        kept = {Stream(each.origin, each.epoch) for each in state.streams}
+        before = set(self._entries)
+        versions = {(each.epoch, each.sequence) for each in state.entries}
+        new = tuple(each for each in state.entries if (each.epoch, each.sequence) not in before)
+        return StateChanges(
+            replace(state, entries=new),
+            elapsed_s,
+            tuple(each for each in streams if each not in kept),
+            tuple(each for each in self._entries if each not in versions),
+        )
 
     def close(self) -> None:
         """Releases the state directory."""

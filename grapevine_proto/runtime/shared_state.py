@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Self
 
-from grapevine_proto.config.validate import BytesLike, Seconds, payload_bytes, whole_seconds
+from grapevine_proto.config.validate import (
+    BytesLike,
+    Seconds,
+    check_type,
+    payload_bytes,
+    whole_seconds,
+)
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.events import EntryChanged, EventsLost, KeyInfo
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.event_queue import EventStream
+from grapevine_proto.wire.entry_terms import key_fault
 
 WATCHED_EVENTS: Final = (EntryChanged, EventsLost)
 Submit = Callable[[Callable[[Engine, float], object], int], Awaitable[object]]
@@ -89,6 +96,8 @@ class SharedState:
         if type(durable) is not bool:
             raise InvalidArgument(f"durable: expected true or false, not {durable!r:.40}")
         payload = payload_bytes(value)
+        if fault := key_fault(key):
+            raise InvalidArgument(f"key: {fault}")
 
         def write(engine: Engine, now: float) -> None:
             engine.set_entry(key, payload, now, ttl_s=ttl_s, is_durable=durable)
@@ -106,27 +115,37 @@ class SharedState:
             InvalidArgument: not a key.
             NotRunning: the node has not started or has left.
         """
+        if fault := key_fault(key):
+            raise InvalidArgument(f"key: {fault}")
         return bool(await self._submit(lambda engine, now: engine.delete_entry(key, now), 0))
 
     def get(self, key: str) -> bytes | None:
         """Returns the value of `key`, that of the winner. None if there is no entry, or the winner is
-        deleted."""
+        deleted. Raises InvalidArgument unless `key` is text."""
+        check_type("key", key, str)
         return self._engine().state.shared.get(key, self._now())
 
     def get_all(self, key: str) -> dict[PeerId, bytes]:
-        """Returns the values that members have set under `key`, by peer ID, that of the winner first."""
+        """Returns the values that members have set under `key`, by peer ID, that of the winner first. Raises
+        InvalidArgument unless `key` is text."""
+        check_type("key", key, str)
         return self._engine().state.shared.get_all(key, self._now())
 
     def __getitem__(self, peer_id: PeerId) -> dict[str, bytes]:
-        """Returns the entries of one member, or of this node, by key; empty if it has none."""
+        """Returns the entries of one member, or of this node, by key; empty if it has none. Raises
+        InvalidArgument unless it is a peer ID."""
+        check_type("peer_id", peer_id, PeerId)
         return self._engine().state.shared.values_of(peer_id, self._now())
 
     def keys(self, prefix: str = "") -> list[KeyInfo]:
         """Returns every key that begins with `prefix`, sorted, with all its entries: the winner and the
-        others, deleted ones included as long as they are remembered."""
+        others, deleted ones included as long as they are remembered. Raises InvalidArgument unless `prefix`
+        is text."""
+        check_type("prefix", prefix, str)
         return self._engine().state.shared.keys(prefix, self._now())
 
     def watch(self, prefix: str = "") -> EntryWatch:
         """Returns an async iterator over the changes of entries from now on, of keys that begin with
-        `prefix`; those of this node too."""
+        `prefix`; those of this node too. Raises InvalidArgument unless `prefix` is text."""
+        check_type("prefix", prefix, str)
         return EntryWatch(self._open_stream(*WATCHED_EVENTS), prefix)

@@ -5,43 +5,47 @@ Invariants:
 - One running node per directory: it holds a lock that ends with its process.
 - The epoch of a run is higher than that of every earlier run, and on disk before `load` returns and thus
   before the first datagram. The wall clock serves no other purpose.
-- After a crash of the process or the machine, `load` finds the file from before or after a `save`, never a
-  mixture (`storage.atomic_file`).
+- `save` replaces the whole state, `append` adds what changed to a journal. Its cost grows with the changes,
+  not with the state, and the journal grows to the size of the state at most before a `save` is due.
+- After a crash of the process or the machine, `load` finds what it was before or after a `save` or an
+  `append`, never a mixture (`storage.atomic_file`, `state_encoding`).
 - An unreadable file costs the delivery state, never the node: it is renamed, and `load_warning` reports it.
 - The identity is a separate file with mode 0600, written once. No error and no `repr` shows it.
 - A directory or file that another user owns or can change is neither read nor written; files are checked
   by their opened descriptors, and symbolic links are not followed.
 
-Files: `lock` (the process ID of the holder), `identity` (64 hex digits), `state`, and after damage
-`state.damaged` or `identity.damaged`.
+Files: `lock` (the process ID of the holder), `identity` (64 hex digits), `state`, `journal` (what changed
+since `state` was written), and after damage the same names with `.damaged`.
 """
 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import sys
 import threading
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
-
-import msgpack
+from typing import Final
 
 from grapevine_proto.crypto.identity import SEED_BYTES
-from grapevine_proto.engine import NodeState, SavedEntry, SavedStream
+from grapevine_proto.engine import NodeState
 from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
-from grapevine_proto.ids import (
-    EPOCH_LIMIT,
-    SEQUENCE_LIMIT,
-    Address,
-    PeerId,
-    join_host_port,
-)
+from grapevine_proto.ids import EPOCH_LIMIT
 from grapevine_proto.runtime.fork_safety import register_at_fork
+from grapevine_proto.runtime.state_encoding import (
+    DECODE_ERRORS,
+    JOURNAL_MAGIC,
+    StateChanges,
+    apply_changes,
+    checksum_of,
+    decode_changes,
+    decode_state,
+    encode_changes,
+    encode_state,
+)
 from grapevine_proto.storage.atomic_file import (
+    append_private,
     atomic_write,
     is_transient_error,
     make_private_directory,
@@ -49,30 +53,26 @@ from grapevine_proto.storage.atomic_file import (
     remove_leftovers,
 )
 from grapevine_proto.storage.permissions import check_opened
-from grapevine_proto.wire.entry_terms import MAX_VALUE_BYTES
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-MAGIC: Final = b"grapevine state 1\n"  # another layout gets another number
-CHECKSUM_BYTES: Final = 16
 MAX_STATE_BYTES: Final = 1 << 28  # 32,768 streams with 256 gaps each take 150 MB
+MIN_JOURNAL_BYTES: Final = 1 << 18  # up to this size a journal is longer than its state
 MAX_IDENTITY_BYTES: Final = 4096
 LOCK_OFFSET: Final = 1 << 30  # Windows locks bytes, not files: one far beyond the process ID
 
 _NOTHING: Final = NodeState(seed=b"", epoch=0)
 
-_DECODE_ERRORS = (ValueError, TypeError, RecursionError, OverflowError, MemoryError)
-
 
 class StateDirectory:
     """The state directory of one node. `load` takes its lock, `close` releases it.
 
-    Call `load` once, then `save`. All methods are thread-safe and wait for each other; a caller that stops
-    waiting for a save does not stop it. `load_warning` describes damage that `load` found, for people;
-    empty if none.
+    Call `load` once, then `save`, and `append` unless `is_save_due`. All methods are thread-safe and wait for
+    each other; a caller that stops waiting for a save does not stop it. `load_warning` describes damage that
+    `load` found, for people; empty if none.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,6 +81,12 @@ class StateDirectory:
         self._lock_fd: int | None = None
         self._is_forked_copy = False
         self._mutex = threading.RLock()
+        self._journal_fd: int | None = None
+        self._journal_bytes = 0
+        self._state_bytes = 0
+        self._last_checksum = (
+            b""  # of the state or of the last change; empty: nothing can be appended
+        )
         register_at_fork(self)
 
     def on_forked(self) -> None:
@@ -90,6 +96,7 @@ class StateDirectory:
         if lock_fd is not None:
             self._is_forked_copy = True
             os.close(lock_fd)  # the lock stays with the parent's descriptor
+        self._close_journal()
 
     def load(self, unix_now: float) -> NodeState:
         """Takes the lock and returns the state of the last run with the epoch of this one, which is on disk.
@@ -124,13 +131,58 @@ class StateDirectory:
         """Replaces the saved state, atomically. Raises OSError, for example on a full disk; the old state
         remains."""
         with self._mutex:
-            if self._is_forked_copy:
-                raise OSError(errno.EPERM, "in use by the process that this one was forked from")
-            atomic_write(self.path / "state", encode_state(saved), mode=0o600, preserve_mode=False)
+            self._check_process()
+            self._close_journal()
+            data = encode_state(saved)
+            atomic_write(self.path / "state", data, mode=0o600, preserve_mode=False)
+            self._last_checksum, self._state_bytes = checksum_of(data), len(data)
+
+    @property
+    def is_save_due(self) -> bool:
+        """Whether the whole state is to be saved next: an `append` failed, or the journal is as long as the
+        state."""
+        limit = max(self._state_bytes, MIN_JOURNAL_BYTES)
+        return not self._last_checksum or self._journal_bytes >= limit
+
+    def append(self, changes: StateChanges) -> None:
+        """Adds what changed since the last `save` or `append`. Raises OSError; the old state remains, and a
+        `save` is due."""
+        with self._mutex:
+            self._check_process()
+            if not self._last_checksum:
+                raise OSError(errno.EIO, "the state has to be saved as a whole first")
+            previous, self._last_checksum = self._last_checksum, b""
+            record, checksum = encode_changes(changes, previous)
+            if self._journal_fd is None:
+                self._journal_fd = open_private(
+                    self.path / "journal", os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+                )
+                record = JOURNAL_MAGIC + previous + record
+            try:
+                append_private(
+                    self._journal_fd, self.path, record, is_first=not self._journal_bytes
+                )
+            except BaseException:
+                self._close_journal()
+                raise
+            self._journal_bytes += len(record)
+            self._last_checksum = checksum
+
+    def _check_process(self) -> None:
+        if self._is_forked_copy:
+            raise OSError(errno.EPERM, "in use by the process that this one was forked from")
+
+    def _close_journal(self) -> None:
+        """After this a `save` is due."""
+        journal_fd, self._journal_fd = self._journal_fd, None
+        self._journal_bytes, self._last_checksum = 0, b""
+        if journal_fd is not None:
+            os.close(journal_fd)
 
     def close(self) -> None:
         """Releases the lock. May be called repeatedly."""
         with self._mutex:
+            self._close_journal()
             lock_fd, self._lock_fd = self._lock_fd, None
             if lock_fd is not None:
                 os.close(lock_fd)  # releases the lock
@@ -165,7 +217,7 @@ class StateDirectory:
         epoch = max(saved.epoch + 1, int(unix_now))
         if epoch >= EPOCH_LIMIT:
             raise ConfigError("state_dir", f"{self.path}: the identity has no epoch left")
-        is_lost = had_identity and saved is _NOTHING
+        is_lost = (had_identity and saved is _NOTHING) or saved.is_lost
         return replace(saved, seed=seed, epoch=epoch, is_lost=is_lost)
 
     def _load_identity(self) -> bytes:
@@ -190,117 +242,33 @@ class StateDirectory:
     def _load_state(self) -> NodeState:
         path = self.path / "state"
         try:
-            return decode_state(_read_private(path, MAX_STATE_BYTES))
+            data = _read_private(path, MAX_STATE_BYTES)
+            saved = decode_state(data)
         except FileNotFoundError:
             return _NOTHING
-        except _DECODE_ERRORS:
-            pass
-        self._quarantine(path, "not readable; the delivery state was reset")
-        return _NOTHING
+        except DECODE_ERRORS:
+            self._quarantine(path, "not readable; the delivery state was reset")
+            return _NOTHING
+        return self._replay_journal(saved, checksum_of(data))
+
+    def _replay_journal(self, saved: NodeState, checksum: bytes) -> NodeState:
+        path = self.path / "journal"
+        try:
+            changes, is_damaged = decode_changes(_read_private(path, MAX_STATE_BYTES), checksum)
+        except FileNotFoundError:
+            return saved
+        except DECODE_ERRORS:
+            changes, is_damaged = [], True
+        if is_damaged:
+            self._quarantine(path, "not readable to its end; the latest delivery state was lost")
+            saved = replace(saved, is_lost=True)
+        return apply_changes(saved, changes)
 
     def _quarantine(self, path: Path, reason: str) -> None:
         damaged = path.with_name(path.name + ".damaged")
         path.replace(damaged)
         warning = f"{path}: {reason} (kept as {damaged.name})"
         self.load_warning = f"{self.load_warning}; {warning}" if self.load_warning else warning
-
-
-# --- encoding -----------------------------------------------------------------------------------
-
-
-def encode_state(saved: NodeState) -> bytes:
-    """Returns the content of the state file: a checksum, then everything in `saved` except the seed. Entries
-    are left out if there are none, so that earlier versions can read the file."""
-    entries = tuple((*each[:-1], float(each.age_s)) for each in saved.entries)
-    body = msgpack.packb(
-        (
-            saved.epoch,
-            tuple(
-                (bytes(each.origin), each.epoch, each.high, each.gaps, float(each.idle_s))
-                for each in saved.streams
-            ),
-            tuple((bytes(peer), address.host, address.port) for peer, address in saved.peers),
-            *((entries,) if entries else ()),
-        )
-    )
-    return MAGIC + blake2b(body, digest_size=CHECKSUM_BYTES).digest() + body
-
-
-def decode_state(data: bytes) -> NodeState:
-    """Returns what `encode_state` was given, without the seed; files of earlier versions have no entries.
-    Raises one of `_DECODE_ERRORS`."""
-    start = len(MAGIC) + CHECKSUM_BYTES
-    body = data[start:]
-    checksum = blake2b(body, digest_size=CHECKSUM_BYTES).digest()
-    if not data.startswith(MAGIC) or data[len(MAGIC) : start] != checksum:
-        raise ValueError("not a whole state file")
-    size = len(body)
-    epoch, streams, peers, *more = msgpack.unpackb(
-        body,
-        use_list=False,
-        strict_map_key=True,
-        max_array_len=size,
-        max_bin_len=MAX_VALUE_BYTES,
-        max_str_len=64,
-        max_map_len=0,
-        max_ext_len=0,
-    )
-    (entries,) = more or ((),)
-    return NodeState(
-        b"",
-        _check_integer(epoch, EPOCH_LIMIT),
-        tuple(_to_stream(*each) for each in streams),
-        tuple((PeerId(peer), _to_address(host, port)) for peer, host, port in peers),
-        tuple(_to_entry(*each) for each in entries),
-    )
-
-
-def _check_integer(value: Any, limit: int) -> int:
-    if type(value) is not int or not 0 <= value < limit:
-        raise ValueError("not a whole number in range")
-    return value
-
-
-def _to_stream(origin: Any, epoch: Any, high: Any, gaps: Any, idle_s: Any) -> SavedStream:
-    high = _check_integer(high, SEQUENCE_LIMIT)
-    ranges = tuple(
-        (_check_integer(first, high + 1), _check_integer(last, high + 1)) for first, last in gaps
-    )
-    if any(first > last for first, last in ranges):
-        raise ValueError("gap ends before it starts")
-    if type(idle_s) is not float or not 0 <= idle_s < math.inf:
-        raise ValueError("not a duration")
-    return SavedStream(
-        origin=PeerId(origin),
-        epoch=_check_integer(epoch, EPOCH_LIMIT),
-        high=high,
-        gaps=ranges,
-        idle_s=idle_s,
-    )
-
-
-def _to_entry(
-    epoch: Any, sequence: Any, value: Any, signature: Any, attributes: Any, age_s: Any
-) -> SavedEntry:
-    if not type(value) is type(signature) is type(attributes) is bytes:
-        raise ValueError("not bytes")
-    if type(age_s) is not float or not 0 <= age_s < math.inf:
-        raise ValueError("not a duration")
-    return SavedEntry(
-        _check_integer(epoch, EPOCH_LIMIT),
-        _check_integer(sequence, SEQUENCE_LIMIT),
-        value,
-        signature,
-        attributes,
-        age_s,
-    )
-
-
-def _to_address(host: Any, port: Any) -> Address:
-    address = Address.parse(join_host_port(host, _check_integer(port, 65536)))
-    if address.port != port:
-        raise ValueError("not a port")
-    return address
 
 
 def _read_private(path: Path, limit_bytes: int) -> bytes:

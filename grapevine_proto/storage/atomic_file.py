@@ -157,6 +157,14 @@ def open_private(path: str | Path, flags: int) -> int:
     return fd
 
 
+def append_private(fd: int, directory: Path, data: bytes, *, is_first: bool) -> None:
+    """Appends `data` to the file opened as `fd` in `directory`, and flushes it; with `is_first` also the
+    directory, as the file may be new. Raises OSError; part of `data` may then be in the file."""
+    _write_all(fd, data)
+    if is_first:
+        _fsync_directory(directory)
+
+
 def _check_private(path: str | Path, status: os.stat_result, *, is_written: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UntrustedFile(path, "is not a regular file")
@@ -239,15 +247,19 @@ def _write_new(path: Path, data: bytes, mode: int, exact_mode: int | None) -> No
         try:
             if exact_mode is not None and sys.platform != "win32":
                 os.fchmod(fd, exact_mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
+            _write_all(fd, data)
         finally:
             os.close(fd)
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.fsync(fd)
 
 
 def _fsync_directory(path: Path) -> None:

@@ -49,6 +49,8 @@ class DirectDeliveries:
     reason."""
 
     def __init__(self) -> None:
+        self._limit = DELIVERIES_LIMIT
+        self._timeout_s = DELIVERY_TIMEOUT_S
         self._open: dict[MessageId, _Delivery] = {}
         self._awaiting_receipt: dict[tuple[PeerId, int], MessageId] = {}
         self.undelivered: dict[UndeliveredReason, int] = {}
@@ -59,7 +61,7 @@ class DirectDeliveries:
     @property
     def is_full(self) -> bool:
         """Whether no further message may be sent."""
-        return len(self._open) >= DELIVERIES_LIMIT
+        return len(self._open) >= self._limit
 
     def begin(self, message: Message) -> None:
         """`message` is accepted. If `is_full`, the caller ends it at once."""
@@ -79,7 +81,7 @@ class DirectDeliveries:
         if delivery is not None:
             delivery.link = link
             transfer_s = delivery.size_bytes / MIN_DELIVERY_BYTES_PER_S
-            delivery.expires_at = now + DELIVERY_TIMEOUT_S + transfer_s
+            delivery.expires_at = now + self._timeout_s + transfer_s
 
     def on_acked(self, message_ids: Iterable[MessageId], now: float) -> None:
         """The recipients have all packets of these messages."""

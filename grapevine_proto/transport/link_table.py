@@ -86,6 +86,7 @@ class LinkTable(Mapping[PeerId, Link]):
         self._by_address: dict[Address, Link] = {}
         self._closed: dict[bytes, _ClosedLink] = {}  # by session ID, oldest first
         self._reassembly_budget = ReassemblyBudget(config.current.limits.reassembly_bytes)
+        self._closed_limit = CLOSED_SESSIONS_LIMIT
         self._dirty: dict[Link, None] = {}  # links that changed
         self._timers: TimerQueue[Link] = TimerQueue()  # when other links are due
         self._leave_messages: list[bytes] = []
@@ -318,7 +319,7 @@ class LinkTable(Mapping[PeerId, Link]):
         closed = _ClosedLink(link, close, now + CLOSED_LINK_LINGER_S, was_rejected)
         for session_id in link.session_ids():
             self._closed[session_id] = closed
-        while len(self._closed) > CLOSED_SESSIONS_LIMIT:
+        while len(self._closed) > self._closed_limit:
             rejected = (s for s, each in self._closed.items() if each.was_rejected)
             del self._closed[next(rejected, next(iter(self._closed)))]
             self.closed_links_evicted += 1

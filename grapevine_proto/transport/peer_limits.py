@@ -145,6 +145,7 @@ class PeerLimitTable:
     def __init__(self, config: RateLimitConfig, linked: Container[PeerId]) -> None:
         self._config = config
         self._linked = linked
+        self._tracked_limit = TRACKED_PEERS_LIMIT
         self._limits: dict[PeerId, PeerLimits] = {}
         self._penalized: dict[PeerId, PeerLimits] = {}  # peers whose standing is not normal
         self.evicted = 0
@@ -163,7 +164,7 @@ class PeerLimitTable:
         """Returns the limits of `peer_id`, new ones if it is not tracked."""
         limits = self._limits.get(peer_id)
         if limits is None:
-            if len(self._limits) >= TRACKED_PEERS_LIMIT:
+            if len(self._limits) >= self._tracked_limit:
                 idle = next((each for each in self._limits if each not in self._linked), None)
                 if idle is not None:  # otherwise all are linked, and links are limited elsewhere
                     del self._limits[idle]

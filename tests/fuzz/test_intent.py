@@ -15,16 +15,19 @@ SEEDS = 6  # random mixes per test run; `python -m tests.fuzz intent` runs more
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.usefixtures("patch_sources")
 def test_a_malicious_member_costs_honest_nodes_no_time_memory_links_or_messages(
     seed: int,
 ) -> None:
     assert play(seed).violations == []
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_seed_reproduces_its_verdict() -> None:
     assert play(1) == play(1)
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_all_attacks_at_once_gain_nothing() -> None:
     assert play(0, tuple(ATTACKS)).violations == []
 
@@ -58,14 +61,15 @@ WEAKNESSES: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
 
 
 @pytest.mark.parametrize("weakness", WEAKNESSES)
-def test_a_removed_protection_is_found(weakness: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_protection_is_found(weakness: str, patch_sources: pytest.MonkeyPatch) -> None:
     attacks, patches = WEAKNESSES[weakness]
     assert play(0, attacks).violations == []
     for target, value in patches.items():
-        monkeypatch.setattr(target, value)
+        patch_sources.setattr(target, value)
     assert play(0, attacks).violations
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_tables_without_limits_are_found() -> None:
     attacks = ("made-up origin",)
     assert play(0, attacks, LIMITS).violations == []

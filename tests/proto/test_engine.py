@@ -39,8 +39,6 @@ from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast.large_messages import PULL_WINDOW_BYTES
 from grapevine_proto.overlay.membership.local_record import EPOCH_BUMPS_LIMIT
 from grapevine_proto.sim import Simulation
-from grapevine_proto.transport import link_table as links_module
-from grapevine_proto.transport import peer_limits as peer_limits_module
 from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES
 from grapevine_proto.transport.session.session import EstablishedSession, Session
 from grapevine_proto.wire import codec
@@ -564,9 +562,9 @@ def test_a_record_that_another_identity_signed_bumps_no_epoch() -> None:
 # --- limits -------------------------------------------------------------------------------------
 
 
-def test_peer_limits_stay_within_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_limits_module, "TRACKED_PEERS_LIMIT", 3)
+def test_peer_limits_stay_within_their_limit() -> None:
     engine = make(1, HERE)
+    engine._transport.links.peer_limits._tracked_limit = 3
     for number in range(4):
         engine._transport.links.peer_limits.get_or_create(identity(number).peer_id, 0.0)
     assert len(engine._transport.links.peer_limits) == 3
@@ -580,9 +578,9 @@ def test_dials_stay_within_their_limit() -> None:
     assert len(engine._transport.handshakes) == 2
 
 
-def test_closed_links_are_remembered_up_to_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 1)
+def test_closed_links_are_remembered_up_to_their_limit() -> None:
     pair = Pair()
+    pair.other._transport.links._closed_limit = 1
     for _ in range(2):
         closed = pair.other._transport.disconnect(
             pair.one.peer_id, "again", CloseReason.REDUNDANT, notify=True, now=pair.now
@@ -593,12 +591,10 @@ def test_closed_links_are_remembered_up_to_their_limit(monkeypatch: pytest.Monke
     assert pair.other.stats().evictions >= 1  # sessions: a link may have had two
 
 
-def test_rejected_peers_evict_no_remembered_closed_link(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(links_module, "CLOSED_SESSIONS_LIMIT", 3)
+def test_rejected_peers_evict_no_remembered_closed_link() -> None:
     pair = Pair()
     links = pair.other._transport.links
+    links._closed_limit = 3
     [link] = links.values()
     sessions = set(link.session_ids())
     other = EstablishedSession(link.session, link.record, link.address, None, b"\0")

@@ -21,7 +21,7 @@ from grapevine_proto.ids import (
     parse_literal,
     split_host_port,
 )
-from grapevine_proto.runtime.state_file import decode_state, encode_state
+from grapevine_proto.runtime.state_encoding import decode_state, encode_state
 from grapevine_proto.wire.fields import decode_record_bytes, encode_record
 from grapevine_proto.wire.signed import PeerRecord
 

@@ -6,11 +6,9 @@ import math
 import random
 from typing import Final
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto import message_order
 from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import LimitsConfig
@@ -179,30 +177,26 @@ def test_a_stream_keeps_at_most_its_limit_waiting() -> None:
     assert receiver.receive(last) == [(1, 1), *range(2, last + 1)]
 
 
-def test_a_stream_keeps_at_most_its_bytes_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message_order, "WAITING_BYTES_PER_STREAM_LIMIT", 10_000)
+def test_a_stream_keeps_at_most_its_bytes_waiting() -> None:
     receiver = Receiver()
+    receiver.order._stream_bytes_limit = 10_000
     assert receiver.receive(2, size_bytes=9000) == []
     assert receiver.receive(4, size_bytes=1000) == [(1, 1), 2]
     assert len(receiver.order.waiting_ids()) == 1
 
 
-def test_beyond_the_limit_of_all_streams_the_largest_skips_its_gap(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(message_order, "WAITING_BYTES_LIMIT", 10_000)
+def test_beyond_the_limit_of_all_streams_the_largest_skips_its_gap() -> None:
     receiver = Receiver()
+    receiver.order._bytes_limit = 10_000
     assert receiver.receive(2, size_bytes=6000) == []
     assert receiver.receive(2, origin=BOB, size_bytes=3000) == []
     assert receiver.receive(4, origin=BOB, size_bytes=1000) == [(1, 1), 2]
     assert [each.origin for each in receiver.order.waiting_ids()] == [BOB, BOB]
 
 
-def test_a_new_epoch_beyond_its_limit_does_not_overtake_the_old_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(message_order, "WAITING_PER_STREAM_LIMIT", 2)
+def test_a_new_epoch_beyond_its_limit_does_not_overtake_the_old_one() -> None:
     receiver = Receiver()
+    receiver.order._stream_limit = 2
     receiver.receive(2)
     for number in (1, 2):
         assert receiver.receive(number, epoch=2) == []

@@ -51,8 +51,9 @@ from grapevine_proto import (
     Stream,
     UnknownPeer,
 )
-from grapevine_proto.engine import NodeState
+from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.runtime.clock import clock
+from grapevine_proto.runtime.driver import EngineDriver
 from grapevine_proto.runtime.state_file import StateDirectory
 from tests.conftest import Run
 
@@ -215,31 +216,43 @@ def test_a_broadcast_without_peers_reaches_peers_that_connect_in_time(run: Run[A
 
 
 def test_readers_of_a_message_run_before_anything_is_sent_about_it(
-    run: Run[Any],
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    happened: list[str] = []
+
+    class Watched:
+        """An engine; notes what its driver calls."""
+
+        def __init__(self, engine: Engine) -> None:
+            self._engine = engine
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._engine, name)
+
+        def receive(self, datagram: bytes, source: Address, now: float) -> None:
+            before = self._engine.stats().delivered
+            self._engine.receive(datagram, source, now)
+            if self._engine.stats().delivered > before:
+                happened.append("came")
+
+        def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+            happened.append("sends")
+            return self._engine.datagrams_to_send(now)
+
+    def watching_driver(engine: Any, *rest: Any) -> EngineDriver:
+        return EngineDriver(Watched(engine), *rest)  # type: ignore[arg-type]
+
     async def main() -> None:
-        async with Node(quick()) as ours, Node(quick(ours)) as theirs:
-            await asyncio.gather(ours.ready(), theirs.ready())
-            happened: list[str] = []
-            engine = ours._engine
-            receive, sends = engine.receive, engine.datagrams_to_send
-
-            def note_receive(datagram: bytes, source: Address, now: float) -> None:
-                before = engine.stats().delivered
-                receive(datagram, source, now)
-                if engine.stats().delivered > before:
-                    happened.append("came")
-
-            def note_send(now: float) -> list[tuple[bytes, Address]]:
-                happened.append("sends")
-                return sends(now)
-
-            engine.receive, engine.datagrams_to_send = note_receive, note_send  # type: ignore[method-assign]
-            inbox = Inbox(ours)
-            ours.on_message(lambda _: happened.append("delivered"))
-            await theirs.broadcast(b"now")
-            await inbox.of(1)
-            assert happened[happened.index("came") + 1] == "delivered"
+        async with Node(quick()) as theirs:
+            monkeypatch.setattr(node_module, "EngineDriver", watching_driver)
+            async with Node(quick(theirs)) as ours:
+                await asyncio.gather(ours.ready(), theirs.ready())
+                happened.clear()
+                inbox = Inbox(ours)
+                ours.on_message(lambda _: happened.append("delivered"))
+                await theirs.broadcast(b"now")
+                await inbox.of(1)
+                assert happened[happened.index("came") + 1] == "delivered"
 
     run(main())
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto import publisher as publisher_module
 from grapevine_proto.config.sections import RateLimitConfig
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId
@@ -242,11 +241,8 @@ def test_acknowledgments_by_several_peers_count_once() -> None:
     assert unacked.count == 1
 
 
-def test_beyond_the_limit_the_oldest_broadcast_stays_unacknowledged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(publisher_module, "TRACKED_RUMORS_LIMIT", 3)
-    unacked = UnackedBroadcasts()
+def test_beyond_the_limit_the_oldest_broadcast_stays_unacknowledged() -> None:
+    unacked = UnackedBroadcasts(limit=3)
     for first in range(1, 5):
         unacked.track((1, first), 1, now=0.0)
     assert (unacked.count, unacked.untracked) == (4, 1)

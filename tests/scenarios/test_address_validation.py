@@ -24,7 +24,7 @@ from tests.proto.test_engine import Pair, rumor_of
 
 
 @pytest.fixture
-def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PeerId, int]]:
+def checked(patch_sources: pytest.MonkeyPatch) -> list[tuple[PeerId, int]]:
     """(origin, first sequence) of every rumor whose signature is checked."""
     checks: list[tuple[PeerId, int]] = []
     real = Rumor.is_authentic
@@ -33,7 +33,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PeerId, int]]:
         checks.append((rumor.origin, rumor.first))
         return real(rumor, cluster)
 
-    monkeypatch.setattr(Rumor, "is_authentic", is_authentic)
+    patch_sources.setattr(Rumor, "is_authentic", is_authentic)
     return checks
 
 
@@ -62,6 +62,7 @@ def test_a_rumor_from_its_origins_session_is_delivered_without_a_check(
     assert checked == []
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_relayed_rumor_is_checked_before_delivery(
     checked: list[tuple[PeerId, int]],
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_relayed_rumor_is_checked_before_delivery(
     assert len(checked) == 1
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_rumor_of_another_epoch_is_checked_before_delivery(
     checked: list[tuple[PeerId, int]],
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_rumor_of_another_epoch_is_checked_before_delivery(
     assert pair.received(pair.other) == [b"true"]
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_cached_rumor_is_checked_once_when_first_requested(
     checked: list[tuple[PeerId, int]],
 ) -> None:
@@ -99,6 +102,7 @@ def test_a_cached_rumor_is_checked_once_when_first_requested(
     assert len(checked) == 1
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_forged_rumor_is_removed_at_the_first_request_and_charged_to_its_origin() -> None:
     pair = Pair()
     forged = forged_rumor(1, 1)
@@ -234,6 +238,7 @@ def test_an_origin_with_two_contents_under_one_id_harms_no_relay() -> None:
     assert forger.received[2] == forger.received[3] == [b"to the others"]
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_an_authentic_rumor_reaches_all_nodes_and_each_relay_checks_it_at_most_once(
     checked: list[tuple[PeerId, int]],
 ) -> None:

@@ -75,7 +75,7 @@ def test_an_interrupted_repair_resumes_where_it_stopped() -> None:
     )
 
 
-def test_no_request_exceeds_the_batch_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_exceeds_the_batch_limit(patch_sources: pytest.MonkeyPatch) -> None:
     sim = Simulation(
         nodes=30, seed=7, config=NodeConfig(strategy="epidemic", rate_limit=UNLIMITED, max_peers=6)
     )
@@ -97,7 +97,7 @@ def test_no_request_exceeds_the_batch_limit(monkeypatch: pytest.MonkeyPatch) -> 
             )  # requests of rounds only; other answers are bounded differently
         return send(link, plaintext, now)
 
-    monkeypatch.setattr(Link, "send", note)
+    patch_sources.setattr(Link, "send", note)
     newcomer = sim.add()
     sim.run(20.0)
     assert all(sim.deliveries(each).get(newcomer) == 1 for each in missed)
@@ -108,7 +108,7 @@ def test_no_request_exceeds_the_batch_limit(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("origins", [2, 20])
 def test_in_sync_the_digest_costs_a_few_bytes_per_heartbeat_with_any_number_of_origins(
-    origins: int, monkeypatch: pytest.MonkeyPatch
+    origins: int, patch_sources: pytest.MonkeyPatch
 ) -> None:
     config = NodeConfig(anti_entropy=AntiEntropyConfig(interval=80_000.0))
     sim = Simulation(nodes=20, seed=2, config=config)
@@ -124,7 +124,7 @@ def test_in_sync_the_digest_costs_a_few_bytes_per_heartbeat_with_any_number_of_o
         sizes_by_kind.setdefault(Kind(plaintext[0]), []).append(len(plaintext))
         return send(link, plaintext, now)
 
-    monkeypatch.setattr(Link, "send", note)
+    patch_sources.setattr(Link, "send", note)
     sim.run(20.0)
     assert not {Kind.DIGEST, Kind.VECTOR, Kind.IWANT, Kind.REPAIR} & set(sizes_by_kind)
     assert len(sizes_by_kind[Kind.HEARTBEAT]) >= 20 * 19 * 3

@@ -113,6 +113,7 @@ def test_messages_requested_by_id_are_marked_lazy() -> None:
     assert via_values == {Via.EAGER, Via.LAZY}
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_message_costs_at_most_one_announcement_per_link() -> None:
     config = NodeConfig(strategy="epidemic", anti_entropy=NO_ROUNDS)
     sim = Simulation(nodes=12, seed=5, config=config)
@@ -144,6 +145,7 @@ def send_from(sim: Simulation, malicious: int, message: OverlayMessage) -> None:
     sim._drive(node)
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_false_announcements_delay_delivery_by_less_than_a_second() -> None:
     """It is the first to announce everything its victim will publish, and answers no request."""
     config = NodeConfig(anti_entropy=NO_ROUNDS)

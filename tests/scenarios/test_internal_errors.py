@@ -103,11 +103,11 @@ SERVING = [
 
 @pytest.mark.parametrize("name", [*SERVING, "receive", "is_idle", "has_room_for"])
 def test_an_internal_error_on_one_link_closes_it_and_the_others_are_served(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, patch_sources: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(3)
     malicious = cluster[MALICIOUS].peer_id
-    make_fail(monkeypatch, Link, name, cluster.link(VICTIM, MALICIOUS))
+    make_fail(patch_sources, Link, name, cluster.link(VICTIM, MALICIOUS))
     for number in range(3):
         cluster[VICTIM].broadcast(bytes([number]) * 2000, cluster.now)
         cluster[MALICIOUS].broadcast(b"x", cluster.now)
@@ -122,12 +122,12 @@ def test_an_internal_error_on_one_link_closes_it_and_the_others_are_served(
 
 
 def test_a_peer_whose_link_closed_by_an_internal_error_may_reconnect(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(2)
-    make_fail(monkeypatch, Link, "is_expired", cluster.link(VICTIM, MALICIOUS))
+    make_fail(patch_sources, Link, "is_expired", cluster.link(VICTIM, MALICIOUS))
     cluster.run(1.5)
-    monkeypatch.undo()
+    patch_sources.undo()
     assert cluster.internal_errors(VICTIM)
     cluster.run(30.0)
     cluster[VICTIM].broadcast(b"again", cluster.now)
@@ -136,10 +136,10 @@ def test_a_peer_whose_link_closed_by_an_internal_error_may_reconnect(
 
 
 def test_an_internal_error_in_a_message_handler_closes_the_link_it_arrived_on(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
-    monkeypatch.setattr(cluster[VICTIM]._overlay.dissemination.lazy_push, "handle", fail)
+    patch_sources.setattr(cluster[VICTIM]._overlay.dissemination.lazy_push, "handle", fail)
     cluster.inject(MALICIOUS, VICTIM, IHave(()))
     cluster.exchange()
     assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
@@ -147,7 +147,7 @@ def test_an_internal_error_in_a_message_handler_closes_the_link_it_arrived_on(
 
 
 def test_an_internal_error_in_a_transient_session_ends_only_it(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
     victim, malicious = cluster[VICTIM], cluster[MALICIOUS]
@@ -160,7 +160,7 @@ def test_an_internal_error_in_a_transient_session_ends_only_it(
     cluster.exchange()
     transient = victim._transport.transients.get(malicious.peer_id)
     assert transient is not None
-    make_fail(monkeypatch, Link, "advance", transient)
+    make_fail(patch_sources, Link, "advance", transient)
     cluster.run(1.5)
     assert victim._transport.transients.get(malicious.peer_id) is None
     assert [error.peer for error in cluster.internal_errors(VICTIM)] == [malicious.peer_id]
@@ -169,12 +169,12 @@ def test_an_internal_error_in_a_transient_session_ends_only_it(
     assert b"on" in cluster.received(HONEST)
 
 
-def test_an_internal_error_in_one_dial_ends_only_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_in_one_dial_ends_only_it(patch_sources: pytest.MonkeyPatch) -> None:
     cluster = Cluster(1)
     cluster.add(HONEST)
     cluster[VICTIM].dial(address_of(9), cluster.now)
     [dial] = cluster[VICTIM]._transport.handshakes._dials.values()
-    make_fail(monkeypatch, Initiator, "transmit", dial)
+    make_fail(patch_sources, Initiator, "transmit", dial)
     cluster[VICTIM].dial(address_of(HONEST), cluster.now)
     cluster.exchange()
     assert list(cluster[VICTIM]._transport.links) == [cluster[HONEST].peer_id]
@@ -184,10 +184,10 @@ def test_an_internal_error_in_one_dial_ends_only_it(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("component", ["membership", "dissemination", "antientropy", "tracing"])
 def test_an_internal_error_in_one_component_does_not_stop_the_others(
-    component: str, monkeypatch: pytest.MonkeyPatch
+    component: str, patch_sources: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(2)
-    monkeypatch.setattr(getattr(cluster[VICTIM]._overlay, component), "advance", fail)
+    patch_sources.setattr(getattr(cluster[VICTIM]._overlay, component), "advance", fail)
     cluster.run(3.0)
     cluster[VICTIM].broadcast(b"still here", cluster.now)
     cluster.run(1.0)
@@ -197,7 +197,7 @@ def test_an_internal_error_in_one_component_does_not_stop_the_others(
 
 
 def test_an_internal_error_in_an_effect_for_one_peer_does_not_affect_others(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(3)
     victim, original = cluster[VICTIM], cluster[VICTIM]._transport.links.enqueue
@@ -208,7 +208,7 @@ def test_an_internal_error_in_an_effect_for_one_peer_does_not_affect_others(
             fail()
         original(link, plaintext, now)
 
-    monkeypatch.setattr(victim._transport.links, "enqueue", enqueue)
+    patch_sources.setattr(victim._transport.links, "enqueue", enqueue)
     cluster.run(12.0)  # until heartbeats are sent
     assert {error.peer for error in cluster.internal_errors(VICTIM)} == {cluster[MALICIOUS].peer_id}
     assert cluster[HONEST].peer_id in victim._transport.links
@@ -416,12 +416,10 @@ def test_no_number_chosen_by_a_peer_affects_another_link(data: st.DataObject) ->
     assert cluster.received(HONEST)[count:].count(b"the last") == 1
 
 
-def test_a_peer_limit_table_full_of_linked_peers_accepts_one_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_peer_limit_table_full_of_linked_peers_accepts_one_more() -> None:
     cluster = Cluster(3)
-    monkeypatch.setattr("grapevine_proto.transport.peer_limits.TRACKED_PEERS_LIMIT", 2)
     peer_limits = cluster[VICTIM]._transport.links.peer_limits
+    peer_limits._tracked_limit = 2
     assert len(peer_limits) == 2
     peer_limits.get_or_create(identity(9).peer_id, cluster.now)
     assert len(peer_limits) == 3

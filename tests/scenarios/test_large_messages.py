@@ -53,6 +53,7 @@ def test_at_ten_percent_loss_no_node_misses_a_large_message() -> None:
     assert sim.bytes - before < 1.6 * (NODES - 1) * SIZE
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_holder_that_does_not_deliver_costs_one_timeout() -> None:
     sim = cluster("plumtree")
     baseline = sim.broadcast(0, bytes(SIZE))

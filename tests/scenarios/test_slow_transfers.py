@@ -26,7 +26,7 @@ VICTIM, MALICIOUS, HONEST = 1, 2, 3
 
 @pytest.mark.parametrize("kind", ["bytes", "ack", "probe", "path response"])
 def test_a_gap_is_requested_in_time_whatever_a_member_sends_slowly(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, patch_sources: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(3)
     requested_at: list[float] = []
@@ -37,7 +37,7 @@ def test_a_gap_is_requested_in_time_whatever_a_member_sends_slowly(
             requested_at.append(cluster.now)
         return original(message)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(codec, "encode_message", record)
+    patch_sources.setattr(codec, "encode_message", record)
     frames: dict[str, Callable[[int], LinkFrame]] = {
         "bytes": lambda at: Fragment(7, 1 << 20, at + 1, b"x"),
         "ack": lambda _: Ack(bytes(8), 0, 0, 0, 0, ()),

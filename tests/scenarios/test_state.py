@@ -194,6 +194,7 @@ def state_messages(sim: Simulation) -> Counter[str]:
     return found
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_nodes_without_entries_send_nothing_for_them() -> None:
     sim = Simulation(nodes=5, seed=2, config=NodeConfig.local())
     sim.run(0.0)
@@ -204,6 +205,7 @@ def test_nodes_without_entries_send_nothing_for_them() -> None:
     assert not found
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_links_whose_ends_agree_are_silent() -> None:
     sim = a_cluster(5, network=Network())
     for number in range(5):
@@ -320,6 +322,7 @@ def make_older(sim: Simulation, number: int) -> None:
     overlay.state_sync.on_link_up = lambda peer_id, now: None  # type: ignore[method-assign]
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_entries_pass_through_nodes_that_do_not_know_them() -> None:
     sim = a_cluster(3, seed=4, network=Network(), strategy="plumtree")
     make_older(sim, 1)
@@ -395,6 +398,7 @@ def test_a_malicious_member_cannot_write_for_others_nor_roll_them_back() -> None
     assert agree(sim)
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_member_that_serves_stale_heads_only_delays() -> None:
     """A node hears of the other peers what the malicious one withholds."""
     sim = a_cluster(4, network=Network())

@@ -333,8 +333,8 @@ def report_of(bug: Bug, seed: int, monkeypatch: Patch) -> str | None:
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.enable.__name__)
-def test_the_swarm_finds_the_bug(bug: Bug, monkeypatch: Patch) -> None:
-    report = next(filter(None, (report_of(bug, seed, monkeypatch) for seed in SEEDS)), None)
+def test_the_swarm_finds_the_bug(bug: Bug, patch_sources: Patch) -> None:
+    report = next(filter(None, (report_of(bug, seed, patch_sources) for seed in SEEDS)), None)
     assert report is not None, f"no seed of {SEEDS} found it"
     assert any(each in report for each in bug.found_as.split(" or ")), report
 

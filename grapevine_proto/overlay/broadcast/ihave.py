@@ -131,6 +131,7 @@ class LazyPush:
         self._near_peers = near_peers
         self._store = store
         self._strategy = strategy
+        self._stale_timers_allowed = IWANT_STALE_TIMERS_ALLOWED
         self._unannounced: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with its holders
         self._announce_at = math.inf
         self._unannounced_mail: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
@@ -340,7 +341,7 @@ class LazyPush:
         """Schedule a request for when `entry` is due."""
         heapq.heappush(self._timer_heap, (entry.due_at, next(self._tie_breaker), ids))
         if (
-            len(self._timer_heap) > 2 * len(self._missing) + IWANT_STALE_TIMERS_ALLOWED
+            len(self._timer_heap) > 2 * len(self._missing) + self._stale_timers_allowed
         ):  # most are outdated
             self._timer_heap = [
                 each

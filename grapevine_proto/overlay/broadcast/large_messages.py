@@ -99,6 +99,7 @@ class LargePuller:
         self._our_id = context.our_id
         self._peers = context.peers
         self._near_peers = near_peers
+        self._stale_timers_allowed = PULL_STALE_TIMERS_ALLOWED
         self._store = store
         self._pulls: dict[StreamRange, _Pull] = {}
         self._pulls_per_source: Counter[PeerId] = Counter()
@@ -249,7 +250,7 @@ class LargePuller:
 
     def _schedule(self, ids: StreamRange, pull: _Pull) -> None:
         heapq.heappush(self._timer_heap, (pull.due_at, next(self._tie_breaker), ids))
-        if len(self._timer_heap) > 2 * len(self._pulls) + PULL_STALE_TIMERS_ALLOWED:
+        if len(self._timer_heap) > 2 * len(self._pulls) + self._stale_timers_allowed:
             self._timer_heap = [each for each in self._timer_heap if not self._is_outdated(each)]
             heapq.heapify(self._timer_heap)
 

@@ -20,6 +20,11 @@ from grapevine_proto.overlay.effects import Effect
 from grapevine_proto.overlay.store.message_cache import RumorKey
 from grapevine_proto.wire.messages import Graft, Prune, Subscribe
 
+try:
+    from mypy_extensions import mypyc_attr
+except ImportError:  # it is no dependency: only mypyc reads the decorator
+    from grapevine_proto.compilation import mypyc_attr
+
 
 class NewRumor(NamedTuple):
     """A rumor that arrived for the first time, or is published here."""
@@ -64,6 +69,7 @@ class Push(NamedTuple):
     targets: Sequence[PeerId]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Strategy(ABC):
     """How rumors spread. Hooks default to no-ops."""
 

@@ -162,6 +162,7 @@ class StateSync:
         self._peers: dict[PeerId, _PeerSync] = {}  # with a link
         self._timers: TimerQueue[PeerId] = TimerQueue()
         self._wanted: OrderedDict[bytes, _Wanted] = OrderedDict()  # by owner
+        self._wanted_limit = WANTED_LIMIT
         self._recent_sums: deque[tuple[float, int]] = deque(maxlen=RECENT_SUMS_LIMIT)
         self._noticed_sum = state.sum
         self._announce_at = math.inf
@@ -350,7 +351,7 @@ class StateSync:
         self._state.on_wanted(prefix)
         wanted = self._wanted.get(prefix)
         if wanted is None:
-            if len(self._wanted) >= WANTED_LIMIT:
+            if len(self._wanted) >= self._wanted_limit:
                 return
             wanted = self._wanted[prefix] = _Wanted(version)
         wanted.version = max(wanted.version, version)

@@ -29,6 +29,7 @@ from grapevine_proto.overlay.store.message_cache import MessageCache
 from grapevine_proto.overlay.store.origin_table import OriginTable
 from grapevine_proto.overlay.store.sequence_tracker import SequenceTracker
 from grapevine_proto.overlay.store.stream_digest import StreamDigest
+from grapevine_proto.overlay.store.unsaved_streams import UnsavedStreams
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
 
@@ -106,6 +107,7 @@ class MessageStore:
         self.origins_rejected = 0  # because none could be evicted
         self._swept_at = now
         self.version = 0  # increments with every change of a tracker
+        self._unsaved = UnsavedStreams(2 * self._limits.origins)
         self._abandoned_before = 0  # by streams since removed
         for each in saved:
             self._restore(each, now)
@@ -217,8 +219,10 @@ class MessageStore:
     def _remember_evicted(self, origin: PeerId, evicted: _EvictedOrigin) -> None:
         self._evicted[origin] = evicted
         self._evicted.move_to_end(origin)
+        self._unsaved.mark(Stream(origin, evicted.epoch))
         if len(self._evicted) > self._limits.origins:
-            self._evicted.popitem(last=False)
+            oldest, forgotten = self._evicted.popitem(last=False)
+            self._unsaved.mark(Stream(oldest, forgotten.epoch))
 
     def insert(
         self,
@@ -284,9 +288,12 @@ class MessageStore:
 
     def _open(self, stream: Stream, now: float) -> _StreamState:
         state = self._states[stream] = _StreamState(stream, self._limits.gaps, now)
+        self._unsaved.mark(stream)
         evicted = self._evicted.pop(stream.origin, None)
-        if evicted is not None and evicted.epoch == stream.epoch:
-            state.tracker.restore(evicted.high, (), now)
+        if evicted is not None:
+            self._unsaved.mark(Stream(stream.origin, evicted.epoch))
+            if evicted.epoch == stream.epoch:
+                state.tracker.restore(evicted.high, (), now)
         streams = self._streams_by_origin.setdefault(stream.origin, [])
         streams.append(state)
         streams.sort(key=lambda each: each.stream.epoch)
@@ -309,6 +316,7 @@ class MessageStore:
 
     def _remove_stream(self, state: _StreamState) -> None:
         del self._states[state.stream]
+        self._unsaved.mark(state.stream)
         self.cache.remove_stream(state.stream)
         self._stream_digest.remove(state.stream)
         self._streams_with_gaps.pop(state.stream, None)
@@ -319,6 +327,7 @@ class MessageStore:
 
     def _record_change(self, state: _StreamState, now: float) -> None:
         self.version += 1
+        self._unsaved.mark(state.stream)
         self._stream_digest.update(state.stream, state.tracker.high, state.last_published_at, now)
 
     def digest(self, now: float) -> tuple[int, bytes]:
@@ -392,9 +401,12 @@ class MessageStore:
         """
         self.cache.tick(now)
         for stream, state in list(self._streams_with_gaps.items()):
+            abandoned = state.tracker.abandoned
             state.tracker.abandon_before(now - self._ttl_s)
             if self._is_closed(state, now):
                 state.tracker.abandon_all()
+            if state.tracker.abandoned != abandoned:
+                self._unsaved.mark(stream)
             if not state.tracker.gaps:
                 del self._streams_with_gaps[stream]
         if now - self._swept_at >= STREAM_SWEEP_S:
@@ -414,6 +426,7 @@ class MessageStore:
         for origin, evicted in list(self._evicted.items()):
             if now - evicted.last_published_at > FORGET_STREAM_S:
                 del self._evicted[origin]
+                self._unsaved.mark(Stream(origin, evicted.epoch))
 
     @property
     def abandoned(self) -> int:
@@ -428,27 +441,48 @@ class MessageStore:
     def streams(self) -> int:
         return sum(len(streams) for streams in self._streams_by_origin.values())
 
+    # --- saving ---------------------------------------------------------------------------------
+
     def snapshot(self, now: float, unhandled: Iterable[MessageId] = ()) -> tuple[SavedStream, ...]:
-        """The tracker state of all streams, to be saved. `unhandled` messages were delivered but
-        not processed by the application: they count as not seen and are delivered again.
+        """The tracker state of all streams, to be saved; see `saved_streams`."""
+        return tuple(self.saved_streams(self.tracked_streams(), now, unhandled))
+
+    def tracked_streams(self) -> list[Stream]:
+        """All streams of which anything is to be saved."""
+        tracked = [
+            state.stream for streams in self._streams_by_origin.values() for state in streams
+        ]
+        evicted = [Stream(origin, each.epoch) for origin, each in self._evicted.items()]
+        return tracked + evicted
+
+    def take_unsaved(self) -> list[Stream] | None:
+        """The streams that changed, appeared or were removed since the last call; None if any may have."""
+        return self._unsaved.take()
+
+    def saved_streams(
+        self, streams: Iterable[Stream], now: float, unhandled: Iterable[MessageId] = ()
+    ) -> list[SavedStream]:
+        """The tracker state of those of `streams` that are still tracked, to be saved.
+
+        `unhandled` messages were delivered but not processed by the application: they count as not seen and
+        are delivered again.
         """
         pending: dict[Stream, list[int]] = {}
         for message_id in unhandled:
             pending.setdefault(message_id.stream, []).append(message_id.sequence)
-        streams = [
-            SavedStream(
-                *state.stream,
-                *state.tracker.excluding(sorted(pending.get(state.stream, ()))),
-                now - state.last_published_at,
-            )
-            for streams in self._streams_by_origin.values()
-            for state in streams
-        ]
-        evicted_streams = [
-            SavedStream(origin, evicted.epoch, evicted.high, (), now - evicted.last_published_at)
-            for origin, evicted in self._evicted.items()
-        ]
-        return (*streams, *evicted_streams)
+        found: list[SavedStream] = []
+        for stream in streams:
+            state = self._states.get(stream)
+            if state is not None:
+                high, gaps = state.tracker.excluding(sorted(pending.get(stream, ())))
+                published_at = state.last_published_at
+            else:
+                evicted = self._evicted.get(stream.origin)
+                if evicted is None or evicted.epoch != stream.epoch:
+                    continue
+                high, gaps, published_at = evicted.high, (), evicted.last_published_at
+            found.append(SavedStream(stream.origin, stream.epoch, high, gaps, now - published_at))
+        return found
 
 
 def _subrange(theirs: StreamRange, first: int, last: int) -> StreamRange:

@@ -129,18 +129,17 @@ def coalesce(ranges: list[StreamRange]) -> list[StreamRange]:
     return found
 
 
-def pack(ranges: list[StreamRange]) -> list[tuple[StreamRange, ...]]:
-    """Split `ranges`, which are in order, into batches that fit a datagram each."""
+def pack(
+    ranges: list[StreamRange], limit_bytes: int = RANGES_PER_DATAGRAM_BYTES
+) -> list[tuple[StreamRange, ...]]:
+    """Split `ranges`, which are in order, into batches of up to `limit_bytes`, which fit a datagram each."""
     batches: list[list[StreamRange]] = [[]]
     size_bytes = 0
     for each in ranges:
         batch = batches[-1]
         is_same = bool(batch) and batch[-1].stream == each.stream
         cost_bytes = RANGE_ENCODED_BYTES if is_same else RANGE_ENCODED_BYTES + STREAM_ENCODED_BYTES
-        if (
-            size_bytes + cost_bytes > RANGES_PER_DATAGRAM_BYTES
-            or len(batch) == RANGES_PER_MESSAGE_LIMIT
-        ):
+        if size_bytes + cost_bytes > limit_bytes or len(batch) == RANGES_PER_MESSAGE_LIMIT:
             batch = []
             batches.append(batch)
             size_bytes, cost_bytes = 0, RANGE_ENCODED_BYTES + STREAM_ENCODED_BYTES

@@ -13,10 +13,9 @@ Invariants:
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, Protocol
 
 from grapevine_proto.ids import PeerId, StreamRange
-from grapevine_proto.overlay.store.message_store import MessageStore
 
 GAP_REQUEST_INTERVAL_S: Final = 1.0  # age of a gap before it is requested, and between requests
 GAP_REQUEST_MAX_INTERVAL_S: Final = 16.0  # between requests for what probably no node has any more
@@ -25,10 +24,21 @@ GAPS_REQUESTED_LIMIT: Final = 256  # requested in turn
 DOUBLINGS_LIMIT: Final = 10
 
 
+class GapSource(Protocol):
+    """What knows the gaps: the message store."""
+
+    newest_gap_at: float
+
+    @property
+    def has_gaps(self) -> bool: ...
+
+    def gaps(self, now: float, older_than_s: float, limit: int) -> list[StreamRange]: ...
+
+
 class GapRepair:
     """Chooses the gaps to request. `due_at` is when the next request may be sent."""
 
-    def __init__(self, store: MessageStore, now: float) -> None:
+    def __init__(self, store: GapSource, now: float) -> None:
         self._store = store
         self._next_request_at = self._last_request_at = now
         self._last_request: tuple[list[StreamRange], tuple[PeerId, ...]] = (

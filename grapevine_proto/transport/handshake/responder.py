@@ -116,6 +116,7 @@ class Responder:
         entropy: Callable[[int], bytes],
         now: float,
     ) -> None:
+        self._unconfirmed_limit = UNCONFIRMED_SESSIONS_LIMIT
         self._identity = identity
         self._keys = tuple(keys)
         self._cluster = cluster
@@ -308,7 +309,7 @@ class Responder:
         older_id = self._session_of_peer.get(unconfirmed.record.peer_id)
         if older_id is not None:
             self._remove(older_id)
-        elif len(self._unconfirmed) >= UNCONFIRMED_SESSIONS_LIMIT:
+        elif len(self._unconfirmed) >= self._unconfirmed_limit:
             self._remove(self._session_to_evict())
             self._evicted += 1
         self._unconfirmed[unconfirmed.session.our_id] = unconfirmed

@@ -26,7 +26,6 @@ from grapevine_proto.overlay.reverse_paths import (
     ReversePaths,
 )
 from grapevine_proto.overlay.sample import MemberSample, sample_share
-from grapevine_proto.overlay.trace import trace
 from grapevine_proto.overlay.trace.trace import (
     RECEIPTS_PER_PEER_LIMIT,
     RECEIPTS_PER_ROUTE_LIMIT,
@@ -283,10 +282,10 @@ def test_receipts_of_one_message_from_one_peer_are_limited() -> None:
     assert node.paths.relayed == RECEIPTS_PER_PEER_LIMIT + 1
 
 
-def test_receipts_per_message_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receipts_per_message_are_limited() -> None:
     assert RECEIPTS_PER_ROUTE_LIMIT > 4 * RECEIPTS_PER_PEER_LIMIT
-    monkeypatch.setattr(trace, "RECEIPTS_PER_ROUTE_LIMIT", 20)
     node = Node()
+    node.paths._limits = replace(node.paths._limits, items_per_route=20)
     traced_id = message_id()
     node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     for number in range(20):  # ours is one of the twenty
@@ -306,10 +305,10 @@ def test_a_receipt_beyond_the_relay_limit_is_not_forwarded() -> None:
     assert (node.paths.relayed, node.tracing.refused) == (0, 1)
 
 
-def test_unacknowledged_batches_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unacknowledged_batches_are_limited() -> None:
     assert UNACKED_BATCHES_LIMIT >= 4 * ROUTES_LIMIT
-    monkeypatch.setattr(trace, "UNACKED_BATCHES_LIMIT", 3)
     node = Node()
+    node.paths._limits = replace(node.paths._limits, unacked_batches=3)
     for sequence in range(1, 5):
         node.tracing.on_rumor(traced(sequence), [peer_id(3)], 0.0)
     node.tracing.advance(ANSWER_SPREAD_S)

@@ -10,7 +10,6 @@ import pytest
 from grapevine_proto.config.sections import RateLimitConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay import verification as module
 from grapevine_proto.overlay.verification import (
     DEFAULT_BURST_S,
     PAIR_CHECKS_PER_S,
@@ -53,11 +52,9 @@ def test_without_a_rate_limit_there_are_no_budgets() -> None:
     assert verifier.check(rumor(1, 1), peer_id(2), 0.0) is None
 
 
-def test_beyond_the_limit_the_least_recently_used_budget_is_reset(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "LIMITER_KEYS_LIMIT", 2)
+def test_beyond_the_limit_the_least_recently_used_budget_is_reset() -> None:
     verifier = context().verifier
+    verifier._origin_limiter._keys_limit = 2
     for origin in (1, 2, 3):
         assert verifier.allow_origin(peer_id(origin), 0.0)
     assert len(verifier._origin_limiter._buckets) == 2

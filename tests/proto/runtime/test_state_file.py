@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from grapevine_proto.engine import NodeState, SavedEntry, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
 from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId
-from grapevine_proto.runtime.state_file import (
+from grapevine_proto.runtime.state_encoding import (
     CHECKSUM_BYTES,
     MAGIC,
-    StateDirectory,
     decode_state,
     encode_state,
 )
+from grapevine_proto.runtime.state_file import StateDirectory
 
 UNIX_NOW = 1_700_000_000.7
 STREAMS = (

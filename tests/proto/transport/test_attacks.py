@@ -572,13 +572,9 @@ def test_replays_of_a_proof_are_charged_to_no_budget_and_answered_a_few_times() 
     assert another.links, "its address has used no budget"
 
 
-def test_unconfirmed_sessions_of_one_network_evict_each_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(
-        "grapevine_proto.transport.handshake.responder.UNCONFIRMED_SESSIONS_LIMIT", 16
-    )
+def test_unconfirmed_sessions_of_one_network_evict_each_other() -> None:
     bob = End("bob", Address("192.0.2.2", 2000))
+    bob.responder._unconfirmed_limit = 16
     honest = End("honest", Address("10.9.9.9", 1))
     flood = [End(f"flood {n}", Address("127.0.0.1", 1000 + n)) for n in range(30)]
     world = World(bob, honest, *flood)

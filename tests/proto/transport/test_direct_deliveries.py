@@ -6,7 +6,6 @@ import pytest
 
 from grapevine_proto.events import Message, MessageUndelivered, UndeliveredReason, Via
 from grapevine_proto.ids import MessageId
-from grapevine_proto.transport import direct_deliveries
 from grapevine_proto.transport.direct_deliveries import (
     DELIVERY_TIMEOUT_S,
     MIN_DELIVERY_BYTES_PER_S,
@@ -121,9 +120,9 @@ def test_a_message_that_was_not_accepted_leaves_nothing() -> None:
     deliveries.on_receipt(BOB, 1)
 
 
-def test_beyond_its_limit_the_table_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_deliveries, "DELIVERIES_LIMIT", 2)
+def test_beyond_its_limit_the_table_is_full() -> None:
     deliveries = DirectDeliveries()
+    deliveries._limit = 2
     ids = [sent(deliveries, sequence) for sequence in (1, 2)]
     assert deliveries.is_full
     deliveries.on_acked(ids[:1], 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -36,10 +37,12 @@ class Members:
         self.events: list[list[Event]] = [[] for _ in self.engines]
         self.is_cut: Callable[[int, int], bool] = lambda source, target: False
         for engine in self.engines:
-            engine._overlay.membership.dialer.dial_due = lambda now: []  # type: ignore[method-assign]
+            members = engine._overlay.membership.members
             for other in self.engines:
                 if other is not engine:
-                    engine._overlay.membership.members.add(other.record, other.peer_id, 0.0)
+                    members.add(other.record, other.peer_id, 0.0)
+            for member in members:
+                member.dial_at = math.inf
 
     def exchange(self) -> None:
         """Carries datagrams until no engine has more to send."""

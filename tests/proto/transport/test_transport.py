@@ -975,10 +975,10 @@ def test_work_beyond_its_budget_slows_a_peer_without_closing_its_link() -> None:
 
 
 def test_an_error_while_a_packet_is_handled_ends_that_link_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network, one = linked_to_two()
-    break_method(monkeypatch, one.link_to(network[2]), "handle_payload")
+    break_method(patch_sources, one.link_to(network[2]), "handle_payload")
     network.inject(2, 1, HEARTBEAT)
     network.exchange()
     assert list(one.transport.links) == [peer_id(3)]
@@ -995,19 +995,19 @@ def test_an_error_while_a_packet_is_handled_ends_that_link_alone(
 
 
 def test_an_error_on_the_first_packet_of_a_session_ends_that_session(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network, one, two = linked()
-    break_method(monkeypatch, two.link_to(one), "handle_payload")
+    break_method(patch_sources, two.link_to(one), "handle_payload")
     network.dial(1, 2)
     assert [each.peer for each in two.notified(InternalErrorContained)] == [one.peer_id]
     assert not two.transport.links
 
 
-def test_an_error_while_a_close_is_handled_is_contained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_a_close_is_handled_is_contained(patch_sources: pytest.MonkeyPatch) -> None:
     network, one, two = linked()
     link = two.link_to(one)
-    break_method(monkeypatch, link, "close")
+    break_method(patch_sources, link, "close")
     network.inject(1, 2, Close(CloseReason.REDUNDANT))
     assert two.events[0] == PacketIn(link, True, False)
     assert [each.peer for each in two.notified(InternalErrorContained)] == [one.peer_id]
@@ -1034,13 +1034,13 @@ def test_an_error_of_a_transient_session_ends_it_and_no_link(
 
 
 def test_an_error_of_a_closed_link_is_reported_and_the_link_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network, one, two = linked()
     closed = two.link_to(one)
     datagrams = [network.seal(1, 2, HEARTBEAT) for _ in range(2)]
     two.transport.disconnect(one.peer_id, "", CloseReason.FULL, notify=True, now=0.0)
-    break_method(monkeypatch, closed, "receive")
+    break_method(patch_sources, closed, "receive")
     network.deliver(datagrams[0], 1, 2)
     assert [each.peer for each in two.notified(InternalErrorContained)] == [one.peer_id]
     assert two.reported(LinkDown) == []
@@ -1087,12 +1087,12 @@ def test_errors_without_a_peer_are_reported_once_a_second_and_all_counted() -> N
 
 
 def test_an_error_while_a_datagram_is_sealed_waits_for_the_engine(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network, one = linked_to_two()
     one.transport.send([peer_id(2), peer_id(3)], HEARTBEAT, 0.0)
     before = one.transport.has_pending_errors
-    break_method(monkeypatch, one.link_to(network[2]), "transmit")
+    break_method(patch_sources, one.link_to(network[2]), "transmit")
     assert one.transport.datagrams_to_send(0.0), "the other peer has its turn"
     assert (before, one.transport.has_pending_errors) == (False, True)
     one.take(one.transport.contain_pending_errors(0.0))
@@ -1101,10 +1101,10 @@ def test_an_error_while_a_datagram_is_sealed_waits_for_the_engine(
 
 
 def test_an_error_while_a_message_is_queued_costs_no_other_peer_its_copy(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network, one = linked_to_two()
-    break_method(monkeypatch, one.link_to(network[2]), "send")
+    break_method(patch_sources, one.link_to(network[2]), "send")
     assert one.transport.send([peer_id(2), peer_id(3)], HEARTBEAT, 0.0) == 2
     assert network.send_direct(1, 2, b"psst") is SendOutcome.SENT
     assert one.transport.has_pending_errors
@@ -1112,13 +1112,13 @@ def test_an_error_while_a_message_is_queued_costs_no_other_peer_its_copy(
     assert [each.message for each in network[3].reported(MessageIn)] == [HEARTBEAT]
 
 
-def test_an_error_of_a_dial_ends_that_dial_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_dial_ends_that_dial_alone(patch_sources: pytest.MonkeyPatch) -> None:
     network = Network(3)
     one = network[1]
     one.dial(address_of(2), peer_id(2))
     one.dial(address_of(3), peer_id(3))
     broken = next(iter(one.transport.handshakes._dials.values()))
-    break_method(monkeypatch, broken, "transmit")
+    break_method(patch_sources, broken, "transmit")
     network.exchange()
     assert one.reported(DialFailed) == [DialFailed(address_of(2), peer_id(2), None)]
     assert [each.peer for each in one.notified(InternalErrorContained)] == [None]
@@ -1126,13 +1126,13 @@ def test_an_error_of_a_dial_ends_that_dial_alone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_error_while_a_reply_is_handled_ends_the_dial_it_belongs_to(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network = Network(2)
     one = network[1]
     one.dial(address_of(2), peer_id(2))
     [dial] = one.transport.handshakes._dials.values()
-    break_method(monkeypatch, dial, "receive")
+    break_method(patch_sources, dial, "receive")
     network.exchange()
     assert one.reported(DialFailed) == [DialFailed(address_of(2), peer_id(2), None)]
     assert len(one.notified(InternalErrorContained)) == 1
@@ -1140,11 +1140,11 @@ def test_an_error_while_a_reply_is_handled_ends_the_dial_it_belongs_to(
 
 
 def test_an_error_while_an_unauthenticated_peer_is_answered_is_contained(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network = Network(2)
     two = network[2]
-    break_method(monkeypatch, two.transport.handshakes, "on_initial")
+    break_method(patch_sources, two.transport.handshakes, "on_initial")
     network.dial(1, 2)
     assert [each.peer for each in two.notified(InternalErrorContained)] == [None]
 
@@ -1276,7 +1276,7 @@ def test_a_link_whose_session_has_expired_ends_without_a_close() -> None:
 
 
 def test_an_error_while_a_link_is_maintained_ends_that_link_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     network = Network(4)
     network.dial(1, 2)
@@ -1286,10 +1286,10 @@ def test_an_error_while_a_link_is_maintained_ends_that_link_alone(
     one.events.clear()
     session = one.transport.transients.get(peer_id(4))
     assert session is not None
-    break_method(monkeypatch, one.link_to(network[2]), "needs_rekey")
+    break_method(patch_sources, one.link_to(network[2]), "needs_rekey")
     one.take(one.transport.advance(0.0))
     assert list(one.transport.links) == [peer_id(3)]
-    break_method(monkeypatch, session, "needs_rekey")
+    break_method(patch_sources, session, "needs_rekey")
     one.take(one.transport.advance(TICK_INTERVAL_S))
     assert len(one.transport.transients) == 0
     assert [each.peer for each in one.notified(InternalErrorContained)] == [peer_id(2), peer_id(4)]

@@ -185,7 +185,6 @@ def record_with(**changes: Any) -> DropReason | None:
         ("name", "ö" * 32, "ö" * 32 + "n"),
         ("addresses", (Address("::1", 65_535),) * 4, (Address("::1", 1),) * 5),
         ("addresses", (), (Address("::1", 65_536),)),
-        ("left", True, 1),
     ],
 )
 def test_a_record_at_its_limits_is_decoded_and_beyond_them_malformed(
@@ -193,6 +192,14 @@ def test_a_record_at_its_limits_is_decoded_and_beyond_them_malformed(
 ) -> None:
     assert record_with(**{name: most}) is None
     assert record_with(**{name: beyond}) is DropReason.MALFORMED
+
+
+def test_in_a_record_a_number_is_no_truth_value() -> None:
+    fields = list(msgpack.unpackb(codec.encode_record(SMALL), use_list=False))
+    assert fields[8] is False
+    for left, expected in ((True, None), (1, DropReason.MALFORMED)):
+        fields[8] = left
+        assert reason(Kind.RECORDS, [msgpack.packb(tuple(fields))]) is expected
 
 
 def test_a_message_with_records_has_at_most_2048_bytes() -> None:

@@ -295,6 +295,7 @@ def test_a_rumor_as_old_as_it_is_remembered_is_rejected(age_ms: int, is_accepted
     assert drop_reasons(effects) == ([] if is_accepted else [DropReason.MESSAGE_EXPIRED])
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_repeated_repair_does_not_unsubscribe_from_its_sender() -> None:
     node = Node()
     announced: list[PeerId] = []
@@ -337,6 +338,7 @@ def test_a_rumor_of_another_epoch_or_origin_than_its_session_is_checked_first() 
     assert drop_reasons(node.receive(of_another, 1, 0.0)) == [DropReason.BAD_SIGNATURE]
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_an_origin_above_its_budget_is_rejected_even_if_its_rumors_are_firsthand() -> None:
     node = Node()
     firsthand(node, 1)
@@ -797,7 +799,7 @@ def test_a_rumor_of_another_origin_is_checked_although_the_epoch_of_the_session_
     assert drop_reasons(node.receive(unlinked, 77, 0.0)) == [DropReason.BAD_SIGNATURE]
 
 
-def test_the_strategy_gets_how_far_each_rumor_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_strategy_gets_how_far_each_rumor_has_come(patch_sources: pytest.MonkeyPatch) -> None:
     node = Node()
     calls: list[NewRumor] = []
     original = node.broadcast._strategy.on_new_rumor
@@ -806,7 +808,7 @@ def test_the_strategy_gets_how_far_each_rumor_has_come(monkeypatch: pytest.Monke
         calls.append(new)
         return original(new, now)
 
-    monkeypatch.setattr(node.broadcast._strategy, "on_new_rumor", on_new_rumor)
+    patch_sources.setattr(node.broadcast._strategy, "on_new_rumor", on_new_rumor)
     published, received, old = own(1), rumor(ORIGIN, 1), rumor(ORIGIN, 2)
     node.broadcast.broadcast(published, 0.0)
     node.receive(received, 2, 0.0, hops=3)

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.broadcast import large_messages
 from grapevine_proto.overlay.broadcast.large_messages import (
     HOLDERS_PER_PULL_LIMIT,
     PULL_DURATION_LIMIT_S,
@@ -225,6 +224,7 @@ def test_a_received_rumor_frees_the_window_of_its_holder(links: int) -> None:
     assert not node.puller._pulls_per_source
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_the_cost_of_an_announcement_does_not_depend_on_waiting_rumors() -> None:
     node = Node()
     examined: list[StreamRange] = []
@@ -290,11 +290,9 @@ def test_a_rumor_that_waits_for_a_window_has_no_deadline() -> None:
     assert node.receive_rumor(1, 0.2)[1] == [peer_id(2)]
 
 
-def test_outdated_timers_are_removed_beyond_a_limit_and_the_others_stay(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(large_messages, "PULL_STALE_TIMERS_ALLOWED", 4)
+def test_outdated_timers_are_removed_beyond_a_limit_and_the_others_stay() -> None:
     node = Node()
+    node.puller._stale_timers_allowed = 4
     for first in (1, 2, 3):
         node.receive_announcement(1, first)
         node.receive_announcement(2, first)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from grapevine_proto.errors import DropReason, NoMatchingMember, TooManyQueries
 from grapevine_proto.events import AnswerStatus, MemberStatus, QueryEnd
 from grapevine_proto.overlay.effects import CountDrop, Effect, Send
-from grapevine_proto.overlay.query import queries as module
 from grapevine_proto.overlay.query.fetches import FETCH_TIMEOUT_S, TRIES_LIMIT
 from grapevine_proto.overlay.query.filters import MemberFilter
 from grapevine_proto.overlay.query.queries import (
     ANSWERS_MESSAGE_BYTES,
     ANSWERS_PER_MESSAGE,
-    ANSWERS_PER_PEER_LIMIT,
     QUERIES_LIMIT,
     REPORTS_LIMIT,
     SECOND_PATH_AFTER_S,
@@ -232,21 +231,25 @@ def test_messages_are_filled_by_count_and_by_bytes() -> None:
     assert [each for each in sizes if len(each) == 1] == [[1144], [1144]]
 
 
+def set_limit(node: Node, name: str, value: int) -> None:
+    paths = node.queries.reverse_paths
+    assert getattr(paths._limits, name) > 3 * value
+    changes: dict[str, Any] = {name: value}
+    paths._limits = replace(paths._limits, **changes)
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "forwarded"),
     [
-        ("ANSWERS_PER_ROUTE_LIMIT", 3, 3),
-        ("ANSWERS_PER_PEER_LIMIT", 3, 3),
-        ("ANSWER_BYTES_PER_ROUTE_LIMIT", 3 * 123, 3),
-        ("ANSWER_BYTES_HELD_LIMIT", 3 * 123, 3),
+        ("items_per_route", 3, 3),
+        ("items_per_peer", 3, 3),
+        ("bytes_per_route", 3 * 123, 3),
+        ("bytes_held", 3 * 123, 3),
     ],
 )
-def test_answers_of_one_query_are_limited(
-    monkeypatch: pytest.MonkeyPatch, limit: str, value: int, forwarded: int
-) -> None:
-    assert getattr(module, limit) >= ANSWERS_PER_PEER_LIMIT
-    monkeypatch.setattr(module, limit, value)
+def test_answers_of_one_query_are_limited(limit: str, value: int, forwarded: int) -> None:
     node = Node()
+    set_limit(node, limit, value)
     node.queries.on_rumor(question(), [peer_id(4)], 0.0)
     for number in range(forwarded + 1):
         node.receive(1, message_id(), answer_of(FAR + number, message_id()))
@@ -254,9 +257,9 @@ def test_answers_of_one_query_are_limited(
     assert node.queries.refused == 1
 
 
-def test_the_bytes_held_are_released_as_answers_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWER_BYTES_HELD_LIMIT", 2 * 123)
+def test_the_bytes_held_are_released_as_answers_arrive() -> None:
     node = Node()
+    set_limit(node, "bytes_held", 2 * 123)
     node.link(ORIGIN)
     node.queries.on_rumor(question(), [peer_id(4)], 0.0)
     for number in range(3):
@@ -270,9 +273,9 @@ def test_the_bytes_held_are_released_as_answers_arrive(monkeypatch: pytest.Monke
     assert node.queries.reverse_paths._bytes_held == 0
 
 
-def test_unacknowledged_messages_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "UNACKED_BATCHES_LIMIT", 2)
+def test_unacknowledged_messages_are_limited() -> None:
     node = Node()
+    set_limit(node, "unacked_batches", 2)
     for sequence in range(1, 4):
         node.queries.on_rumor(question(sequence), [peer_id(3)], 0.0)
         node.queries.answer(message_id(sequence), 0, AnswerStatus.ANSWERED, b"yes", 0.0)

@@ -273,7 +273,7 @@ def test_entries_that_do_not_fit_leave_no_map_of_their_owner() -> None:
     assert node.state.sum == 0
 
 
-@pytest.mark.parametrize("key", ["", "x" * 129, "\ud800", 7, None])
+@pytest.mark.parametrize("key", ["", "x" * 129, "\ud800"])
 def test_a_key_is_text_of_at_most_128_bytes(key: str) -> None:
     with pytest.raises(InvalidArgument, match="key"):
         Learner().write(key, b"")

@@ -256,6 +256,7 @@ def test_a_node_that_does_not_answer_hears_ever_less_of_us() -> None:
     assert times[-1] - times[-2] >= 900
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_comparison_that_brought_nothing_is_not_repeated_soon() -> None:
     party = Party(0, 1)
     party.node(0).learn(Owner(2).write("a", b"1"))
@@ -348,12 +349,10 @@ def test_heads_are_sent_a_limited_number_of_times() -> None:
     assert CountDrop(peer_id(1), DropReason.RATE_LIMITED) in answers[-1]
 
 
-def test_maps_that_are_wanted_and_their_sources_are_limited(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert WANTED_LIMIT == 10_000
-    monkeypatch.setattr(module, "WANTED_LIMIT", 3)
+def test_maps_that_are_wanted_and_their_sources_are_limited() -> None:
     sync = Party(0, 1).sync(0)
+    assert sync._wanted_limit == WANTED_LIMIT == 10_000
+    sync._wanted_limit = 3
     for number in range(4):
         sync._want(bytes([number]) * 8, (EPOCH, 1), peer_id(1))
     assert len(sync._wanted) == 3

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.store import ranges as ranges_module
 from grapevine_proto.overlay.store.ranges import (
     MESSAGES_PER_REQUEST,
     RANGES_PER_REQUEST,
@@ -164,13 +163,11 @@ def test_a_datagram_has_1100_bytes_of_ranges_and_a_new_stream_costs_48_of_them()
     assert pack([]) == []
 
 
-def test_a_datagram_may_be_filled_to_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges_module, "RANGES_PER_DATAGRAM_BYTES", 48 + 3 * 18)
+def test_a_datagram_may_be_filled_to_the_last_byte() -> None:
     given = [span(10 * number, 10 * number) for number in range(7)]
-    assert [len(batch) for batch in pack(given)] == [3, 3, 1]
+    assert [len(batch) for batch in pack(given, 48 + 3 * 18)] == [3, 3, 1]
 
 
-def test_a_message_has_at_most_sixty_four_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges_module, "RANGES_PER_DATAGRAM_BYTES", 10_000)
+def test_a_message_has_at_most_sixty_four_ranges() -> None:
     given = [span(10 * number, 10 * number) for number in range(65)]
-    assert [len(batch) for batch in pack(given)] == [64, 1]
+    assert [len(batch) for batch in pack(given, 10_000)] == [64, 1]

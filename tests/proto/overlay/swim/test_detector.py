@@ -314,11 +314,11 @@ def test_a_suspended_node_suspects_no_member_when_it_resumes() -> None:
 
 @pytest.mark.parametrize("profile", [NodeConfig.local(), NodeConfig.lan(), NodeConfig.wan()])
 def test_an_idle_cluster_sends_no_probes(
-    profile: NodeConfig, monkeypatch: pytest.MonkeyPatch
+    profile: NodeConfig, patch_sources: pytest.MonkeyPatch
 ) -> None:
     sim = cluster(10, config=profile)
     sim.run(10 * profile.gossip_interval)
-    kinds = count_sent_kinds(monkeypatch)
+    kinds = count_sent_kinds(patch_sources)
     sim.run(20 * profile.gossip_interval)
     assert kinds[Kind.HEARTBEAT] > 10 * 9 * 18
     assert kinds[Kind.PING] == kinds[Kind.PING_REQ] == kinds[Kind.MEMBER_UPDATES] == 0

@@ -146,7 +146,9 @@ def test_at_the_limit_a_settled_suspicion_is_evicted() -> None:
     assert (len(suspicions), suspicions.rejected) == (SUSPICIONS_LIMIT, 0)
 
 
-def test_work_does_not_grow_with_the_number_of_suspicions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_does_not_grow_with_the_number_of_suspicions(
+    patch_sources: pytest.MonkeyPatch,
+) -> None:
     suspicions = SuspicionTable()
     for number in range(500):
         open_suspicion(suspicions, bare(number), now=number)
@@ -159,7 +161,7 @@ def test_work_does_not_grow_with_the_number_of_suspicions(monkeypatch: pytest.Mo
         evaluations += 1
         return suspicion.opened_at + suspicion.max_timeout_s
 
-    monkeypatch.setattr(Suspicion, "expires_at", property(count))
+    patch_sources.setattr(Suspicion, "expires_at", property(count))
     for now in range(50):
         suspicions.clear(suspicion, 500.0 + now)
         assert suspicions.deadline == 46.0

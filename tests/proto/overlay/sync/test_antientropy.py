@@ -243,6 +243,7 @@ def with_gaps(count: int) -> tuple[Simulation, list[IWant]]:
     return sim, requests
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_requests_for_an_unfillable_gap_back_off() -> None:
     sim, requests = with_gaps(1)
     sim.run(6.0)
@@ -260,6 +261,7 @@ def test_requests_for_an_unfillable_gap_back_off() -> None:
     assert len(requests) > before, "a new gap does not wait for the backoff of old ones"
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_many_gaps_are_requested_in_turn() -> None:
     sim, requests = with_gaps(40)
     sim.run(6.0)
@@ -501,6 +503,7 @@ def test_no_round_exceeds_its_time_limit() -> None:
     assert node.rounds._active_rounds.get(peer) is not sync_round
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_request_scans_a_limited_number_of_gaps() -> None:
     node = SyncingNode()
     for sequence in range(2, 2 * 256 + 1, 2):
@@ -648,10 +651,7 @@ def test_in_sync_ends_the_round_it_names_and_any_other_is_unsolicited() -> None:
 
 def heartbeat(streams: int, checksum: bytes) -> Heartbeat:
     """The part of a heartbeat that anti-entropy reads."""
-    beat = object.__new__(Heartbeat)
-    object.__setattr__(beat, "streams", streams)
-    object.__setattr__(beat, "checksum", checksum)
-    return beat
+    return Heartbeat(1, 0, 0, 0, streams, checksum, ())
 
 
 def test_a_heartbeat_that_differs_starts_a_round_two_seconds_later_if_it_still_differs() -> None:

@@ -24,8 +24,8 @@ class Store:
     def has_gaps(self) -> bool:
         return bool(self.found)
 
-    def gaps(self, now: float, min_age_s: float, limit: int) -> list[StreamRange]:
-        self.asked.append((min_age_s, limit))
+    def gaps(self, now: float, older_than_s: float, limit: int) -> list[StreamRange]:
+        self.asked.append((older_than_s, limit))
         return self.found[:limit]
 
 
@@ -35,7 +35,7 @@ def gap(first: int) -> StreamRange:
 
 def make(count: int = 1) -> tuple[GapRepair, Store]:
     store = Store(count)
-    return GapRepair(store, 0.0), store  # type: ignore[arg-type]
+    return GapRepair(store, 0.0), store
 
 
 def pauses(repair: GapRepair, count: int, limit: int = 16) -> Iterator[float]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import Peer, PeerTrigger
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView, target_links
 from tests.proto.overlay.builders import Links, config, context, peer_id, record
@@ -24,7 +24,7 @@ class ViewFixture:
     ) -> None:
         limits = LimitsConfig(addresses_per_source=10_000)
         node = context(max_peers=max_peers, limits=limits, **changes)
-        self.peers, self.members = node.peers, node.members
+        self.peers, self.members, self.rng = node.peers, node.members, node.rng
         self.links, self.config = Links(), node.config
         self.active_view = ActiveView(node, self.links)
         for number in range(members):
@@ -362,15 +362,15 @@ def test_the_oldest_of_the_links_that_carry_broadcasts_is_kept_among_eight() -> 
 
 def test_eight_members_are_drawn_for_each_candidate_wanted() -> None:
     fixture = ViewFixture(members=40, linked=0, max_peers=8)
-    drawn: list[int] = []
+    drawn: list[object] = []
 
-    def sample(count: int, rng: random.Random) -> list[Member]:
-        drawn.append(count)
-        return []
+    def choose_first(population: Sequence[Any]) -> Any:
+        drawn.append(population)
+        return population[0]
 
-    fixture.members.sample = sample  # type: ignore[method-assign]
+    fixture.rng.choice = choose_first  # type: ignore[method-assign, assignment]
     fixture.active_view.candidates(3, 0.0)
-    assert drawn == [24]
+    assert len(drawn) == 24
 
 
 def test_only_members_linked_before_are_candidates_if_asked_for() -> None:

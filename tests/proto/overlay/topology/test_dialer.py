@@ -369,6 +369,7 @@ def test_a_member_at_a_validated_address_gets_all_hellos() -> None:
     assert node.dials(0.0) == [Dial(address_of(0), peer_id(0), NEIGHBOR, None)]
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_node_with_almost_enough_links_does_not_ask_for_room() -> None:
     node = DialingNode(members=60, linked=6, max_peers=8)
     node.view.needs_links = lambda now: False  # type: ignore[method-assign]
@@ -641,6 +642,7 @@ def settled(drawn: float = 0.5, max_peers: int = 10) -> DialingNode:
 
 
 @pytest.mark.parametrize(("drawn", "pause_s"), [(0.0, 30.0), (1.0, 90.0)])
+@pytest.mark.usefixtures("patch_sources")
 def test_a_node_with_enough_links_dials_one_more_member_about_once_a_minute(
     drawn: float, pause_s: float
 ) -> None:
@@ -651,6 +653,7 @@ def test_a_node_with_enough_links_dials_one_more_member_about_once_a_minute(
     assert len(node.dials(60.0 + pause_s)) == 1
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_full_node_explores_only_members_that_are_down_and_asks_for_room() -> None:
     node = settled(max_peers=9)
     assert node.dials(60.0) == []
@@ -661,6 +664,7 @@ def test_a_full_node_explores_only_members_that_are_down_and_asks_for_room() -> 
 
 
 @pytest.mark.parametrize(("drawn", "pause_s"), [(0.0, 1.0), (1.0, 3.0)])
+@pytest.mark.usefixtures("patch_sources")
 def test_in_a_crowd_a_member_of_our_own_choice_is_dialed_every_two_seconds(
     drawn: float, pause_s: float
 ) -> None:
@@ -674,6 +678,7 @@ def test_in_a_crowd_a_member_of_our_own_choice_is_dialed_every_two_seconds(
     assert node.dials(10.0) == []
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_better_fitting_link_is_sought_ever_more_rarely_up_to_once_a_minute() -> None:
     node = settled(max_peers=9)
     node.dialer._explore_at = 1e9
@@ -691,6 +696,7 @@ def test_a_better_fitting_link_is_sought_ever_more_rarely_up_to_once_a_minute() 
     assert node.dialer._rebalance_at - now == pytest.approx(5.0)
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_only_a_member_that_is_up_replaces_a_link() -> None:
     node = settled(max_peers=9)
     node.dialer._explore_at = 1e9
@@ -707,6 +713,7 @@ def propose(node: DialingNode, number: int) -> SwapCandidate:
     return candidate
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_a_member_that_may_be_nearer_is_dialed_for_a_swap() -> None:
     node = settled()
     propose(node, 40)
@@ -721,6 +728,7 @@ def test_a_member_that_may_be_nearer_is_dialed_for_a_swap() -> None:
     assert node.dials(1.0) == []
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_no_nearer_member_is_sought_in_the_turn_of_another_dial() -> None:
     node = settled()
     propose(node, 40)
@@ -730,6 +738,7 @@ def test_no_nearer_member_is_sought_in_the_turn_of_another_dial() -> None:
 
 
 @pytest.mark.parametrize(("rtt_s", "tokens"), [(0.2, 64.0), (None, 63.0)])
+@pytest.mark.usefixtures("patch_sources")
 def test_a_measured_member_remembers_its_rtt_and_an_answer_is_refunded(
     rtt_s: float | None, tokens: float
 ) -> None:

@@ -5,7 +5,7 @@ measured.
 from __future__ import annotations
 
 import itertools
-import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import ActiveView
 from grapevine_proto.overlay.topology.xbot import (
@@ -334,10 +333,21 @@ def test_changed_links_bring_the_next_measurement_forward_and_never_back() -> No
     assert fixture.optimizer._next_candidate_at == last - 7.5
 
 
+class Turns:
+    """Draws each in turn."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def __call__(self, population: Sequence[Any]) -> Any:
+        self.drawn += 1
+        return population[self.drawn % len(population)]
+
+
 def candidate_of(fixture: ProximityFixture, now: float = 15.0) -> PeerId | None:
     for peer in fixture.peers:
         peer.last_heard_at = now
-    fixture.members.sample = lambda count, rng: list(fixture.members)  # type: ignore[method-assign]
+    fixture.rng.choice = Turns()  # type: ignore[method-assign, assignment]
     candidate = fixture.optimizer.next_candidate(now)
     return None if candidate is None else candidate.member.record.peer_id
 
@@ -411,15 +421,9 @@ def test_links_replaced_are_counted() -> None:
 
 def test_eight_members_are_drawn_for_a_candidate() -> None:
     fixture = ProximityFixture(*RTTS_MS)
-    drawn: list[int] = []
-
-    def sample(count: int, rng: random.Random) -> list[Member]:
-        drawn.append(count)
-        return []
-
-    fixture.members.sample = sample  # type: ignore[method-assign]
+    fixture.rng.choice = turns = Turns()  # type: ignore[method-assign, assignment]
     assert fixture.optimizer.next_candidate(0.0) is None
-    assert drawn == [8]
+    assert turns.drawn == 8
 
 
 def test_a_node_with_just_enough_links_measures_members() -> None:

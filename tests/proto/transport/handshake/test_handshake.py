@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import itertools
 import random
@@ -45,6 +46,7 @@ from tests.proto.transport.ends import (
     name_of,
     two_ends,
 )
+from tests.sources import ROOT, tree_of
 
 
 def both_linked(ada: End, bob: End) -> bool:
@@ -428,9 +430,9 @@ def test_the_highest_common_version_is_chosen(versions: bytes, chosen: int | Non
         assert challenge[9] == chosen
 
 
-def test_two_versions_in_common_give_the_higher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_versions_in_common_give_the_higher(patch_sources: pytest.MonkeyPatch) -> None:
     for end in (initiator, responder):
-        monkeypatch.setattr(end, "SUPPORTED_VERSIONS", frozenset({1, 2}))
+        patch_sources.setattr(end, "SUPPORTED_VERSIONS", frozenset({1, 2}))
     world, ada, bob = two_ends()
     ada.dial(bob.address, 0.0)
     world.run(1.0)
@@ -479,7 +481,13 @@ def test_unconfirmed_sessions_expire() -> None:
 
 
 def test_the_docstring_matches_the_transition_table() -> None:
-    rows = [line.split() for line in (Initiator.__doc__ or "").splitlines()]
+    source = tree_of(ROOT / "grapevine_proto" / "transport" / "handshake" / "initiator.py")
+    [initiator] = [
+        each
+        for each in source.body
+        if isinstance(each, ast.ClassDef) and each.name == Initiator.__name__
+    ]
+    rows = [line.split() for line in (ast.get_docstring(initiator) or "").splitlines()]
     names = {step.name for step in HandshakeState}
     drawn = [(row[0], row[-2], row[-1]) for row in rows if row and row[0] in names]
 

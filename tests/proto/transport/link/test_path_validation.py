@@ -30,18 +30,24 @@ ATTACKER = Address("203.0.113.6", 666)
 # --- the validator alone --------------------------------------------------------------------------
 
 
-class RecordingValidator(PathValidator):
-    """A validator at an RTT of 0.1 s that records its challenges: (token, whether to the new address)."""
+class Validation:
+    """A validator at an RTT of 0.1 s, with its challenges: (token, whether to the new address)."""
 
     def __init__(self) -> None:
-        super().__init__(entropy_of("path"))
+        self.validator = PathValidator(entropy_of("path"))
+        self.on_response = self.validator.on_response
+        self.take_validated_address = self.validator.take_validated_address
         self.challenges: list[tuple[bytes, bool]] = []
 
     def deliver(self, source: Address, now: float, size_bytes: int = 1000) -> None:
-        self.on_new_source(source, size_bytes, is_newest=True, interval_s=0.1, now=now)
+        self.validator.on_new_source(source, size_bytes, is_newest=True, interval_s=0.1, now=now)
+
+    @property
+    def deadline(self) -> float:
+        return self.validator.deadline
 
     def pop_due(self, now: float) -> list[tuple[bytes, Address | None]]:
-        due = self.pop_due_challenges(now)
+        due = self.validator.pop_due_challenges(now)
         self.challenges += [(token, to is not None) for token, to in due]
         return due
 
@@ -49,83 +55,83 @@ class RecordingValidator(PathValidator):
         return next(token for token, is_new in self.challenges if is_new is of_new)
 
 
-def validating() -> RecordingValidator:
-    validator = RecordingValidator()
-    validator.deliver(NEW, 0.0)
-    validator.pop_due(0.0)
-    return validator
+def validating() -> Validation:
+    validation = Validation()
+    validation.deliver(NEW, 0.0)
+    validation.pop_due(0.0)
+    return validation
 
 
 def test_the_two_addresses_get_different_tokens() -> None:
-    validator = RecordingValidator()
-    validator.deliver(NEW, 0.0)
-    [(old_token, old), (new_token, new)] = validator.pop_due(0.0)
+    validation = Validation()
+    validation.deliver(NEW, 0.0)
+    [(old_token, old), (new_token, new)] = validation.pop_due(0.0)
     assert (old, new) == (None, NEW)
     assert len({old_token, new_token}) == 2
 
 
 def test_the_new_address_is_adopted_if_only_it_answers_in_time() -> None:
-    validator = validating()
-    validator.on_response(validator.token(of_new=True), 0.1)
-    assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
-    assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) == NEW
-    assert validator.deadline == float("inf")
+    validation = validating()
+    validation.on_response(validation.token(of_new=True), 0.1)
+    assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
+    assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) == NEW
+    assert validation.deadline == float("inf")
 
 
 def test_the_current_address_wins_whenever_it_answers_in_time() -> None:
     for first in (True, False):
-        validator = validating()
-        validator.on_response(validator.token(of_new=first), 0.1)
-        validator.on_response(validator.token(of_new=not first), 0.2)
-        assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+        validation = validating()
+        validation.on_response(validation.token(of_new=first), 0.1)
+        validation.on_response(validation.token(of_new=not first), 0.2)
+        assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
 def test_without_a_timely_response_nothing_changes() -> None:
-    validator = validating()
-    assert validator.take_validated_address(VALIDATION_TIMEOUT_S) is None
-    validator.on_response(validator.token(of_new=True), VALIDATION_TIMEOUT_S)
-    assert validator.take_validated_address(2.0) is None
+    validation = validating()
+    assert validation.take_validated_address(VALIDATION_TIMEOUT_S) is None
+    validation.on_response(validation.token(of_new=True), VALIDATION_TIMEOUT_S)
+    assert validation.take_validated_address(2.0) is None
 
 
 def test_validation_waits_for_a_longer_path() -> None:
-    validator = validating()
-    validator.on_response(validator.token(of_new=True), 0.9)
-    assert validator.deadline <= 0.9
-    assert validator.take_validated_address(0.9) == NEW
+    validation = validating()
+    validation.on_response(validation.token(of_new=True), 0.9)
+    assert validation.deadline <= 0.9
+    assert validation.take_validated_address(0.9) == NEW
 
 
 def test_an_unsolicited_path_response_changes_nothing() -> None:
-    validator = validating()
-    validator.on_response(bytes(8), 0.1)
-    validator.on_response(b"", 0.1)
-    assert validator.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+    validation = validating()
+    validation.on_response(bytes(8), 0.1)
+    validation.on_response(b"", 0.1)
+    assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
 
 
 def test_one_address_is_validated_at_a_time_and_one_per_second() -> None:
-    validator = validating()
-    validator.deliver(THIRD, 0.05)
-    assert all(to != THIRD for _, to in validator.pop_due(0.2))
-    validator.take_validated_address(VALIDATION_TIMEOUT_S)
-    validator.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S - 0.01)
-    assert validator.deadline == float("inf")
-    validator.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S)
-    assert validator.pop_due(5.0)[1][1] == THIRD
+    validation = validating()
+    validation.deliver(THIRD, 0.05)
+    assert all(to != THIRD for _, to in validation.pop_due(0.2))
+    validation.take_validated_address(VALIDATION_TIMEOUT_S)
+    validation.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S - 0.01)
+    assert validation.deadline == float("inf")
+    validation.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S)
+    assert validation.pop_due(5.0)[1][1] == THIRD
 
 
 def test_only_the_newest_packet_starts_validation() -> None:
-    validator = RecordingValidator()
-    validator.on_new_source(NEW, 1000, is_newest=False, interval_s=0.1, now=0.0)
-    assert validator.deadline == float("inf")
+    validation = Validation()
+    validation.validator.on_new_source(NEW, 1000, is_newest=False, interval_s=0.1, now=0.0)
+    assert validation.deadline == float("inf")
 
 
 def test_the_new_address_is_sent_no_more_bytes_than_it_sent() -> None:
-    validator = RecordingValidator()
-    validator.deliver(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
-    assert len(validator.pop_due(0.0)) == 1
-    validator.deliver(NEW, 0.05, 1)
-    assert len(validator.pop_due(0.1)) == 2
-    assert len(validator.pop_due(0.2)) == 1
-    assert validator.pop_due(0.3) == []
+    validation = Validation()
+    validation.deliver(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
+    assert len(validation.pop_due(0.0)) == 1
+    validation.deliver(NEW, 0.05, 1)
+    assert len(validation.pop_due(0.1)) == 2
+    assert len(validation.pop_due(0.2)) == 1
+    assert validation.pop_due(0.3) == []
 
 
 # --- two nodes ------------------------------------------------------------------------------------

@@ -589,6 +589,7 @@ class RecordingMtu(MtuDiscovery):
         self.reported = (large_acked, large_lost)
 
 
+@pytest.mark.usefixtures("patch_sources")
 def test_an_ack_reports_how_much_arrived_and_was_lost_and_when_the_latest_was_sent() -> None:
     alone = Alone()
     path = RecordingPath(CongestionConfig(), "192.0.2.1", 0.1, 0.0)

@@ -246,12 +246,14 @@ def test_the_queues_count_the_bytes_that_have_not_been_sent(seed: int) -> None:
 
 
 def test_what_is_sent_is_tracked_with_its_range_and_its_attempts(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     end = SendingEnd()
     sender, tracked = end.sender, list[SentPacket]()
-    monkeypatch.setattr(Path, "ready_at", lambda _: -math.inf)
-    monkeypatch.setattr(type(sender.recovery), "on_sent", lambda _, packet: tracked.append(packet))
+    patch_sources.setattr(Path, "ready_at", lambda _: -math.inf)
+    patch_sources.setattr(
+        type(sender.recovery), "on_sent", lambda _, packet: tracked.append(packet)
+    )
 
     def sent_as() -> list[tuple[int, int, int]]:
         found = [(each.start, each.end, each.attempts) for each in tracked]
@@ -277,10 +279,10 @@ def test_what_is_sent_is_tracked_with_its_range_and_its_attempts(
 
 
 def test_a_message_passes_the_queue_at_the_instant_at_which_a_packet_may_go(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     end = SendingEnd()
-    monkeypatch.setattr(Path, "ready_at", lambda _: 5.0)
+    patch_sources.setattr(Path, "ready_at", lambda _: 5.0)
     assert end.sender.cut_through(direct(), end.session, 4.9) is None
     assert end.sender.cut_through(direct(), end.session, 5.0) is not None
     queued = SendingEnd()
@@ -312,12 +314,14 @@ def test_control_waits_for_the_tokens_of_its_first_message() -> None:
     assert free_first.sent() == [free]
 
 
-def test_what_no_longer_fits_the_path_is_sent_in_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_longer_fits_the_path_is_sent_in_fragments(
+    patch_sources: pytest.MonkeyPatch,
+) -> None:
     end = SendingEnd()
-    monkeypatch.setattr(Path, "ready_at", lambda _: -math.inf)
+    patch_sources.setattr(Path, "ready_at", lambda _: -math.inf)
     small, large = direct(400), direct(1000)
     end.push(large, small)
-    monkeypatch.setattr(Path, "plaintext_limit_bytes", len(small))
+    patch_sources.setattr(Path, "plaintext_limit_bytes", len(small))
     *fragments, last = end.sent()
     assert last == small, "it fits exactly"
     assert b"".join(each[FRAGMENT_OVERHEAD_BYTES:] for each in fragments) == large
@@ -335,13 +339,13 @@ def test_a_full_window_leaves_no_room_for_a_probe() -> None:
 
 
 def test_a_sender_is_ready_once_the_path_has_paced_what_is_queued(
-    monkeypatch: pytest.MonkeyPatch,
+    patch_sources: pytest.MonkeyPatch,
 ) -> None:
     end = SendingEnd()
     end.push(direct(1000))
     end.sender.path.window_bytes = 10**6
-    monkeypatch.setattr(Path, "ready_at", lambda _: 5.0)
-    monkeypatch.setattr(Path, "rate", len(direct(1000)))
+    patch_sources.setattr(Path, "ready_at", lambda _: 5.0)
+    patch_sources.setattr(Path, "rate", len(direct(1000)))
     assert not end.sender.is_ready(5.9)
     assert end.sender.is_ready(6.0)
 

@@ -6,7 +6,6 @@ import pytest
 from nacl.secret import SecretBox
 
 from grapevine_proto.errors import Dropped, DropReason
-from grapevine_proto.transport.session import session as session_module
 from grapevine_proto.transport.session.session import (
     REJECT_AFTER_S,
     REKEY_AFTER_PACKETS,
@@ -134,29 +133,29 @@ def test_a_session_expires_by_age_for_sealing_and_opening() -> None:
     assert refusal(bob, late, ends_at) is DropReason.SESSION_EXPIRED
 
 
-def test_a_session_expires_by_packet_count_before_the_counter_wraps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(session_module, "MAX_PACKETS_PER_SESSION", 3)
+def test_a_session_expires_by_packet_count_before_the_counter_wraps() -> None:
     ada, bob = two_ends()
+    ada._next_counter = first = MAX_PACKETS_PER_SESSION - 3
     packets = [packet(ada.seal(b"x", 0.0)) for _ in range(3)]
 
-    assert [data.counter for data in packets] == [0, 1, 2]
+    assert [data.counter for data in packets] == [first, first + 1, first + 2]
     assert ada.is_expired(0.0)
     with pytest.raises(Dropped):
         ada.seal(b"", 0.0)
-    assert refusal(bob, packets[0]._replace(counter=3)) is DropReason.SESSION_EXPIRED
+    assert (
+        refusal(bob, packets[0]._replace(counter=MAX_PACKETS_PER_SESSION))
+        is DropReason.SESSION_EXPIRED
+    )
 
 
-def test_the_initiator_rekeys_by_age_and_either_end_by_packet_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_initiator_rekeys_by_age_and_either_end_by_packet_count() -> None:
     ada, bob = two_ends()
 
     assert not ada.is_due_for_rekey(REKEY_AFTER_S - 0.001)
     assert ada.is_due_for_rekey(REKEY_AFTER_S)
     assert not bob.is_due_for_rekey(REKEY_AFTER_S)
-    monkeypatch.setattr(session_module, "REKEY_AFTER_PACKETS", 1)
+    ada._next_counter = REKEY_AFTER_PACKETS - 1
+    assert not ada.is_due_for_rekey(0.0)
     ada.seal(b"", 0.0)
     assert ada.is_due_for_rekey(0.0)
 
