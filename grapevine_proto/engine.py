@@ -988,6 +988,10 @@ class Engine:
         """All streams that a `snapshot` has."""
         return self._overlay.store.tracked_streams()
 
+    def saved_streams(self, streams: Iterable[Stream], now: float) -> list[SavedStream]:
+        """What a `snapshot` has of those of `streams` that still exist, without unhandled broadcasts."""
+        return self._overlay.store.saved_streams(streams, now)
+
     def take_unsaved_streams(self) -> list[Stream] | None:
         """The streams that changed, appeared or were removed since the last call; None if any may have. For
         the only one who saves."""

@@ -617,7 +617,9 @@ class Node:
             StateFull: this node retains 64 messages, or has too many entries to retain one more.
         """
         expiry_s = whole_seconds("expires_s", expires_s)
+        check_type("topic", topic, str)
         if retain is not None:
+            check_type("retain", retain, str)
             await self._await_recovery()
 
         def publish(engine: Engine, payload: bytes, now: float) -> MessageId:

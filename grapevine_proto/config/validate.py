@@ -151,7 +151,8 @@ def check_type(name: str, value: object, expected: type) -> None:
     """Raises InvalidArgument unless the argument `name` of a public method is an instance of `expected`. The
     core relies on types: compiled, it would raise TypeError, and interpreted anything."""
     if not isinstance(value, expected):
-        raise InvalidArgument(f"{name}: expected {expected.__name__}, not {type(value).__name__}")
+        wanted = "text" if expected is str else expected.__name__
+        raise InvalidArgument(f"{name}: expected {wanted}, not {type(value).__name__}")
 
 
 def payload_bytes(payload: object) -> bytes:

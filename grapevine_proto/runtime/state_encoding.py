@@ -162,7 +162,7 @@ def _checksum(*parts: bytes) -> bytes:
 
 def _pack_streams(saved: NodeState) -> tuple[Any, ...]:
     return tuple(
-        (bytes(each.origin), each.epoch, each.high, each.gaps, float(each.idle_s))
+        (bytes(each.origin), each.epoch, each.high, each.gaps, _age_s(each.idle_s))
         for each in saved.streams
     )
 
@@ -172,7 +172,12 @@ def _pack_peers(saved: NodeState) -> tuple[Any, ...]:
 
 
 def _pack_entries(saved: NodeState) -> tuple[Any, ...]:
-    return tuple((*each[:-1], float(each.age_s)) for each in saved.entries)
+    return tuple((*each[:-1], _age_s(each.age_s)) for each in saved.entries)
+
+
+def _age_s(value: float) -> float:
+    """What arrived while a state was being computed is as old as nothing, not younger."""
+    return max(float(value), 0.0)
 
 
 def _unpack(body: bytes) -> Any:

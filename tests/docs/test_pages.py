@@ -303,7 +303,8 @@ def test_dependencies_are_what_is_imported_and_nothing_else() -> None:
         if name not in ("test", "dev")
     }
     assert named <= expected, "installed and never used"
-    assert expected <= named | extras, "used and never installed"
+    compiler = {"mypy-extensions"}  # read by mypyc; there is a substitute where it is missing
+    assert expected <= named | extras | compiler, "used and never installed"
 
 
 # --- code blocks ----------------------------------------------------------------------------------

@@ -19,14 +19,18 @@ from hypothesis import strategies as st
 
 from grapevine_proto.engine import NodeState, SavedEntry, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
-from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId
+from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId, Stream
 from grapevine_proto.runtime.state_encoding import (
     CHECKSUM_BYTES,
+    JOURNAL_MAGIC,
     MAGIC,
+    StateChanges,
+    decode_changes,
     decode_state,
+    encode_changes,
     encode_state,
 )
-from grapevine_proto.runtime.state_file import StateDirectory
+from grapevine_proto.runtime.state_file import MIN_JOURNAL_BYTES, StateDirectory
 
 UNIX_NOW = 1_700_000_000.7
 STREAMS = (
@@ -53,6 +57,7 @@ def filled(path: Path) -> NodeState:
     first = directory.load(UNIX_NOW)
     saved = NodeState(seed=first.seed, epoch=first.epoch, streams=STREAMS, peers=PEERS)
     directory.save(saved)
+    directory.append(StateChanges(replace(saved, streams=()), 0.0))
     directory.close()
     return saved
 
@@ -143,7 +148,7 @@ def refusal(path: Path) -> str:
 
 
 @as_root
-@pytest.mark.parametrize("name", ["", "identity", "state", "lock"])
+@pytest.mark.parametrize("name", ["", "identity", "state", "lock", "journal"])
 def test_files_of_another_user_are_refused_and_left_unchanged(tmp_path: Path, name: str) -> None:
     path = tmp_path / "node"
     filled(path)
@@ -161,7 +166,9 @@ def test_a_parent_directory_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize(("name", "mode"), [("", 0o777), ("identity", 0o644), ("lock", 0o666)])
+@pytest.mark.parametrize(
+    ("name", "mode"), [("", 0o777), ("identity", 0o644), ("lock", 0o666), ("journal", 0o644)]
+)
 def test_files_accessible_to_others_are_refused_with_the_remedy(
     tmp_path: Path, name: str, mode: int
 ) -> None:
@@ -172,13 +179,14 @@ def test_files_accessible_to_others_are_refused_with_the_remedy(
 
 
 @posix
-@pytest.mark.parametrize("name", ["identity", "state", "lock"])
+@pytest.mark.parametrize("name", ["identity", "state", "lock", "journal"])
 def test_no_symlink_in_the_directory_is_followed(tmp_path: Path, name: str) -> None:
     dear = tmp_path / "dear"
     dear.write_text("dear to its owner")
     dear.chmod(0o600)
     path = tmp_path / "node"
-    path.mkdir(mode=0o700)
+    filled(path)
+    (path / name).unlink()
     (path / name).symlink_to(dear)
     assert f"{path / name}: is a symbolic link" in refusal(path)
     (path / name).unlink()
@@ -311,7 +319,8 @@ def test_temporary_files_of_a_killed_run_are_removed_at_the_next_start(tmp_path:
     filled(tmp_path)
     (tmp_path / ".state.1.new").write_bytes(b"half")
     load_once(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"identity", "lock", "state"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"identity", "journal", "lock", "state"}
 
 
 @pytest.mark.parametrize("step", range(1, 20))
@@ -451,6 +460,237 @@ def test_any_flipped_bit_is_detected(data: st.DataObject) -> None:
     flipped[bit // 8] ^= 1 << bit % 8
     with pytest.raises(ValueError, match="whole"):
         decode_state(bytes(flipped))
+
+
+# --- the journal -------------------------------------------------------------------------------------
+
+NEW_STREAM = SavedStream(PeerId(b"c" * 32), epoch=3, high=5, gaps=((2, 2),), idle_s=0.25)
+ENTRIES = (
+    SavedEntry(1_700_000_000, 4, b"value", bytes(64), b"terms", 1.5),
+    SavedEntry(1_700_000_000, 9, b"", bytes(64), b"terms", 0.0),
+)
+
+
+def stream_of(saved: SavedStream) -> Stream:
+    return Stream(saved.origin, saved.epoch)
+
+
+def opened(path: Path, entries: tuple[SavedEntry, ...] = ()) -> tuple[StateDirectory, NodeState]:
+    """The directory of a running node, with its state just saved."""
+    directory = StateDirectory(path)
+    first = directory.load(UNIX_NOW)
+    saved = NodeState(first.seed, first.epoch, STREAMS, PEERS, entries)
+    directory.save(saved)
+    return directory, saved
+
+
+def changes(saved: NodeState, elapsed_s: float, *streams: SavedStream, **more: Any) -> StateChanges:
+    state = replace(saved, streams=streams, entries=more.pop("entries", ()))
+    return StateChanges(state, elapsed_s, **more)
+
+
+def test_what_is_appended_is_loaded_with_the_state(tmp_path: Path) -> None:
+    directory, saved = opened(tmp_path, ENTRIES[:1])
+    heard = replace(STREAMS[0], high=12, idle_s=0.5)
+    directory.append(changes(saved, 10.0, heard, NEW_STREAM, entries=ENTRIES[1:]))
+    directory.append(
+        changes(
+            replace(saved, peers=PEERS[:1]),
+            30.0,
+            removed_streams=(stream_of(NEW_STREAM),),
+            removed_entries=((ENTRIES[0].epoch, ENTRIES[0].sequence),),
+        )
+    )
+    directory.close()
+    found = load_once(tmp_path)
+    assert found.streams == (
+        replace(heard, idle_s=20.5),  # as of the last save
+        replace(STREAMS[1], idle_s=42.5),
+    )
+    assert found.entries == (ENTRIES[1]._replace(age_s=20.0),)
+    assert found.peers == PEERS[:1]
+    assert not found.is_lost
+    assert load_once(tmp_path, UNIX_NOW + 9).streams == found.streams
+
+
+def test_an_epoch_that_a_change_raised_is_not_used_again(tmp_path: Path) -> None:
+    directory, saved = opened(tmp_path)
+    directory.append(changes(replace(saved, epoch=saved.epoch + 100), 1.0))
+    directory.close()
+    assert load_once(tmp_path).epoch == saved.epoch + 101
+
+
+def test_a_change_costs_its_own_size(tmp_path: Path) -> None:
+    directory, saved = opened(tmp_path)
+    many = tuple(replace(NEW_STREAM, epoch=each) for each in range(20_000))
+    directory.save(replace(saved, streams=many))
+    before = (tmp_path / "state").stat()
+    directory.append(changes(saved, 1.0, NEW_STREAM))
+    directory.append(changes(saved, 2.0, NEW_STREAM))
+    assert (tmp_path / "state").stat() == before
+    assert (tmp_path / "journal").stat().st_size < 600
+    directory.close()
+
+
+def test_a_journal_as_long_as_its_state_is_replaced_by_a_state(tmp_path: Path) -> None:
+    directory, saved = opened(tmp_path)
+    appended = 0
+    while not directory.is_save_due:
+        streams = [replace(NEW_STREAM, epoch=each) for each in range(1000)]
+        directory.append(changes(saved, 1.0, *streams))
+        appended += 1
+    length = (tmp_path / "journal").stat().st_size
+    assert MIN_JOURNAL_BYTES <= length < MIN_JOURNAL_BYTES + 2 * length // appended
+    directory.save(saved)
+    directory.append(changes(saved, 1.0, NEW_STREAM))
+    assert (tmp_path / "journal").stat().st_size < 1000
+    directory.close()
+    assert {each.origin for each in load_once(tmp_path).streams} == {
+        *(each.origin for each in STREAMS),
+        NEW_STREAM.origin,
+    }
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_kill_at_any_step_of_an_append_leaves_the_state_before_it_or_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, is_first: bool
+) -> None:
+    directory, saved = opened(tmp_path)
+    if not is_first:
+        directory.append(changes(saved, 0.0))
+    with monkeypatch.context() as patch:
+        die_at(patch, step)
+        try:
+            directory.append(changes(saved, 0.0, NEW_STREAM))
+        except Killed:
+            pass
+        else:
+            assert step > 2
+    directory.close()
+    again = StateDirectory(tmp_path)
+    found = again.load(UNIX_NOW)
+    again.close()
+    assert set(found.streams) in ({*STREAMS}, {*STREAMS, NEW_STREAM})
+    assert (again.load_warning, found.is_lost) == ("", False)
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_kill_while_a_state_replaces_its_journal_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    directory, saved = opened(tmp_path)
+    directory.append(changes(saved, 0.0, NEW_STREAM))
+    whole = replace(saved, streams=(*STREAMS, NEW_STREAM))
+    with monkeypatch.context() as patch:
+        die_at(patch, step)
+        try:
+            directory.save(whole)
+            directory.append(changes(saved, 0.0))
+        except Killed:
+            pass
+        else:
+            assert step > 7
+    directory.close()
+    assert set(load_once(tmp_path).streams) == {*STREAMS, NEW_STREAM}
+
+
+def test_a_journal_that_ends_anywhere_holds_the_changes_before_that(tmp_path: Path) -> None:
+    directory, saved = opened(tmp_path)
+    for second in range(1, 4):
+        directory.append(changes(saved, 0.0, replace(NEW_STREAM, high=10 * second)))
+    directory.close()
+    state, whole = ((tmp_path / name).read_bytes() for name in ("state", "journal"))
+    highs = []
+    for length in range(len(whole) + 1):
+        (tmp_path / "state").write_bytes(state)
+        (tmp_path / "journal").write_bytes(whole[:length])
+        again = StateDirectory(tmp_path)
+        found = {stream_of(each): each.high for each in again.load(UNIX_NOW).streams}
+        again.close()
+        assert again.load_warning == ""
+        assert len(found) == 2 + (stream_of(NEW_STREAM) in found)
+        highs.append(found.get(stream_of(NEW_STREAM), 0))
+    assert highs == sorted(highs)
+    assert set(highs) == {0, 10, 20, 30}
+
+
+@given(st.data())
+def test_a_flipped_bit_in_a_journal_is_detected(data: st.DataObject) -> None:
+    saved = NodeState(b"", 7, STREAMS, PEERS)
+    previous = bytes(CHECKSUM_BYTES)
+    journal = JOURNAL_MAGIC + previous
+    for second in range(1, 4):
+        record, previous = encode_changes(changes(saved, float(second), NEW_STREAM), previous)
+        journal += record
+    whole, is_damaged = decode_changes(journal, bytes(CHECKSUM_BYTES))
+    assert (len(whole), is_damaged) == (3, False)
+    bit = data.draw(st.integers(0, 8 * len(journal) - 1))
+    flipped = bytearray(journal)
+    flipped[bit // 8] ^= 1 << bit % 8
+    found, _ = decode_changes(bytes(flipped), bytes(CHECKSUM_BYTES))
+    assert len(found) < 3
+    assert found == whole[: len(found)]
+
+
+def test_a_damaged_journal_costs_the_changes_after_the_damage_and_is_reported(
+    tmp_path: Path,
+) -> None:
+    directory, saved = opened(tmp_path)
+    for second in range(1, 4):
+        directory.append(changes(saved, 0.0, replace(NEW_STREAM, high=10 * second)))
+    directory.close()
+    damaged = bytearray((tmp_path / "journal").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "journal").write_bytes(damaged)
+    again = StateDirectory(tmp_path)
+    found = again.load(UNIX_NOW)
+    again.close()
+    assert "journal.damaged" in again.load_warning
+    assert (tmp_path / "journal.damaged").read_bytes() == damaged
+    assert found.is_lost
+    assert {stream_of(each): each.high for each in found.streams}[stream_of(NEW_STREAM)] == 10
+
+
+def test_the_journal_of_another_state_is_ignored(tmp_path: Path) -> None:
+    directory, saved = opened(tmp_path)
+    directory.append(changes(saved, 0.0, NEW_STREAM))
+    journal = (tmp_path / "journal").read_bytes()
+    directory.save(replace(saved, streams=STREAMS[:1]))
+    directory.close()
+    (tmp_path / "journal").write_bytes(journal)
+    assert load_once(tmp_path).streams == STREAMS[:1]
+
+
+def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    saved = filled(tmp_path)
+    (tmp_path / "journal").unlink()
+    again = StateDirectory(tmp_path)
+    found = again.load(UNIX_NOW)
+    again.close()
+    assert (found.streams, found.peers, found.seed) == (STREAMS, PEERS, saved.seed)
+    assert again.load_warning == ""
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync"])
+def test_after_a_failed_append_the_whole_state_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    directory, saved = opened(tmp_path)
+    directory.append(changes(saved, 0.0, replace(NEW_STREAM, epoch=1)))
+    if call == "open":
+        directory.save(saved)  # the next append opens the journal
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, _raise(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            directory.append(changes(saved, 0.0, NEW_STREAM))
+    assert directory.is_save_due
+    with pytest.raises(OSError, match="as a whole"):
+        directory.append(changes(saved, 0.0, NEW_STREAM))
+    directory.save(replace(saved, streams=(NEW_STREAM,)))
+    directory.append(changes(saved, 0.0))
+    directory.close()
+    assert load_once(tmp_path).streams == (NEW_STREAM,)
 
 
 def _raise(error: BaseException) -> Callable[..., Any]:
