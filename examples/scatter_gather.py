@@ -9,7 +9,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from grapevine_proto import AnswerStatus, ClusterKey, Node, NodeConfig, Question
+from grapevine_proto import AnswerStatus, ClusterKey, Node, NodeConfig, Question, TooManyQueries
 
 
 async def typed_lines() -> asyncio.StreamReader:
@@ -29,7 +29,12 @@ async def main(key_file: str, ports: str, log: str) -> None:
 
         print("listening on", node.address)
         async for word in await typed_lines():
-            query = await node.query("grep", word.strip())
+            while True:
+                try:
+                    query = await node.query("grep", word.strip())
+                    break
+                except TooManyQueries:  # 16 within 5 s: words from a pipe
+                    await asyncio.sleep(1)
             async for answer in query:
                 if answer.status is AnswerStatus.ANSWERED and answer.payload:
                     print(f"{answer.peer_id:.8} {answer.payload.decode(errors='replace')!r}")

@@ -241,7 +241,8 @@ class Engine:
     ) -> MessageId:
         """Accepts `payload` for the members that subscribe to `topic`. From the age of `expires_s` seconds
         on it is not delivered any more; 0: always. With `retain`, this node keeps it under that name for
-        members that subscribe later, in place of the last one.
+        members that subscribe later, in place of the last one. While this node reads lost entries back, a
+        message to retain waits, as entries do, and the ID returned has sequence 0.
 
         Raises as `broadcast`; InvalidArgument for a topic, an expiry or a name that is none; with `retain`
         StateFull and MessageTooLarge too.
@@ -293,6 +294,7 @@ class Engine:
         terms = queries.plan(request, now)
         self._spread_all(self._publisher.flush(now), now)
         message = self._publisher.next_message(payload, now)
+        terms = queries.with_sample(message.id, request, terms)
         effects = queries.start(message.id, request, terms, now)
         batch = self._publisher.sign([message], rumor_attributes(query=terms), now)
         self._spread(batch._replace(messages=[]), now)  # a question is no message to show
@@ -370,7 +372,7 @@ class Engine:
         it never counts as unacknowledged. Raises as `set_entry`."""
         state = self.state
         state.check(write)
-        if state.is_recovering and not write.topic:
+        if state.is_recovering:
             state.hold(write)
             return MessageId(self.peer_id, self.epoch, 0)
         self._spread_all(self._publisher.flush(now), now)

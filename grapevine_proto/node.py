@@ -737,7 +737,7 @@ class Node:
             filter: which members are asked.
             timeout: at most 60 seconds; None: 2 s, and 1 s for each power of ten of the members.
             limit: how many answers are enough; None: all.
-            sample: about how many of the matching members are asked; None: all, at most 1,024.
+            sample: how many of the matching members are asked; None: all, at most 1,024.
             stall: see above.
             max_answer_bytes: the largest answer that is wanted, at most 64 KiB.
 

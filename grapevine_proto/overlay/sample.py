@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
@@ -32,8 +33,18 @@ class MemberSample:
         """Whether `member` is sampled; takes less than a microsecond."""
         if self._share == TRACE_ALL:
             return True
+        return self._position(member) <= self._share
+
+    def _position(self, member: PeerId) -> int:
+        """The least share with which `member` is sampled."""
         hashed = blake2b(member, key=self._key, digest_size=2).digest()
-        return int.from_bytes(hashed, "big") <= self._share
+        return int.from_bytes(hashed, "big")
+
+    def share_for(self, count: int, members: Iterable[PeerId]) -> int:
+        """The least share that samples `count` of `members`, or all; more only if their positions are
+        equal. Never 0."""
+        positions = sorted(map(self._position, members))
+        return max(positions[count - 1], 1) if count < len(positions) else TRACE_ALL
 
 
 def sample_share(members: int) -> int:

@@ -82,6 +82,18 @@ STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
         "entries_refused",
         "State entries of other members for which there was no room",
     ),
+    "grapevine_entries_clock_ahead": (
+        "entries_clock_ahead",
+        "State entries with a clock too far above those of others to count",
+    ),
+    "grapevine_entry_conflicts": (
+        "entry_conflicts",
+        "Members that signed two state entries under one version",
+    ),
+    "grapevine_entries_adopted": (
+        "entries_adopted",
+        "Durable state entries taken over from members that are gone",
+    ),
     "grapevine_events_lost": (
         "events_lost",
         "Events dropped because a reader in this process was too slow",

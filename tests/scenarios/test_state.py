@@ -256,6 +256,20 @@ def test_an_owner_that_lost_its_state_reads_its_map_back_and_continues_above_it(
         assert (found["k1"], found["k2"], "k0" in found) == (b"new", b"old", False)
 
 
+def test_a_message_to_retain_waits_until_lost_entries_have_been_read_back() -> None:
+    sim = a_cluster(4)
+    sim.publish(0, "deploy.web", b"v1", retain="web")
+    sim.set_entry(0, "k", b"old")
+    sim.run(5.0)
+    sim.crash(0)
+    sim.run(3.0)
+    sim.restart(0, lose_all_but_identity=True)
+    assert sim.publish(0, "deploy.web", b"v2", retain="web").sequence == 0
+    assert sim.run_until(lambda: agree(sim) and sim.value(3, "retain/web") == b"v2", 30.0)
+    for number in range(4):
+        assert sim.values_of(number, 0) == {"retain/web": b"v2", "k": b"old"}
+
+
 def test_an_owner_that_lost_its_state_and_finds_no_entries_writes_soon() -> None:
     sim = a_cluster(3)
     sim.crash(0)

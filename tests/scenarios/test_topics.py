@@ -243,6 +243,28 @@ def test_a_forged_announcement_suppresses_nothing() -> None:
     assert sim.nodes[1].stats().unsubscribed == 2
 
 
+def test_a_stripped_announcement_of_a_small_retained_message_suppresses_nothing() -> None:
+    """What is pushed has no header without a body: a node without the topic would mark it as seen, and
+    miss the entry that it carries."""
+    sim = Simulation(nodes=4, seed=3, config=NodeConfig.local(topics=()))
+    sim.run(5.0)
+    sim.partition([1])
+    message_id = sim.publish(0, DEPLOY, b"v42", retain="web")
+    sim.run(1.0)
+    malicious = MaliciousMember(sim, 3)
+    clock = sim.nodes[3].read_clock(sim.now)
+    copy = malicious.engine._overlay.store.cache.copy(message_id[:3], clock)
+    assert copy is not None
+    stripped = RumorCopy(copy.rumor.without_body(), 1, 0, malicious.engine.peer_id)
+    sim.heal()
+    victim = sim.nodes[1].peer_id
+    assert victim is not None
+    malicious.send(AnnounceTopic(stripped, False), victim)
+    sim.run(0.2)
+    assert dict(sim.nodes[1].stats().dropped)[DropReason.MALFORMED] == 1
+    assert sim.run_until(lambda: sim.value(1, "retain/web") == b"v42", 30.0)
+
+
 def test_an_announcement_that_names_a_false_holder_costs_one_attempt() -> None:
     sim = Simulation(nodes=4, seed=3, config=NodeConfig.local(topics=()))
     sim.run(5.0)

@@ -24,6 +24,7 @@ import difflib
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Protocol, assert_never
 
 from grapevine_proto.errors import DropReason, NoMatchingMember, TooManyQueries
@@ -56,7 +57,7 @@ from grapevine_proto.overlay.reverse_paths import (
 )
 from grapevine_proto.overlay.sample import MemberSample
 from grapevine_proto.wire.messages import AnswerAck, AnswerFetch, Answers, IHave, Offer, RumorCopy
-from grapevine_proto.wire.query_terms import MAX_QUESTION_BYTES, PREFIX_BYTES, QueryTerms
+from grapevine_proto.wire.query_terms import ASK_ALL, MAX_QUESTION_BYTES, PREFIX_BYTES, QueryTerms
 from grapevine_proto.wire.signed import AnswerCode, PeerRecord, QueryAnswer, Rumor
 
 QUERIES_LIMIT: Final = 16
@@ -260,6 +261,17 @@ class Queries:
                 f" or were begun within {ROUTE_MIN_LIFETIME_S:g} s; try again soon"
             )
         return request.to_terms(len(matching))
+
+    def with_sample(
+        self, message_id: MessageId, request: QueryRequest, terms: QueryTerms
+    ) -> QueryTerms:
+        """Returns the planned terms with the share that samples as many known members as are wanted: one
+        computed from their number alone might sample none of a few."""
+        if terms.share == ASK_ALL:
+            return terms
+        sample = MemberSample(self._cluster, message_id, terms.share)
+        share = sample.share_for(request.wanted_members, self._matching(request))
+        return replace(terms, share=share)
 
     def start(
         self, message_id: MessageId, request: QueryRequest, terms: QueryTerms, now: float

@@ -76,13 +76,18 @@ class QueryRequest:
         if len(rumor_attributes(query=self.to_terms(1))) > MAX_RUMOR_ATTRIBUTES_BYTES:
             raise InvalidArgument("filter: too many bytes in its IDs and tags")
 
+    @property
+    def wanted_members(self) -> int:
+        """How many of the members that match are asked, at most."""
+        return min(self.sample or ASKED_LIMIT, ASKED_LIMIT)
+
     def to_terms(self, matching: int) -> QueryTerms:
         """Returns the terms for a cluster with `matching` members that the filter admits."""
         timeout_s = self.timeout_s
         if timeout_s is None:
             magnitude = math.ceil(math.log10(max(matching, 1)))
             timeout_s = MIN_TIMEOUT_S + TIMEOUT_PER_MAGNITUDE_S * magnitude
-        wanted = min(self.sample or ASKED_LIMIT, ASKED_LIMIT)
+        wanted = self.wanted_members
         share = ASK_ALL if matching <= wanted else max(ASK_ALL * wanted // matching, 1)
         return QueryTerms(
             self.name,

@@ -94,7 +94,7 @@ class Node:
         """Begins a query; its ID, and the effects."""
         request = QueryRequest("up", b"?", **arguments)  # type: ignore[arg-type]
         query_id = message_id(sequence, OUR_NUMBER)
-        terms = self.queries.plan(request, at)
+        terms = self.queries.with_sample(query_id, request, self.queries.plan(request, at))
         return query_id, self.queries.start(query_id, request, terms, at)
 
     def receive(

@@ -632,3 +632,11 @@ def test_an_ack_behind_a_large_answer_makes_nobody_wait() -> None:
     node.receive(2, query_id, QueryAnswer(peer_id(2), 0, 0, 0, AnswerCode.ANSWER, body), number=0)
     (report,) = ends_in(node.queries.advance(0.5))
     assert report.end is QueryEnd.STALLED
+
+
+@pytest.mark.parametrize(("sample", "asked"), [(1, 1), (3, 3), (6, 6), (7, 7), (20, 7)])
+def test_a_sample_has_as_many_members_as_are_wanted(sample: int, asked: int) -> None:
+    for sequence in range(1, 41):
+        node = Node(members=6)
+        query_id, _ = node.ask(sequence, sample=sample)
+        assert node.report(query_id).asked == asked
