@@ -22,7 +22,7 @@ from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.validate import (
@@ -80,7 +80,11 @@ from grapevine_proto.runtime.event_hub import (
 )
 from grapevine_proto.runtime.event_queue import EventStream, MessageStream, OnFull
 from grapevine_proto.runtime.fork_safety import register_at_fork
-from grapevine_proto.runtime.persistence import StatePersister
+from grapevine_proto.runtime.persistence import (
+    ENTRY_SAVE_LIMIT_S,
+    ENTRY_SAVES_PER_TURN,
+    StatePersister,
+)
 from grapevine_proto.runtime.query_desk import QUERY_EVENTS, Query, QueryDesk, QueryHandler
 from grapevine_proto.runtime.resolver import BootstrapResolver
 from grapevine_proto.runtime.shared_state import SharedState
@@ -175,7 +179,7 @@ class Node:
         for query_name, handler in builtin_handlers(self).items():
             self._queries.add_handler(query_name, handler)
         self._tasks: list[asyncio.Task[None]] = []
-        self._background_tasks: set[asyncio.Task[None]] = set()
+        self._background_tasks: set[asyncio.Task[Any]] = set()
         self._leave_task: asyncio.Task[int] | None = None
         self._leave_deadline = math.inf
         self._leave_wait: asyncio.Timeout | None = None
@@ -242,7 +246,7 @@ class Node:
                 self._publish,
                 self._publish_in_order,
                 self._fail,
-                self._ensure_epoch_saved,
+                self._ensure_saved,
                 self.now,
             )
         except BaseException:
@@ -1174,9 +1178,20 @@ class Node:
 
     # --- tasks ----------------------------------------------------------------------------------
 
-    async def _ensure_epoch_saved(self) -> bool:
-        """Returns whether the epoch is on disk; saves it first if it is not."""
-        return self._persister.is_persisted(self._engine.epoch) or await self._save()
+    async def _ensure_saved(self) -> bool:
+        """Saves the epoch and the entries of this node if they are not on disk. Returns whether the epoch
+        is, without which nothing may be sent."""
+        engine, persister = self._engine, self._persister
+        if not persister.is_persisted(engine.epoch):
+            return await self._save()
+        for _ in range(ENTRY_SAVES_PER_TURN):
+            version = engine.state.version
+            if persister.has_settled(version):
+                break
+            saving = self._run_in_background(self._save())
+            await asyncio.wait({saving}, timeout=ENTRY_SAVE_LIMIT_S)
+            persister.settle(version)
+        return persister.is_persisted(engine.epoch)
 
     async def _state_loop(self) -> None:
         """Saves changes and reports socket overruns once a second."""
@@ -1338,14 +1353,16 @@ class Node:
         self._engine.on_resolved(name, addresses, self.now())
         self._driver.wake()
 
-    def _run_in_background(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _run_in_background(
+        self, coroutine: Coroutine[None, None, _WrittenT]
+    ) -> asyncio.Task[_WrittenT]:
         """Runs `coroutine` in a task of its own, which the caller may await."""
         task = asyncio.create_task(coroutine)
         self._background_tasks.add(task)
         task.add_done_callback(self._on_background_done)
         return task
 
-    def _on_background_done(self, task: asyncio.Task[None]) -> None:
+    def _on_background_done(self, task: asyncio.Task[Any]) -> None:
         self._background_tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.info("%s", task.exception())

@@ -2,7 +2,8 @@
 
 Invariants:
 
-- An epoch is on disk before anything is sent under it.
+- An epoch is on disk before anything is sent under it. So is an entry of this node, unless saving fails or
+  takes longer than `ENTRY_SAVE_LIMIT_S`: a slow disk must not silence the node.
 - One save runs at a time, and none if nothing changed.
 - A save costs what changed: the streams, entries and peers that did go to a journal. The whole state is saved
   when the journal is as long, and after anything but a success.
@@ -29,6 +30,11 @@ from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_proto.runtime.state_encoding import StateChanges, Version
 from grapevine_proto.runtime.state_file import StateDirectory
 
+ENTRY_SAVE_LIMIT_S: Final = 0.25  # heartbeats may be late by as much
+ENTRY_SAVES_PER_TURN: Final = (
+    2  # a program that writes without a pause does not keep others from sending
+)
+
 logger = logging.getLogger("grapevine")
 
 STREAMS_PER_SLICE: Final = 256  # of a save of everything: 3 ms of the event loop
@@ -47,6 +53,7 @@ class StatePersister:
         self._threads = DaemonThreads("grapevine state", 1)
         self._saved_epoch = 0
         self._saved_version = (-1, 0)
+        self._settled_entries = 0  # version of our own map that is on disk, or no longer waited for
         self._last_problem = ""
         self._whole_saved_at: float | None = None  # None: the next save is of everything
         self._unhandled_streams: list[
@@ -67,6 +74,14 @@ class StatePersister:
     def is_persisted(self, epoch: int) -> bool:
         """Whether `epoch` is on disk, so no later run reuses it."""
         return epoch == self._saved_epoch
+
+    def has_settled(self, entries_version: int) -> bool:
+        """Whether the entries of this node are on disk as of this version, or no save waits for them."""
+        return self._directory is None or entries_version <= self._settled_entries
+
+    def settle(self, entries_version: int) -> None:
+        """Waits no longer for the entries of this version, saved or not."""
+        self._settled_entries = max(self._settled_entries, entries_version)
 
     async def load(self) -> NodeState:
         """Returns the state of the last run. Raises ConfigError, StorageError or StateLockedError."""
@@ -101,12 +116,14 @@ class StatePersister:
             return True
         async with self._lock:
             version, epoch = (engine.state_version, handled), engine.epoch
+            entries_version = engine.state.version
             if (version, epoch) == (self._saved_version, self._saved_epoch):
                 return True
             problem = ""
             try:
                 await self._write(self._directory, engine, now, unhandled)
                 self._saved_version, self._saved_epoch = version, epoch
+                self.settle(entries_version)
             except OSError as error:
                 problem = f"{self._directory.path}: {error.strerror or error}"
             if problem != self._last_problem:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,8 +25,10 @@ from grapevine_proto import (
     StateFull,
     Via,
 )
+from grapevine_proto.engine import NodeState
 from grapevine_proto.runtime.event_queue import EVENT_OVERHEAD_BYTES, event_size_bytes
 from grapevine_proto.runtime.shared_state import EntryWatch
+from grapevine_proto.runtime.state_file import StateDirectory, decode_state
 
 pytestmark = pytest.mark.asyncio
 
@@ -65,6 +69,53 @@ async def test_an_entry_is_seen_at_once_here_and_soon_there() -> None:
         await watch.aclose()
         with pytest.raises(StopAsyncIteration):
             await anext(watch)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_an_entry_is_on_disk_before_another_node_sees_it(
+    tmp_path: Path, is_deleted: bool
+) -> None:
+    """Otherwise a crash takes back what others have seen."""
+    config = NodeConfig.local(keys=KEY)
+    async with Node(config, state_dir=tmp_path) as one:
+        other = config.replace(bootstrap_peers=[one.address])
+        async with Node(other) as two:
+            await two.ready()
+            watch = two.state.watch()
+            for number in range(20):
+                if is_deleted and number % 2:
+                    await one.state.delete("k")
+                else:
+                    await one.state.set("k", b"%d" % number)
+                seen = await next_change(watch)
+                (saved,) = decode_state((tmp_path / "state").read_bytes()).entries
+                assert saved.value == (seen.value or b"")
+
+
+@pytest.mark.parametrize("is_hanging", [False, True], ids=["failing", "hanging"])
+async def test_a_disk_that_does_not_take_the_state_keeps_no_entry_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_hanging: bool
+) -> None:
+    released = threading.Event()
+
+    def save(_: StateDirectory, __: NodeState) -> None:
+        if is_hanging:
+            released.wait(10)
+        else:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = NodeConfig.local(keys=KEY)
+    async with Node(config, state_dir=tmp_path) as one:
+        other = config.replace(bootstrap_peers=[one.address])
+        async with Node(other) as two:
+            await two.ready()
+            watch = two.state.watch()
+            with monkeypatch.context() as patch:
+                patch.setattr(StateDirectory, "save", save)
+                for number in range(3):
+                    await one.state.set("k", b"%d" % number)
+                    assert (await next_change(watch)).value == b"%d" % number
+                released.set()
 
 
 async def test_a_watch_ends_with_the_node_and_sees_its_own_writes() -> None:
