@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,10 +26,11 @@ from grapevine_proto import (
     StateFull,
     Via,
 )
-from grapevine_proto.engine import NodeState
+from grapevine_proto import node as node_module
+from grapevine_proto.overlay.state.keyed_state import SavedEntry
 from grapevine_proto.runtime.event_queue import EVENT_OVERHEAD_BYTES, event_size_bytes
 from grapevine_proto.runtime.shared_state import EntryWatch
-from grapevine_proto.runtime.state_file import StateDirectory, decode_state
+from grapevine_proto.runtime.state_file import StateDirectory
 
 pytestmark = pytest.mark.asyncio
 
@@ -71,13 +73,24 @@ async def test_an_entry_is_seen_at_once_here_and_soon_there() -> None:
             await anext(watch)
 
 
+def entries_after_a_crash(state_dir: Path, copy: Path) -> tuple[SavedEntry, ...]:
+    """What another run would have if the node crashed now."""
+    shutil.copytree(state_dir, copy)
+    directory = StateDirectory(copy)
+    try:
+        return directory.load(0.0).entries
+    finally:
+        directory.close()
+
+
 @pytest.mark.parametrize("is_deleted", [False, True])
 async def test_an_entry_is_on_disk_before_another_node_sees_it(
-    tmp_path: Path, is_deleted: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
 ) -> None:
     """Otherwise a crash takes back what others have seen."""
-    config = NodeConfig.local(keys=KEY)
-    async with Node(config, state_dir=tmp_path) as one:
+    monkeypatch.setattr(node_module, "ENTRY_SAVE_LIMIT_S", 60.0)  # however busy the machine is
+    config, state_dir = NodeConfig.local(keys=KEY), tmp_path / "one"
+    async with Node(config, state_dir=state_dir) as one:
         other = config.replace(bootstrap_peers=[one.address])
         async with Node(other) as two:
             await two.ready()
@@ -88,7 +101,7 @@ async def test_an_entry_is_on_disk_before_another_node_sees_it(
                 else:
                     await one.state.set("k", b"%d" % number)
                 seen = await next_change(watch)
-                (saved,) = decode_state((tmp_path / "state").read_bytes()).entries
+                (saved,) = entries_after_a_crash(state_dir, tmp_path / f"{number}")
                 assert saved.value == (seen.value or b"")
 
 
@@ -98,7 +111,7 @@ async def test_a_disk_that_does_not_take_the_state_keeps_no_entry_from_others(
 ) -> None:
     released = threading.Event()
 
-    def save(_: StateDirectory, __: NodeState) -> None:
+    def save(_: StateDirectory, __: object) -> None:
         if is_hanging:
             released.wait(10)
         else:
@@ -112,6 +125,7 @@ async def test_a_disk_that_does_not_take_the_state_keeps_no_entry_from_others(
             watch = two.state.watch()
             with monkeypatch.context() as patch:
                 patch.setattr(StateDirectory, "save", save)
+                patch.setattr(StateDirectory, "append", save)
                 for number in range(3):
                     await one.state.set("k", b"%d" % number)
                     assert (await next_change(watch)).value == b"%d" % number
