@@ -79,6 +79,7 @@ from grapevine_tui.control.commands import (
     commands_on,
 )
 from grapevine_tui.control.slash_parser import intended_command
+from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.records import to_key
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.model import Changes, QueryEntry, StateView
@@ -88,6 +89,7 @@ from grapevine_tui.text import printable, truncate
 
 DRAFT_PREVIEW_CELLS: Final = 60  # of the unsent draft in the quit confirmation
 UNDO_WINDOW_S: Final = 10.0
+SHORT_DENY_S: Final = 600  # offered where a node is denied by a key
 KEYLIKE_LINES: Final = frozenset({":q", ":q!", ":wq", "quit", "exit", "help"})
 MIN_NAME_CHARACTERS: Final = 3  # of a typed part of a name, to be taken for one
 FRAMES_PER_S: Final = 10
@@ -355,7 +357,8 @@ class GrapevineApp(App[None]):
         """Return the current label of the quit key; "" for the default one."""
         if action == "quit" and self.screen is not self.main:
             return "Back"
-        return "Detach" if action == "quit" and self._host.model.is_remote else ""
+        is_attached = self._host.model.is_remote and self._host.playback is None
+        return "Detach" if action == "quit" and is_attached else ""
 
     # Typed lines
 
@@ -633,7 +636,10 @@ class GrapevineApp(App[None]):
     def action_help(self) -> None:
         """Show every key and every command."""
         is_attached = self._host.model.is_remote
-        get_facts = partial(help_facts, self, self._settings.keys, is_attached=is_attached)
+        is_replay = self._host.playback is not None
+        get_facts = partial(
+            help_facts, self, self._settings.keys, is_attached=is_attached, is_replay=is_replay
+        )
         self._bring_to_front(DetailScreen("Help", get_facts, has_columns=True))
 
     # Actions on one node or message
@@ -660,12 +666,34 @@ class GrapevineApp(App[None]):
                 await self._await_or_notify(self.allow(str(peer_id)))
             case PeerAction.DENY:
                 self._confirm_deny(peer_id, facts.addressable_name(self._host.model, peer_id))
+            case PeerAction.FOLLOW:
+                self._follow_author(peer_id)
             case PeerAction.COPY:
                 self.exporter.copy(address)
             case PeerAction.COPY_ID:
                 self.exporter.copy(str(peer_id))
             case _:
                 assert_never(message.action)
+
+    def follow(self, identity: str) -> None:
+        """Show only the messages of the node that `identity` names. Raises UnknownPeer."""
+        peer_id = facts.resolve_node(self._host.model, identity)
+        if peer_id is None:
+            raise UnknownPeer(f"no single node is named {printable(identity)!r}")
+        self._follow_author(peer_id)
+
+    def _follow_author(self, peer_id: PeerId) -> None:
+        self._return_to_main()
+        self.main.follow_author(facts.author_term(self._host.model, peer_id))
+
+    def sort_table(self, column: str) -> None:
+        """Sort the table that has the focus, or had it last. Raises CommandError."""
+        table = self._current_table("sort")
+        if not column:
+            table.action_sort()
+        elif not table.sort_by_title(column):
+            titles = ", ".join(table.sortable_titles)
+            raise CommandError(f"no column is named {printable(column)!r}; columns: {titles}")
 
     def _redial(self, address: str) -> None:
         self._command_runner.enqueue(f"/dial {address}")
@@ -678,17 +706,17 @@ class GrapevineApp(App[None]):
 
     # Deny, allow and forget: confirmed first, with an undo where possible
 
-    async def deny(self, identity: str) -> None:
-        """Deny the node that `identity` names, after a confirmation. Raises UnknownPeer if it names none or
-        several."""
+    async def deny(self, identity: str, for_s: int | None = None) -> None:
+        """Deny the node that `identity` names, for `for_s` seconds or until the restart, after a
+        confirmation. Raises UnknownPeer if it names none or several."""
         model = self._host.model
         peer_id = facts.resolve_node(model, identity)
         if peer_id is None or (
             model.local_node is not None and peer_id == model.local_node.peer_id
         ):
-            await self._deny(identity)  # raises with the node's own error message
+            await self._deny(identity, for_s)  # raises with the node's own error message
         else:
-            self._confirm_deny(peer_id, identity)
+            self._confirm_deny(peer_id, identity, for_s)
 
     async def allow(self, identity: str) -> None:
         """Allow a denied node again. Raises UnknownPeer."""
@@ -705,11 +733,15 @@ class GrapevineApp(App[None]):
             raise UnknownPeer(f"no single node is named {printable(identity)!r}")
         self._confirm_forget(peer_id)
 
-    def _confirm_deny(self, peer_id: PeerId, identity: str) -> None:
-        details = facts.deny_facts(self._host.model, peer_id)
-        self._confirm(
-            ConfirmScreen("Deny this node?", details, yes="Deny"), lambda: self._deny(identity)
-        )
+    def _confirm_deny(self, peer_id: PeerId, identity: str, for_s: int | None = None) -> None:
+        details = facts.deny_facts(self._host.model, peer_id, for_s)
+        milder = f"Deny for {format_age(SHORT_DENY_S)}" if for_s is None else ""
+        question = ConfirmScreen("Deny this node?", details, yes="Deny", milder=milder)
+
+        def deny() -> Coroutine[Any, Any, None]:
+            return self._deny(identity, SHORT_DENY_S if question.is_milder else for_s)
+
+        self._confirm(question, deny)
 
     def _confirm_forget(self, peer_id: PeerId) -> None:
         details = facts.forget_facts(self._host.model, peer_id)
@@ -735,8 +767,8 @@ class GrapevineApp(App[None]):
         except GrapevineError as error:
             self.notify(printable(str(error)), severity="warning", markup=False)
 
-    async def _deny(self, identity: str) -> None:
-        peer_id = await self._host.deny(identity)
+    async def _deny(self, identity: str, for_s: int | None = None) -> None:
+        peer_id = await self._host.deny(identity, for_s)
         model = self._host.model
         model.denied |= {peer_id}
         self._pending_changes |= Changes.PEERS | Changes.MEMBERS
@@ -747,7 +779,9 @@ class GrapevineApp(App[None]):
             except UnknownPeer:
                 await self.allow(identity)
 
-        self._report_done(f"deny {model.name_of(peer_id)} ({peer_id.short}…)", undo=undo_deny)
+        how_long = "" if for_s is None else f" for {format_age(for_s)}"
+        name = model.name_of(peer_id)
+        self._report_done(f"deny {name} ({peer_id.short}…){how_long}", undo=undo_deny)
 
     async def _forget(self, peer_id: PeerId) -> None:
         name = self._host.model.name_of(peer_id)
@@ -817,10 +851,8 @@ class GrapevineApp(App[None]):
                 await self._act_on_selected_peer(PeerAction.REDIAL)
             case ScreenAction.COPY | ScreenAction.COPY_ID:
                 await self._copy_selected(action)
-            case ScreenAction.SORT:
-                self._current_table(action).action_sort()
             case ScreenAction.REVERSE:
-                self._current_table(action).action_reverse()
+                self._current_table(action.value).action_reverse()
             case _:
                 assert_never(action)
 
@@ -848,10 +880,10 @@ class GrapevineApp(App[None]):
                 PeerGrid.ActionRequested(action, panel.cursor_key)
             )
 
-    def _current_table(self, action: ScreenAction) -> Grid:
+    def _current_table(self, command: str) -> Grid:
         panel = self.main.current_panel()
         if not isinstance(panel, Grid):
-            raise CommandError(f"/{action.value} works on tables; messages keep their order")
+            raise CommandError(f"/{command} works on tables; messages keep their order")
         return panel
 
     def on_message_log_action_requested(self, message: MessageLog.ActionRequested) -> None:
@@ -861,6 +893,8 @@ class GrapevineApp(App[None]):
                 self.exporter.copy(payload_text(selected.payload))
             case MessageAction.COPY_ID:
                 self.exporter.copy(str(selected.id))
+            case MessageAction.FOLLOW:
+                self._follow_author(selected.origin)
             case _:
                 assert_never(message.action)
 

@@ -22,6 +22,7 @@ from grapevine_proto.events import DialFailed, Event, PeerState, PeerStateChange
 from grapevine_proto.ids import MessageId
 from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import pattern_fault
+from grapevine_tui.app.export import Exporter
 from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.state import format_value
@@ -35,6 +36,7 @@ from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import QueryEntry, format_dial_failure, format_discovered
 from grapevine_tui.host.protocol import HostView
 from grapevine_tui.host.query import format_tags
+from grapevine_tui.host.report import ReportFormat
 
 BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer shows a notice
 QUICK_ANSWER_S: Final = (
@@ -55,6 +57,7 @@ class AppActions(Protocol):
     """The actions of the app that commands use."""
 
     main: MainScreen
+    exporter: Exporter
 
     def action_traces(self) -> None: ...
 
@@ -80,7 +83,11 @@ class AppActions(Protocol):
 
     async def run_screen_action(self, action: ScreenAction) -> None: ...
 
-    async def deny(self, peer_ref: str) -> None: ...
+    async def deny(self, peer_ref: str, for_s: int | None = None) -> None: ...
+
+    def follow(self, identity: str) -> None: ...
+
+    def sort_table(self, column: str) -> None: ...
 
     async def allow(self, peer_ref: str) -> None: ...
 
@@ -126,8 +133,8 @@ class CommandRunner:
                 await self._use_cluster(command, line)
             case commands.Dial(address):
                 await self._dial(address)
-            case commands.Deny(peer_ref):
-                await app.deny(peer_ref)
+            case commands.Deny(peer_ref, for_s):
+                await app.deny(peer_ref, for_s)
             case commands.Allow(peer_ref):
                 await app.allow(peer_ref)
             case commands.Forget(peer_ref):
@@ -140,20 +147,43 @@ class CommandRunner:
                 await app.reload()
             case commands.Leave():
                 await app.action_quit()
-            case commands.Filter(text):
-                app.main.filter_current_panel(text)
-            case ScreenAction():
-                await app.run_screen_action(command)
+            case (
+                commands.Filter()
+                | commands.Sort()
+                | commands.Follow()
+                | commands.GoTo()
+                | ScreenAction()
+            ):
+                await self._act_on_screen(command)
             case (
                 commands.ShowEvents()
                 | commands.SearchHistory()
                 | commands.ExportHistory()
                 | commands.ImportHistory()
                 | commands.PruneHistory()
+                | commands.MakeReport()
             ):
                 await self._use_history(command)
             case _:
                 await self._show(command)
+
+    async def _act_on_screen(self, command: commands.AppAct) -> None:
+        app = self._app
+        match command:
+            case commands.Filter(text):
+                app.main.filter_current_panel(text)
+            case commands.Sort(column):
+                app.sort_table(column)
+            case commands.Follow(peer_ref):
+                app.follow(peer_ref)
+            case commands.GoTo(time_text):
+                if self._host.playback is None:
+                    raise CommandError("this is no recording; /history shows the past of a node")
+                self._host.playback.go_to_time(time_text)
+            case ScreenAction():
+                await app.run_screen_action(command)
+            case _:
+                assert_never(command)
 
     async def _use_history(self, command: commands.HistoryCommand) -> None:
         app, show_feedback = self._app, self._app.main.compose_box.show_feedback
@@ -173,6 +203,10 @@ class CommandRunner:
                     show_feedback(f"{_format_counts(done)} added")
                 case commands.PruneHistory(before):
                     app.confirm_prune(before)
+                case commands.MakeReport(since, is_html):
+                    output = ReportFormat.HTML if is_html else ReportFormat.MARKDOWN
+                    text = await self._host.report(since, output)
+                    await app.exporter.save_report(text, output)
                 case _:
                     assert_never(command)
         except OSError as error:
@@ -228,7 +262,9 @@ class CommandRunner:
                 spec = commands.find_command(name)
                 text = commands.command_help(spec, is_attached=self._host.model.is_remote)
                 main.compose_box.show_feedback(f"{spec.usage}: {text}")
-            case commands.Watch() | commands.ShowSnapshot():
+            case commands.ShowSnapshot():
+                await app.exporter.save_snapshot(await self._host.snapshot())
+            case commands.Watch() | commands.ShowTables() | commands.Poll():
                 raise CommandError("for programs on the control socket only")
             case _:
                 assert_never(query)

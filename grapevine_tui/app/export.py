@@ -6,18 +6,20 @@ gets printable text; `export` writes the exact payloads to a file, as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from textual.app import App
 from textual.notifications import SeverityLevel
 
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
-from grapevine_tui.app.export_files import write_messages, write_screenshot
+from grapevine_tui.app.export_files import write_messages, write_text
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
+from grapevine_tui.host.report import ReportFormat
 from grapevine_tui.text import printable, truncate
 
 COPY_PREVIEW_CELLS: Final = 40
@@ -90,6 +92,23 @@ class Exporter:
             self._last_export = fingerprint, path
             self._report(f"{count:,} message{'s' * (count != 1)} exported to {path}")
 
+    async def save_snapshot(self, snapshot: Mapping[str, Any]) -> None:
+        """Write a snapshot to a new file."""
+        text = json.dumps(snapshot, allow_nan=False, indent=1) + "\n"
+        await self._save("snapshot", ".json", text)
+
+    async def save_report(self, text: str, output: ReportFormat) -> None:
+        """Write a report to a new file."""
+        await self._save("report", output.suffix, text)
+
+    async def _save(self, stem: str, suffix: str, text: str) -> None:
+        try:
+            path = await self._file_threads.run(write_text, stem, suffix, text, self._directories())
+        except OSError as error:
+            self._report(f"cannot write: {error.strerror or error}", is_error=True)
+        else:
+            self._report(f"{stem} saved to {path}")
+
     def _name_of(self, peer_id: PeerId) -> str:
         node = self._model.peers.get(peer_id) or self._model.members.get(peer_id)
         return node.name if node is not None else ""
@@ -97,9 +116,8 @@ class Exporter:
     def save_screenshot(self) -> None:
         """Save the screen as it is."""
         try:
-            path = write_screenshot(
-                self._app.export_screenshot(title="grapevine"), self._directories()
-            )
+            svg = self._app.export_screenshot(title="grapevine")
+            path = write_text("grapevine", ".svg", svg, self._directories())
         except OSError as error:
             self._report(f"cannot write: {error.strerror or error}", is_error=True)
         else:

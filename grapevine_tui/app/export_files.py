@@ -1,4 +1,4 @@
-"""Files that the app writes for its user: messages as JSON Lines, screenshots as SVG.
+"""Files that the app writes for its user: messages as JSON Lines, screenshots as SVG, reports.
 
 Invariants:
 
@@ -77,9 +77,9 @@ def write_messages(
     return path, count
 
 
-def write_screenshot(svg: str, directories: Iterable[Path]) -> Path:
-    """Write a screenshot; return its path. Raises OSError."""
-    path, file = create_unique("grapevine", ".svg", directories)
+def write_text(stem: str, suffix: str, text: str, directories: Iterable[Path]) -> Path:
+    """Write `text`, such as a screenshot in SVG; return its path. Raises OSError."""
+    path, file = create_unique(stem, suffix, directories)
     with remove_on_error(path), file:
-        file.write(svg.encode())
+        file.write(text.encode())
     return path

@@ -31,6 +31,7 @@ from grapevine_tui.cli.ctl_history import (
     run_page,
     run_prune,
 )
+from grapevine_tui.cli.replay import record
 from grapevine_tui.control.answers import answer_summary, group_answers
 from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command, stream_events
 from grapevine_tui.control.commands import (
@@ -123,6 +124,10 @@ TABLE_COLUMNS: Final = {
     "rounds": ("time", "number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
 }  # fmt: skip
 ENVELOPE_FIELDS: Final = ("event", "time", "request", "ok")
+DONE_TEXTS: Final = {
+    "round": "anti-entropy round started",
+    "leave": "the node has left the cluster and stopped",
+}
 
 
 def format_reply(command: str, reply: Object) -> Iterable[str]:
@@ -148,6 +153,8 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
         case "broadcast" | "publish":
             peers = "1 peer" if reply["peers"] == 1 else f"{_format_cell('', reply['peers'])} peers"
             return [f"{_format_cell('', reply['id'])}  sent to {peers}"]
+        case "snapshot" | "report":
+            return [_document(reply)]
         case "reload":
             return [f"reloaded{_restart_note(reply)}"]
         case "set_settings":
@@ -161,10 +168,8 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
             return [f"{saved}{lost}{_restart_note(reply)}", *overridden]
         case "tags":
             return [printable(f"{name}={value}") for name, value in reply["tags"].items()]
-        case "round":
-            return ["anti-entropy round started"]
-        case "leave":
-            return ["the node has left the cluster and stopped"]
+        case "round" | "leave":
+            return [DONE_TEXTS[command]]
         case _:
             fields = {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}
             return format_facts(fields)
@@ -182,6 +187,14 @@ def _format_discovered(reply: Object) -> list[str]:
         for each in reply["sources"]
         if each["problem"]
     ]
+
+
+def _document(reply: Object) -> str:
+    """Returns the text of a report, or a snapshot as JSON."""
+    if "report" in reply:
+        return str(reply["report"])
+    fields = {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}
+    return json.dumps(fields, allow_nan=False)
 
 
 def _restart_note(reply: Object) -> str:
@@ -622,6 +635,8 @@ _NOTES: Final = {
     "history_export": "Also spelled history export. WORDS as for history. Needs no running node.",
     "history_import": "Also spelled history import. Rows that are there already are skipped.",
     "history_prune": "Also spelled history prune. TIME as for history --since.",
+    "snapshot": "Prints JSON, with --json with the fields of the reply as well. Redirect it to a file.",
+    "report": "Prints the report: ctl report > report.md. It contains no key and no payload.",
     "leave": "Returns when the node has stopped.",
     "help": "The same as --help.",
 }
@@ -697,3 +712,4 @@ def _click_command(spec: CommandSpec) -> click.Command:
 CTL_COMMANDS: Final = commands_by_name(Surface.CTL)
 for _spec in commands_on(Surface.CTL):
     ctl.add_command(_click_command(_spec))
+ctl.add_command(record)  # of this process, not of the node

@@ -271,6 +271,11 @@ class LiveSettings:
         self._editor = SettingsEditor(settings, reconfigure, self._startup)
         return self._editor
 
+    @property
+    def values(self) -> tuple[SettingValue, ...]:
+        """Every setting with its value and source."""
+        return self._current.values
+
     def on_saved(self, settings: Settings) -> tuple[str, ...]:
         """Take over `settings`, which an editor saved; return the names that need a restart."""
         self._current = settings

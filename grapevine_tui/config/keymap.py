@@ -69,6 +69,10 @@ TABLE_KEYS: Final = (
     KeyBinding("details", "enter", "select", "Details", in_footer=True),
     KeyBinding("sort", "s", "sort", "Sort", in_footer=True),
     KeyBinding("reverse", "r", "reverse", "Reverse order"),
+    KeyBinding("sort_name", "N", "sort_by('name')", "Sort by name"),
+    KeyBinding("sort_rtt", "R", "sort_by('rtt')", "Slowest first"),
+    KeyBinding("sort_load", "L", "sort_by('load')", "Busiest first"),
+    KeyBinding("sort_zone", "Z", "sort_by('zone')", "Sort by zone"),
     KeyBinding("down", "down,j", "move(1)", "Down"),
     KeyBinding("up", "up,k", "move(-1)", "Up"),
     KeyBinding("page_down", "pagedown", "page(1)", "Page down"),
@@ -81,11 +85,13 @@ PEER_KEYS: Final = (
     KeyBinding("redial", "d", "request('redial')", "Reconnect", in_footer=True),
     KeyBinding("deny", "D", "request('deny')", "Deny", in_footer=True),
     KeyBinding("forget", "F", "request('forget')", "Forget", in_footer=True),
+    KeyBinding("follow", "f", "request('follow')", "Its messages", in_footer=True),
     KeyBinding("copy", "y", "request('copy')", "Copy", in_footer=True),
     KeyBinding("copy_id", "Y", "request('copy_id')", "Copy ID"),
 )
 RATE_KEYS: Final = (KeyBinding("authors", "a", "authors", "By author", in_footer=True),)
 MESSAGE_KEYS: Final = (
+    KeyBinding("follow", "f", "request('follow')", "This author only", in_footer=True),
     KeyBinding("copy_id", "Y", "request('copy_id')", "Copy ID"),
     KeyBinding("export", "e", "export", "Export shown messages"),
     KeyBinding("details", "enter", "select", "Details", in_footer=True),
@@ -95,7 +101,7 @@ MESSAGE_KEYS: Final = (
     KeyBinding("page_down", "pagedown", "page(1)", "Page down"),
     KeyBinding("page_up", "pageup", "page(-1)", "Page up"),
     KeyBinding("first", "home,g", "first", "First"),
-    KeyBinding("last", "end,G", "follow", "Follow"),
+    KeyBinding("last", "end,G", "follow", "Latest"),
 )
 # On every screen in front of the main one, the key named `quit` goes back as well.
 FRONT_SCREEN_KEYS: Final = (
@@ -128,10 +134,18 @@ TRACE_KEYS: Final = (
     KeyBinding("older", "left", "older(1)", "Older", in_footer=True),
     KeyBinding("newer", "right", "older(-1)", "Newer", in_footer=True),
 )
+# Only where a recording is shown.
+REPLAY_KEYS: Final = (
+    KeyBinding("back_10_s", "left_square_bracket", "replay(-10)", "10 s back", in_footer=True),
+    KeyBinding("on_10_s", "right_square_bracket", "replay(10)", "10 s on", in_footer=True),
+    KeyBinding("back_60_s", "left_curly_bracket", "replay(-60)", "1 min back"),
+    KeyBinding("on_60_s", "right_curly_bracket", "replay(60)", "1 min on"),
+    KeyBinding("go_to", "at", "go_to_time_of_recording", "Go to a time", in_footer=True),
+)
 # Sets of keys that are active together: those of the focused widget, its screen and the app.
 SIMULTANEOUS_KEYS: Final = (
-    (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS),
-    (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS),
+    (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS, REPLAY_KEYS),
+    (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS, REPLAY_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, PEER_KEYS),
     (GLOBAL_KEYS, SETTINGS_KEYS, TABLE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
@@ -142,7 +156,9 @@ SIMULTANEOUS_KEYS: Final = (
 # Keys that only move within what is shown, or open the palette: no command, nothing to script.
 VIEW_KEYS: Final = frozenset(
     ("commands", "next_panel", "previous_panel", "back", "write", "details", "down", "up",
-     "page_down", "page_up", "first", "last", "authors", "save", "longer", "shorter", "older", "newer",
+     "page_down", "page_up", "first", "last", "authors", "save", "longer",
+     "back_10_s", "on_10_s", "back_60_s", "on_60_s",
+     "sort_name", "sort_rtt", "sort_load", "sort_zone", "shorter", "older", "newer",
      "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems")
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(

@@ -78,9 +78,11 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Ban an identity: `peer_ref` as in `Send`, or any complete ID."""
+    """Ban an identity, for `for_s` seconds or until the node restarts: `peer_ref` as in `Send`, or any
+    complete ID."""
 
     peer_ref: str
+    for_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,6 @@ class ScreenAction(Enum):
     REDIAL = "redial"
     COPY = "copy"
     COPY_ID = "copy_id"
-    SORT = "sort"
     REVERSE = "reverse"
 
 
@@ -239,6 +240,27 @@ class Filter:
     """Filter the focused panel by `text`; empty clears the filter."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """Sort the focused table by `column`, a part of its title; by the next column if that is empty."""
+
+    column: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Show only the messages of one author: `peer_ref` as in `Send`."""
+
+    peer_ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoTo:
+    """Show another time of a recording: `time` as people write it, or ``+10`` or ``-60`` seconds."""
+
+    time: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +276,26 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class ShowSnapshot:
+class ShowTables:
+    """The full state now, as `Watch` replies, without the events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
     """Peers and counters in one reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowSnapshot:
+    """Status, tables, counters, traffic and changed settings in one reply; the app writes them to a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeReport:
+    """A report for a ticket, with the events since `since`; in HTML, else in Markdown."""
+
+    since: str = "1h"
+    is_html: bool = False
 
 
 NodeAct: TypeAlias = (
@@ -285,13 +325,14 @@ Query: TypeAlias = (
     | ShowDiscovered
     | ShowSettings
     | ShowHelp
+    | ShowSnapshot
     | Subscribe
 )
 HistoryCommand: TypeAlias = (
-    ShowEvents | SearchHistory | ExportHistory | ImportHistory | PruneHistory
+    ShowEvents | SearchHistory | ExportHistory | ImportHistory | PruneHistory | MakeReport
 )
-AppAct: TypeAlias = ScreenAction | Filter
-ClientCommand: TypeAlias = Watch | ShowSnapshot
+AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo
+ClientCommand: TypeAlias = Watch | ShowTables | Poll
 Command: TypeAlias = NodeAct | Query | HistoryCommand | AppAct | ClientCommand
 
 
@@ -415,6 +456,7 @@ class CommandSpec:
         return surface in SURFACES[self.kind]
 
 
+MAX_DENY_S: Final = 365 * 86_400
 TAG_ACTIONS: Final = ("list", "set", "unset")
 
 
@@ -440,6 +482,12 @@ def _make_state(
     if action != "set" and (ttl_s is not None or durable):
         raise CommandError("--ttl and --durable belong to state set")
     return AccessState(action, key, payload or b"", ttl_s, durable, after)
+
+
+def _make_deny(peer_ref: str, for_s: int | None = None) -> Deny:
+    if for_s is not None and not 1 <= for_s <= MAX_DENY_S:
+        raise CommandError(f"for: expected 1 to {MAX_DENY_S:,} seconds, got {for_s}")
+    return Deny(peer_ref, for_s)
 
 
 def _make_tags(action: str, words: tuple[str, ...]) -> ChangeTags:
@@ -635,9 +683,10 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         "deny",
         Kind.NODE_ACT,
-        "Ban a peer (name, ID or address) until restart",
-        Deny,
+        "Ban a peer (name, ID or address) for a time or until restart",
+        _make_deny,
         (_PEER,),
+        options=(CommandOption("for_s", "--for", "SECONDS", "Lift the ban after so long"),),
     ),
     CommandSpec("allow", Kind.NODE_ACT, "Lift the ban on a peer", Allow, (_PEER,)),
     CommandSpec("forget", Kind.NODE_ACT, "Remove a peer or member that is down", Forget, (_PEER,)),
@@ -687,6 +736,26 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         method="prune_history",
     ),
     CommandSpec(
+        "snapshot",
+        Kind.QUERY,
+        "Write status, tables and counters as one JSON",
+        ShowSnapshot,
+        method="",
+    ),
+    CommandSpec(
+        "report",
+        Kind.QUERY,
+        "Write a report for a ticket: status, members, events, worst peers, graphs",
+        MakeReport,
+        options=(
+            CommandOption(
+                "since", "--since", "TIME", "Events from that time on [1h]", OptionType.TEXT
+            ),
+            CommandOption("is_html", "--html", "", "HTML instead of Markdown", OptionType.FLAG),
+        ),
+        method="",
+    ),
+    CommandSpec(
         "settings",
         Kind.QUERY,
         "Show every setting with its value and source",
@@ -722,10 +791,25 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     _app_act(ScreenAction.REDIAL, "Dial the selected peer again"),
     _app_act(ScreenAction.COPY, "Copy the address of the selected peer, or the selected message"),
     _app_act(ScreenAction.COPY_ID, "Copy the ID of the selected peer or message"),
-    _app_act(ScreenAction.SORT, "Sort the table by its next column"),
+    CommandSpec(
+        "sort",
+        Kind.APP_ACT,
+        "Sort the table by COLUMN; without it, by the next one",
+        Sort,
+        (Argument("column", "COLUMN", ArgumentType.WORDS, is_required=False),),
+    ),
+    CommandSpec(
+        "go_to",
+        Kind.APP_ACT,
+        "Show another TIME of a recording: 18:42:10, +10 or -60 seconds",
+        GoTo,
+        (Argument("time", "TIME", ArgumentType.NAME),),
+    ),
+    CommandSpec("follow", Kind.APP_ACT, "Show only the messages of PEER", Follow, (_PEER,)),
     _app_act(ScreenAction.REVERSE, "Reverse the order of the table"),
     CommandSpec("watch", Kind.CLIENT, "Reply with the full state, then send every event", Watch),
-    CommandSpec("snapshot", Kind.CLIENT, "Reply with peers and counters", ShowSnapshot),
+    CommandSpec("tables", Kind.CLIENT, "Reply with the full state", ShowTables),
+    CommandSpec("poll", Kind.CLIENT, "Reply with peers and counters", Poll),
     CommandSpec(
         "help",
         Kind.QUERY,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import stat
-import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,11 +19,8 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from grapevine_proto import compiled
 from grapevine_proto.errors import GrapevineError, MessageTooLarge, NoMatchingMember
-from grapevine_proto.events import PeerState
 from grapevine_proto.ids import PeerId
-from grapevine_proto.node import Node
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
-from grapevine_tui import __version__
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
@@ -37,10 +33,14 @@ from grapevine_tui.control.commands import (
     Dial,
     ExportHistory,
     Filter,
+    Follow,
     Forget,
+    GoTo,
     HistoryCommand,
     ImportHistory,
     Leave,
+    MakeReport,
+    Poll,
     PruneHistory,
     Publish,
     Query,
@@ -59,7 +59,9 @@ from grapevine_tui.control.commands import (
     ShowSnapshot,
     ShowStats,
     ShowStatus,
+    ShowTables,
     ShowTraces,
+    Sort,
     StartRound,
     Subscribe,
     Surface,
@@ -76,9 +78,11 @@ from grapevine_tui.control.jsonlines import (
 )
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.reload import reload_settings
+from grapevine_tui.host import snapshot
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
+from grapevine_tui.host.report import ReportFormat
 from grapevine_tui.logs import set_level
 
 logger = logging.getLogger("grapevine.executor")
@@ -144,39 +148,11 @@ class CommandExecutor:
 
     @property
     def connected_count(self) -> int:
-        return sum(peer.state is PeerState.CONNECTED for peer in self._host.node.peers())
+        return snapshot.connected_count(self._host)
 
     def identity(self) -> Object:
         """Identity of this node: the fields of the event ``started``."""
-        node, config = self._host.node, self._host.config
-        return {
-            "peer_id": str(node.peer_id),
-            "address": str(node.address),
-            "epoch": node.epoch,
-            "name": config.name,
-            "zone": config.zone,
-            "cluster": config.cluster,
-            "version": __version__,
-            "compiled": compiled,
-        }
-
-    def status(self) -> Object:
-        host, node = self._host, self._host.node
-        return self.identity() | {
-            "advertised": str(node.advertised),
-            "tags": node.tags,
-            "keys": [key.fingerprint for key in host.config.keys],
-            "uptime_s": round(node.now() - host.started_at, 3),
-            "peers": self.connected_count,
-            "members": node.stats().members,
-            "denied": [str(peer_id) for peer_id in host.config.denied],
-            "unacknowledged": host.unacknowledged,
-            "lag_ms": round(node.lag_s * 1000, 3),
-            "strategy": host.config.strategy,
-            "state_dir": None if host.state_dir is None else str(host.state_dir),
-            "restart": list(host.pending_restart),
-            "history": None if host.history is None else host.history.status(),
-        }
+        return snapshot.identity(self._host)
 
     async def _load_payload(self, request: Request) -> Command:
         command = request.command
@@ -198,8 +174,8 @@ class CommandExecutor:
             case Dial(address):
                 await host.dial(address)
                 return {"address": address}
-            case Deny(peer_ref):
-                return {"peer_id": str(await host.deny(peer_ref))}
+            case Deny(peer_ref, for_s):
+                return {"peer_id": str(await host.deny(peer_ref, for_s))}
             case Allow(peer_ref):
                 return {"peer_id": str(await host.allow(peer_ref))}
             case Forget(peer_ref):
@@ -215,11 +191,17 @@ class CommandExecutor:
                 return {"restart": list(reload_settings(host, self._known_settings))}
             case Leave():
                 return {}  # the caller of `execute` shuts the node down
-            case ScreenAction() | Filter():
-                name = "filter" if isinstance(command, Filter) else command.value
+            case ScreenAction() | Filter() | Sort() | Follow() | GoTo():
+                kind = "go_to" if isinstance(command, GoTo) else type(command).__name__.lower()
+                name = command.value if isinstance(command, ScreenAction) else kind
                 raise Unavailable(f"/{name} acts on the app's screen; this node has none")
             case (
-                ShowEvents() | SearchHistory() | ExportHistory() | ImportHistory() | PruneHistory()
+                ShowEvents()
+                | SearchHistory()
+                | ExportHistory()
+                | ImportHistory()
+                | PruneHistory()
+                | MakeReport()
             ):
                 return await self._use_history(command)
             case _:
@@ -239,6 +221,9 @@ class CommandExecutor:
                     return await host.import_history(file_name)
                 case PruneHistory(before):
                     return await host.prune_history(before)
+                case MakeReport(since, is_html):
+                    output = ReportFormat.HTML if is_html else ReportFormat.MARKDOWN
+                    return {"format": output.value, "report": await host.report(since, output)}
                 case _:
                     assert_never(command)
         except OSError as error:
@@ -291,21 +276,23 @@ class CommandExecutor:
             case ShowTraces():
                 return {"traces": [each.to_dict() for each in node.traces()]}
             case ShowDiscovered():
-                return _discovered(node)
+                return snapshot.discovered(node)
             case ShowStats():
                 return {"stats": node.stats().to_dict(now=node.now()), "compiled": compiled}
             case ShowStatus():
-                return self.status()
+                return snapshot.status(self._host)
+            case Poll():
+                return snapshot.changing_values(self._host)
             case ShowSnapshot():
-                return self._snapshot()
+                return snapshot.whole_snapshot(self._host)
             case ShowSettings():
                 return {
                     "values": [
                         each._asdict() for each in self._new_editor().values_with_restart_notes
                     ]
                 }
-            case Watch():
-                return self._full_state()
+            case Watch() | ShowTables():
+                return snapshot.full_state(self._host)
             case Subscribe(pattern):
                 self._host.node.hold_topics(pattern)()  # refuses what `Subscribers.add` would
                 return {"pattern": pattern}
@@ -346,72 +333,6 @@ class CommandExecutor:
             "overridden_by": dict(result.overridden_by),
             "values": [each._asdict() for each in editor.values_with_restart_notes],
         }
-
-    def _snapshot(self) -> Object:
-        """Values that change all the time."""
-        node = self._host.node
-        now, stats = node.now(), node.stats()
-        return {
-            "now_s": now,
-            "lag_ms": round(node.lag_s * 1000, 3),
-            "members": stats.members,
-            "denied": [str(peer_id) for peer_id in self._host.config.denied],
-            "tags": node.tags,
-            "peers": [peer.to_dict(now=now) for peer in node.peers()],
-            "stats": stats.to_dict(now=now),
-        }
-
-    def _full_state(self) -> Object:
-        """Everything but the messages, for a client that starts to watch."""
-        host, model = self._host, self._host.model
-        now_unix = time.time()
-        return {
-            "status": self.status(),
-            "max_peers": host.config.max_peers,
-            "max_message_size": host.config.max_message_size,
-            "snapshot": self._snapshot(),
-            "members": [member.to_dict() for member in host.node.members()],
-            "discovered": _discovered(host.node)["discovered"],
-            "rounds": [
-                each.round.to_dict() | {"ago_s": round(now_unix - each.at_unix, 3)}
-                for each in model.rounds
-            ],
-            "traces": [
-                each.trace.to_dict() | {"ago_s": round(now_unix - each.at_unix, 3)}
-                for each in model.traces.values()
-            ],
-        }
-
-
-def _discovered(node: Node) -> Object:
-    """What each source of discovery has named, and which peers are there."""
-    peers = {each.address: each for each in node.peers()}
-    sources = node.discovery_sources()
-    rows = []
-    for source in sources:
-        for address in source.addresses:
-            peer = peers.get(address)
-            rows.append(
-                {
-                    "address": str(address),
-                    "source": source.name,
-                    "peer_id": None if peer is None else str(peer.peer_id),
-                    "name": "" if peer is None else peer.name,
-                    "state": None if peer is None else peer.state.value,
-                }
-            )
-    return {
-        "discovered": rows,
-        "sources": [
-            {
-                "source": each.name,
-                "addresses": len(each.addresses),
-                "dropped": each.dropped,
-                "problem": each.problem,
-            }
-            for each in sources
-        ],
-    }
 
 
 def _parse_line(line: bytes | None) -> Request | None:

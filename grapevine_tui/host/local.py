@@ -44,12 +44,17 @@ from grapevine_proto.runtime.discovery.mdns import MdnsDiscovery
 from grapevine_proto.runtime.discovery.source import Discovery
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.config.sources import SettingValue
 from grapevine_tui.history.database import HistoryUnavailable
+from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
 from grapevine_tui.history.writer import Limits
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.host.protocol import Playback
+from grapevine_tui.host.report import ReportFormat, render_report
+from grapevine_tui.host.snapshot import whole_snapshot
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable
 
@@ -58,6 +63,7 @@ MAX_IDS_IN_ERROR: Final = 4  # members of one name that an error lists
 MAX_QUERY_TIMEOUT_S: Final = 25  # a client of the control socket waits 30 s for a reply
 MAX_LISTED_KEYS: Final = 1_000  # in one reply,
 MAX_LISTED_BYTES: Final = 2**20  # of values
+MAX_REPORTED_EVENTS: Final = 1_000  # the latest of a report
 MAX_PEER_COUNTS: Final = 256  # broadcasts whose peer count is kept until it is read
 PEER_COUNT_TIMEOUT_S: Final = (
     2.0  # if all peers are slow, the node reports the count within a second
@@ -109,11 +115,17 @@ class Host:
         self._spare_state_dirs = list(spare_state_dirs)
         self._listeners: list[Listener] = []
         self._denied_overrides: dict[PeerId, bool] = {}
+        self._ban_timers: dict[PeerId, asyncio.TimerHandle] = {}  # one per ban that ends
         self._peer_counts: OrderedDict[MessageId, int] = OrderedDict()
         self._peer_count_waiters: dict[MessageId, asyncio.Future[int]] = {}
         self._last_unpushed_at = 0.0
         self.model.denied = frozenset(config.denied)
         self.node = self._new_node()
+
+    @property
+    def playback(self) -> Playback | None:
+        """This is no recording."""
+        return None
 
     @property
     def config(self) -> NodeConfig:
@@ -166,6 +178,9 @@ class Host:
         try:
             return await self.node.leave(timeout_s)
         finally:
+            for timer in self._ban_timers.values():
+                timer.cancel()
+            self._ban_timers.clear()
             if self.history is not None:
                 await self.history.close(min(MAX_HISTORY_CLOSE_S, timeout_s))
 
@@ -300,12 +315,21 @@ class Host:
         if self.history is not None:
             self.history.note(kind, text, peer_id)
 
-    async def deny(self, peer_ref: str) -> PeerId:
-        """Ban a peer until the node restarts. A full ID need not be known. Raises UnknownPeer."""
+    async def deny(self, peer_ref: str, for_s: int | None = None) -> PeerId:
+        """Ban a peer for `for_s` seconds, or until the node restarts. A full ID need not be known. Raises
+        UnknownPeer."""
         peer_id = _parse_peer_id(peer_ref) or self.resolve(peer_ref)
         if peer_id == self.node.peer_id:
             raise UnknownPeer("a node cannot deny itself")
-        return self._set_denied(peer_id, is_denied=True)
+        self._set_denied(peer_id, is_denied=True, for_s=for_s)
+        if for_s is not None:
+            loop = asyncio.get_running_loop()
+            self._ban_timers[peer_id] = loop.call_later(for_s, self._lift_ban, peer_id)
+        return peer_id
+
+    def _lift_ban(self, peer_id: PeerId) -> None:
+        with suppress(GrapevineError):  # the node has stopped
+            self._set_denied(peer_id, is_denied=False)
 
     async def forget(self, peer_id: PeerId) -> None:
         """Remove a member that is down from the tables. Raises UnknownPeer if it is not down."""
@@ -328,7 +352,9 @@ class Host:
             raise UnknownPeer(f"{count_text} {printable(peer_ref)!r}")
         return self._set_denied(found[0], is_denied=False)
 
-    def _set_denied(self, peer_id: PeerId, *, is_denied: bool) -> PeerId:
+    def _set_denied(self, peer_id: PeerId, *, is_denied: bool, for_s: int | None = None) -> PeerId:
+        if (timer := self._ban_timers.pop(peer_id, None)) is not None:
+            timer.cancel()
         before = self._denied_overrides.get(peer_id)
         self._denied_overrides[peer_id] = is_denied
         try:
@@ -339,7 +365,9 @@ class Host:
                 self._denied_overrides[peer_id] = before
             raise
         kind = "denied" if is_denied else "allowed"
-        self._note(kind, f"{self.name_of(peer_id) or peer_id.short} was {kind} here", peer_id)
+        how_long = "" if for_s is None else f" for {format_age(for_s)}"
+        name = self.name_of(peer_id) or peer_id.short
+        self._note(kind, f"{name} was {kind} here{how_long}", peer_id)
         return peer_id
 
     def refresh(self) -> Changes:
@@ -434,6 +462,22 @@ class Host:
     async def search_events(self, words: str = "", **place: Any) -> dict[str, Any]:
         """A page of the events kept. Raises GrapevineError."""
         return await with_time_errors(self._known_history.events(words, **place))
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Status, tables, counters, traffic and changed settings as JSON fields."""
+        return whole_snapshot(self)
+
+    @property
+    def settings_values(self) -> tuple[SettingValue, ...]:
+        """The settings in the config file and on the command line, with their origins."""
+        return () if self._live_settings is None else self._live_settings.values
+
+    async def report(self, since: str, output: ReportFormat) -> str:
+        """A report with the events since that time, none if nothing is kept. Raises GrapevineError."""
+        rows: list[dict[str, Any]] = []
+        if self.history is not None:
+            rows = (await self.search_events(since=since, limit=MAX_REPORTED_EVENTS))["events"]
+        return render_report(await self.snapshot(), rows, output)
 
     async def export_history(self, file: str, words: str = "") -> dict[str, Any]:
         """Write what is kept to a new file, as JSON Lines. Raises GrapevineError, OSError."""

@@ -57,6 +57,12 @@ class MessageBuffer:
         self._bytes += len(message.payload)
         self._evict()
 
+    def clear(self) -> None:
+        """Evict all entries."""
+        self.evicted += len(self._entries)
+        self._entries.clear()
+        self._bytes = 0
+
     def set_limit(self, limit: int) -> None:
         """Keep at most `limit` entries from now on."""
         self.limit = limit

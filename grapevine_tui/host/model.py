@@ -241,6 +241,7 @@ class Model:
         self.history_error = ""  # why the history cannot be written; empty if it can
         self.stop_reason = ""  # why the node stopped; empty while it runs
         self.is_remote = False  # the node runs in another process
+        self.replay = ""  # of a recording: the time shown and the speed; empty if this is now
         self.disconnect_reason = ""  # why that process cannot be reached; empty if it can
         self.outdated_since = (
             0.0  # Unix seconds since when the values shown are outdated; 0 if they are current
@@ -278,6 +279,22 @@ class Model:
             ),
             EntryChanged: self._on_entry_changed,
         }
+
+    def wall_now(self) -> float:
+        """The time of what is shown, in Unix seconds: now, or a time of a recording."""
+        return self._wall_clock()
+
+    def clear(self) -> None:
+        """Forget everything but this node, what the operator did and the numbers of messages."""
+        self.peers, self.members, self.tags, self.denied = {}, {}, {}, frozenset()
+        self.messages.clear()
+        for table in (self.rounds, self.traces, self.notices, self.throttled_at):
+            table.clear()
+        self.dial_noticed_at.clear()
+        self.undelivered.clear()
+        self.stats, self.now, self.sampler = Stats(), 0.0, Sampler()
+        self.save_error = self.history_error = self.stop_reason = self.disconnect_reason = ""
+        self.outdated_since = 0.0
 
     def apply(self, event: Event) -> Changes:
         """Apply one event; return the parts of the model it changed."""

@@ -18,6 +18,7 @@ from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.host.report import ReportFormat
 
 
 class NodeView(Protocol):
@@ -27,6 +28,22 @@ class NodeView(Protocol):
 
     @property
     def lag_s(self) -> float: ...
+
+
+class Playback(Protocol):
+    """A recording that is played back."""
+
+    def toggle(self) -> None:
+        """Pause or resume; at the end, begin again."""
+        ...
+
+    def step(self, seconds: float) -> None:
+        """Go so far forth, or back."""
+        ...
+
+    def go_to_time(self, text: str) -> None:
+        """Go to a time as people write it, or by ``+10`` or ``-60`` seconds. Raises GrapevineError."""
+        ...
 
 
 class HostView(Protocol):
@@ -42,6 +59,11 @@ class HostView(Protocol):
 
     @property
     def model(self) -> Model: ...
+
+    @property
+    def playback(self) -> Playback | None:
+        """The recording that this host plays back; None: a node."""
+        ...
 
     def listen(self, listener: Callable[[Event, Changes], None]) -> None: ...
 
@@ -81,7 +103,7 @@ class HostView(Protocol):
 
     async def start_round(self) -> None: ...
 
-    async def deny(self, peer_ref: str) -> PeerId: ...
+    async def deny(self, peer_ref: str, for_s: int | None = None) -> PeerId: ...
 
     async def allow(self, peer_ref: str) -> PeerId: ...
 
@@ -106,6 +128,14 @@ class HostView(Protocol):
 
     async def prune_history(self, before: str = "") -> dict[str, Any]:
         """Delete what is older than `before` and beyond the limits. Raises GrapevineError."""
+        ...
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Status, tables, counters, traffic and changed settings as JSON fields. Raises GrapevineError."""
+        ...
+
+    async def report(self, since: str, output: ReportFormat) -> str:
+        """A report with the events since that time. Raises GrapevineError."""
         ...
 
     def reconfigure(self, config: NodeConfig) -> tuple[str, ...]: ...

@@ -45,6 +45,8 @@ from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, c
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
+from grapevine_tui.host.protocol import Playback
+from grapevine_tui.host.report import ReportFormat
 from grapevine_tui.remote.decode import (
     DECODE_ERRORS,
     event_from_json,
@@ -66,6 +68,7 @@ MEMBERS_REFRESH_INTERVAL_S: Final = 30.0  # between full member lists; events re
 MAX_INLINE_PAYLOAD_BYTES: Final = (
     MAX_LINE_BYTES // 2
 )  # payload bytes that fit a line in base64; larger ones go through a file
+ENVELOPE_FIELDS: Final = ("event", "time", "request", "ok")
 MALFORMED_REPLY_ERRORS: Final = (*DECODE_ERRORS, RecursionError)
 
 Listener = Callable[[Event, Changes], None]
@@ -84,6 +87,8 @@ class RemoteHost:
         self.pending_restart: tuple[str, ...] = ()
         self.on_config_changed: Callable[[NodeConfig], object] = lambda _: None
         """Called if the node at the socket has another configuration after a reconnect."""
+        self.on_received: Callable[[str, Object], object] = lambda kind, fields: None
+        """Called with the kind and the fields of each object that changes the model, as `recording.Frame`."""
         self._path = state_dir / SOCKET_NAME
         self._clock = clock
         self._listeners: list[Listener] = []
@@ -102,7 +107,16 @@ class RemoteHost:
         self._known_messages: set[MessageId] = set()
         model.is_remote = True
 
+    async def fetch_state(self) -> None:
+        """Have `on_received` called with the full state. Raises NodeUnreachable, CommandFailed."""
+        self.on_received("state", await self._request("tables"))
+
     # State for the screens
+
+    @property
+    def playback(self) -> Playback | None:
+        """This is no recording."""
+        return None
 
     @property
     def node(self) -> RemoteHost:
@@ -171,6 +185,7 @@ class RemoteHost:
                 writer.write(b'{"cmd":"watch"}\n')
                 reply = json.loads(await reader.readline())
             if reply["ok"]:
+                self.on_received("state", reply)
                 self._apply_full_state(reply)
         except (TimeoutError, OSError, *MALFORMED_REPLY_ERRORS) as error:
             writer.close()
@@ -223,6 +238,10 @@ class RemoteHost:
             if future is not None and not future.done():
                 future.set_result(fields)
             return
+        self.on_received("event", fields)
+        self._on_event(fields)
+
+    def _on_event(self, fields: Object) -> None:
         now = self.now()
         if fields["event"] == "message" and "at" in fields:
             self._add_past_message(fields, now)
@@ -245,6 +264,7 @@ class RemoteHost:
         message = message_from_json(fields, now)
         if message.id in self._known_messages:
             return
+        self._known_messages.add(message.id)
         self.model.messages.append(message, float(fields["at"]))
         self.model.note_topic(message.topic)
         for listener in self._listeners:
@@ -252,7 +272,8 @@ class RemoteHost:
 
     def _apply_full_state(self, reply: Object) -> None:
         """Replace the model by the state of the node at connection time."""
-        model, now_unix, status = self.model, time.time(), reply["status"]
+        model, status = self.model, reply["status"]
+        now_unix = model.wall_now()
         self._clock_offset_s = float(reply["snapshot"]["now_s"]) - self._clock()
         now = self.now()
         config = NodeConfig(
@@ -271,8 +292,7 @@ class RemoteHost:
         traces = [
             (now_unix - each["ago_s"], trace_from_json(each, now)) for each in reply["traces"]
         ]
-        self._members = {each.peer_id: each for each in map(member_from_json, reply["members"])}
-        self._members_fetched_at = self._clock()
+        self._apply_members(reply)
         started = NodeStarted(
             PeerId.parse(status["peer_id"]), Address.parse(status["address"]), status["epoch"]
         )
@@ -294,6 +314,10 @@ class RemoteHost:
             self.config = config
             self.on_config_changed(config)
 
+    def _apply_members(self, reply: Object) -> None:
+        self._members = {each.peer_id: each for each in map(member_from_json, reply["members"])}
+        self._members_fetched_at = self._clock()
+
     def _apply_snapshot(self, snapshot: Object) -> None:
         now = float(snapshot["now_s"])
         self._clock_offset_s = now - self._clock()
@@ -314,14 +338,13 @@ class RemoteHost:
         self._is_polling = True
         try:
             with contextlib.suppress(NodeUnreachable, CommandFailed):
-                snapshot = await self._request("snapshot")
+                snapshot = await self._request("poll")
                 is_stale = self._clock() - self._members_fetched_at > MEMBERS_REFRESH_INTERVAL_S
                 if is_stale or snapshot["members"] != len(self._members):
                     reply = await self._request("members")
-                    self._members = {
-                        each.peer_id: each for each in map(member_from_json, reply["members"])
-                    }
-                    self._members_fetched_at = self._clock()
+                    self.on_received("members", reply)
+                    self._apply_members(reply)
+                self.on_received("poll", snapshot)
                 self._apply_snapshot(snapshot)
         except MALFORMED_REPLY_ERRORS:
             if self._writer is not None:
@@ -424,8 +447,9 @@ class RemoteHost:
     async def dial(self, address: str) -> None:
         await self._request("dial", address=address)
 
-    async def deny(self, peer_ref: str) -> PeerId:
-        return PeerId.parse((await self._request("deny", peer=peer_ref))["peer_id"])
+    async def deny(self, peer_ref: str, for_s: int | None = None) -> PeerId:
+        reply = await self._request("deny", peer=peer_ref, **_given(for_s=for_s))
+        return PeerId.parse(reply["peer_id"])
 
     async def allow(self, peer_ref: str) -> PeerId:
         return PeerId.parse((await self._request("allow", peer=peer_ref))["peer_id"])
@@ -442,6 +466,14 @@ class RemoteHost:
 
     async def search_events(self, words: str = "", **place: Any) -> Object:
         return await self._request("events", words=words, **place)
+
+    async def snapshot(self) -> Object:
+        reply = await self._request("snapshot")
+        return {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}
+
+    async def report(self, since: str, output: ReportFormat) -> str:
+        reply = await self._request("report", since=since, is_html=output is ReportFormat.HTML)
+        return str(reply["report"])
 
     async def export_history(self, file: str, words: str = "") -> Object:
         return await self._request("history_export", file_name=file, words=words)

@@ -33,6 +33,7 @@ from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.host.report import ReportFormat
 from tests.tui.values import EPOCH, a_message, an_id
 
 ME = 0xA3F91C02
@@ -88,6 +89,7 @@ class FakeHost:
         self.sends: list[tuple[str, bytes]] = []
         self.dials: list[str] = []
         self.denied: list[PeerId] = []
+        self.denied_for: list[int | None] = []
         self.configs: list[NodeConfig] = []
         self.pending_restart: tuple[str, ...] = ()
         self.live_settings: LiveSettings | None = None
@@ -97,6 +99,16 @@ class FakeHost:
         self.unacknowledged = 0
         self.limit_bytes = 1100
         self._listeners: list[Callable[[Event, Changes], None]] = []
+
+    @property
+    def playback(self) -> None:
+        return None
+
+    async def snapshot(self) -> dict[str, Any]:
+        return {"at": 1_790_000_000.0, "peers": [each.to_dict(now=1.0) for each in self.peers]}
+
+    async def report(self, since: str, output: ReportFormat) -> str:
+        return f"report in {output.value} since {since}\n"
 
     def with_settings(self, settings: object) -> FakeHost:
         """This host, with settings that the app can edit if they are real ones."""
@@ -205,8 +217,9 @@ class FakeHost:
     async def start_round(self) -> None:
         self.node.rounds_requested += 1
 
-    async def deny(self, identity: str) -> PeerId:
+    async def deny(self, identity: str, for_s: int | None = None) -> PeerId:
         self.denied.append(self.resolve(identity))
+        self.denied_for.append(for_s)
         return self.denied[-1]
 
     async def allow(self, identity: str) -> PeerId:

@@ -24,6 +24,7 @@ import textual
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import MemberStatus, TraceUpdated
 from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.replay import ReplayApp
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.host.model import Model
@@ -111,6 +112,11 @@ async def paused(stage: Stage) -> None:
     await stage.press("escape", "2", "k", "k", "k", "space")
 
 
+async def replayed(stage: Stage) -> None:
+    stage.host.model.replay = "12:00:00 x10"
+    await stage.press("escape", "1")
+
+
 class Shot(NamedTuple):
     name: str
     act: Act
@@ -147,6 +153,8 @@ SHOTS: Final = (
     Shot("refused", refused),
     Shot("filter", sifted),
     Shot("paused", paused),
+    Shot("deny", keys("1", "down", "D")),
+    Shot("replay", replayed),
 )
 
 
@@ -161,6 +169,8 @@ def made_up() -> FakeHost:
     started = host.node.time
     host.model = Model(wall_clock=lambda: NOON - 120 + host.node.time - started)
     fill(host)
+    # The app starts the node just before noon and is looked at then.
+    host.model._wall_clock = lambda: NOON if host.model.local_node else NOON - 120
     host.members = [a_member(number, f"far-{number}") for number in range(5)]
     host.members[3] = replace(host.members[3], status=MemberStatus.DOWN)
     return host
@@ -216,7 +226,8 @@ async def test_a_state_matches_its_snapshot(
     host = made_up()
     is_settings = shot.name.startswith("settings")
     settings = settings_of(directory, monkeypatch) if is_settings else OURS
-    app = GrapevineApp(host.with_settings(settings), settings)
+    make_app = ReplayApp if shot.name == "replay" else GrapevineApp
+    app = make_app(host.with_settings(settings), settings)
     app.animation_level = "none"
     async with app.run_test(size=shot.size) as pilot:
         app.theme = shot.theme

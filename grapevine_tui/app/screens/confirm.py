@@ -1,6 +1,7 @@
 """A modal confirmation before an action that is hard to undo.
 
-Invariants: only Enter or y confirms; every other way out cancels. The footer says what both do.
+Invariants: only Enter or y confirms, and t where there is a milder way to do it; every other way out cancels.
+The footer says what each does.
 """
 
 from __future__ import annotations
@@ -18,19 +19,28 @@ from grapevine_tui.app.widgets.key_footer import KeyFooter
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """Asks for a confirmation; the result is the answer. `title` and `facts` are printable."""
+    """Asks for a confirmation; the result is the answer. `title` and `facts` are printable. `milder` is the
+    label of a milder way to do it; `is_milder` tells afterwards that this one was confirmed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,y", "answer(True)", "Yes"),
+        Binding("t", "answer_mildly", "Mildly"),
         Binding("escape,n,q", "answer(False)", "No"),
         Binding("ctrl+c", "answer(False)", "No", show=False),
     ]
 
     def __init__(
-        self, title: str, facts: Sequence[Fact], *, yes: str = "Yes", no: str = "No"
+        self,
+        title: str,
+        facts: Sequence[Fact],
+        *,
+        yes: str = "Yes",
+        no: str = "No",
+        milder: str = "",
     ) -> None:
         super().__init__()
-        self._action_labels = {"answer(True)": yes, "answer(False)": no}
+        self._action_labels = {"answer(True)": yes, "answer(False)": no, "answer_mildly": milder}
+        self.is_milder = False
         self._title = title
         self._facts = facts
 
@@ -44,6 +54,13 @@ class ConfirmScreen(ModalScreen[bool]):
     def key_label(self, action: str) -> str:
         """Return the label of a key: the given `yes` or `no`."""
         return self._action_labels.get(action, "")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:
+        return action != "answer_mildly" or bool(self._action_labels[action])
+
+    def action_answer_mildly(self) -> None:
+        self.is_milder = True
+        self.dismiss(True)
 
     def action_answer(self, is_confirmed: bool) -> None:
         self.dismiss(is_confirmed)

@@ -18,6 +18,7 @@ from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.format import format_bytes, format_duration, format_latency
 from grapevine_tui.app.widgets.round_table import format_round
 from grapevine_tui.app.widgets.status_glyphs import health_tone, member_status, peer_status
+from grapevine_tui.history.describe import format_age
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import format_tags
 from grapevine_tui.text import format_payload, printable, truncate
@@ -222,7 +223,7 @@ def status_facts(model: Model) -> list[Fact]:
             Fact("id", str(local_node.peer_id), "accent"),
             Fact("address", str(local_node.address)),
             Fact("epoch", str(local_node.epoch)),
-            Fact("up", format_duration(time.time() - local_node.started_at)),
+            Fact("up", format_duration(model.wall_now() - local_node.started_at)),
         ]
     states = [peer.state for peer in model.peers.values()]
     connected = states.count(PeerState.CONNECTED)
@@ -295,6 +296,17 @@ def _reason_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     return [Fact(member.status.value, printable(member.reason), "warn")]
 
 
+def author_term(model: Model, peer_id: PeerId) -> str:
+    """Return the term of a filter that matches the messages of one author and no other's."""
+    name = model.name_of(peer_id).lower()
+    others = (
+        model.name_of(each).lower() for each in (*model.peers, *model.members) if each != peer_id
+    )
+    if '"' in name or printable(name) != name or any(name in other for other in others):
+        return f"from:{peer_id}"
+    return f'from:"{name}"' if " " in name else f"from:{name}"
+
+
 def _tag_facts(model: Model, peer_id: PeerId) -> list[Fact]:
     tags = model.tags_of(peer_id)
     return [Fact("tags", printable(format_tags(tags)))] if tags else []
@@ -361,12 +373,13 @@ def resolve_node(model: Model, identity: str) -> PeerId | None:
     return matches.pop() if len(matches) == 1 else None
 
 
-def deny_facts(model: Model, peer_id: PeerId) -> list[Fact]:
-    """Return the facts of the confirmation to deny a node."""
+def deny_facts(model: Model, peer_id: PeerId, for_s: int | None = None) -> list[Fact]:
+    """Return the facts of the confirmation to deny a node, for `for_s` seconds or without an end."""
+    end = "this node restarts" if for_s is None else f"{format_age(for_s)} are over"
     return [
         *_identity_facts(model, peer_id),
         Fact("effect", "disconnected at once, and refused here"),
-        Fact("until", "it is allowed again, or this node restarts"),
+        Fact("until", f"it is allowed again, or {end}"),
     ]
 
 

@@ -35,7 +35,9 @@ def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> lis
     return [Fact(name, ""), *facts]
 
 
-def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingType]]]:
+def sections(
+    key_overrides: Mapping[str, str], *, is_replay: bool = False
+) -> list[tuple[str, list[BindingType]]]:
     """Each part of the app with its bindings, including the keys of the config file."""
     parts = (
         ("Everywhere", keymap.GLOBAL_KEYS),
@@ -49,6 +51,7 @@ def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingTy
         ("Traffic over time", keymap.TIME_RANGE_KEYS),
         ("Events and history", keymap.EVENT_KEYS[len(keymap.FRONT_SCREEN_KEYS) :]),
         ("Settings", keymap.SETTINGS_KEYS[:1]),
+        *((("Recordings", keymap.REPLAY_KEYS),) if is_replay else ()),
     )
     return [
         *((name, bindings(keymap.apply_keymap(part, key_overrides))) for name, part in parts),
@@ -58,11 +61,16 @@ def sections(key_overrides: Mapping[str, str]) -> list[tuple[str, list[BindingTy
 
 
 def help_facts(
-    app: App[None], key_overrides: Mapping[str, str], *, is_attached: bool = False
+    app: App[None],
+    key_overrides: Mapping[str, str],
+    *,
+    is_attached: bool = False,
+    is_replay: bool = False,
 ) -> list[Fact]:
-    """All sections of keys, then the slash commands. `is_attached`: the node runs in another process."""
+    """All sections of keys, then the slash commands. `is_attached`: the node runs in another process;
+    `is_replay`: a recording is shown."""
     facts: list[Fact] = []
-    for name, part in sections(key_overrides):
+    for name, part in sections(key_overrides, is_replay=is_replay):
         quit_label = f"{DETACH_HELP if is_attached else 'Quit'}; on other screens: back"
         part_facts = key_facts(app, name, part)
         facts += [

@@ -355,6 +355,12 @@ class MainScreen(Screen[None]):
         """Filter the panel that has the focus, or had it last."""
         self._set_filter(self.current_panel(), text)
 
+    def follow_author(self, term: str) -> None:
+        """Show the messages that match `term`, and follow them."""
+        self.action_panel("log")
+        self._set_filter(self.log_view, term)
+        self.log_view.action_follow()
+
     def _set_filter(self, panel: Grid | MessageLog, text: str) -> None:
         panel.set_filter(parse_query(text) if text.strip() else MATCH_ALL)
         if panel is self.log_view:
@@ -434,7 +440,10 @@ class MainScreen(Screen[None]):
         )
 
     def action_pause(self) -> None:
-        """Freeze or resume the screen; the node keeps running."""
+        """Freeze or resume the screen; the node keeps running. A recording is paused itself."""
+        if self._host.playback is not None:
+            self._host.playback.toggle()
+            return
         self.is_paused = not self.is_paused
         self.status.is_paused = self.is_paused
         self.status.paused_at = time.time()

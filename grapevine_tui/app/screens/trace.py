@@ -6,7 +6,6 @@ times a second.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import ClassVar, Final
 
@@ -208,7 +207,7 @@ class TraceScreen(Screen[None]):
         """Lay out the trace if anything changed."""
         traces = list(self._model.traces.values())
         entry = traces[-1 - self._traces_back] if traces else None
-        ago = format_duration(time.time() - entry.at_unix) if entry is not None else ""
+        ago = format_duration(self._model.wall_now() - entry.at_unix) if entry is not None else ""
         width = max(10, self.report.line_cells)
         state = (entry, ago, width, len(traces))
         if state == self._shown_state:

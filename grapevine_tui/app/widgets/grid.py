@@ -40,6 +40,13 @@ from grapevine_tui.text import cells, pad, wrap
 
 MAX_MEASURED_ROWS: Final = 200  # whose content the columns are fitted to
 NO_MATCH: Final = "Nothing matches. esc clears the filter."
+# Titles of the columns that one letter sorts by, in whatever table.
+SORT_TITLES: Final = {
+    "name": ("peer", "name", "author", "setting", "key"),
+    "rtt": ("rtt",),
+    "load": ("in/s", "/s", "allowed"),
+    "zone": ("zone",),
+}
 SORT_ARROWS: Final = {False: "▲", True: "▼"}  # by `is_descending`
 
 
@@ -63,8 +70,8 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of cells. `is_alarm` highlights the line. `sort_values` holds a sort value per column; if empty,
-    rows are sorted by their text."""
+    """A row of cells. `is_alarm` highlights the line. `sort_values` holds a sort value per column, None for
+    one that is not known, which comes last in either direction; if empty, rows are sorted by their text."""
 
     key: Hashable
     cells: tuple[Cell, ...]
@@ -244,7 +251,9 @@ class Grid(LineScrollView):
             ]
         if self.row_order is not None:
             column, is_descending = self.row_order
-            rows = sorted(rows, key=lambda row: row.sort_value(column), reverse=is_descending)
+            known = [row for row in rows if row.sort_value(column) is not None]
+            known.sort(key=lambda row: row.sort_value(column), reverse=is_descending)
+            rows = [*known, *(row for row in rows if row.sort_value(column) is None)]
         return rows
 
     def _replace_rows(self, rows: list[Row]) -> None:
@@ -439,6 +448,39 @@ class Grid(LineScrollView):
             for index, (column, size) in enumerate(zip(self._columns, self._widths, strict=False))
             if size and column.title
         ]
+
+    @property
+    def sortable_titles(self) -> list[str]:
+        return [self._columns[index].title for index in self._sortable_columns()]
+
+    def sort_by_title(self, title: str) -> bool:
+        """Sort by the column of that title, or the first that begins so: numbers descending, and the other
+        way round at a second call. Return whether there is one."""
+        columns = [each.title for each in self._columns]
+        found = [index for index, each in enumerate(columns) if each and each == title.strip()]
+        found += [
+            index for index, each in enumerate(columns) if each and each.startswith(title.strip())
+        ]
+        if not found:
+            return False
+        is_number = self._columns[found[0]].is_right_aligned
+        order = SortOrder(found[0], is_descending=is_number)
+        is_again = self.row_order == order
+        self.sort_by(order._replace(is_descending=not is_number) if is_again else order)
+        self._move_cursor(0)
+        return True
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:
+        """Sorting by a letter is a key only where the table has such a column."""
+        if action != "sort_by":
+            return True
+        titles = {each.title for each in self._columns}
+        return any(each in titles for each in SORT_TITLES[str(parameters[0])])
+
+    def action_sort_by(self, kind: str) -> None:
+        """Sort by the first column that the table has of those of `SORT_TITLES`."""
+        titles = {each.title for each in self._columns}
+        self.sort_by_title(next(each for each in SORT_TITLES[kind] if each in titles))
 
     def sort_by(self, order: SortOrder | None) -> None:
         """Sort the rows, or restore their default order if None."""

@@ -83,6 +83,7 @@ class MessageAction(Enum):
 
     COPY = "copy"
     COPY_ID = "copy_id"
+    FOLLOW = "follow"
 
 
 class MessageLog(LineScrollView):

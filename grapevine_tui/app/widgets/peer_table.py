@@ -5,7 +5,6 @@ Invariants: the table only posts requests; the app executes them.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
@@ -113,10 +112,10 @@ def _peer_row(model: Model, peer: PeerInfo, status: StatusGlyph) -> Row:
             model.name_of(peer.peer_id).casefold(),
             address_sort_key(peer.address),
             peer.zone.casefold(),
-            math.inf if peer.rtt_s is None or not is_connected else peer.rtt_s,
-            peer.health if is_connected else -1.0,
-            rates.in_per_s if rates and is_connected else -1.0,
-            peer.tokens if peer.tokens_capacity and is_connected else math.inf,
+            peer.rtt_s if is_connected else None,
+            peer.health if is_connected else None,
+            rates.in_per_s if rates and is_connected else None,
+            peer.tokens if peer.tokens_capacity and is_connected else None,
             tags.casefold(),
         ),
     )
@@ -146,6 +145,7 @@ class PeerAction(Enum):
     REDIAL = "redial"
     DENY = "deny"
     FORGET = "forget"
+    FOLLOW = "follow"
     COPY = "copy"
     COPY_ID = "copy_id"
 

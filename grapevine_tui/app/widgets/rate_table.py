@@ -6,7 +6,6 @@ author therefore show traffic and no limit.
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar, Final
 
 from textual.binding import BindingType
@@ -149,7 +148,9 @@ class RateGrid(PeerGrid):
     def update_rows(self) -> None:
         """Show the current state of the model."""
         model = self._model
-        self.set_rows(author_rows(model) if self.is_by_author else rate_rows(model, time.time()))
+        self.set_rows(
+            author_rows(model) if self.is_by_author else rate_rows(model, model.wall_now())
+        )
 
     def panel_title(self) -> Content:
         filtered = filter_status(self.filter_query, len(self.rows))

@@ -88,13 +88,16 @@ class StatusLine(LineWidget):
             spans.append(Span(f"{item.text}  ", self.tone_styles.foreground(item.tone)))
         return spans
 
+    @property
+    def _kind(self) -> str:
+        """What is shown: a node here, one elsewhere, or a recording of one."""
+        if self._model.replay:
+            return "recorded:"
+        return "attached:" if self._model.is_remote else "grapevine"
+
     def _left_items(self) -> list[StatusItem]:
         config, local_node = self._config, self._model.local_node
-        items = (
-            []
-            if self.is_tiny
-            else [StatusItem("attached:" if self._model.is_remote else "grapevine", "good", 5)]
-        )
+        items = [] if self.is_tiny else [StatusItem(self._kind, "good", 5)]
         if config.name:
             items.append(StatusItem(truncate(printable(config.name), MAX_NAME_CELLS), "key", 2))
         if local_node is None:
@@ -116,10 +119,12 @@ class StatusLine(LineWidget):
         model = self._model
         items = []
         ago = (
-            f"{format_duration(time.time() - model.outdated_since)} ago"
+            f"{format_duration(model.wall_now() - model.outdated_since)} ago"
             if model.outdated_since
             else ""
         )
+        if model.replay:
+            items.append(StatusItem(f"REPLAY {model.replay}", "warn", 0))
         if model.disconnect_reason and not self.is_leaving:
             text = f"NODE LOST {ago}: {printable(model.disconnect_reason)}"
             items.append(StatusItem(truncate(text, MAX_ERROR_CELLS), "bad", 0))
@@ -138,15 +143,19 @@ class StatusLine(LineWidget):
             items.append(StatusItem(f"● {connected}", "good" if connected else "warn", 0))
             return items
         if model.outdated_since:  # uptime and lag would keep counting
-            items.append(StatusItem(time.strftime("%H:%M:%S"), "text", 4))
+            items.append(
+                StatusItem(time.strftime("%H:%M:%S", time.localtime(model.wall_now())), "text", 4)
+            )
             return items
         if model.local_node is not None:
-            up_s = time.time() - model.local_node.started_at
+            up_s = model.wall_now() - model.local_node.started_at
             items.append(StatusItem(f"up {format_duration(up_s)}", "dim", 8))
         lag_s = self._get_lag_s()
         if lag_s > LAG_WARNING_S:
             items.append(StatusItem(f"loop lag {lag_s * 1000:.0f}ms", "bad", 7))
-        items.append(StatusItem(time.strftime("%H:%M:%S"), "text", 4))
+        items.append(
+            StatusItem(time.strftime("%H:%M:%S", time.localtime(model.wall_now())), "text", 4)
+        )
         return items
 
 

@@ -231,6 +231,31 @@ async def test_export_falls_back_from_the_working_directory_to_the_state_directo
         assert "cannot write: No such file or directory" in stage.text
 
 
+async def test_a_snapshot_and_a_report_are_written_to_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with staged(peopled()) as stage:
+        await stage.submit("/snapshot")
+        await stage.pilot.pause(0.1)
+        (path,) = found(tmp_path, "snapshot-*.json")
+        assert len(json.loads(path.read_text())["peers"]) == len(stage.host.peers)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert "snapshot saved to" in stage.text
+        await stage.submit("/report")
+        await stage.submit("/report --html --since 2h")
+        await stage.pilot.pause(0.1)
+        (path,) = found(tmp_path, "report-*.md")
+        assert path.read_text() == "report in markdown since 1h\n"
+        (path,) = found(tmp_path, "report-*.html")
+        assert path.read_text() == "report in html since 2h\n"
+    monkeypatch.setattr(Path, "cwd", lambda: tmp_path / "gone")
+    async with staged(peopled()) as stage:
+        await stage.submit("/report")
+        await stage.pilot.pause(0.1)
+        assert "cannot write: No such file or directory" in stage.text
+
+
 async def test_a_payload_is_read_as_json_text_or_hex() -> None:
     assert available_formats(b'{"a": [1]}') == ["json", "text", "hex"]
     assert available_formats(b"{not json") == ["text", "hex"]

@@ -241,6 +241,25 @@ async def test_what_was_done_longer_ago_is_not_undone() -> None:
         assert "D Allow" in stage.text.split("\n")[-1]
 
 
+async def test_a_node_is_denied_for_a_time_by_key_or_line() -> None:
+    host = peopled()
+    async with staged(host) as stage:
+        await stage.press("1", "g", "D")
+        assert "t Deny for 10 m" in stage.text
+        await stage.press("t")
+        assert (host.denied, host.denied_for) == ([an_id(1)], [600])
+        assert "for 10 m" in stage.text
+        await stage.submit("/deny --for 90 carol")
+        assert "90" not in stage.text.split("until")[1].split("\n")[0]
+        assert "1 m 30 s are over" in stage.text
+        await stage.press("t")  # a time was given: there is no milder way
+        assert is_asked(stage)
+        await stage.press("enter")
+        assert host.denied_for == [600, 90]
+        await stage.submit("/deny --for 0 carol")
+        assert "for: expected 1 to" in stage.text
+
+
 async def test_a_typed_deny_of_an_unknown_peer_is_rejected_before_confirmation() -> None:
     async with staged(peopled()) as stage:
         for line in ("/deny nobody", "/forget nobody", "/allow nobody"):
@@ -385,7 +404,7 @@ async def test_settings_are_changed_and_reloaded_by_slash_command() -> None:
         await stage.submit("/reload")
         assert "a demo has no settings or keys in files" in stage.text
         await stage.submit("/help deny")
-        assert "/deny PEER: Ban a peer" in stage.text
+        assert "/deny [OPTIONS] PEER: Ban a peer" in stage.text
 
 
 async def test_the_palette_runs_a_command_that_has_no_key_and_begins_one_that_needs_arguments() -> (
@@ -413,8 +432,11 @@ async def test_no_letter_begins_what_is_sent_to_others() -> None:
     assert not [each for key in keys for each in key.keys.split(",") if len(each) == 1]
 
 
-@pytest.mark.parametrize("place", list(PLACES))
-@pytest.mark.parametrize("name", ["node-3", "web-1", "inode"])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [*((place, "node-3") for place in ("traces", "queries", "members", "help")),
+     ("peers", "inode"), ("peers", "web-1"), ("rates", "web-1"), ("node", "web-1")],
+)  # fmt: skip
 async def test_a_name_typed_where_nothing_is_searched_is_sent_to_nobody(
     place: str, name: str
 ) -> None:

@@ -48,6 +48,46 @@ async def test_s_sorts_by_each_column_in_turn_and_r_the_other_way() -> None:
         assert names(stage) == ["bob", "carol", "dave"]
 
 
+async def test_a_column_is_named_to_sort_by_and_unknown_values_come_last_either_way() -> None:
+    host = FakeHost()
+    host.peers = [
+        a_peer(1, "ann", rtt_s=0.02),
+        a_peer(2, "bob", rtt_s=0.2),
+        a_peer(3, "carol", state=PeerState.DISCONNECTED),
+        a_peer(4, "dave", rtt_s=0.1),
+    ]
+
+    async with staged(host) as stage:
+        await stage.press("1", "R")
+        assert names(stage) == ["bob", "dave", "ann", "carol"]
+        await stage.press("R")
+        assert names(stage) == ["ann", "dave", "bob", "carol"]
+        await stage.submit("/peers")
+        await stage.submit("/sort peer")
+        assert names(stage) == ["ann", "bob", "carol", "dave"]
+        await stage.submit("/sort rt")
+        assert names(stage)[0] == "bob"
+        await stage.submit("/sort nonsense")
+        assert "no column is named 'nonsense'; columns: state, peer" in stage.text
+        await stage.press("escape", "4", "R")  # rounds have no such column: nothing happens
+        assert stage.main.rounds.row_order is None
+
+
+async def test_a_name_that_others_contain_is_followed_by_its_id() -> None:
+    host = FakeHost()
+    host.peers = [a_peer(1, "web-1"), a_peer(2, "web-10"), a_peer(3, "two words")]
+    async with staged(host) as stage:
+        for line, expected in (
+            ("/follow web-1", f"from:{an_id(1)}"),
+            ("/follow web-10", "from:web-10"),
+            ('/follow "two words"', 'from:"two words"'),
+        ):
+            await stage.submit(line)
+            assert stage.main.log_view.filter_query.text == expected
+        await stage.submit("/follow nobody")
+        assert "no single node is named 'nobody'" in stage.text
+
+
 async def test_a_click_on_a_heading_sorts_by_it_and_again_the_other_way() -> None:
     async with staged(three()) as stage:
         await stage.pilot.click("#peers", offset=(13, 1))

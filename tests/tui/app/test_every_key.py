@@ -25,6 +25,7 @@ from grapevine_tui.app.screens.traffic import TrafficScreen
 from grapevine_tui.app.widgets.fact_sheet import FactSheet
 from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.config.settings import load_settings
+from grapevine_tui.host.query import MATCH_ALL
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage
 from tests.tui.values import a_member, a_peer, a_round, a_trace, received
@@ -76,6 +77,23 @@ def copied(expected: str) -> Check:
 
 def draft(expected: str) -> Check:
     return lambda stage: stage.main.compose_box.draft.text == expected
+
+
+def filtered(expected: str) -> Check:
+    return lambda stage: stage.main.log_view.filter_query.text == expected
+
+
+def sorted_by(title: str, *, is_descending: bool) -> Check:
+    def is_there(stage: Stage) -> bool:
+        grid = stage.main.peers
+        order = grid.row_order
+        titles = [each.title for each in grid._columns]
+        return order is not None and (titles[order.column], order.is_descending) == (
+            title,
+            is_descending,
+        )
+
+    return is_there
 
 
 def file(pattern: str) -> Check:
@@ -152,18 +170,24 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "page(-1)": Effect(("1", "G"), lambda stage: not line(-1)(stage)),
         "first": Effect(("1", "G"), line(0)),
         "last": Effect(PEERS, line(-1)),
+        "sort_by('name')": Effect(PEERS, sorted_by("peer", is_descending=False)),
+        "sort_by('rtt')": Effect(PEERS, sorted_by("rtt", is_descending=True)),
+        "sort_by('load')": Effect(PEERS, sorted_by("in/s", is_descending=True)),
+        "sort_by('zone')": Effect(PEERS, sorted_by("zone", is_descending=False)),
     },
     "Peers and members, in tables and details": {
         "request('send')": Effect(PEERS, draft("/send node-00 ")),
         "request('redial')": Effect(PEERS, lambda stage: "10.0.0.7:8001" in stage.host.dials),
         "request('deny')": Effect(PEERS, text("Deny this node?")),
         "request('forget')": Effect(PEERS, text("Forget this node?")),
+        "request('follow')": Effect((*PEERS, "j"), filtered("from:node-01")),
         "request('copy')": Effect(PEERS, copied("10.0.0.7:80")),
         "request('copy_id')": Effect(PEERS, copied("000000")),
     },
     "Rate limits": {"authors": Effect(("3",), text("share"))},
     "Messages": {
         "request('copy_id')": Effect(LOG, copied(f":{LINES}")),
+        "request('follow')": Effect(LOG, filtered("from:node-00")),
         "export": Effect(LOG, file("*.jsonl")),
         "select": Effect(LOG, front(MessageScreen)),
         "request('copy')": Effect(LOG, copied(f"line {LINES}")),
@@ -241,6 +265,7 @@ async def restart(stage: Stage) -> None:
     main.compose_box.draft.clear()
     main.filter_bar.display = False
     main.peers.row_order = None
+    main.log_view.set_filter(MATCH_ALL)
     if main.is_paused:
         main.action_pause()
     main.log_view.action_follow()

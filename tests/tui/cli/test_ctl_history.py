@@ -178,6 +178,24 @@ def test_following_prints_each_new_row_once_until_the_node_is_gone(
     assert all(each["words"] == "event" for each in asked)
 
 
+def test_a_node_writes_a_snapshot_and_a_report(bench: Bench) -> None:
+    run_, _ = bench.started("--name", "one <b>", "--state-dir", "kept", "--fanout", "5")
+    ctl_ = ("ctl", "--state-dir", "kept")
+    snapshot = json.loads(bench.command(*ctl_, "snapshot").stdout)
+    assert snapshot["status"]["name"] == "one <b>"
+    assert {"peers", "members", "rounds", "traces", "stats", "traffic", "authors"} <= set(snapshot)
+    assert {"name": "fanout", "value": 5, "origin": "--fanout"} in snapshot["settings"]
+    assert run_.ask(cmd="snapshot")["ok"] is True
+    report = bench.command(*ctl_, "report").stdout
+    assert report.startswith("# Grapevine node one &lt;b&gt;")
+    assert "node started at" in report
+    assert "fanout" in report
+    page = bench.command(*ctl_, "report", "--html", "--since", "1s").stdout
+    assert page.startswith("<!DOCTYPE html>")
+    reply = run_.ask(cmd="report", since="soon")
+    assert (reply["ok"], "since: expected a time" in reply["error"]) == (False, True)
+
+
 def test_a_running_node_is_asked_and_keeps_what_it_gets(bench: Bench) -> None:
     run_, _ = bench.started("--name", "one", "--state-dir", "kept")
     ctl_ = ("ctl", "--state-dir", "kept")

@@ -59,6 +59,7 @@ from grapevine_tui.host.ask_members import AskMembers
         ("/rounds", ShowRounds()),
         ("/connect 127.0.0.1:8001", Dial("127.0.0.1:8001")),
         ("/deny bob", Deny("bob")),
+        ("/deny --for 600 bob", Deny("bob", 600)),
         ('/deny "db 3"', Deny("db 3")),
         ("/deny db 3", Deny("db 3")),
         ("/filter", Filter("")),

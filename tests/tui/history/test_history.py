@@ -118,6 +118,25 @@ async def test_events_only_or_nothing_is_kept_as_the_settings_say(tmp_path: Path
 
 
 @pytest.mark.asyncio
+async def test_a_ban_for_a_time_ends_by_itself_and_another_act_ends_its_clock(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path / "a") as host:
+        await host.deny(str(an_id(5)), 1)
+        await host.deny(str(an_id(6)), 3600)
+        await host.deny(str(an_id(6)))  # for good now
+        assert list(host._ban_timers) == [an_id(5)]
+        async with asyncio.timeout(20):
+            while an_id(5) in host.model.denied:  # noqa: ASYNC110  nothing reports the end
+                await asyncio.sleep(0.02)
+        assert host.model.denied == {an_id(6)}
+        assert not host._ban_timers
+        short = an_id(5).short
+        found = await events(host, f"peer:{an_id(5)}")
+        assert found == [f"{short} was denied here for 1 s", f"{short} was allowed here"]
+
+
+@pytest.mark.asyncio
 async def test_changes_of_settings_and_of_peers_are_events(tmp_path: Path) -> None:
     async with running(tmp_path / "a") as host:
         host.reconfigure(host.config.replace(fanout=7))

@@ -26,6 +26,7 @@ from grapevine_tui.control.socket_file import SOCKET_NAME
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Model
+from grapevine_tui.host.report import ReportFormat
 from grapevine_tui.remote import host as attached_module
 from grapevine_tui.remote.host import RemoteHost
 from tests.tui.fake_host import FakeSettings
@@ -94,6 +95,8 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
         await until(pilot, lambda: "● up      bob" not in text_of(app))
         await pilot.press(*"/allow bob", "enter", *f"/connect {address}", "enter")
         await until(pilot, lambda: "● up      bob" in text_of(app))
+        assert (await host.snapshot())["status"]["name"] == "us"
+        assert (await host.report("1h", ReportFormat.HTML)).startswith("<!DOCTYPE html>")
         large = b"x" * (attached_module.MAX_INLINE_PAYLOAD_BYTES + 1)
         await host.broadcast(large)
         assert (await _expect(bob.expect, "message", bytes=len(large)))["hops"] == 1
@@ -204,7 +207,7 @@ async def test_a_subscriber_misses_nothing_between_the_snapshot_and_the_events(
             reported = json.loads(await reader.readline())
             assert (reported["event"], reported["sequence"]) == ("message", number)
             assert ("at" in reported) == (number != 5000)
-        writer.write(b'{"cmd":"watch"}\n{"cmd":"snapshot","request":"t"}\n')
+        writer.write(b'{"cmd":"watch"}\n{"cmd":"poll","request":"t"}\n')
         assert json.loads(await reader.readline())["ok"] is True  # nothing is reported twice
         tables = json.loads(await reader.readline())
         assert (tables["request"], tables["members"], tables["peers"]) == ("t", 0, [])

@@ -1,0 +1,179 @@
+"""A recording as a host: the app shows it in the same screens, at any time of it and at any speed.
+
+Invariants:
+
+- What is shown is what the node reported up to the time shown, nothing later.
+- Nothing can be sent or changed: there is no node.
+- Going to a time reads the recording from the last full state before it, and the messages of
+  `MESSAGE_WINDOW_S` before that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.errors import GrapevineError, InvalidArgument
+from grapevine_tui.config.edit import RemoteSettingsEditor
+from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.history.times import parse_time
+from grapevine_tui.host.model import ALL_CHANGES, Changes, Model
+from grapevine_tui.host.protocol import Playback
+from grapevine_tui.remote.host import MALFORMED_REPLY_ERRORS, RemoteHost
+from grapevine_tui.remote.recording import EVENT, Frame, Recording
+
+MESSAGE_WINDOW_S: Final = 300.0  # before the time shown, whose messages are in the log
+MAX_STEP_S: Final = 3_600.0  # of recorded time between two refreshes, after a stall of the app
+_NO_DIRECTORY: Final = Path("/nonexistent")
+NOTHING_CAN_BE_SENT: Final = "this is a recording: nothing can be sent or changed"
+
+
+class RecordingOnly(GrapevineError):
+    """There is no node to do it."""
+
+
+class ReplayClock:
+    """The time shown, in Unix seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ReplayHost(RemoteHost):
+    """Plays `recording` back, `speed` times as fast as it happened. `model` goes by `replay_clock`."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        model: Model,
+        replay_clock: ReplayClock,
+        *,
+        speed: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(_NO_DIRECTORY, model, clock=replay_clock)
+        self.is_playing = True
+        self._recording = recording
+        self._replay_clock = replay_clock
+        self._speed = speed
+        self._monotonic = monotonic
+        self._refreshed_at = monotonic()
+        self._offset = 0  # in the recording, of what comes next
+
+    @property
+    def position(self) -> float:
+        """The time shown, in Unix seconds."""
+        return self._replay_clock.now
+
+    async def start(self) -> None:
+        """Show the beginning."""
+        self.go_to(self._recording.start)
+
+    async def leave(self, timeout_s: float) -> int:
+        """Close the recording."""
+        self._recording.close()
+        return 0
+
+    def refresh(self) -> Changes:
+        """Apply what happened since the last call; return what it changed."""
+        now = self._monotonic()
+        elapsed_s, self._refreshed_at = now - self._refreshed_at, now
+        if self.is_playing:
+            step_s = min(elapsed_s * self._speed, MAX_STEP_S)
+            self._play_until(min(self.position + step_s, self._recording.end))
+            self.is_playing = self.position < self._recording.end
+        self._update_label()
+        changes, self._changes = self._changes, Changes.NONE
+        return changes | Changes.STATUS
+
+    @property
+    def playback(self) -> Playback:
+        return self
+
+    def toggle(self) -> None:
+        """Pause or resume; at the end, begin again."""
+        if not self.is_playing and self.position >= self._recording.end:
+            self.go_to(self._recording.start)
+        self.is_playing = not self.is_playing
+        self._update_label()
+
+    def step(self, seconds: float) -> None:
+        """Go so far forth, or back."""
+        self.go_to(self.position + seconds)
+
+    def go_to_time(self, text: str) -> None:
+        """Go to a time as people write it, or by ``+10`` or ``-60`` seconds. Raises InvalidArgument."""
+        try:
+            if text[:1] in ("+", "-"):
+                self.step(float(text))
+            else:
+                self.go_to(parse_time(text, self._recording.end))
+        except ValueError as error:
+            raise InvalidArgument(f"expected {error}, or +10 or -60 seconds") from None
+
+    def go_to(self, at: float) -> None:
+        """Show that time, or the nearest one of the recording."""
+        at = max(self._recording.start, min(at, self._recording.end))
+        self.model.clear()
+        self._known_messages = set()
+        state_offset = self._recording.offset_before(at)
+        for frame, offset in self._recording.read(
+            self._recording.offset_before(at - MESSAGE_WINDOW_S)
+        ):
+            if offset > state_offset:
+                break
+            if frame.kind == EVENT and frame.fields.get("event") == "message":
+                self._apply(frame)
+        self._offset = state_offset
+        self._play_until(at)
+        self._changes = ALL_CHANGES
+        self._update_label()
+
+    def _play_until(self, at: float) -> None:
+        for frame, offset in self._recording.read(self._offset):
+            if frame.at > at:
+                break
+            self._apply(frame)
+            self._offset = offset
+        self._replay_clock.now = at
+
+    def _apply(self, frame: Frame) -> None:
+        self._replay_clock.now = frame.at
+        try:
+            match frame.kind:
+                case "state":
+                    self._apply_full_state(frame.fields)
+                case "poll":
+                    self._apply_snapshot(frame.fields)
+                case "members":
+                    self._apply_members(frame.fields)
+                case "event":
+                    self._on_event(frame.fields)
+        except MALFORMED_REPLY_ERRORS:
+            pass  # of another version; the next frame may be known
+
+    def _update_label(self) -> None:
+        clock = time.strftime("%H:%M:%S", time.localtime(self.position))
+        is_at_end = self.position >= self._recording.end
+        state = f"x{self._speed:g}" if self.is_playing else "the end" if is_at_end else "paused"
+        self.model.replay = f"{clock} {state}"
+
+    # Everything that needs a node
+
+    async def _request(self, command: str, **fields: Any) -> Object:
+        raise RecordingOnly(NOTHING_CAN_BE_SENT)
+
+    async def _request_apart(self, command: str, **fields: Any) -> Object:
+        raise RecordingOnly(NOTHING_CAN_BE_SENT)
+
+    async def edit(self) -> RemoteSettingsEditor:
+        raise RecordingOnly("this is a recording: the settings of the node are not in it")
+
+    def reconfigure(self, config: NodeConfig) -> tuple[str, ...]:
+        raise RecordingOnly(NOTHING_CAN_BE_SENT)
