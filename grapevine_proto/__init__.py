@@ -14,6 +14,7 @@ from grapevine_proto.config.sections import (
     StateConfig,
 )
 from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import (
     BindError,
     ConfigError,
@@ -114,6 +115,7 @@ __all__ = [
     "Discovery",
     "DiscoverySource",
     "DropReason",
+    "Engine",
     "EntryChanged",
     "EntryInfo",
     "EntryWatch",
@@ -148,6 +150,7 @@ __all__ = [
     "Node",
     "NodeConfig",
     "NodeStarted",
+    "NodeState",
     "NodeStopped",
     "NotRunning",
     "Offense",
