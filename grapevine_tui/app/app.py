@@ -42,7 +42,7 @@ from grapevine_tui.app.screens.help import help_facts
 from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
-from grapevine_tui.app.screens.node import NodeScreen
+from grapevine_tui.app.screens.node import MAX_EVENTS, NodeScreen
 from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.queries import QueriesScreen, query_outcome
 from grapevine_tui.app.screens.settings import SettingsScreen, format_save_result
@@ -419,6 +419,15 @@ class GrapevineApp(App[None]):
         peer_id = key[1] if isinstance(key, tuple) else key
         if isinstance(peer_id, PeerId):
             self._bring_to_front(NodeScreen(self._host.model, peer_id))
+
+    def on_node_screen_events_requested(self, message: NodeScreen.EventsRequested) -> None:
+        self.run_worker(self._fetch_node_events(message.screen), exit_on_error=True)
+
+    async def _fetch_node_events(self, screen: NodeScreen) -> None:
+        with suppress(GrapevineError):  # no history, or no node: there are no events to show
+            reply = await self._host.search_events(f"id:{screen.peer_id}", limit=MAX_EVENTS)
+            if screen.is_mounted:
+                screen.show_events(reply["events"])
 
     def on_message_log_message_selected(self, message: MessageLog.MessageSelected) -> None:
         entry = message.entry

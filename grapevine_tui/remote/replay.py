@@ -28,6 +28,9 @@ from grapevine_tui.remote.recording import EVENT, Frame, Recording
 MESSAGE_WINDOW_S: Final = 300.0  # before the time shown, whose messages are in the log
 MAX_STEP_S: Final = 3_600.0  # of recorded time between two refreshes, after a stall of the app
 _NO_DIRECTORY: Final = Path("/nonexistent")
+NO_HISTORY: Final = (
+    "this is a recording: it has no history; @ on the main screen goes to a time of it"
+)
 NOTHING_CAN_BE_SENT: Final = "this is a recording: nothing can be sent or changed"
 
 
@@ -171,6 +174,12 @@ class ReplayHost(RemoteHost):
 
     async def _request_apart(self, command: str, **fields: Any) -> Object:
         raise RecordingOnly(NOTHING_CAN_BE_SENT)
+
+    async def search_history(self, words: str = "", **place: Any) -> Object:
+        raise RecordingOnly(NO_HISTORY)
+
+    async def search_events(self, words: str = "", **place: Any) -> Object:
+        raise RecordingOnly(NO_HISTORY)
 
     async def edit(self) -> RemoteSettingsEditor:
         raise RecordingOnly("this is a recording: the settings of the node are not in it")

@@ -301,6 +301,29 @@ async def test_hostile_text_does_not_reach_the_screen(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_the_latest_ten_events_of_a_node_are_in_its_details(tmp_path: Path) -> None:
+    host = FakeHost()
+    host.peers = [a_peer(1, "db-1"), a_peer(2, "db-2")]
+    async with a_past(tmp_path, host) as past:
+        for number in range(12):
+            past.happen(f"event {number}.", 60.0 - number, peer_id=an_id(1), name="db-1")
+        past.happen("of another", 1.0, peer_id=an_id(2), name="db-2")
+        past.happen("db-1 down: [red]\x1b[2J", 0.5, "warning", peer_id=an_id(1), suppressed=3)
+        await past.stage.press("1", "g", "enter")
+        await past.stage.resize(120, 80)
+        async with asyncio.timeout(30):
+            while "event 11." not in past.stage.text:
+                await past.stage.paint()
+        text = past.stage.text
+        assert text.index("db-1 down: [red]␛[2J (and 3 of this kind before)") < text.index(
+            "event 11."
+        )
+        assert "event 3." in text
+        assert "event 2." not in text
+        assert "of another" not in text
+
+
+@pytest.mark.asyncio
 async def test_a_long_payload_shows_its_true_size(tmp_path: Path) -> None:
     async with a_past(tmp_path) as past:
         past.add(b"x" * 200_000)
