@@ -31,9 +31,8 @@ from grapevine_proto.runtime.state_encoding import StateChanges, Version
 from grapevine_proto.runtime.state_file import StateDirectory
 
 ENTRY_SAVE_LIMIT_S: Final = 0.25  # heartbeats may be late by as much
-ENTRY_SAVES_PER_TURN: Final = (
-    2  # a program that writes without a pause does not keep others from sending
-)
+# a program that writes without a pause does not keep others from sending
+ENTRY_SAVES_PER_TURN: Final = 2
 
 logger = logging.getLogger("grapevine")
 
