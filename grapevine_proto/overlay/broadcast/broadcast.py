@@ -104,10 +104,12 @@ class _Unclaimed(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    """The lowest hop count and age claimed for a rumor so far."""
+    """The lowest hop count and age claimed for a rumor so far, and whether it was pushed to peers that do not
+    drop it for that age."""
 
     hops: int
     published_at: float
+    is_spread: bool
 
 
 class Broadcast:
@@ -325,8 +327,6 @@ class Broadcast:
             for watcher in self._watchers:
                 effects += watcher.on_rumor(copy, holders, now)
         is_old = via is Via.REPAIR and copy.age_ms >= NO_FORWARD_AGE_MS
-        if copy.hops >= DOUBTFUL_HOPS or copy.age_ms >= NO_FORWARD_AGE_MS:
-            self._note_doubtful(copy, now)
         if is_large(rumor):
             announced_by, requests = self.puller.on_rumor(rumor, now)
             effects += requests
@@ -345,6 +345,8 @@ class Broadcast:
                 _is_urgent(rumor),
             )
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
+        if copy.hops >= DOUBTFUL_HOPS or copy.age_ms >= NO_FORWARD_AGE_MS:
+            self._note_doubtful(copy, effects, now)
         return effects + self._report_forgers() if self._store.cache.forgers else effects
 
     def _on_topic_announced(
@@ -471,16 +473,21 @@ class Broadcast:
             watcher.on_conflict(rumor)
         return [CountDrop(rumor.origin, DropReason.CONTENT_CONFLICT)]
 
-    def _note_doubtful(self, copy: RumorCopy, now: float) -> None:
-        """Remember a first copy whose unsigned hops or age may prevent forwarding."""
-        self._doubtful[rumor_key(copy.rumor)] = _Claim(copy.hops, now - copy.age_ms / 1000)
+    def _note_doubtful(self, copy: RumorCopy, effects: Sequence[Effect], now: float) -> None:
+        """Remember a first copy whose unsigned hops or age may prevent forwarding. `effects`: of accepting
+        it."""
+        is_pushed = any(isinstance(e, Send) and isinstance(e.message, Rumors) for e in effects)
+        max_age_ms = self._config.current.message_dedup_ttl * 1000 - NO_FORWARD_AGE_MS
+        is_spread = is_pushed and copy.hops < DOUBTFUL_HOPS and copy.age_ms < max_age_ms
+        claim = _Claim(copy.hops, now - copy.age_ms / 1000, is_spread)
+        self._doubtful[rumor_key(copy.rumor)] = claim
         if len(self._doubtful) > DOUBTFUL_LIMIT:
             self._doubtful.popitem(last=False)
 
     def _correct_doubtful(self, copy: RumorCopy, sender: PeerId, now: float) -> list[Effect]:
         """Another copy of a doubtful rumor arrived. If it claims to be younger, or fewer hops,
-        cache and forward it as if it were the first. This happens once per rumor, so a false claim
-        causes one more push.
+        cache it, and forward it as if it were the first, unless that was forwarded. This happens once per
+        rumor, so a false claim causes one more push.
         """
         rumor = copy.rumor
         key = rumor_key(rumor)
@@ -502,7 +509,7 @@ class Broadcast:
         del self._doubtful[key]
         self._store.freshen(rumor, published_at, now)
         best = cache.copy(key, now)
-        if best is None or best.age_ms >= NO_FORWARD_AGE_MS:
+        if best is None or best.age_ms >= NO_FORWARD_AGE_MS or claim.is_spread:
             return self._report_forgers()
         if is_large(rumor):
             return self.puller.announce(best, {sender})

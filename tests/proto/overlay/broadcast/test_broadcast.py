@@ -117,6 +117,17 @@ def test_a_nearly_expired_rumor_is_cached_and_forwarded_once_a_younger_copy_arri
     assert [each.first for each in node.store.vector(2.5)] == [1], "the vector offers it again"
 
 
+@pytest.mark.parametrize(("age_ms", "count"), [(40_000, 0), (289_999, 0), (290_000, 1)])
+def test_a_rumor_that_was_pushed_in_time_is_not_pushed_again_for_a_younger_copy(
+    age_ms: int, count: int
+) -> None:
+    """A packet that was retransmitted for long carries the age of its first transmission."""
+    node = Node()
+    rumor_ = rumor(ORIGIN, 1)
+    assert pushes(node.receive(rumor_, 1, 0.0, age_ms=age_ms)) == [3]
+    assert pushes(node.receive(rumor_, 2, 1.0, age_ms=900)) == [3] * count
+
+
 def test_a_forged_copy_that_claims_to_be_younger_is_not_cached() -> None:
     node = Node()
     rumor_ = rumor(ORIGIN, 1)
@@ -141,7 +152,7 @@ def test_beyond_the_limit_the_oldest_doubtful_rumor_is_evicted() -> None:
     node = Node()
     for first in range(1, DOUBTFUL_LIMIT + 2):
         copy = RumorCopy(Rumor(peer_id(ORIGIN), 1, first, (0,), b"", bytes(64)), 200, 0)
-        node.broadcast._note_doubtful(copy, 0.0)
+        node.broadcast._note_doubtful(copy, [], 0.0)
     assert len(node.broadcast._doubtful) == DOUBTFUL_LIMIT
 
 
@@ -402,12 +413,12 @@ def test_1024_doubtful_claims_and_unclaimed_rumors_are_kept() -> None:
     node = Node()
     for first in range(1, 1026):
         copy = RumorCopy(Rumor(peer_id(ORIGIN), 1, first, (0,), b"", bytes(64)), 200, 500)
-        node.broadcast._note_doubtful(copy, 2.0)
+        node.broadcast._note_doubtful(copy, [], 2.0)
         node.broadcast._track_unclaimed((peer_id(0), 1, first), 10)
     assert len(node.broadcast._doubtful) == len(node.broadcast._unclaimed) == 1024
     assert (peer_id(ORIGIN), 1, 1) not in node.broadcast._doubtful
     assert (peer_id(0), 1, 1) not in node.broadcast._unclaimed
-    assert set(node.broadcast._doubtful.values()) == {(200, 1.5)}
+    assert set(node.broadcast._doubtful.values()) == {(200, 1.5, False)}
 
 
 # --- own rumors ---------------------------------------------------------------------------------
