@@ -12,13 +12,9 @@ from pathlib import Path
 from grapevine_proto import AnswerStatus, ClusterKey, Node, NodeConfig, Question, TooManyQueries
 
 
-async def typed_lines() -> asyncio.StreamReader:
-    reader, loop = asyncio.StreamReader(), asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    return reader
-
-
 async def main(key_file: str, ports: str, log: str) -> None:
+    typed, loop = asyncio.StreamReader(), asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(typed), sys.stdin)
     key = ClusterKey.load_or_generate(key_file)
     async with Node(NodeConfig.local(keys=key, bind=ports, bootstrap_peers=ports)) as node:
 
@@ -28,13 +24,12 @@ async def main(key_file: str, ports: str, log: str) -> None:
             return b"\n".join(line for line in lines if question.payload in line)
 
         print("listening on", node.address)
-        async for word in await typed_lines():
-            while True:
-                try:
-                    query = await node.query("grep", word.strip())
-                    break
-                except TooManyQueries:  # 16 within 5 s: words from a pipe
-                    await asyncio.sleep(1)
+        async for word in typed:
+            try:
+                query = await node.query("grep", word.strip())
+            except TooManyQueries as error:
+                print(error)
+                continue
             async for answer in query:
                 if answer.status is AnswerStatus.ANSWERED and answer.payload:
                     print(f"{answer.peer_id:.8} {answer.payload.decode(errors='replace')!r}")
