@@ -54,6 +54,7 @@ def test_two_clusters_on_one_network_never_dial_each_other(lab: Lab) -> None:
         assert len(node.peers()) == 1
 
 
+@pytest.mark.long
 def test_a_node_that_starts_later_and_one_that_moves_are_found(lab: Lab) -> None:
     office = lab.network(OFFICE)
     ada, bob, eve = (lab.host(name, office) for name in ("ada", "bob", "eve"))

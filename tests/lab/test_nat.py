@@ -23,7 +23,7 @@ def home(
 
 
 # The others run on request.
-QUICK = {(Nat.FORWARDED, Nat.CONE), (Nat.CONE, Nat.CONE), (Nat.SYMMETRIC, Nat.SYMMETRIC)}
+QUICK = {(Nat.CONE, Nat.CONE), (Nat.SYMMETRIC, Nat.SYMMETRIC)}
 
 
 @pytest.mark.parametrize(
