@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.lab.lab import Lab
 
 OFFICE = "192.0.2.0/24"
@@ -56,6 +58,22 @@ def test_three_hosts_without_a_default_route_are_all_connected_by_the_lines_of_t
         assert node.ctl("status")["advertised"] == host.endpoint
         assert all(other.address_of(node) == host.endpoint for other in nodes if other is not node)
     lab.until_messages_flow(label="to all", within_s=1.0)
+
+
+@pytest.mark.long
+def test_hosts_with_a_network_of_containers_each_are_connected_by_the_one_that_they_share(
+    lab: Lab,
+) -> None:
+    office = lab.network(OFFICE)
+    hosts = [lab.host(name, office) for name in ("ada", "bob", "eve")]
+    for each in hosts:
+        lab.connect(each, lab.network("172.17.0.0/16"), "docker0")
+        each.run("ip address add 172.17.0.1/16 dev docker0")  # the same on each
+    nodes = [lab.node(each, *hosts[:1]) for each in hosts]
+    lab.until_connected(within_s=10.0)
+    for node, host in zip(nodes, hosts, strict=True):
+        assert node.ctl("status")["advertised"] == host.endpoint
+        assert all(other.address_of(node) == host.endpoint for other in nodes if other is not node)
 
 
 def test_an_invitation_names_the_address_of_a_host_without_a_default_route(lab: Lab) -> None:

@@ -17,7 +17,6 @@ from grapevine_proto.runtime.discovery.source import OwnNode
 
 pytest.importorskip("zeroconf")
 KEY = ClusterKey(bytes(range(32)))
-OTHER_KEY = ClusterKey(bytes(32))
 OWN = OwnNode((Address("127.0.0.1", 9),), False, (KEY,), "default", None)
 
 
@@ -42,8 +41,9 @@ def mark_of(day: int, own: OwnNode = OWN) -> str:
 
 def test_two_nodes_meet_without_an_address_and_a_third_cluster_is_not_dialed() -> None:
     async def meet() -> None:
-        ours = NodeConfig(keys=KEY, bind="127.0.0.1:0")
-        others = NodeConfig(keys=OTHER_KEY, bind="127.0.0.1:0")
+        # new keys: another run of this test on the same machine is another cluster
+        ours = NodeConfig(keys=ClusterKey.generate(), bind="127.0.0.1:0")
+        others = NodeConfig(keys=ClusterKey.generate(), bind="127.0.0.1:0")
         first, second, third = (
             Node(config, discovery=[MdnsDiscovery()]) for config in (ours, ours, others)
         )
