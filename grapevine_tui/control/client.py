@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from grapevine_proto.errors import GrapevineError, NoMatchingMember
+from grapevine_proto.errors import ConfigError, GrapevineError, NoMatchingMember
 from grapevine_proto.storage.permissions import UntrustedFile
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.config.user_files import expand_user, user_state_directory
@@ -128,6 +128,14 @@ def _is_node_listening(path: Path) -> bool:
         check_server_owner(sock, path)
         return True
     return False
+
+
+def running_state_dirs() -> list[Path]:
+    """Return the state directories of this user's nodes that run with the usual place for their state."""
+    with suppress(ConfigError, OSError):  # a user without a home directory
+        found = sorted(user_state_directory().glob(f"*/{SOCKET_NAME}"))
+        return [each.parent for each in found if _is_node_listening(each)]
+    return []
 
 
 def find_state_dir(flags: dict[str, Any]) -> Path:

@@ -145,6 +145,22 @@ async def test_attach_without_a_node_or_a_terminal_is_one_line(
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
+async def test_attach_without_a_target_lists_the_nodes_that_run_here(bench: Bench) -> None:
+    bench.started("--name", "one")
+    alone = bench.command("attach")  # found, but there is no terminal
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert "no node" not in alone.stderr
+    bench.started("--name", "two \x1b[2J")
+    done = bench.command("attach")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert lines[0].split() == ["name", "address", "cluster", "peers", "members", "target"]
+    assert [line.split()[0] for line in lines[1:3]] == ["one", "two"]
+    assert all("--state-dir /" in line for line in lines[1:3])
+    assert "attach to one of them" in lines[3]
+    assert "\x1b" not in done.stdout
+
+
 # --- in this process ------------------------------------------------------------------------------
 
 
