@@ -127,6 +127,9 @@ async def play(directory: Path, bench: Bench) -> dict[str, str]:
         await press("escape", "q", "enter")
         left = await asyncio.to_thread(bob.expect, "peer", name="ams-1", state="disconnected")
         assert left["reason"] == "left"
+        async with asyncio.timeout(60):
+            while app.is_running:  # bob knows before the app has ended
+                await pilot.pause(0.05)
     assert app.return_code == 0
     return operator.frames
 
