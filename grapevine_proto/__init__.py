@@ -13,6 +13,7 @@ from grapevine_proto.config.sections import (
     RateLimitConfig,
     StateConfig,
 )
+from grapevine_proto.coordinate import Coordinate, Estimate, RttSource
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.errors import (
@@ -109,6 +110,7 @@ __all__ = [
     "ClusterKey",
     "ConfigError",
     "CongestionConfig",
+    "Coordinate",
     "DatagramDropped",
     "DetectionConfig",
     "DialFailed",
@@ -120,6 +122,7 @@ __all__ = [
     "EntryInfo",
     "EntryWatch",
     "EpidemicConfig",
+    "Estimate",
     "Event",
     "EventStream",
     "EventsLost",
@@ -170,6 +173,7 @@ __all__ = [
     "RateLimited",
     "Round",
     "RoundOutcome",
+    "RttSource",
     "SharedState",
     "SrvDiscovery",
     "Standing",

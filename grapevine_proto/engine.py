@@ -21,19 +21,21 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, assert_never
 
 from grapevine_proto import stats
 from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
 from grapevine_proto.config.validate import BytesLike, payload_bytes
+from grapevine_proto.coordinate import Coordinate, Estimate, RttSource
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import (
     ConfigError,
     DropReason,
     InvalidArgument,
     MessageTooLarge,
+    NoMatchingMember,
     NotRunning,
     Offense,
     StateFull,
@@ -45,6 +47,7 @@ from grapevine_proto.events import (
     EntryChanged,
     Event,
     MemberInfo,
+    MemberStatus,
     Message,
     MessageReceived,
     MessageSent,
@@ -84,6 +87,7 @@ from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.overlay.state.keyed_state import KeyedState, SavedEntry
+from grapevine_proto.overlay.store.message_cache import Arrival
 from grapevine_proto.overlay.store.message_store import SavedStream
 from grapevine_proto.publisher import Publisher, SignedBatch
 from grapevine_proto.tags import parse_tags
@@ -150,6 +154,7 @@ class NodeState:
     streams: tuple[SavedStream, ...] = ()
     peers: tuple[tuple[PeerId, Address], ...] = ()
     entries: tuple[SavedEntry, ...] = ()
+    coordinate: bytes = b""  # encoded; empty: none
     is_lost: bool = False  # an earlier run of this identity kept something that is not here
 
 
@@ -178,6 +183,7 @@ class Engine:
             now,
             state.entries,
             is_state_lost=state.is_lost,
+            coordinate=Coordinate.parse(state.coordinate) if state.coordinate else None,
         )
         self._transport = Transport(
             live, identity, self._overlay, rng=rng, entropy=entropy, now=now
@@ -291,6 +297,7 @@ class Engine:
         """
         queries = self._overlay.queries
         payload = self._check_payload(request.payload)
+        request = self._with_nearest(request, now)
         terms = queries.plan(request, now)
         self._spread_all(self._publisher.flush(now), now)
         message = self._publisher.next_message(payload, now)
@@ -300,6 +307,20 @@ class Engine:
         self._spread(batch._replace(messages=[]), now)  # a question is no message to show
         self._apply_effects(effects, now)
         return message.id
+
+    def _with_nearest(self, request: QueryRequest, now: float) -> QueryRequest:
+        """`request` with the nearest members by name instead of by number. Raises NoMatchingMember."""
+        count = request.filter.nearest
+        if count is None:
+            return request
+        members = self._overlay.membership.members
+        admitted = [
+            each.record.peer_id for each in members if request.filter.admits(each.record, each.tags)
+        ]
+        nearest = self.nearest(count, admitted, now)
+        if not nearest:
+            raise NoMatchingMember("no member that matches has a known round-trip time")
+        return replace(request, filter=request.filter.narrowed(nearest))
 
     def answer(
         self,
@@ -878,9 +899,46 @@ class Engine:
             for peer in self._overlay.peers
         ]
 
-    def members(self) -> list[MemberInfo]:
-        """All known members of the cluster except this node."""
-        return [member.to_info() for member in self._overlay.membership.members]
+    def members(self, now: float | None = None) -> list[MemberInfo]:
+        """All known members of the cluster except this node; with `now`, with their round-trip times."""
+        infos = [member.to_info() for member in self._overlay.membership.members]
+        if now is None:
+            return infos
+        return [replace(each, rtt=self.rtt(each.peer_id, None, now)) for each in infos]
+
+    @property
+    def coordinate(self) -> Coordinate | None:
+        """Where this node is; None until it is known."""
+        return self._overlay.membership.coordinate_of(self.peer_id)
+
+    def rtt(self, first: PeerId, second: PeerId | None, now: float) -> Estimate | None:
+        """The round-trip time between two members; None as the second is this node. Measured if one end is
+        this node and the other is connected, else estimated; None if it cannot be. Raises UnknownPeer."""
+        second = second or self.peer_id
+        for peer_id in (first, second):
+            if peer_id != self.peer_id and peer_id not in self._overlay.membership.members:
+                raise UnknownPeer(f"no member {peer_id.short}… is known")
+        if first == second:
+            return Estimate(0.0, 0.0, RttSource.MEASURED)
+        if self.peer_id in (first, second):
+            other = second if first == self.peer_id else first
+            return stats.rtt_to(other, self._transport.links, self._overlay, now)
+        return self._overlay.membership.estimate(first, second)
+
+    def nearest(self, count: int, among: Iterable[PeerId] | None, now: float) -> list[PeerId]:
+        """The `count` members with the shortest round-trip times from this node, of those that are up and
+        `among` these, nearest first. Members whose round-trip time is not known are left out."""
+        members = self._overlay.membership.members
+        wanted = [each.record.peer_id for each in members] if among is None else among
+        by_rtt = []
+        for peer_id in dict.fromkeys(wanted):
+            member = members.get(peer_id)
+            if member is None or member.status is not MemberStatus.UP:
+                continue
+            rtt = stats.rtt_to(peer_id, self._transport.links, self._overlay, now)
+            if rtt is not None:
+                by_rtt.append((rtt.seconds, peer_id))
+        return [peer_id for _, peer_id in sorted(by_rtt)[: max(count, 0)]]
 
     @property
     def state(self) -> KeyedState:
@@ -941,6 +999,10 @@ class Engine:
         """Whether the broadcast `message_id` is cached here, with its body."""
         return self._overlay.store.cache.has_message(message_id)
 
+    def arrival(self, message_id: MessageId) -> Arrival | None:
+        """How a cached broadcast came here; None if it is not cached."""
+        return self._overlay.store.cache.arrival(message_id)
+
     def rounds(self) -> list[Round]:
         """The latest anti-entropy rounds that this node began, oldest first."""
         return list(self._overlay.antientropy.rounds)
@@ -984,7 +1046,8 @@ class Engine:
             store.tracked_streams() if streams is None else streams, now, unhandled
         )
         entries = self.state.snapshot(now)
-        return NodeState(self._identity.seed, self.epoch, tuple(saved), known, entries)
+        coordinate = self._overlay.membership.coordinates.to_save()
+        return NodeState(self._identity.seed, self.epoch, tuple(saved), known, entries, coordinate)
 
     def tracked_streams(self) -> list[Stream]:
         """All streams that a `snapshot` has."""
@@ -1001,6 +1064,9 @@ class Engine:
 
     @property
     def state_version(self) -> int:
-        """Grows whenever `snapshot` would differ."""
-        versions = self._overlay.store.version + self._transport.version + self.state.version
+        """Grows whenever `snapshot` would differ in more than a small move of the coordinate, which happens
+        all the time."""
+        overlay = self._overlay
+        versions = overlay.store.version + self._transport.version + self.state.version
+        versions += overlay.membership.coordinates.times_recorded
         return versions + self._epoch_changes

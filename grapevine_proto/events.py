@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
+from grapevine_proto.coordinate import NO_RTT, Coordinate, Estimate
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, Zone
 from grapevine_proto.tags import includes
@@ -271,6 +272,10 @@ class MemberInfo:
     reason: str = ""
     """Why it has this status, for people: what this node saw, or which members accuse it. Empty if it never
     changed here. Contains names that remote nodes chose."""
+    coordinate: Coordinate | None = field(default=None, compare=False, repr=False)
+    """Where it is, as far as is known here; changes without an event."""
+    rtt: Estimate | None = field(default=None, compare=False)
+    """The round-trip time from this node, as in `Node.rtt`; only in the result of `Node.members`."""
 
     def has_tags(self, tags: Mapping[str, str]) -> bool:
         """Whether it has all of `tags`, with these values."""
@@ -287,6 +292,7 @@ class MemberInfo:
             "epoch": self.epoch,
             "tags": dict(self.tags),
             "reason": self.reason,
+            **(NO_RTT if self.rtt is None else self.rtt.to_dict()),
         }
 
 
@@ -763,6 +769,12 @@ class Stats:
     entries: int = 0
     """State entries of all members."""
     links_optimized: int = 0
+    coordinate_samples: int = 0
+    """Round trips that moved the coordinate of this node."""
+    coordinate_samples_ignored: int = 0
+    """Round trips that did not: out of range, or with peers that are not where they say."""
+    coordinate_error: float = 0.0
+    """The relative error that this node expects of its coordinate."""
     """Links replaced with nearer ones."""
     next_round_at: float = 0.0
     """When the next anti-entropy round starts, in seconds of the node's monotonic clock."""

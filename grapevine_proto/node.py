@@ -34,6 +34,7 @@ from grapevine_proto.config.validate import (
     payload_bytes,
     whole_seconds,
 )
+from grapevine_proto.coordinate import Coordinate, Estimate
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import (
     ConfigError,
@@ -48,6 +49,7 @@ from grapevine_proto.events import (
     DatagramDropped,
     EntryChanged,
     Event,
+    JsonObject,
     MemberInfo,
     MemberStatus,
     Message,
@@ -1123,8 +1125,32 @@ class Node:
     def members(self, tags: Mapping[str, str] | None = None) -> list[MemberInfo]:
         """Returns the known members of the cluster, without this node; with `tags`, those that have all of
         them."""
-        members = self._engine.members()
+        members = self._engine.members(self.now())
         return members if not tags else [each for each in members if each.has_tags(tags)]
+
+    def rtt(
+        self, a: PeerId | Address | str, b: PeerId | Address | str | None = None
+    ) -> Estimate | None:
+        """Returns the round-trip time between two members; `b` is this node by default.
+
+        Measured if one of them is this node and the other is connected to it; else estimated from the
+        coordinates of both, or None if one of them is not known yet.
+
+        Raises:
+            UnknownPeer: no known member has this ID or address.
+        """
+        first = self._peer_id_of(a)
+        return self._engine.rtt(first, None if b is None else self._peer_id_of(b), self.now())
+
+    def nearest(self, k: int, among: Iterable[PeerId] | None = None) -> list[PeerId]:
+        """Returns the `k` nearest members that are up, nearest first: of all, or of `among`. Members whose
+        round-trip time is not known are left out."""
+        return self._engine.nearest(k, among, self.now())
+
+    @property
+    def coordinate(self) -> Coordinate | None:
+        """The network coordinate of this node; None until heartbeats have shown it."""
+        return self._engine.coordinate
 
     @property
     def tags(self) -> dict[str, str]:
@@ -1153,6 +1179,21 @@ class Node:
         """Whether the broadcast `message_id` is cached here, so that this node can repair it."""
         check_type("message_id", message_id, MessageId)
         return self._engine.is_cached(message_id)
+
+    def arrival_to_dict(self, message_id: MessageId) -> JsonObject:
+        """Whether the broadcast `message_id` is cached here and how it came, as the query ``grapevine.has``
+        answers."""
+        found = self._engine.arrival(message_id)
+        if found is None:
+            return {"cached": False}
+        return {
+            "cached": True,
+            "via": found.via.value,
+            "hops": found.hops,
+            "age_ms": found.age_ms,
+            "from": str(found.source),
+            "cached_s": round(max(self.now() - found.cached_at, 0.0), 3),
+        }
 
     def rounds(self) -> list[Round]:
         """Returns the latest anti-entropy rounds that this node started, oldest first."""

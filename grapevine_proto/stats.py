@@ -5,7 +5,9 @@ Invariants: building a snapshot changes nothing.
 
 from __future__ import annotations
 
+from grapevine_proto.coordinate import Estimate, RttSource
 from grapevine_proto.events import PeerInfo, Standing, Stats
+from grapevine_proto.ids import PeerId
 from grapevine_proto.message_order import MessageOrder
 from grapevine_proto.overlay.overlay import Overlay
 from grapevine_proto.overlay.peers import Peer
@@ -33,7 +35,7 @@ def peer_info(
         name=record.name if record else "",
         state=peer.state,
         health=peer.health(now, peer_timeout_s),
-        rtt_s=(link.path.recent_rtt_s(now) if link else None) or peer.rtt_s,
+        rtt_s=measured_rtt_s(peer, links, now),
         sent=link.sent if link else 0,
         received=link.received if link else 0,
         allowed=link.inbound_limit.allowed if link else 0,
@@ -52,6 +54,24 @@ def peer_info(
         score=limits.score_at(now) if limits else 0.0,
         standing=limits.standing if limits else Standing.NORMAL,
     )
+
+
+def measured_rtt_s(peer: Peer, links: LinkTable, now: float) -> float | None:
+    """Returns the round-trip time of a peer in seconds: that of its latest packets, or of its heartbeats."""
+    link = links.get(peer.peer_id)
+    return (link.path.recent_rtt_s(now) if link else None) or peer.rtt_s
+
+
+def rtt_to(peer_id: PeerId, links: LinkTable, overlay: Overlay, now: float) -> Estimate | None:
+    """Returns the round-trip time from this node to a member: measured if it is linked, else estimated; None
+    if it cannot be."""
+    peer = overlay.peers.get(peer_id)
+    if peer is not None and overlay.peers.is_linked(peer_id):
+        rtt_s = measured_rtt_s(peer, links, now)
+        if rtt_s is not None:
+            least_s = rtt_s if peer.min_rtt_s is None else peer.min_rtt_s
+            return Estimate(rtt_s, abs(rtt_s - least_s), RttSource.MEASURED)
+    return overlay.membership.estimate(overlay.record.peer_id, peer_id)
 
 
 def stats(
@@ -120,6 +140,9 @@ def stats(
         members=len(overlay.membership.members),
         entries=overlay.state.shared.entries,
         links_optimized=overlay.membership.proximity.links_optimized,
+        coordinate_samples=overlay.membership.coordinates.samples,
+        coordinate_samples_ignored=overlay.membership.coordinates.ignored,
+        coordinate_error=overlay.membership.coordinates.coordinate.error,
         next_round_at=overlay.antientropy.next_round_at,
         subscribers=len(dissemination.subscribers),
         subscriptions=len(dissemination.subscriptions),

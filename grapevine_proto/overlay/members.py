@@ -23,6 +23,7 @@ from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.transmit_queue import retransmit_limit
+from grapevine_proto.wire.attributes import record_coordinate
 from grapevine_proto.wire.messages import ID_PREFIX_BYTES
 from grapevine_proto.wire.signed import PeerRecord
 
@@ -39,6 +40,7 @@ class Member:
 
     __slots__ = (
         "changed_at",
+        "coordinate",
         "dial_at",
         "earlier_epoch",
         "epoch_known_at",
@@ -61,6 +63,7 @@ class Member:
         self, record: PeerRecord, status: MemberStatus, source: PeerId, now: float
     ) -> None:
         self.record = record
+        self.coordinate = record_coordinate(record.attributes)
         self.status = status
         self.status_reason = ""  # why it has this status, for people
         self.tags: Mapping[str, str] = {}
@@ -105,6 +108,7 @@ class Member:
         if record.epoch > self.record.epoch and self.validated_address not in record.addresses:
             self.validated_address = None
         self.record = record
+        self.coordinate = record_coordinate(record.attributes)
 
     def on_address_validated(self, address: Address) -> None:
         """A session reached it at `address`."""
@@ -145,6 +149,7 @@ class Member:
             record.epoch,
             self.tags,
             self.status_reason,
+            self.coordinate,
         )
 
 
@@ -377,9 +382,13 @@ class MemberTable:
 
     # --- gossip ---------------------------------------------------------------------------------
 
-    def queue_update(self, peer_id: PeerId) -> None:
-        """Gossip the record of `peer_id` 4 x ceil(log10(N + 1)) times."""
-        self._pending_updates[peer_id] = retransmit_limit(len(self._members) + 1)
+    def queue_update(self, peer_id: PeerId, *, is_minor: bool = False) -> None:
+        """Gossip the record of `peer_id` 4 x ceil(log10(N + 1)) times; a quarter of that if it `is_minor`,
+        and not less often than it was to be."""
+        limit = retransmit_limit(len(self._members) + 1)
+        if is_minor:
+            limit = max(limit // 4, self._pending_updates.get(peer_id, 0))
+        self._pending_updates[peer_id] = limit
 
     def note_duplicate(self, peer_id: PeerId) -> None:
         """Count an update received from a peer as one of our own transmissions: the peer knows it

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, assert_never
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_proto.overlay.broadcast.broadcast import Broadcast
@@ -36,6 +37,7 @@ from grapevine_proto.wire.messages import (
     AnswerFetch,
     Answers,
     CloseReason,
+    CoordinateUpdate,
     Digest,
     GossipMessage,
     Graft,
@@ -82,9 +84,10 @@ class Overlay:
         entries: tuple[SavedEntry, ...] = (),
         *,
         is_state_lost: bool = False,
+        coordinate: Coordinate | None = None,
     ) -> None:
-        """`streams`, `known_addresses` and `entries`: what an earlier run kept. `is_state_lost`: it may have
-        kept more."""
+        """`streams`, `known_addresses` and `entries`: what an earlier run kept, and
+        `coordinate` where it was. `is_state_lost`: it may have kept more."""
         self._is_leaving = False
         self._retry_at = -math.inf  # not before: a component met an error
         self.work = context.work
@@ -97,7 +100,9 @@ class Overlay:
         self.state_sync = StateSync(context, self.state)
         watchers = (self.tracing, self.queries, self.state)
         self.dissemination = Broadcast(context, self.store, watchers, now)
-        self.membership = Membership(context, local_record, self.store, self.dissemination, now)
+        self.membership = Membership(
+            context, local_record, self.store, self.dissemination, now, coordinate
+        )
         self.membership.dialer.remember(known_addresses, now)
         self.antientropy = AntiEntropy(context, self.store, self.dissemination, now)
 
@@ -126,7 +131,15 @@ class Overlay:
                 return self.dissemination.handle(message, sender, now)
             case Heartbeat():
                 return self._on_heartbeat(message, sender, now)
-            case Records() | Ping() | PingReq() | PingAck() | MemberUpdates() | MemberDigest():
+            case (
+                Records()
+                | Ping()
+                | PingReq()
+                | PingAck()
+                | MemberUpdates()
+                | MemberDigest()
+                | CoordinateUpdate()
+            ):
                 return self.membership.handle(message, sender, now)
             case IWant():
                 self.dissemination.on_requested(message)

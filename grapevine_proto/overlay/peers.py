@@ -73,12 +73,14 @@ class Peer:
         "heartbeat_number",
         "heartbeat_sent_at",
         "is_address_validated",
+        "is_owed_record",
         "is_self_chosen",
         "is_unresponsive",
         "last_heard_at",
         "linked_at",
         "min_rtt_s",
         "peer_id",
+        "previous_heartbeat_sent_at",
         "record",
         "rtt_s",
         "session_epoch",
@@ -97,6 +99,7 @@ class Peer:
         self.record = record
         self.address = address
         self.is_address_validated = False  # by a session; otherwise only claimed by a record
+        self.is_owed_record = False  # our record changed, and goes with the next heartbeat
         self.is_self_chosen = False  # this node chose the link; otherwise the peer requested it
         self.session_epoch = 0  # epoch of the peer when its session was established
         self.state = PeerState.DISCONNECTED
@@ -111,6 +114,7 @@ class Peer:
         self.heartbeat_expected_from = now  # when the latest heartbeat arrived, or was due
         self.heartbeat_due_at = now
         self.heartbeat_sent_at = now  # when heartbeat `heartbeat_number` was sent
+        self.previous_heartbeat_sent_at = now  # when the one before it was sent
         self.heartbeat_number = 0
         self.their_heartbeat_number = 0
         self.sync_requested_at = -math.inf  # when its latest member digest was answered
@@ -163,16 +167,40 @@ class Peer:
         """The next heartbeat is sent now, and the one after it at `next_due_at`."""
         self.heartbeat_due_at = next_due_at
         self.heartbeat_number += 1
+        self.previous_heartbeat_sent_at = self.heartbeat_sent_at
         self.heartbeat_sent_at = now
 
-    def on_heartbeat(self, number: int, echo: int, echo_delay_s: float, now: float) -> None:
-        """Heartbeat `number` arrived. If it echoes our latest one, that measures the RTT."""
+    def owe_record(self) -> None:
+        """Our record changed in what can wait for the next heartbeat."""
+        self.is_owed_record = True
+
+    def take_owed_record(self) -> bool:
+        """Whether the heartbeat that is sent now carries our record."""
+        is_owed, self.is_owed_record = self.is_owed_record, False
+        return is_owed
+
+    def on_heartbeat(self, number: int, echo: int, echo_delay_s: float, now: float) -> float | None:
+        """Heartbeat `number` arrived. If it echoes our latest one, or the one before, that measures the
+        RTT: returns the sample in seconds."""
         self.heartbeat_expected_from = now
         if number > self.their_heartbeat_number:
             self.their_heartbeat_number = number
             self.their_heartbeat_at = now
-            if echo == self.heartbeat_number:
-                self.update_rtt(now - self.heartbeat_sent_at - echo_delay_s)
+            sent_at = self._sent_at(echo)
+            if sent_at is not None:
+                sample_s = now - sent_at - echo_delay_s
+                self.update_rtt(sample_s)
+                return sample_s
+        return None
+
+    def _sent_at(self, number: int) -> float | None:
+        """When the heartbeat `number` was sent, if it is one of the latest two: of two nodes that send theirs
+        at the same time, each echoes the one before."""
+        if 0 < number == self.heartbeat_number:
+            return self.heartbeat_sent_at
+        if 0 < number == self.heartbeat_number - 1:
+            return self.previous_heartbeat_sent_at
+        return None
 
     def on_probe_timeout(self) -> None:
         """It answers no probe."""

@@ -4,8 +4,8 @@
     grapevine.keys      fingerprints of the cluster keys that the node accepts, as a JSON list
     grapevine.links     its connected peers, as a JSON list of objects
     grapevine.stats     its counters, as a JSON object
-    grapevine.has       whether the message whose ID is the payload is cached here, as a JSON object; refused
-                        if the payload is no message ID
+    grapevine.has       whether the message whose ID is the payload is cached here, and how it came, as a JSON
+                        object; refused if the payload is no message ID
 
 Invariants:
 
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.events import PeerInfo, Question, Stats
+from grapevine_proto.events import JsonObject, PeerInfo, Question, Stats
 from grapevine_proto.ids import MessageId
 from grapevine_proto.version import __version__
 
@@ -41,7 +41,7 @@ class AnsweringNode(Protocol):
 
     def stats(self) -> Stats: ...
 
-    def is_cached(self, message_id: MessageId) -> bool: ...
+    def arrival_to_dict(self, message_id: MessageId) -> JsonObject: ...
 
 
 def builtin_handlers(node: AnsweringNode) -> dict[str, Callable[[Question], bytes | None]]:
@@ -76,7 +76,7 @@ def builtin_handlers(node: AnsweringNode) -> dict[str, Callable[[Question], byte
             message_id = MessageId.parse(question.payload.decode("ascii"))
         except ValueError:
             return None  # not an error of this program: any member may send any payload
-        return _json({"cached": node.is_cached(message_id)})
+        return _json(node.arrival_to_dict(message_id))
 
     def guarded(handler: Callable[[Question], bytes | None]) -> Callable[[Question], bytes | None]:
         return lambda question: handler(question) if node.config.builtin_queries else None

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgpack
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.engine import NodeState, SavedEntry, SavedStream
 from grapevine_proto.ids import (
     EPOCH_LIMIT,
@@ -53,24 +54,27 @@ class StateChanges:
 
 def encode_state(saved: NodeState) -> bytes:
     """Returns the content of the state file: a checksum, then everything in `saved` except the seed. Entries
-    are left out if there are none, so that earlier versions can read the file."""
+    and coordinate are left out if there are none."""
     entries = _pack_entries(saved)
-    body = msgpack.packb(
-        (saved.epoch, _pack_streams(saved), _pack_peers(saved), *((entries,) if entries else ()))
-    )
+    coordinate = (saved.coordinate,) if saved.coordinate else ()
+    more = (entries, *coordinate) if entries or coordinate else ()
+    body = msgpack.packb((saved.epoch, _pack_streams(saved), _pack_peers(saved), *more))
     return MAGIC + _checksum(body) + body
 
 
 def decode_state(data: bytes) -> NodeState:
-    """Returns what `encode_state` was given, without the seed; files of earlier versions have no entries.
-    Raises one of `_DECODE_ERRORS`."""
+    """Returns what `encode_state` was given, without the seed; files of earlier versions have no entries
+    and no coordinate. Raises one of `_DECODE_ERRORS`."""
     start = len(MAGIC) + CHECKSUM_BYTES
     body = data[start:]
     if not data.startswith(MAGIC) or checksum_of(data) != _checksum(body):
         raise ValueError("not a whole state file")
     epoch, streams, peers, *more = _unpack(body)
-    (entries,) = more or ((),)
-    return _to_state(epoch, streams, peers, entries)
+    if len(more) > 2:
+        raise ValueError("of a later version")
+    entries = more[0] if more else ()
+    coordinate = more[1] if len(more) > 1 else b""
+    return _to_state(epoch, streams, peers, entries, coordinate)
 
 
 def checksum_of(state: bytes) -> bytes:
@@ -91,6 +95,7 @@ def encode_changes(changes: StateChanges, previous: bytes) -> tuple[bytes, bytes
             _pack_peers(state),
             _pack_entries(state),
             changes.removed_entries,
+            state.coordinate,
         )
     )
     checksum = _checksum(previous, body)
@@ -146,6 +151,7 @@ def apply_changes(saved: NodeState, changes: list[StateChanges]) -> NodeState:
         epoch=max(saved.epoch, *(each.state.epoch for each in changes)),
         streams=tuple(aged),
         peers=latest.state.peers,
+        coordinate=latest.state.coordinate or saved.coordinate,
         entries=tuple(
             entry._replace(age_s=entry.age_s + max(now - saved_at, 0.0))
             for entry, saved_at in entries.values()
@@ -193,13 +199,14 @@ def _unpack(body: bytes) -> Any:
     )
 
 
-def _to_state(epoch: Any, streams: Any, peers: Any, entries: Any) -> NodeState:
+def _to_state(epoch: Any, streams: Any, peers: Any, entries: Any, coordinate: Any) -> NodeState:
     return NodeState(
         b"",
         _check_integer(epoch, EPOCH_LIMIT),
         tuple(_to_stream(*each) for each in streams),
         tuple((PeerId(peer), _to_address(host, port)) for peer, host, port in peers),
         tuple(_to_entry(*each) for each in entries),
+        _check_coordinate(coordinate),
     )
 
 
@@ -211,9 +218,10 @@ def _to_changes(
     peers: Any,
     entries: Any,
     removed_entries: Any,
+    coordinate: Any,
 ) -> StateChanges:
     return StateChanges(
-        _to_state(epoch, streams, peers, entries),
+        _to_state(epoch, streams, peers, entries, coordinate),
         _check_duration(elapsed_s),
         tuple(
             Stream(PeerId(origin), _check_integer(each, EPOCH_LIMIT))
@@ -229,6 +237,14 @@ def _to_changes(
 def _check_integer(value: Any, limit: int) -> int:
     if type(value) is not int or not 0 <= value < limit:
         raise ValueError("not a whole number in range")
+    return value
+
+
+def _check_coordinate(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise ValueError("not bytes")
+    if value:
+        Coordinate.parse(value)
     return value
 
 

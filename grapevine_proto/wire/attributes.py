@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgpack
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.topics import topic_fault
 from grapevine_proto.wire.bounded_msgpack import unpack
 from grapevine_proto.wire.entry_terms import EntryTerms
@@ -38,6 +39,7 @@ TOPIC: Final = 2
 EXPIRY: Final = 5
 QUERY: Final = 131
 ENTRY: Final = 132
+RECORD_COORDINATE: Final = 3  # of a record
 MAX_EXPIRY_S: Final = (1 << 32) - 1
 TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
@@ -116,6 +118,21 @@ def decode_attributes(data: bytes) -> dict[int, Any]:
             raise ValueError("attribute numbers are not ascending")
         previous = number
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def record_attributes(*, coordinate: Coordinate | None = None) -> bytes:
+    """Returns the encoded attributes of a record."""
+    return encode_attributes({} if coordinate is None else {RECORD_COORDINATE: coordinate.encode()})
+
+
+def record_coordinate(data: bytes) -> Coordinate | None:
+    """Returns the coordinate in the attributes of a record, which `decode_attributes` accepts; None if there
+    is none or it makes no sense."""
+    value = decode_attributes(data).get(RECORD_COORDINATE) if data else None
+    try:
+        return Coordinate.parse(value) if type(value) is bytes else None
+    except ValueError:
+        return None
 
 
 @lru_cache(PARSED_CACHE_SIZE)

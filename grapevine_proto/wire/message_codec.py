@@ -13,6 +13,7 @@ from typing import Final
 
 import msgpack
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import PEER_ID_BYTES, SEQUENCE_LIMIT, PeerId
 from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS, Fields, unpack
@@ -63,6 +64,7 @@ from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     Confirm,
+    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -136,6 +138,8 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return Kind.MEMBER_DIGEST, (first, last, id_prefixes, is_reply)
         case Ping() | PingReq() | PingAck() | MemberUpdates():
             return _encode_detection_fields(message)
+        case CoordinateUpdate(encoded):
+            return Kind.COORDINATE_UPDATE, (encoded,)
         case Pause(duration_ms):
             return Kind.PAUSE, (duration_ms,)
         case Receipts() | ReceiptAck() | Answers() | AnswerAck() | AnswerFetch():
@@ -407,6 +411,12 @@ def _decode_prune(f: Fields) -> Prune:
     return Prune(decode_tree_origin(origin))
 
 
+def _decode_coordinate(f: Fields) -> CoordinateUpdate:
+    (encoded,) = f
+    Coordinate.parse(binary(encoded))
+    return CoordinateUpdate(encoded)
+
+
 def _decode_pause(f: Fields) -> Pause:
     (duration_ms,) = f
     return Pause(uint(duration_ms, MAX_COUNT))
@@ -474,6 +484,7 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
     Kind.SUBSCRIBE: _decode_subscribe,
     Kind.GRAFT: _decode_graft,
     Kind.PRUNE: _decode_prune,
+    Kind.COORDINATE_UPDATE: _decode_coordinate,
     Kind.PAUSE: _decode_pause,
 }
 

@@ -88,6 +88,7 @@ class Kind(IntEnum):
     STATE_HEADS = 45
     STATE_REQUEST = 46
     STATE_DELTA = 47
+    COORDINATE_UPDATE = 53
     PAUSE = 58
     DIRECT_RECEIPT = 59
 
@@ -451,6 +452,14 @@ class Prune:
 
 
 @dataclass(frozen=True, slots=True)
+class CoordinateUpdate:
+    """The network coordinate of the sender, encoded (see `grapevine_proto.coordinate`). Follows a heartbeat
+    if it has moved."""
+
+    encoded: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Backpressure: asks the receiver to hold back rumors for `duration_ms`; 0 ends the pause."""
 
@@ -487,6 +496,7 @@ GossipMessage: TypeAlias = (
     | Subscribe
     | Graft
     | Prune
+    | CoordinateUpdate
 )
 """What the overlay handles."""
 OverlayMessage: TypeAlias = GossipMessage | DirectMessage | DirectReceipt | Pause

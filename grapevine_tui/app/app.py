@@ -28,7 +28,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from grapevine_proto.errors import GrapevineError, UnknownPeer
-from grapevine_proto.events import Event, MemberInfo, PeerInfo
+from grapevine_proto.events import Event, MemberInfo, Message, PeerInfo
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.command_runner import CommandRunner
 from grapevine_tui.app.contrast import with_contrast
@@ -42,6 +42,12 @@ from grapevine_tui.app.screens.help import help_facts
 from grapevine_tui.app.screens.main import MainScreen
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
+from grapevine_tui.app.screens.network import (
+    HoldersScreen,
+    MatrixScreen,
+    NetworkScreen,
+    TopologyScreen,
+)
 from grapevine_tui.app.screens.node import MAX_EVENTS, NodeScreen
 from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.queries import QueriesScreen, query_outcome
@@ -84,6 +90,7 @@ from grapevine_tui.history.records import to_key
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.model import Changes, QueryEntry, StateView
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
+from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowTopology
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable, truncate
 
@@ -447,6 +454,10 @@ class GrapevineApp(App[None]):
 
     def show_past(self, screen: PastScreen) -> None:
         """Show a stretch of the past, in place of one of its kind."""
+        self._replace_in_front(screen)
+
+    def _replace_in_front(self, screen: Screen[None]) -> None:
+        """Show a screen in place of one of its name."""
         if screen.name in [each.name for each in self.screen_stack] and not self.screen.is_modal:
             while self.screen.name != screen.name:
                 self.pop_screen()
@@ -526,6 +537,39 @@ class GrapevineApp(App[None]):
 
         value = entry_text(model.state, key, owner)
         self._bring_to_front(DetailScreen("Entry", get_facts, copy_texts=(value, printable(key))))
+
+    def action_topology(self) -> None:
+        """Show zones, members and their links."""
+        self.show_network(ShowTopology())
+
+    def action_matrix(self) -> None:
+        """Show the round-trip times between all members."""
+        self.show_network(ShowMatrix())
+
+    def show_network(self, view: ShowMatrix | ShowTopology | ShowHolders) -> None:
+        """Ask the members and show a view of the whole network, in place of one of its kind."""
+        model = self._host.model
+        match view:
+            case ShowMatrix():
+                screen: NetworkScreen = MatrixScreen(model)
+            case ShowTopology(message):
+                screen = TopologyScreen(model, message)
+            case ShowHolders():
+                screen = HoldersScreen(model, view)
+            case _:
+                assert_never(view)
+        self._replace_in_front(screen)
+
+    def on_network_screen_asked(self, message: NetworkScreen.Asked) -> None:
+        self.run_worker(self._ask_network(message), exit_on_error=True)
+
+    async def _ask_network(self, message: NetworkScreen.Asked) -> None:
+        try:
+            reply = await self._host.network(message.view)
+        except GrapevineError as error:
+            message.screen.show_error(str(error))
+        else:
+            message.screen.show_reply(reply)
 
     def action_traces(self) -> None:
         """Show the latest traces."""
@@ -904,8 +948,16 @@ class GrapevineApp(App[None]):
                 self.exporter.copy(str(selected.id))
             case MessageAction.FOLLOW:
                 self._follow_author(selected.origin)
+            case MessageAction.HAS:
+                self._show_holders(selected)
             case _:
                 assert_never(message.action)
+
+    def _show_holders(self, message: Message) -> None:
+        if message.is_direct:
+            self.notify("a direct message is at its recipient only", markup=False)
+        else:
+            self.show_network(ShowHolders(str(message.id)))
 
     def on_detail_screen_copy_requested(self, message: DetailScreen.CopyRequested) -> None:
         if message.text:

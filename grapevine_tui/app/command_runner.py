@@ -29,6 +29,7 @@ from grapevine_tui.app.screens.state import format_value
 from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
+from grapevine_tui.control.network_text import rtt_text
 from grapevine_tui.control.slash_parser import parse_command, quote_name
 from grapevine_tui.history.terms import with_times
 from grapevine_tui.host.access_state import AccessState
@@ -37,6 +38,13 @@ from grapevine_tui.host.model import QueryEntry, format_dial_failure, format_dis
 from grapevine_tui.host.protocol import HostView
 from grapevine_tui.host.query import format_tags
 from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.views import (
+    NetworkView,
+    ShowHolders,
+    ShowMatrix,
+    ShowRtt,
+    ShowTopology,
+)
 
 BACKPRESSURE_NOTICE_S: Final = 0.3  # a broadcast that waits longer shows a notice
 QUICK_ANSWER_S: Final = (
@@ -64,6 +72,8 @@ class AppActions(Protocol):
     def show_members(self, filter_text: str) -> None: ...
 
     def show_state(self, prefix: str) -> None: ...
+
+    def show_network(self, view: ShowMatrix | ShowTopology | ShowHolders) -> None: ...
 
     def action_queries(self) -> None: ...
 
@@ -232,7 +242,7 @@ class CommandRunner:
             case _:
                 assert_never(command)
 
-    async def _show(self, query: commands.Query | commands.ClientCommand) -> None:
+    async def _show(self, query: commands.Query | NetworkView | commands.ClientCommand) -> None:
         """Show the answer to a query; changes nothing of the node."""
         app, main = self._app, self._app.main
         match query:
@@ -249,6 +259,10 @@ class CommandRunner:
                 main.filter_current_panel(f"topic:{pattern}")
             case commands.ShowMembers(tags):
                 app.show_members(" ".join(f"tag:{quote_name(e)}" for e in tag_texts(tags or {})))
+            case ShowRtt():
+                main.compose_box.show_feedback(rtt_text(await self._host.network(query)))
+            case ShowMatrix() | ShowTopology() | ShowHolders():
+                app.show_network(query)
             case commands.ShowTraces():
                 app.action_traces()
             case commands.ShowDiscovered():

@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from base64 import b64encode
@@ -48,6 +49,20 @@ from grapevine_tui.control.commands import (
 )
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
+from grapevine_tui.control.network_text import (
+    HOLDER_COLUMNS,
+    TextLine,
+    age_text,
+    answered_text,
+    format_rtt,
+    holder_rows,
+    holders_summary,
+    matrix_lines,
+    plain,
+    rtt_text,
+    topology_dot,
+    topology_lines,
+)
 from grapevine_tui.host.access_state import STATE_ACTIONS
 from grapevine_tui.process_exit import EXIT_FAILED, EXIT_NO_MEMBER, EXIT_OK
 from grapevine_tui.text import cells, json_payload_text, printable, truncate
@@ -55,6 +70,7 @@ from grapevine_tui.text import cells, json_payload_text, printable, truncate
 TRACE_WAIT_S: Final = 5.0  # for receipts, including those of members that repair reaches
 POLL_INTERVAL_S: Final = 0.1
 MAX_STDIN_PAYLOAD_BYTES: Final = MAX_LINE_BYTES * 3 // 4 - 1024  # as base64 in one line
+PIPE_CELLS: Final = 120  # of a line where there is no terminal
 MAX_VALUE_CELLS: Final = 60  # of a value of the keyed state in a table
 COLUMN_WIDTHS: Final = {"peer_id": 12, "text": 48}  # hex digits of an ID in tables
 
@@ -119,7 +135,7 @@ def format_facts(fields: Object) -> list[str]:
 TABLE_COLUMNS: Final = {
     "peers": ("name", "peer_id", "address", "zone", "state", "health", "rtt_ms", "sent",
               "received", "throttled", "tokens", "queued", "last_seen_s"),
-    "members": ("name", "peer_id", "address", "zone", "status", "tags", "epoch", "reason"),
+    "members": ("name", "peer_id", "address", "zone", "status", "rtt_ms", "tags", "epoch", "reason"),
     "traces": ("id", "reached", "expected", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
     "rounds": ("time", "number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
 }  # fmt: skip
@@ -142,7 +158,9 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
                 for each in reply[command]
             ]
             return format_table(rows, TABLE_COLUMNS[command])
-        case "members" | "traces":
+        case "members" | "rtt" | "has":
+            return _format_distances(command, reply)
+        case "traces":
             return format_table(reply[command], TABLE_COLUMNS[command])
         case "discover":
             return _format_discovered(reply)
@@ -195,6 +213,21 @@ def _document(reply: Object) -> str:
         return str(reply["report"])
     fields = {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}
     return json.dumps(fields, allow_nan=False)
+
+
+def _format_distances(command: str, reply: Object) -> list[str]:
+    if command == "rtt":
+        return [rtt_text(reply)]
+    if command == "has":
+        return [holders_summary(reply), *format_table(holder_rows(reply), HOLDER_COLUMNS)]
+    rows = [each | {"rtt_ms": _member_rtt(each)} for each in reply[command]]
+    return format_table(rows, TABLE_COLUMNS[command])
+
+
+def _member_rtt(member: Object) -> str | None:
+    """The round-trip time to a member; ``~`` marks an estimate. None if it is not known."""
+    rtt_ms = member.get("rtt_ms")  # absent from older nodes
+    return None if rtt_ms is None else format_rtt(rtt_ms, member["rtt_source"])
 
 
 def _restart_note(reply: Object) -> str:
@@ -304,7 +337,7 @@ def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
                 | ArgumentType.PATTERN
                 | ArgumentType.NAME
             ):
-                fields[argument.name] = value
+                fields |= {} if value is None else {argument.name: value}
             case ArgumentType.WORDS if isinstance(value, tuple):
                 fields |= {argument.name: _join_words(value)} if value else {}
             case ArgumentType.WORDS | ArgumentType.COMMAND | ArgumentType.CHOICE | ArgumentType.KEY:
@@ -417,6 +450,30 @@ def _run_state(
     elif action == "get" and has_value:
         click.echo(_value_text(reply["winner"]))
     return EXIT_OK if has_value else EXIT_FAILED
+
+
+def _run_view(
+    to_lines: Callable[[Object, int], list[TextLine]],
+    context: click.Context,
+    spec: CommandSpec,
+    is_json: bool,
+    parameters: Mapping[str, Any],
+) -> int:
+    """Prints a view of the network, as wide as the terminal."""
+    flags, is_json_before = context.obj
+    reply = send_command(
+        find_state_dir(flags), {"cmd": spec.name, **_request_fields(spec, parameters)}
+    )
+    if is_json or is_json_before:
+        click.echo(json.dumps(reply, allow_nan=False))
+    elif parameters.get("is_dot"):
+        click.echo("\n".join(topology_dot(reply)))
+    else:
+        click.echo(f"{answered_text(reply)}, {age_text(reply)}")
+        width = shutil.get_terminal_size((PIPE_CELLS, 24)).columns
+        for line in plain(to_lines(reply, width)):
+            click.echo(line)
+    return EXIT_OK
 
 
 KEY_COLUMNS: Final = ("key", "value", "owner", "clock", "others")
@@ -595,7 +652,12 @@ _CHANGES_OPTION: Final = click.Option(
 _FOLLOW_OPTION: Final = click.Option(
     ["--follow"], is_flag=True, help="Then print each new row as it arrives"
 )
+_DOT_OPTION: Final = click.Option(
+    ["--dot", "is_dot"], is_flag=True, help="Print a graph for Graphviz"
+)
 _RUNNERS: Final[Mapping[str, Runner]] = {
+    "matrix": partial(_run_view, matrix_lines),
+    "topology": partial(_run_view, topology_lines),
     "trace": _run_trace,
     "query": _run_query,
     "state": _run_state,
@@ -611,6 +673,7 @@ _EXTRA_OPTIONS: Final[Mapping[str, tuple[click.Option, ...]]] = {
     "trace": (_WAIT_OPTION,),
     "subscribe": (_COUNT_OPTION,),
     "state": (_CHANGES_OPTION,),
+    "topology": (_DOT_OPTION,),
     "events": (_FOLLOW_OPTION,),
     "history": (_FOLLOW_OPTION,),
 }
@@ -628,6 +691,10 @@ _NOTES: Final = {
     "state": "list and watch take the beginning of keys, set takes a value. get prints the value. watch "
     "prints the values, then each change. Exit code 1 if there is no value to get or delete.",
     "tags": "set takes NAME=VALUE, unset takes names. After a restart, the setting tags applies again.",
+    "rtt": "A name, an ID or an address each; one alone: from this node. ~ marks an estimate.",
+    "matrix": "Asks every member for its links. ~ marks an estimate, ? what is not known yet.",
+    "topology": "Asks every member for its links. A link is half-seen if one of its ends did not answer.",
+    "has": "Members without it come first. Only messages that are still cached are found.",
     "set_settings": "All changes are applied, or none. Quote a value that contains spaces.",
     "reload": "If a setting or key is invalid, nothing changes; exit code 1.",
     "events": f"{_FILTER_NOTE} Needs no running node.",

@@ -43,6 +43,8 @@ GLOBAL_KEYS: Final = (
     KeyBinding("history", "H", "history", "History"),
     KeyBinding("status", "S", "status", "Status and counters"),
     KeyBinding("traces", "t", "traces", "Traces"),
+    KeyBinding("topology", "N", "topology", "Topology: zones and links"),
+    KeyBinding("matrix", "L", "matrix", "Latency matrix"),
     KeyBinding("state", "K", "state", "Keyed state"),
     KeyBinding("traffic", "T", "traffic", "Traffic over time"),
     KeyBinding("settings", "C", "settings", "Settings"),
@@ -92,6 +94,7 @@ PEER_KEYS: Final = (
 RATE_KEYS: Final = (KeyBinding("authors", "a", "authors", "By author", in_footer=True),)
 MESSAGE_KEYS: Final = (
     KeyBinding("follow", "f", "request('follow')", "This author only", in_footer=True),
+    KeyBinding("has", "h", "request('has')", "Who has it", in_footer=True),
     KeyBinding("copy_id", "Y", "request('copy_id')", "Copy ID"),
     KeyBinding("export", "e", "export", "Export shown messages"),
     KeyBinding("details", "enter", "select", "Details", in_footer=True),
@@ -118,6 +121,8 @@ PAST_KEYS: Final = (
     KeyBinding("minute_back", "left_square_bracket", "travel(-60)", "A minute earlier"),
     KeyBinding("minute_on", "right_square_bracket", "travel(60)", "A minute later"),
 )
+NETWORK_KEYS: Final = (KeyBinding("ask_again", "R", "ask_again", "Ask again", in_footer=True),)
+TREE_KEYS: Final = (KeyBinding("tree", "o", "tree", "Tree of the trace", in_footer=True),)
 PROBLEM_KEYS: Final = (KeyBinding("problems", "w", "problems", "Problems only", in_footer=True),)
 EVENT_KEYS: Final = (*PAST_KEYS, *PROBLEM_KEYS)
 SETTINGS_KEYS: Final = (
@@ -151,6 +156,7 @@ SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_QUERY_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TIME_RANGE_KEYS),
+    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, NETWORK_KEYS, TREE_KEYS),
     (GLOBAL_KEYS, PAST_KEYS, PROBLEM_KEYS, TABLE_KEYS),
 )
 # Keys that only move within what is shown, or open the palette: no command, nothing to script.
@@ -159,7 +165,8 @@ VIEW_KEYS: Final = frozenset(
      "page_down", "page_up", "first", "last", "authors", "save", "longer",
      "back_10_s", "on_10_s", "back_60_s", "on_60_s",
      "sort_name", "sort_rtt", "sort_load", "sort_zone", "shorter", "older", "newer",
-     "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems")
+     "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems",
+     "ask_again", "tree")
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(
     dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)

@@ -18,6 +18,13 @@ from typing import Any, Final, TypeAlias
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.host.access_state import STATE_ACTIONS, AccessState
 from grapevine_tui.host.ask_members import AskMembers
+from grapevine_tui.host.views import (
+    NetworkView,
+    ShowHolders,
+    ShowMatrix,
+    ShowRtt,
+    ShowTopology,
+)
 
 
 class CommandError(GrapevineError):
@@ -126,11 +133,21 @@ class ShowPeers:
     """The peers of the node."""
 
 
+MEMBER_ORDERS: Final = ("name", "zone", "rtt")
+
+
 @dataclass(frozen=True, slots=True)
 class ShowMembers:
-    """The other members of the cluster, connected or not; with `tags`, those that have all of them."""
+    """The other members of the cluster, connected or not; with `tags`, those that have all of them, in an
+    order of `MEMBER_ORDERS`."""
 
     tags: Mapping[str, str] | None = None
+    sort: str = "name"
+
+    def __post_init__(self) -> None:
+        if self.sort not in MEMBER_ORDERS:
+            expected = " or ".join(MEMBER_ORDERS)
+            raise CommandError(f"unknown order {self.sort!r:.80}; expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +350,7 @@ HistoryCommand: TypeAlias = (
 )
 AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
-Command: TypeAlias = NodeAct | Query | HistoryCommand | AppAct | ClientCommand
+Command: TypeAlias = NodeAct | Query | NetworkView | HistoryCommand | AppAct | ClientCommand
 
 
 # --- the registry ---------------------------------------------------------------------------------
@@ -587,6 +604,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         options=(
             CommandOption("zone", "--zone", "NAME", "Ask the members of one zone", OptionType.TEXT),
             _TAGS_OPTION,
+            CommandOption("nearest", "--nearest", "N", "Ask the N nearest members, up to 64"),
             CommandOption("limit", "--limit", "N", "Stop after N answers"),
             CommandOption("sample", "--sample", "N", "Ask about N members, chosen at random"),
             CommandOption("timeout_s", "--timeout", "SECONDS", "Stop after this time, at most 25"),
@@ -598,7 +616,50 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         Kind.QUERY,
         "List the other members",
         ShowMembers,
-        options=(_TAGS_OPTION,),
+        options=(
+            _TAGS_OPTION,
+            CommandOption(
+                "sort", "--sort", "ORDER", "By name, zone or rtt [name]", OptionType.TEXT
+            ),
+        ),
+    ),
+    CommandSpec(
+        "rtt",
+        Kind.QUERY,
+        "Show the round-trip time between two members, or to one",
+        ShowRtt,
+        (_PEER, Argument("other", "PEER", ArgumentType.PEER, is_required=False)),
+    ),
+    CommandSpec(
+        "matrix",
+        Kind.QUERY,
+        "Show the round-trip times between all members",
+        ShowMatrix,
+        method="rtt",
+    ),
+    CommandSpec(
+        "topology",
+        Kind.QUERY,
+        "Show which members are linked, zone by zone",
+        ShowTopology,
+        options=(
+            CommandOption(
+                "message",
+                "--message",
+                "ID",
+                "Also show the tree on which that message spread",
+                OptionType.TEXT,
+            ),
+        ),
+        method="query",
+    ),
+    CommandSpec(
+        "has",
+        Kind.QUERY,
+        "Show which members have the message ID, and how it reached them",
+        ShowHolders,
+        (Argument("message", "ID", ArgumentType.NAME),),
+        method="query",
     ),
     CommandSpec(
         "state",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import stat
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from grapevine_proto import compiled
 from grapevine_proto.errors import GrapevineError, MessageTooLarge, NoMatchingMember
+from grapevine_proto.events import MemberInfo
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_tui.config.edit import SettingsEditor
@@ -83,6 +85,7 @@ from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowRtt, ShowTopology
 from grapevine_tui.logs import set_level
 
 logger = logging.getLogger("grapevine.executor")
@@ -91,6 +94,14 @@ MAX_PAYLOAD_READS: Final = 4  # payload files read at the same time, for all cli
 PAYLOAD_COMMANDS: Final = (Broadcast, Publish, AskMembers, AccessState, Trace, Send)
 ERROR_CODES: Final = ((NoMatchingMember, NO_MEMBER_CODE),)  # for those that scripts tell apart
 LINE_TOO_LONG: Final = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
+
+
+NETWORK_VIEWS: Final = (ShowRtt, ShowMatrix, ShowTopology, ShowHolders)
+MEMBER_SORT_KEYS: Final[Mapping[str, Callable[[MemberInfo], Any]]] = {
+    "name": lambda each: (each.name, each.peer_id),
+    "zone": lambda each: (each.zone, each.name, each.peer_id),
+    "rtt": lambda each: (each.rtt is None, each.rtt.seconds if each.rtt else 0.0, each.peer_id),
+}
 
 
 class Reply(NamedTuple):
@@ -164,13 +175,13 @@ class CommandExecutor:
 
     async def _execute(self, command: Command) -> Object:
         host = self._host
+        if isinstance(command, NETWORK_VIEWS):
+            return await host.network(command)
         match command:
             case Broadcast() | Publish() | AskMembers() | Trace() | Send():
                 return await self._send_payload(command)
-            case AccessState():
-                return await host.state(command)
-            case ChangeTags(action, words):
-                return await host.tags(action, words)
+            case AccessState() | ChangeTags():
+                return await self._use_state(command)
             case Dial(address):
                 await host.dial(address)
                 return {"address": address}
@@ -206,6 +217,11 @@ class CommandExecutor:
                 return await self._use_history(command)
             case _:
                 return self._query(command)
+
+    async def _use_state(self, command: AccessState | ChangeTags) -> Object:
+        if isinstance(command, ChangeTags):
+            return await self._host.tags(command.action, command.words)
+        return await self._host.state(command)
 
     async def _use_history(self, command: HistoryCommand) -> Object:
         host = self._host
@@ -263,8 +279,9 @@ class CommandExecutor:
                         for peer in node.peers()
                     ]
                 }
-            case ShowMembers(tags):
-                return {"members": [member.to_dict() for member in node.members(tags)]}
+            case ShowMembers(tags, order):
+                members = sorted(node.members(tags), key=MEMBER_SORT_KEYS[order])
+                return {"members": [member.to_dict() for member in members]}
             case ShowRounds():
                 now = node.now()
                 return {

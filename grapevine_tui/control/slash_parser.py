@@ -163,7 +163,7 @@ def _parse_argument(
                 value, rest = rest, ""  # a name that contains spaces
             else:
                 value, rest = _split_word(rest)
-            if not value.strip():
+            if argument.is_required and not value.strip():
                 raise CommandError(f"missing {argument.metavar}; usage: {spec.usage}")
             return value, rest
         case (

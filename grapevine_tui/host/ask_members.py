@@ -21,3 +21,4 @@ class AskMembers:
     limit: int | None = None
     sample: int | None = None
     timeout_s: int | None = None
+    nearest: int | None = None

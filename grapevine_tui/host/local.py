@@ -52,9 +52,11 @@ from grapevine_tui.history.writer import Limits
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.host.network_views import network_view
 from grapevine_tui.host.protocol import Playback
 from grapevine_tui.host.report import ReportFormat, render_report
 from grapevine_tui.host.snapshot import whole_snapshot
+from grapevine_tui.host.views import NetworkView
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable
 
@@ -208,13 +210,22 @@ class Host:
         query = await self.node.query(
             ask.name,
             ask.payload,
-            filter=MemberFilter(zone=ask.zone, tags=ask.tags or {}),
+            filter=MemberFilter(zone=ask.zone, tags=ask.tags or {}, nearest=ask.nearest),
             timeout=ask.timeout_s,
             limit=ask.limit,
             sample=ask.sample,
         )
         answers = [answer.to_dict() async for answer in query]
         return query.report().to_dict() | {"answers": answers}
+
+    async def network(self, view: NetworkView) -> dict[str, Any]:
+        """Return a view of the whole network as the fields of its JSON reply."""
+        return await network_view(self.node, self._resolve_any, view)
+
+    def _resolve_any(self, peer_ref: str) -> PeerId:
+        """As `resolve`; this node may be named too."""
+        found = self._matches(peer_ref.strip())
+        return self.node.peer_id if found == {self.node.peer_id} else self.resolve(peer_ref)
 
     async def state(self, access: AccessState) -> dict[str, Any]:
         """Read or change the keyed state; return the fields of the JSON reply."""

@@ -319,9 +319,9 @@ class Model:
             changes |= Changes.MEMBERS
             for departed in self._names.keys() - new_members.keys() - new_peers.keys():
                 self._set_name(departed, "")
-            self.members = new_members
             for member in new_members.values():
                 self._set_name(member.peer_id, member.name)
+        self.members = new_members  # also if only round-trip times changed, which are no change
         if stats != self.stats:
             changes |= Changes.STATUS
             self.stats = stats

@@ -19,6 +19,7 @@ from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.views import NetworkView
 
 
 class NodeView(Protocol):
@@ -84,6 +85,10 @@ class HostView(Protocol):
     async def query(self, ask: AskMembers) -> dict[str, Any]:
         """Ask members and wait for the end of the query. Return the fields of the JSON event
         ``query_done``, and ``answers`` with those of ``answer``. Raises GrapevineError."""
+        ...
+
+    async def network(self, view: NetworkView) -> dict[str, Any]:
+        """Return a view of the whole network as the fields of its JSON reply. Raises GrapevineError."""
         ...
 
     async def state(self, access: AccessState) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import math
 from base64 import b64decode
 from typing import Any, Final
 
+from grapevine_proto.coordinate import Estimate, RttSource
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import (
     AntiEntropyRound,
@@ -99,7 +100,17 @@ def member_from_json(fields: Object) -> MemberInfo:
         epoch=int(fields["epoch"]),
         tags=tags_from_json(fields.get("tags", {})),  # absent from older nodes, as is the reason
         reason=_text(fields.get("reason", "")),
+        rtt=_rtt_from_json(fields),
     )
+
+
+def _rtt_from_json(fields: Object) -> Estimate | None:
+    """None if it is not known, or the node is older."""
+    rtt_ms = fields.get("rtt_ms")
+    if rtt_ms is None:
+        return None
+    error_ms = _number(fields["rtt_error_ms"], 0.0)
+    return Estimate(_number(rtt_ms, 0.0) / 1000, error_ms / 1000, RttSource(fields["rtt_source"]))
 
 
 def tags_from_json(fields: Any) -> dict[str, str]:

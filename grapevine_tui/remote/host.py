@@ -47,6 +47,13 @@ from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
 from grapevine_tui.host.protocol import Playback
 from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.views import (
+    NetworkView,
+    ShowHolders,
+    ShowMatrix,
+    ShowRtt,
+    ShowTopology,
+)
 from grapevine_tui.remote.decode import (
     DECODE_ERRORS,
     event_from_json,
@@ -423,6 +430,16 @@ class RemoteHost:
         payload = options.pop("payload")
         text = b64encode(payload).decode("ascii")
         return await self._request_apart("query", base64=text, **_given(**options))
+
+    async def network(self, view: NetworkView) -> Object:
+        command = {
+            ShowRtt: "rtt",
+            ShowMatrix: "matrix",
+            ShowTopology: "topology",
+            ShowHolders: "has",
+        }
+        fields = {name: value for name, value in asdict(view).items() if value}
+        return await self._request_apart(command[type(view)], **fields)
 
     async def state(self, access: AccessState) -> Object:
         fields: Object = {"action": access.action, "key": access.key, "after": access.after}

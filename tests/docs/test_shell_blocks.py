@@ -39,6 +39,8 @@ BESIDE: Final = {
     "grapevine-tui ctl status": ("grapevine-tui --headless",),
     "grapevine-tui ctl state": ("grapevine-tui --headless",),
     "grapevine-tui ctl tags": ("grapevine-tui --headless",),
+    "grapevine-tui ctl members --sort": ("grapevine-tui --headless",),
+    "grapevine-tui ctl topology": ("grapevine-tui --headless",),
     "grapevine-tui keygen /etc/grapevine/keys/2.key": (
         "install -d -m 0700 /etc/grapevine/keys",
         "grapevine-tui keygen /etc/grapevine/keys/1.key",

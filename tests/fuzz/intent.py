@@ -20,11 +20,13 @@ from types import FrameType
 from typing import Any, Final
 
 from grapevine_proto.config.sections import AntiEntropyConfig, LimitsConfig
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import DropReason
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import (
     Announce,
+    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -333,6 +335,9 @@ ATTACKS: Final[dict[str, Callable[[Attempt], Any]]] = {
     "graft": lambda a: Graft(a.origin().origin),
     "prune": lambda a: Prune(a.origin().origin),
     "subscribe": lambda a: Subscribe(a.rng.random() < 0.5),
+    "coordinate": lambda a: CoordinateUpdate(
+        Coordinate(tuple(a.rng.uniform(-9.0, 9.0) for _ in range(8)), a.rng.random()).encode()
+    ),
     "pause": lambda a: Pause(2**32 - 1),
     "slow fragments": lambda a: codec.encode_frame(Fragment(a.next(), 2**20, 0, b"x")),
     "path challenge": lambda a: codec.encode_frame(PathChallenge(a.rng.randbytes(8))),

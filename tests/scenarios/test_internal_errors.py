@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import DropReason, format_error
 from grapevine_proto.ids import EPOCH_LIMIT, SEQUENCE_LIMIT, MessageId, Stream, StreamRange
 from grapevine_proto.transport.handshake.initiator import Initiator
@@ -24,6 +25,7 @@ from grapevine_proto.wire.messages import (
     AnswerAck,
     AnswerFetch,
     Answers,
+    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -380,6 +382,7 @@ messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(StateRequest, counters, st.just(())),
     st.builds(StateDelta, counters, st.booleans(), st.lists(copies(), max_size=2).map(tuple)),
     st.builds(Pause, counters),
+    st.builds(CoordinateUpdate, st.just(Coordinate().encode())),
 )  # fmt: skip
 plaintexts = messages.map(codec.encode_message)
 ENCODE_FRAME: Callable[[LinkFrame], bytes] = codec.encode_frame

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
@@ -36,6 +37,7 @@ from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     Confirm,
+    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -303,6 +305,7 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     Kind.SUBSCRIBE: _one(Subscribe(True)),
     Kind.GRAFT: lambda _: [Graft(peer_id(FIRST_ORIGIN)), Graft(None)],
     Kind.PRUNE: lambda _: [Prune(peer_id(FIRST_ORIGIN)), Prune(None)],
+    Kind.COORDINATE_UPDATE: _one(CoordinateUpdate(Coordinate((9.0,) * 8, 1.0, 0.0, 0.0).encode())),
     Kind.PAUSE: _one(Pause(2**32 - 1)),
     Kind.FRAGMENT: lambda _: [Fragment(1, 10 * 2**20, 3, bytes(FRAGMENT_BYTES))],
     Kind.REPAIR_FRAGMENT: lambda _: [

@@ -34,6 +34,8 @@ from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.views import NetworkView
+from tests.tui.network_values import a_network
 from tests.tui.values import EPOCH, a_message, an_id
 
 ME = 0xA3F91C02
@@ -82,6 +84,8 @@ class FakeHost:
         self.answering = asyncio.Event()  # cleared: queries wait for their answers
         self.answering.set()
         self.answers: dict[str, Any] = {}
+        self.views: list[NetworkView] = []
+        self.network_replies: dict[type, dict[str, Any]] = a_network()
         self.keys: list[KeyInfo] = []
         self.state_calls: list[tuple[str, str, bytes, dict[str, Any]]] = []
         self.own_tags: dict[str, str] = {}
@@ -177,6 +181,12 @@ class FakeHost:
         self.queries.append(ask)
         await self.answering.wait()
         return self.answers | {"name": ask.name}
+
+    async def network(self, view: NetworkView) -> dict[str, Any]:
+        if self.fails.query:
+            raise self.fails.query
+        self.views.append(view)
+        return self.network_replies[type(view)]
 
     async def state(self, access: AccessState) -> dict[str, Any]:
         action, key = access.action, access.key

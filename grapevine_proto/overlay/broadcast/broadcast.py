@@ -315,7 +315,7 @@ class Broadcast:
         if rejection is not None:
             return [CountDrop(sender, rejection)]
         new_messages = self._store.insert(
-            copy, sender, origin_is_linked, now, is_verified=not is_firsthand
+            copy, sender, origin_is_linked, now, is_verified=not is_firsthand, via=via
         )
         if via is Via.REPAIR:
             self.repaired += len(new_messages)
@@ -368,7 +368,7 @@ class Broadcast:
         effects = self._request_record(copy.holder, sender)
         if self._withheld(known, copy.age_ms) in (None, _Withheld.NO_MESSAGE):
             return effects + self.puller.on_topic(message, sender, now)
-        payloads = self._store.insert(copy, sender, origin_is_linked, now)
+        payloads = self._store.insert(copy, sender, origin_is_linked, now, via=Via.LAZY)
         effects += self._deliver(copy, known, payloads, Via.LAZY, now)
         if copy.age_ms < NO_FORWARD_AGE_MS:
             effects += self.puller.announce(
@@ -505,7 +505,7 @@ class Broadcast:
             rejection = self._verifier.check(rumor, sender, now)
             if rejection is not None:
                 return [CountDrop(sender, rejection)]
-            cache.insert(copy, now, is_verified=True)
+            cache.insert(copy, now, is_verified=True, via=Via.EAGER, source=sender)
         del self._doubtful[key]
         self._store.freshen(rumor, published_at, now)
         best = cache.copy(key, now)

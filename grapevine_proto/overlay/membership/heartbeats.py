@@ -60,8 +60,9 @@ class Heartbeats:
             due += sorted(early, key=lambda peer: peer.heartbeat_due_at)[:shortfall]
         return due
 
-    def next_for(self, peer: Peer, now: float) -> Effect:
-        """The next heartbeat for `peer`, as an effect. Updates its heartbeat state."""
+    def next_for(self, peer: Peer, now: float, owed: PeerRecord | None = None) -> Effect:
+        """The next heartbeat for `peer`, as an effect. Updates its heartbeat state. It carries
+        the record `owed` to the peer."""
         pause_s = self._config.current.gossip_interval * (0.9 + 0.2 * self._rng.random())
         peer.on_heartbeat_sent(now + pause_s, now)
         streams, total = self._store.digest(now)
@@ -69,6 +70,8 @@ class Heartbeats:
         # no updates: a random record, so that every member learns of every other eventually
         if not records:
             records = self._members.sample_records(1, self._rng, exclude=peer.peer_id)
+        if owed is not None:
+            records = [owed, *records]
         heartbeat = Heartbeat(
             peer.heartbeat_number,
             peer.their_heartbeat_number,
@@ -83,9 +86,11 @@ class Heartbeats:
         return Send((peer.peer_id,), heartbeat)
 
     @staticmethod
-    def on_heartbeat(heartbeat: Heartbeat, peer: Peer, now: float) -> None:
-        """Record a heartbeat of `peer`."""
-        peer.on_heartbeat(heartbeat.number, heartbeat.echo, heartbeat.echo_delay_us / 1e6, now)
+    def on_heartbeat(heartbeat: Heartbeat, peer: Peer, now: float) -> float | None:
+        """Record a heartbeat of `peer`. Returns the RTT that it measures, in seconds, if it does."""
+        return peer.on_heartbeat(
+            heartbeat.number, heartbeat.echo, heartbeat.echo_delay_us / 1e6, now
+        )
 
 
 def pack_records(records: Sequence[PeerRecord]) -> list[Records]:

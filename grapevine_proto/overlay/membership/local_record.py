@@ -12,11 +12,13 @@ import math
 from typing import Final
 
 from grapevine_proto.config.live import LiveConfig
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import IdentityInUse
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.effects import BumpEpoch, CountDrop, Effect, Emit, Shutdown
+from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.messages import MemberUpdate
 from grapevine_proto.wire.signed import PeerRecord
 
@@ -39,6 +41,7 @@ class LocalRecord:
         self._is_later_node = False  # and the other node on our identity was here first
         self._was_ever_linked = False  # since this node started
         self._last_refuted_at = -math.inf
+        self._coordinate: Coordinate | None = None
         self.record = self._sign_record(epoch, 0, left=False)
 
     @property
@@ -67,6 +70,7 @@ class LocalRecord:
             capacity,
             refill,
             left,
+            attributes=record_attributes(coordinate=self._coordinate),
         )
         return unsigned.signed(self._identity, config.cluster)
 
@@ -87,6 +91,14 @@ class LocalRecord:
         if self._config.current.advertise or addresses == self.addresses or self.record.left:
             return False
         self.addresses = addresses
+        self.bump_incarnation()
+        return True
+
+    def set_coordinate(self, coordinate: Coordinate) -> bool:
+        """Sign the record with this coordinate; whether it was signed."""
+        if self.record.left:
+            return False
+        self._coordinate = coordinate
         self.bump_incarnation()
         return True
 

@@ -15,6 +15,8 @@ A component of `membership`; `detector` handles suspicions of others.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberChanged, MemberStatus
 from grapevine_proto.ids import PeerId
@@ -113,9 +115,10 @@ class UpdateHandler:
                 return []
             member = self._members.add(record, sender, now)
         has_restarted = record.epoch > member.record.epoch
+        is_minor = before is not None and _says_the_same(record, member.record)
         member.update_record(record, now)
         if is_shared:
-            self._members.queue_update(record.peer_id)
+            self._members.queue_update(record.peer_id, is_minor=is_minor)
         if before is None:
             self._member_sync.on_member_added(now)
         peer = self._peers.get(record.peer_id)
@@ -144,3 +147,13 @@ class UpdateHandler:
         elif member.to_info() != before:
             effects.append(Emit(MemberChanged(member.to_info())))
         return effects
+
+
+def _says_the_same(record: PeerRecord, before: PeerRecord) -> bool:
+    """Whether only attributes of a record changed, such as the coordinate: that may take its time."""
+    return record.attributes != before.attributes and record == replace(
+        before,
+        incarnation=record.incarnation,
+        attributes=record.attributes,
+        signature=record.signature,
+    )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
+from grapevine_proto.coordinate import Coordinate, Estimate
 from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId
@@ -42,10 +43,13 @@ from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.swim.detector import Detector
 from grapevine_proto.overlay.swim.prober import check_interval_s
 from grapevine_proto.overlay.topology.active_view import ActiveView, LinkUsage
+from grapevine_proto.overlay.topology.coordinates import Coordinates
 from grapevine_proto.overlay.topology.dialer import Dialer, format_dial_failure
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer
+from grapevine_proto.wire.attributes import record_coordinate
 from grapevine_proto.wire.messages import (
     CloseReason,
+    CoordinateUpdate,
     Heartbeat,
     MemberDigest,
     MemberUpdates,
@@ -74,14 +78,19 @@ class Membership:
         store: MessageStore,
         broadcast: LinkUsage,
         now: float,
+        coordinate: Coordinate | None = None,
     ) -> None:
+        """`coordinate`: where an earlier run of this node was."""
         self._config = context.config
         self._peers = context.peers
         self._rng = context.rng
         self.members = context.members
         self.local_record = local_record
         self.active_view = ActiveView(context, broadcast)
-        self.proximity = ProximityOptimizer(context, self.active_view, broadcast, now)
+        self.coordinates = Coordinates(context.our_id, coordinate)
+        self.proximity = ProximityOptimizer(
+            context, self.active_view, broadcast, now, self.coordinates
+        )
         our_address = local_record.address
         self.dialer = Dialer(context, self.active_view, self.proximity, our_address, now)
         self._heartbeats = Heartbeats(context, store)
@@ -111,8 +120,11 @@ class Membership:
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> list[Effect]:
         """Advertise `addresses` and send the new record to all linked peers."""
+        before = self.local_record.addresses
         if not self.local_record.set_addresses(addresses):
             return []
+        if not set(before) & set(addresses):
+            self.coordinates.on_moved()
         self.dialer.set_our_addresses(self.local_record.addresses)
         return self._send_to_linked(Records((self.record,)))
 
@@ -120,6 +132,20 @@ class Membership:
     def record(self) -> PeerRecord:
         """Our own signed record."""
         return self.local_record.record
+
+    def coordinate_of(self, peer_id: PeerId) -> Coordinate | None:
+        """Where a member, or this node, is; None: that is not known."""
+        if peer_id == self.local_record.peer_id:
+            return self.coordinates.coordinate if self.coordinates.is_settled() else None
+        claimed = self.coordinates.of_peer(peer_id)
+        member = self.members.get(peer_id)
+        return claimed or (None if member is None else member.coordinate)
+
+    def estimate(self, first: PeerId, second: PeerId) -> Estimate | None:
+        """The estimated round-trip time between two members, each of which may be this node; None unless
+        the coordinates of both are known."""
+        ours, theirs = self.coordinate_of(first), self.coordinate_of(second)
+        return None if ours is None or theirs is None else Estimate.between(ours, theirs)
 
     def leave(self) -> Records:
         """The record to send to every linked peer before leaving. Only this node can have signed
@@ -209,9 +235,11 @@ class Membership:
             previous = self._peers.transition(peer, PeerTrigger.LINKED)
             effects.append(PeerTransitioned(peer.peer_id, previous, "linked"))
         effects += self._ensure_member(record, source, now)
+        if is_new:
+            self.coordinates.on_link_up(peer.peer_id, record_coordinate(record.attributes))
         records = self.members.sample_records(WELCOME_RECORDS, self._rng, exclude=peer.peer_id)
         effects += [Send((peer.peer_id,), each) for each in pack_records(records)]
-        effects.append(self._heartbeats.next_for(peer, now))
+        effects += self._heartbeat_for(peer, now)
         return effects
 
     def _ensure_member(self, record: PeerRecord, source: Address, now: float) -> list[Effect]:
@@ -242,6 +270,7 @@ class Membership:
         self.proximity.on_links_changed(now)
         previous = self._peers.transition(peer, PeerTrigger.LOST)
         peer.on_link_down()
+        self.coordinates.on_link_down(peer_id)
         effects: list[Effect] = [PeerTransitioned(peer_id, previous, detail)]
         if reason is CloseReason.LEAVING:
             self.detector.on_leave(peer_id)
@@ -340,7 +369,16 @@ class Membership:
 
     def handle(
         self,
-        message: Heartbeat | Records | Ping | PingReq | PingAck | MemberUpdates | MemberDigest,
+        message: (
+            Heartbeat
+            | Records
+            | Ping
+            | PingReq
+            | PingAck
+            | MemberUpdates
+            | MemberDigest
+            | CoordinateUpdate
+        ),
         sender: PeerId,
         now: float,
     ) -> list[Effect]:
@@ -357,14 +395,35 @@ class Membership:
                 return [] if peer is None else self.member_sync.handle(message, peer, now)
             case PingReq() | PingAck():
                 return self.detector.handle(message, sender, now)
+            case CoordinateUpdate(encoded):
+                self.coordinates.on_coordinate(sender, Coordinate.parse(encoded))
+                return []
             case _:
                 assert_never(message)
 
     def _on_heartbeat(self, heartbeat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
         peer = self._peers.get(sender)
         if peer is not None:
-            self._heartbeats.on_heartbeat(heartbeat, peer, now)
+            sample_s = self._heartbeats.on_heartbeat(heartbeat, peer, now)
+            if sample_s is not None:
+                self.coordinates.on_rtt(sender, sample_s)
         return self.update_handler.on_records(heartbeat.records, sender, now)
+
+    def _heartbeat_for(self, peer: Peer, now: float) -> list[Effect]:
+        """The next heartbeat for `peer`, and our coordinate if it has moved."""
+        owed = self.record if peer.take_owed_record() else None
+        effects = [self._heartbeats.next_for(peer, now, owed)]
+        coordinate = self.coordinates.next_for(peer.peer_id, peer.rtt_s)
+        if coordinate is not None:
+            effects.append(Send((peer.peer_id,), CoordinateUpdate(coordinate.encode())))
+        return effects
+
+    def _sign_coordinate(self, linked: list[Peer], now: float) -> None:
+        """Our coordinate goes into our record if it has moved far; the next heartbeats carry that."""
+        coordinate = self.coordinates.next_for_record(now)
+        if coordinate is not None and self.local_record.set_coordinate(coordinate):
+            for peer in linked:
+                peer.owe_record()
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -384,13 +443,14 @@ class Membership:
         for peer in linked:
             effects += self._check_peer(peer, now)
         effects += self.detector.check_peers(linked, now)
+        self._sign_coordinate(linked, now)
         for peer in self._heartbeats.due_peers(linked, now, check_interval_s(self._config.current)):
             since_heard_s = now - peer.last_heard_at
             peer.record_interval(
                 succeeded=since_heard_s
                 <= LATE_AFTER_INTERVALS * self._config.current.gossip_interval
             )
-            effects.append(self._heartbeats.next_for(peer, now))
+            effects += self._heartbeat_for(peer, now)
         effects += self.dialer.dial_due(now) + self.member_sync.next_request(now)
         shortest_s = min(
             self._config.current.reconnect_timeout, self._config.current.tombstone_timeout

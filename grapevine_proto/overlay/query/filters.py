@@ -10,7 +10,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grapevine_proto.errors import InvalidArgument
@@ -44,11 +44,14 @@ class MemberFilter:
         zone: the zone in their record; None: any.
         tags: by name the value that a tag must have, several of which one must hold, or None for any
             value; at most six names.
+        nearest: of the members for which the rest holds only this number, those nearest to this node, 1 to
+            64; None: all. The origin decides which.
     """
 
     ids: tuple[PeerId, ...] | None = None
     zone: Zone | None = None
     tags: TagConditions = ()
+    nearest: int | None = None
 
     if TYPE_CHECKING:  # what is accepted is wider than what is stored
 
@@ -57,6 +60,7 @@ class MemberFilter:
             ids: Iterable[PeerId] | None = None,
             zone: str | None = None,
             tags: Mapping[str, str | Iterable[str] | None] | TagConditions = ...,
+            nearest: int | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -71,7 +75,17 @@ class MemberFilter:
             not isinstance(self.zone, str) or len(self.zone.encode()) > MAX_ZONE_BYTES
         ):
             raise InvalidArgument(f"zone: expected text of at most {MAX_ZONE_BYTES} bytes")
+        if self.nearest is not None and (
+            type(self.nearest) is not int or not 1 <= self.nearest <= MAX_ID_PREFIXES
+        ):
+            raise InvalidArgument(
+                f"nearest: expected 1 to {MAX_ID_PREFIXES}, got {self.nearest!r:.40}"
+            )
         object.__setattr__(self, "tags", _tag_conditions(self.tags))
+
+    def narrowed(self, nearest: Iterable[PeerId]) -> MemberFilter:
+        """The same filter for these members, which are the `nearest` of those it admits."""
+        return replace(self, ids=tuple(nearest), nearest=None)
 
     def admits(self, record: PeerRecord, tags: Mapping[str, str]) -> bool:
         """Whether the subject of `record`, which has `tags`, is asked. Unlike the prefixes in the clauses,

@@ -16,10 +16,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import DropReason
+from grapevine_proto.events import Via
 from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.overlay.verification import Verifier
 from grapevine_proto.wire.messages import RumorCopy
@@ -38,13 +39,38 @@ def rumor_key(rumor: Rumor) -> RumorKey:
     return rumor.origin, rumor.epoch, rumor.first
 
 
+class Arrival(NamedTuple):
+    """How a cached message came here: `hops` and `age_ms` are those of its best copy, by the claims of peers;
+    `source` is the peer that brought the first."""
+
+    via: Via
+    source: PeerId
+    hops: int
+    age_ms: int
+    cached_at: float
+
+
 class _CachedRumor:
     """A cached rumor with the metadata of its best copy."""
 
-    __slots__ = ("age_ms", "cost_bytes", "holder", "hops", "is_verified", "received_at", "rumor")
+    __slots__ = (
+        "age_ms",
+        "cost_bytes",
+        "holder",
+        "hops",
+        "is_verified",
+        "received_at",
+        "rumor",
+        "source",
+        "via",
+    )
 
-    def __init__(self, copy: RumorCopy, received_at: float, is_verified: bool) -> None:
+    def __init__(
+        self, copy: RumorCopy, received_at: float, is_verified: bool, via: Via, source: PeerId
+    ) -> None:
         self.rumor = copy.rumor
+        self.via = via
+        self.source = source
         payloads_bytes = PAYLOAD_OVERHEAD_BYTES * len(self.rumor.lengths)
         self.cost_bytes = len(self.rumor.body) + payloads_bytes + ENTRY_OVERHEAD_BYTES
         self.is_verified = is_verified
@@ -125,13 +151,24 @@ class MessageCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def insert(self, copy: RumorCopy, now: float, *, is_verified: bool) -> None:
-        """Cache `copy` unless expired, evicting older rumors."""
+    def insert(
+        self,
+        copy: RumorCopy,
+        now: float,
+        *,
+        is_verified: bool,
+        via: Via = Via.LOCAL,
+        source: PeerId | None = None,
+    ) -> None:
+        """Cache `copy` unless expired, evicting older rumors. It came `via` this way from `source`; None: its
+        origin."""
         rumor = copy.rumor
         key = (rumor.origin, rumor.epoch, rumor.first)
         if key in self._entries or copy.age_ms >= self._ttl_ms:
             return
-        entry = self._entries[key] = _CachedRumor(copy, now, is_verified)
+        entry = self._entries[key] = _CachedRumor(
+            copy, now, is_verified, via, source or rumor.origin
+        )
         epochs = self._firsts.setdefault(rumor.origin, {})
         firsts = epochs.get(rumor.epoch)
         if firsts is None:
@@ -193,11 +230,17 @@ class MessageCache:
 
     def has_message(self, message_id: MessageId) -> bool:
         """Whether a rumor with this message, and its body, is cached."""
+        return self.arrival(message_id) is not None
+
+    def arrival(self, message_id: MessageId) -> Arrival | None:
+        """How the message came here; None unless it is cached with its body."""
         origin, epoch, sequence, _ = message_id
         firsts = self._find(origin, epoch)
         found = () if firsts is None else firsts.overlapping(sequence, sequence, 1)
         entry = self._entries.get((origin, epoch, found[0])) if found else None
-        return entry is not None and entry.rumor.last >= sequence and entry.rumor.has_body
+        if entry is None or entry.rumor.last < sequence or not entry.rumor.has_body:
+            return None
+        return Arrival(entry.via, entry.source, entry.hops, entry.age_ms, entry.received_at)
 
     def contains(self, key: RumorKey) -> bool:
         """Whether this rumor is cached."""

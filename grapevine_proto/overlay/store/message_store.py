@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from grapevine_proto import work
 from grapevine_proto.errors import DropReason
+from grapevine_proto.events import Via
 from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.store.message_cache import MessageCache
@@ -232,9 +233,10 @@ class MessageStore:
         now: float,
         *,
         is_verified: bool = True,
+        via: Via = Via.LOCAL,
     ) -> list[tuple[MessageId, bytes]]:
         """Insert an authentic rumor whose `admission_error` is None; returns its new payloads.
-        `is_verified` means that its signature was checked.
+        `is_verified` means that its signature was checked; `via` is how `source` brought it.
         """
         rumor = copy.rumor
         state = self._states.get((rumor.origin, rumor.epoch))
@@ -263,7 +265,7 @@ class MessageStore:
         if tracker.gaps:
             self._streams_with_gaps[state.stream] = state
             self.newest_gap_at = max(self.newest_gap_at, tracker.gaps[-1].opened_at)
-        self.cache.insert(copy, now, is_verified=is_verified)
+        self.cache.insert(copy, now, is_verified=is_verified, via=via, source=source)
         state.last_published_at = max(state.last_published_at, now - copy.age_ms / 1000)
         state.last_inserted_at = now
         self._record_change(state, now)

@@ -1,7 +1,8 @@
 """Proximity optimization (`optimize_links`): replaces distant links by nearer ones in a cluster
 larger than `max_peers`, a simplified X-BOT (Leitao 2009).
 
-Periodically a node measures the RTT of an unlinked member with the first flight of a handshake. If
+Periodically a node measures the RTT of an unlinked member with the first flight of a handshake: of several
+that it draws, the one that is nearest by its coordinate. If
 it is clearly below the RTT of its farthest replaceable link, the handshake continues with a
 SwapRequest that names that link. The member measures for itself and accepts if it has a farther
 link too. Each end then closes its distant link, and the two closed peers are referred to each
@@ -36,6 +37,7 @@ from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView, LinkUsage
+from grapevine_proto.overlay.topology.coordinates import Coordinates
 from grapevine_proto.wire.signed import PeerRecord
 
 FARTHEST_KEPT_DIVISOR: Final = 5  # fraction of the links, the farthest, that is never replaced
@@ -45,6 +47,8 @@ MIN_GAIN_S: Final = 0.010
 MEASURED_INTERVALS: Final = 2.0  # gossip intervals after which a link has enough RTT samples
 TREE_STRATEGIES: Final = ("plumtree", "auto")
 CANDIDATES_DRAWN: Final = 8  # members examined per candidate
+CANDIDATES_COMPARED: Final = 64  # the same once coordinates tell which are near
+HOPELESS_RATIO: Final = 2.0  # an estimate so far above the RTT to beat is not worth a measurement
 FIRST_PAUSE_INTERVALS: Final = 0.5  # gossip intervals between two measurements
 MAX_PAUSE_INTERVALS: Final = 12.0
 PAUSE_GROWTH: Final = 1.1  # per fruitless measurement
@@ -66,9 +70,15 @@ class ProximityOptimizer:
     """
 
     def __init__(
-        self, context: OverlayContext, active_view: ActiveView, broadcast: LinkUsage, now: float
+        self,
+        context: OverlayContext,
+        active_view: ActiveView,
+        broadcast: LinkUsage,
+        now: float,
+        coordinates: Coordinates,
     ) -> None:
         """Links that `broadcast` uses are kept."""
+        self._coordinates = coordinates
         self._config = context.config
         self._peers = context.peers
         self._members = context.members
@@ -164,14 +174,30 @@ class ProximityOptimizer:
         self._pause_intervals = min(self._pause_intervals * PAUSE_GROWTH, MAX_PAUSE_INTERVALS)
         self._next_candidate_at = now + self._next_pause_s()
         if self._has_distant_link(now):
-            for member in self._members.sample(CANDIDATES_DRAWN, self._rng):
+            for member in self._draw():
                 candidate = self._as_candidate(member, now)
-                if candidate is not None:
+                if candidate is not None and not self._is_hopeless(candidate):
                     self.candidates_dialed += 1
                     member.measure_not_before(now + RECHECK_S * (0.5 + self._rng.random()))
                     member.set_rejected_rtt(None)
                     return candidate
         return None
+
+    def _draw(self) -> list[Member]:
+        """Members to examine, the nearest first as far as coordinates tell; those without one last."""
+        if not self._coordinates.is_settled():
+            return self._members.sample(CANDIDATES_DRAWN, self._rng)
+        drawn = self._members.sample(CANDIDATES_COMPARED, self._rng)
+        return sorted(drawn, key=self._estimate_s)
+
+    def _estimate_s(self, member: Member) -> float:
+        theirs = member.coordinate
+        return math.inf if theirs is None else self._coordinates.coordinate.distance_s(theirs)
+
+    def _is_hopeless(self, candidate: SwapCandidate) -> bool:
+        estimate_s = self._estimate_s(candidate.member)
+        is_known = self._coordinates.is_settled() and estimate_s < math.inf
+        return is_known and estimate_s > HOPELESS_RATIO * candidate.max_rtt_s
 
     def _has_distant_link(self, now: float) -> bool:
         """Whether we have enough links and one is distant; checked before any member is drawn."""

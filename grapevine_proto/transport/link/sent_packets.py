@@ -35,6 +35,7 @@ NON_ACK_ELICITING_KINDS: Final = frozenset(
         Kind.IHAVE,
         Kind.MEMBER_UPDATES,
         Kind.MEMBER_DIGEST,
+        Kind.COORDINATE_UPDATE,
         Kind.PAUSE,
         Kind.ACK,
         Kind.PATH_CHALLENGE,

@@ -48,6 +48,7 @@ def sections(
         ("Messages", keymap.MESSAGE_KEYS),
         ("Traces", (*keymap.NEW_TRACE_KEYS, *keymap.TRACE_KEYS)),
         ("Queries", (*keymap.NEW_QUERY_KEYS, *keymap.TRACE_KEYS)),
+        ("Topology, latency and holders", (*keymap.NETWORK_KEYS, *keymap.TREE_KEYS)),
         ("Traffic over time", keymap.TIME_RANGE_KEYS),
         ("Events and history", keymap.EVENT_KEYS[len(keymap.FRONT_SCREEN_KEYS) :]),
         ("Settings", keymap.SETTINGS_KEYS[:1]),

@@ -6,15 +6,18 @@ thousands of members stall neither the opening of the screen nor its refresh.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from typing import Final
 
 from textual.content import Content
 
+from grapevine_proto.coordinate import RttSource
 from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.screens.table import TableScreen
+from grapevine_tui.app.widgets.format import format_latency
 from grapevine_tui.app.widgets.grid import Cell, Column, Row
 from grapevine_tui.app.widgets.peer_table import PeerGrid, address_sort_key
 from grapevine_tui.app.widgets.status_glyphs import (
@@ -35,6 +38,7 @@ COLUMNS: Final = (
     Column("status", 9),
     Column("name", 9, grow=3),
     Column("link", 9, drop_rank=1),
+    Column("rtt", 7, is_right_aligned=True, drop_rank=2),
     Column("address", 15, grow=1, drop_rank=2),
     Column("zone", 8, grow=1, drop_rank=3),
     Column("tags", 8, grow=2, drop_rank=6),
@@ -49,7 +53,7 @@ class MemberRowCache:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._cached: dict[
-            PeerId, tuple[tuple[MemberInfo, str, PeerState | None, StatusGlyph], Row]
+            PeerId, tuple[tuple[MemberInfo, str, PeerState | None, StatusGlyph, str], Row]
         ] = {}
         self.is_behind = False
         """Whether rows are missing or outdated after the last `build`."""
@@ -62,7 +66,8 @@ class MemberRowCache:
         for peer_id, member in model.members.items():
             peer = model.peers.get(peer_id)
             state = peer.state if peer is not None else None
-            facts = (member, model.name_of(peer_id), state, member_status(model, member))
+            status = member_status(model, member)
+            facts = (member, model.name_of(peer_id), state, status, _format_rtt(member))
             existing = cached.get(peer_id)
             if existing is not None and (existing[0] == facts or built >= limit):
                 updated[peer_id] = existing
@@ -84,7 +89,17 @@ def _format_start(epoch: int) -> str:
         return f"epoch {epoch}"
 
 
-def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: StatusGlyph) -> Row:
+def _format_rtt(member: MemberInfo) -> str:
+    """The round-trip time from this node; ``~`` marks an estimate."""
+    if member.rtt is None or member.status is not MemberStatus.UP:
+        return "-"
+    mark = "~" if member.rtt.source is RttSource.ESTIMATED else ""
+    return mark + format_latency(member.rtt.seconds)
+
+
+def _member_row(
+    member: MemberInfo, name: str, state: PeerState | None, status: StatusGlyph, rtt: str
+) -> Row:
     glyph, label, tone = status
     is_connected = state is not None and state is not PeerState.DISCONNECTED
     link = STATE_GLYPHS[state] if state is not None and is_connected else None
@@ -97,6 +112,7 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
             Cell(f"{glyph} {label}", tone),
             Cell(printable(name), "key" if is_up else "dim"),
             Cell(f"{link.glyph} {link.label}" if link else "-", link.tone if link else "dim"),
+            Cell(rtt, text_tone if rtt != "-" and rtt[0] != "~" else "dim"),
             Cell(printable(str(member.address)) if member.address else "-", text_tone),
             Cell(printable(member.zone) or "-", text_tone if member.zone else "dim"),
             Cell(tags or "-", text_tone if tags else "dim"),
@@ -107,6 +123,7 @@ def _member_row(member: MemberInfo, name: str, state: PeerState | None, status: 
             STATUS_ORDER.index(status),
             name.casefold(),
             tuple(PeerState).index(state) if state is not None else len(PeerState),
+            member.rtt.seconds if member.rtt is not None and rtt != "-" else math.inf,
             address_sort_key(member.address),
             member.zone.casefold(),
             tags.casefold(),

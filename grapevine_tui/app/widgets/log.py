@@ -84,6 +84,7 @@ class MessageAction(Enum):
     COPY = "copy"
     COPY_ID = "copy_id"
     FOLLOW = "follow"
+    HAS = "has"
 
 
 class MessageLog(LineScrollView):

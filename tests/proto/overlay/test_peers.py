@@ -278,16 +278,16 @@ def test_a_link_begins_and_ends() -> None:
 
 def test_the_echo_of_the_latest_heartbeat_measures_the_round_trip() -> None:
     peer = Peer(peer_id(1), None, ADDRESS, 0.0)
-    for at in (1.0, 6.0):
+    for at in (0.5, 1.0, 6.0):
         peer.on_heartbeat_sent(at + 5.0, at)
-    assert (peer.heartbeat_number, peer.heartbeat_sent_at, peer.heartbeat_due_at) == (2, 6.0, 11.0)
+    assert (peer.heartbeat_number, peer.heartbeat_sent_at, peer.heartbeat_due_at) == (3, 6.0, 11.0)
     peer.on_heartbeat(3, 1, 0.0, 6.1)
     assert peer.rtt_s is None, "it echoes an earlier one"
     assert (peer.their_heartbeat_number, peer.their_heartbeat_at) == (3, 6.1)
     peer.on_heartbeat(3, 2, 0.0, 6.2)
     assert peer.rtt_s is None, "it arrived before"
     assert (peer.heartbeat_expected_from, peer.their_heartbeat_at) == (6.2, 6.1)
-    peer.on_heartbeat(4, 2, 0.25, 6.75)
+    peer.on_heartbeat(4, 3, 0.25, 6.75)
     assert peer.rtt_s == 0.5
 
 

@@ -42,7 +42,12 @@ async def ask_two_nodes() -> None:
             stats = json.loads((await ask(one, "grapevine.stats"))[str(one.peer_id)])
             assert stats["published"] >= 1
             cached = await ask(one, "grapevine.has", str(sent).encode())
-            assert cached == dict.fromkeys(both, '{"cached":true}')
+            found = {peer_id: json.loads(answer) for peer_id, answer in cached.items()}
+            own, other = found[str(one.peer_id)], found[str(two.peer_id)]
+            assert (own["cached"], own["via"], own["hops"]) == (True, "local", 0)
+            assert (other["cached"], other["via"], other["hops"]) == (True, "eager", 1)
+            assert own["from"] == other["from"] == str(one.peer_id)
+            assert other["age_ms"] >= 0 <= other["cached_s"]
             later = str(sent).rpartition(":")[0] + ":99"
             cached = await ask(one, "grapevine.has", later.encode())
             assert cached == dict.fromkeys(both, '{"cached":false}')

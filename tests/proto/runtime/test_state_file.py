@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.engine import NodeState, SavedEntry, SavedStream
 from grapevine_proto.errors import ConfigError, StateLockedError, StorageError
 from grapevine_proto.ids import EPOCH_LIMIT, Address, PeerId, Stream
@@ -430,17 +431,28 @@ saved_entries = st.builds(
 )
 
 
-@given(st.lists(saved_streams), st.lists(saved_entries), whole_numbers)
+@given(
+    st.lists(saved_streams),
+    st.lists(saved_entries),
+    whole_numbers,
+    st.sampled_from([b"", Coordinate().encode()]),
+)
 def test_encoded_values_decode_to_the_same_values(
-    streams: list[SavedStream], entries: list[SavedEntry], epoch: int
+    streams: list[SavedStream], entries: list[SavedEntry], epoch: int, coordinate: bytes
 ) -> None:
-    saved = NodeState(b"", epoch, tuple(streams), PEERS, tuple(entries))
+    saved = NodeState(b"", epoch, tuple(streams), PEERS, tuple(entries), coordinate)
     assert decode_state(encode_state(saved)) == saved
 
 
 def test_a_state_without_entries_is_encoded_as_before_there_were_any() -> None:
     body = msgpack.unpackb(encode_state(NodeState(b"", 1))[len(MAGIC) + CHECKSUM_BYTES :])
     assert body == [1, [], []]
+
+
+def test_a_coordinate_out_of_range_makes_the_state_unreadable() -> None:
+    for coordinate in (b"\xff" * 24, b"short"):
+        with pytest.raises(ValueError, match="coordinate"):
+            decode_state(encode_state(NodeState(b"", 1, coordinate=coordinate)))
 
 
 def test_a_state_that_is_gone_may_have_had_entries_unless_the_identity_is_new(

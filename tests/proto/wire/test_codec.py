@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange, canonical_host
 from grapevine_proto.overlay.query.queries import ANSWERS_MESSAGE_BYTES
@@ -33,6 +34,7 @@ from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     Confirm,
+    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -180,6 +182,14 @@ def some(items: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ..
 accusations = st.builds(Accusation, peer_ids, signatures)
 member_updates = st.builds(MemberUpdate, records, st.lists(accusations, max_size=3).map(tuple))
 
+coordinates = st.builds(
+    Coordinate,
+    st.tuples(*[st.floats(-9.9, 9.9)] * 8),
+    st.floats(1e-5, 9.9),
+    st.floats(-9.9, 9.9),
+    st.floats(0.0, 1.5),
+).map(Coordinate.encode)
+
 messages = st.one_of(
     st.builds(
         Heartbeat, counts, counts, counts, st.integers(0, 1000), counts, totals, some(records)
@@ -219,6 +229,7 @@ messages = st.one_of(
     st.builds(Graft, st.none() | peer_ids),
     st.builds(Prune, st.none() | peer_ids),
     st.builds(Pause, st.integers(0, 2**32 - 1)),
+    st.builds(CoordinateUpdate, coordinates),
     st.just(Confirm()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -582,6 +593,9 @@ GOLDEN = {
     Graft(None): "1591c400",
     Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
     Pause(1000): "3a91cd03e8",
+    CoordinateUpdate(Coordinate((0.01, *(0.0,) * 7), 0.002, -0.001, 0.25).encode()): (
+        "3591c418" + "002710" + "0000" * 7 + "000007d0" + "fc18" + "20"
+    ),
     Announce(StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300), 9000): (
         "189294c420" + "00" * 32 + "0103cd012ccd2328"
     ),

@@ -16,6 +16,7 @@ from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.screens.help import sections
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
+from grapevine_tui.app.screens.network import HoldersScreen, MatrixScreen, TopologyScreen
 from grapevine_tui.app.screens.node import NodeScreen
 from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.settings import SettingsScreen
@@ -26,6 +27,7 @@ from grapevine_tui.app.widgets.fact_sheet import FactSheet
 from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.host.query import MATCH_ALL
+from grapevine_tui.host.views import ShowTopology
 from tests.tui.fake_host import FakeHost
 from tests.tui.stage import Stage
 from tests.tui.values import a_member, a_peer, a_round, a_trace, received
@@ -124,6 +126,15 @@ def around(at_least_s: float, at_most_s: float) -> Check:
     return is_there
 
 
+def asked(count: int) -> Check:
+    """Return whether the members were asked that often, or more, since the screen was opened."""
+    return lambda stage: len(stage.host.views) >= count
+
+
+def tree(stage: Stage) -> bool:
+    return bool(stage.host.views) and stage.host.views[-1] != ShowTopology()
+
+
 EVENTS = ("E",)
 PEERS = ("1", "g")
 LOG = ("2", "G")
@@ -138,6 +149,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "events": Effect((), front(EventsScreen)),
         "history": Effect((), front(HistoryScreen)),
         "traces": Effect((), front(TraceScreen)),
+        "topology": Effect((), front(TopologyScreen)),
+        "matrix": Effect((), front(MatrixScreen)),
         "state": Effect((), front(StateScreen)),
         "traffic": Effect((), front(TrafficScreen)),
         "settings": Effect((), front(SettingsScreen)),
@@ -186,6 +199,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     },
     "Rate limits": {"authors": Effect(("3",), text("share"))},
     "Messages": {
+        "request('has')": Effect(LOG, front(HoldersScreen)),
         "request('copy_id')": Effect(LOG, copied(f":{LINES}")),
         "request('follow')": Effect(LOG, filtered("from:node-00")),
         "export": Effect(LOG, file("*.jsonl")),
@@ -207,6 +221,10 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "query": Effect(QUERIES, draft("/query ")),
         "older(1)": Effect(QUERIES, text("─ 1 of 2")),
         "older(-1)": Effect((*QUERIES, "left"), text("─ 2 of 2")),
+    },
+    "Topology, latency and holders": {
+        "ask_again": Effect(("N",), asked(2)),
+        "tree": Effect(("N",), tree),
     },
     "Traffic over time": {
         "time_range(1)": Effect(("T",), text("15 min ago")),

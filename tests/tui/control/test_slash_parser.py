@@ -143,7 +143,7 @@ def test_a_line_is_one_command(line: str, command: Command) -> None:
         ("/query --zone eu", "missing NAME"),
         ("/query uptime --zone", "--zone needs NAME"),
         ("/query uptime --limit many", "--limit needs a whole number, not 'many'"),
-        ("/query uptime --zon eu", "has no option --zon; it has --zone, --tag, --limit"),
+        ("/query uptime --zon eu", "has no option --zon; it has --zone, --tag, --nearest, --limit"),
         ("/query uptime --x --zone", "put -- before it"),
         ("/publish a.b --expires 60", "missing TEXT"),
         ("/state got cfg", "unknown action 'got'; did you mean get?"),

@@ -181,15 +181,26 @@ def test_an_echo_of_the_latest_heartbeat_measures_the_round_trip_without_the_del
     assert peer.heartbeat_expected_from == 10.875
 
 
-def test_an_echo_of_an_earlier_heartbeat_or_a_repeated_one_measures_nothing() -> None:
+def test_of_two_nodes_that_send_at_the_same_time_each_measures_by_the_heartbeat_before() -> None:
     heartbeats, _ = make_heartbeats()
     peer = make_peer()
     heartbeats.next_for(peer, 10.0)
     heartbeats.next_for(peer, 11.0)
-    heartbeats.on_heartbeat(beat(1, echo=1), peer, 11.5)
-    heartbeats.on_heartbeat(beat(1, echo=2), peer, 11.75)
+    heartbeats.on_heartbeat(beat(2, echo=1, delay_us=875_000), peer, 11.125)
+    assert peer.rtt_s == 0.25
+
+
+def test_an_echo_of_an_earlier_heartbeat_or_a_repeated_one_measures_nothing() -> None:
+    heartbeats, _ = make_heartbeats()
+    peer = make_peer()
+    heartbeats.on_heartbeat(beat(1, echo=0), peer, 9.0)
+    for at in (10.0, 11.0, 11.25):
+        heartbeats.next_for(peer, at)
+    heartbeats.on_heartbeat(beat(2, echo=1), peer, 11.5)
+    heartbeats.on_heartbeat(beat(2, echo=3), peer, 11.75)
+    heartbeats.on_heartbeat(beat(3, echo=4), peer, 11.875)
     assert peer.rtt_s is None
-    assert peer.heartbeat_expected_from == 11.75
+    assert peer.heartbeat_expected_from == 11.875
 
 
 def test_updates_ride_along_three_at_a_time() -> None:

@@ -14,6 +14,7 @@ from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import Peer, PeerTrigger
 from grapevine_proto.overlay.topology.active_view import ActiveView
+from grapevine_proto.overlay.topology.coordinates import Coordinates
 from grapevine_proto.overlay.topology.dialer import Dialer, format_dial_failure
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer, SwapCandidate
 from grapevine_proto.wire.signed import PeerRecord
@@ -48,7 +49,7 @@ class DialingNode:
         self.peers, self.members, self.config = node.peers, node.members, node.config
         node.rng.random = lambda: drawn  # type: ignore[method-assign]
         self.view = ActiveView(node, Links())
-        self.proximity = ProximityOptimizer(node, self.view, Links(), 0.0)
+        self.proximity = ProximityOptimizer(node, self.view, Links(), 0.0, Coordinates(node.our_id))
         self.dialer = Dialer(node, self.view, self.proximity, OURS, 0.0)
         for number in range(members):
             self.members.add(record(number), peer_id(number), 0.0)

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.coordinate import MIN_HEIGHT_S, Coordinate
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import ActiveView
+from grapevine_proto.overlay.topology.coordinates import Coordinates
 from grapevine_proto.overlay.topology.xbot import (
     FIRST_PAUSE_INTERVALS,
     MAX_PAUSE_INTERVALS,
@@ -57,7 +59,10 @@ class ProximityFixture:
             node.config,
         )
         self.links = Links() if in_use is None else Links(in_use)
-        self.optimizer = ProximityOptimizer(node, ActiveView(node, self.links), self.links, 0.0)
+        self.coordinates = Coordinates(node.our_id)
+        self.optimizer = ProximityOptimizer(
+            node, ActiveView(node, self.links), self.links, 0.0, self.coordinates
+        )
         for number in range(members):
             peer_record = record(number, zone=zones[number] if zones else "")
             self.members.ensure(peer_record, 0.0)
@@ -429,3 +434,39 @@ def test_eight_members_are_drawn_for_a_candidate() -> None:
 def test_a_node_with_just_enough_links_measures_members() -> None:
     assert candidate_of(ProximityFixture(100, 90, 80, 70, members=6)) is not None
     assert candidate_of(ProximityFixture(100, 90, 80, members=6)) is None
+
+
+# --- candidates by coordinate ---------------------------------------------------------------------
+
+
+def settled_fixture(places_s: dict[int, float]) -> ProximityFixture:
+    """A fixture whose node knows that it is in the center, and where these members are."""
+    fixture = ProximityFixture(*[100.0] * 5)
+    fixture.coordinates.on_link_up(peer_id(0), Coordinate())
+    for _ in range(5):
+        fixture.coordinates.on_rtt(peer_id(0), 2 * MIN_HEIGHT_S)
+    for number in range(5, 30):
+        member = fixture.members.get(peer_id(number))
+        assert member is not None
+        place_s = places_s.get(number)
+        if place_s is not None:
+            member.coordinate = Coordinate((place_s, *[0.0] * 7))
+    return fixture
+
+
+def test_the_member_that_is_nearest_by_its_coordinate_is_measured_first() -> None:
+    fixture = settled_fixture({number: 0.05 - number / 1000 for number in range(5, 30)})
+    first, second, *_ = [peer for _, peer in fixture.candidates(60.0)]
+    assert {first, second} <= {peer_id(number) for number in range(25, 30)}
+
+
+def test_a_member_that_is_far_by_its_coordinate_is_not_measured_and_an_unknown_one_is() -> None:
+    fixture = settled_fixture(dict.fromkeys(range(5, 29), 0.5))
+    assert [peer for _, peer in fixture.candidates(60.0)] == [peer_id(29)]
+
+
+def test_a_false_coordinate_costs_one_measurement() -> None:
+    fixture = settled_fixture({29: 0.0, **dict.fromkeys(range(5, 29), 0.03)})
+    found = [peer for _, peer in fixture.candidates(120.0)]
+    assert found[0] == peer_id(29)
+    assert found.count(peer_id(29)) == 1
