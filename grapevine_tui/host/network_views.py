@@ -272,7 +272,8 @@ async def _ask_holders(node: Node, message_id: MessageId) -> list[Object]:
     return holders
 
 
-_HOLDER_FIELDS: Final = {"via": str, "hops": int, "age_ms": int, "from": str}
+_HOLDER_TEXTS: Final = ("via", "from")
+_HOLDER_NUMBERS: Final = ("hops", "age_ms")
 
 
 def _parse_holder(answer: Any) -> Object | None:
@@ -281,10 +282,11 @@ def _parse_holder(answer: Any) -> Object | None:
     if not isinstance(answer, dict) or type(answer.get("cached")) is not bool:
         return None
     fields: Object = {"has": answer["cached"]}
-    for name, kind in _HOLDER_FIELDS.items():
-        value: Any = answer.get(name)
-        is_valid = type(value) is kind and (kind is str or 0 <= value < 1 << 32)
-        fields[name] = value if is_valid else None
+    for name in _HOLDER_TEXTS:
+        fields[name] = answer[name] if type(answer.get(name)) is str else None
+    for name in _HOLDER_NUMBERS:
+        value = answer.get(name)
+        fields[name] = value if type(value) is int and 0 <= value < 1 << 32 else None
     return fields
 
 
@@ -294,7 +296,7 @@ def _holders(node: Node, message_id: MessageId, gathered: Gathered) -> Object:
     for member in everyone:
         answer = gathered.answers.get(member.peer_id)
         holder = None if answer is None else _parse_holder(answer)
-        empty: Object = {"has": None, **dict.fromkeys(_HOLDER_FIELDS)}
+        empty: Object = {"has": None, **dict.fromkeys((*_HOLDER_TEXTS, *_HOLDER_NUMBERS))}
         rows.append(_member_fields(node, member) | (holder or empty))
     order = {False: 0, None: 1, True: 2}  # missing first
     rows.sort(key=lambda each: (order[each["has"]], each["hops"] or 0, each["age_ms"] or 0))

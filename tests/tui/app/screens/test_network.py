@@ -44,7 +44,7 @@ async def test_the_topology_is_asked_again_on_request_and_shows_the_tree_of_the_
 
 
 @pytest.mark.asyncio
-async def test_a_key_on_a_message_shows_who_has_it_missing_ones_first() -> None:
+async def test_a_key_on_a_message_shows_its_holders_missing_ones_first() -> None:
     async with staged() as stage:
         event = received(1, 7, b"deploy 7")
         message = event.message
