@@ -259,10 +259,8 @@ class CommandRunner:
                 main.filter_current_panel(f"topic:{pattern}")
             case commands.ShowMembers(tags):
                 app.show_members(" ".join(f"tag:{quote_name(e)}" for e in tag_texts(tags or {})))
-            case ShowRtt():
-                main.compose_box.show_feedback(rtt_text(await self._host.network(query)))
-            case ShowMatrix() | ShowTopology() | ShowHolders():
-                app.show_network(query)
+            case ShowRtt() | ShowMatrix() | ShowTopology() | ShowHolders():
+                await self._view_network(query)
             case commands.ShowTraces():
                 app.action_traces()
             case commands.ShowDiscovered():
@@ -282,6 +280,12 @@ class CommandRunner:
                 raise CommandError("for programs on the control socket only")
             case _:
                 assert_never(query)
+
+    async def _view_network(self, view: NetworkView) -> None:
+        if isinstance(view, ShowRtt):
+            self._app.main.compose_box.show_feedback(rtt_text(await self._host.network(view)))
+        else:
+            self._app.show_network(view)
 
     async def _use_cluster(
         self, command: AskMembers | AccessState | commands.ChangeTags, line: str
