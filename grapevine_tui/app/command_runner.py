@@ -248,10 +248,8 @@ class CommandRunner:
         match query:
             case commands.ShowSettings():
                 await app.action_settings()
-            case commands.ShowPeers():
-                main.action_panel("peers")
-            case commands.ShowRounds():
-                main.action_panel("rounds")
+            case commands.ShowPeers() | commands.ShowRounds():
+                main.action_panel("peers" if query == commands.ShowPeers() else "rounds")
             case commands.Subscribe(pattern):
                 if fault := pattern_fault(pattern):
                     raise CommandError(f"pattern: {fault}")

@@ -43,8 +43,8 @@ GLOBAL_KEYS: Final = (
     KeyBinding("history", "H", "history", "History"),
     KeyBinding("status", "S", "status", "Status and counters"),
     KeyBinding("traces", "t", "traces", "Traces"),
-    KeyBinding("topology", "N", "topology", "Topology: zones and links"),
-    KeyBinding("matrix", "L", "matrix", "Latency matrix"),
+    KeyBinding("topology", "O", "topology", "Topology: zones and links"),
+    KeyBinding("matrix", "X", "matrix", "Latency matrix"),
     KeyBinding("state", "K", "state", "Keyed state"),
     KeyBinding("traffic", "T", "traffic", "Traffic over time"),
     KeyBinding("settings", "C", "settings", "Settings"),
@@ -121,7 +121,7 @@ PAST_KEYS: Final = (
     KeyBinding("minute_back", "left_square_bracket", "travel(-60)", "A minute earlier"),
     KeyBinding("minute_on", "right_square_bracket", "travel(60)", "A minute later"),
 )
-NETWORK_KEYS: Final = (KeyBinding("ask_again", "R", "ask_again", "Ask again", in_footer=True),)
+NETWORK_KEYS: Final = (KeyBinding("ask_again", "U", "ask_again", "Ask again", in_footer=True),)
 TREE_KEYS: Final = (KeyBinding("tree", "o", "tree", "Tree of the trace", in_footer=True),)
 PROBLEM_KEYS: Final = (KeyBinding("problems", "w", "problems", "Problems only", in_footer=True),)
 EVENT_KEYS: Final = (*PAST_KEYS, *PROBLEM_KEYS)

@@ -223,8 +223,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "older(-1)": Effect((*QUERIES, "left"), text("─ 2 of 2")),
     },
     "Topology, latency and holders": {
-        "ask_again": Effect(("N",), asked(2)),
-        "tree": Effect(("N",), tree),
+        "ask_again": Effect(("O",), asked(2)),
+        "tree": Effect(("O",), tree),
     },
     "Traffic over time": {
         "time_range(1)": Effect(("T",), text("15 min ago")),

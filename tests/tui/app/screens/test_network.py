@@ -15,7 +15,7 @@ from tests.tui.values import a_trace, received
 @pytest.mark.asyncio
 async def test_the_matrix_shows_zones_numbers_and_the_age_of_what_is_shown() -> None:
     async with staged() as stage:
-        await stage.press("escape", "L")
+        await stage.press("escape", "X")
         await stage.paint()
         assert isinstance(stage.app.screen, MatrixScreen)
         assert stage.host.views == [ShowMatrix()]
@@ -29,11 +29,11 @@ async def test_the_topology_is_asked_again_on_request_and_shows_the_tree_of_the_
     None
 ):
     async with staged() as stage:
-        await stage.press("escape", "N")
+        await stage.press("escape", "O")
         await stage.paint()
         assert isinstance(stage.app.screen, TopologyScreen)
         assert "half-seen" in stage.text
-        await stage.press("R")
+        await stage.press("U")
         assert stage.host.views == [ShowTopology(), ShowTopology()]
         await stage.press("o")
         assert stage.host.views == [ShowTopology(), ShowTopology()], "no trace yet"
@@ -73,10 +73,10 @@ async def test_the_slash_commands_open_the_screens_and_tell_a_round_trip_time() 
 @pytest.mark.asyncio
 async def test_an_error_is_shown_and_the_last_answer_stays() -> None:
     async with staged() as stage:
-        await stage.press("escape", "N")
+        await stage.press("escape", "O")
         await stage.paint()
         stage.host.fails.query = TooManyQueries("16 queries are open")
-        await stage.press("R")
+        await stage.press("U")
         await stage.paint()
         assert "16 queries are open" in stage.text
         assert "eu-west" in stage.text
@@ -86,7 +86,7 @@ async def test_an_error_is_shown_and_the_last_answer_stays() -> None:
 @pytest.mark.asyncio
 async def test_every_screen_fits_every_size(size: tuple[int, int]) -> None:
     async with staged(size=size) as stage:
-        for key in ("N", "L"):
+        for key in ("O", "X"):
             await stage.press("escape", key)
             await stage.paint()
             assert "ams" in stage.text
