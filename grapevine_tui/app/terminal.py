@@ -75,6 +75,7 @@ ASCII_FALLBACKS: Final = {
     **dict(zip("●◐◌▲▼◦✕○⊘", "*%.^v:xo#", strict=True)),
     **dict(zip("…·→≤❯↵", "~-><>/", strict=True)),
     **dict(zip("─│━╸╺┃", "-|=--|", strict=True)),
+    **dict(zip("░▒▓", ",;&", strict=True)),
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼", "+"),
     **dict.fromkeys("█▉▊▋▌▇▆▅▐", "#"),
     **dict.fromkeys("▍▎▏", "|"),
