@@ -6,7 +6,7 @@ Invariants: the purpose is the first message of the session, so both ends of a h
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from grapevine_proto.wire.messages import Confirm, NeighborRequest, OpenTransient, SwapRequest
@@ -16,10 +16,12 @@ from grapevine_proto.wire.signed import PeerRecord
 @dataclass(frozen=True, slots=True)
 class DialPurpose:
     """`first_message` opens the session once the handshake is complete. A dial continues past the
-    Challenge only if that arrived within `max_rtt_s`."""
+    Challenge only if that arrived within `max_rtt_s`. `is_punch`: the peer dials at the same time, because a
+    common peer introduced both."""
 
     first_message: Confirm | NeighborRequest | OpenTransient | SwapRequest
     max_rtt_s: float = math.inf
+    is_punch: bool = False
 
     @property
     def is_transient(self) -> bool:
@@ -49,3 +51,8 @@ TRANSIENT: Final = DialPurpose(OpenTransient())
 def swap(swap_for: PeerRecord, max_rtt_s: float) -> DialPurpose:
     """A link in place of the one to `swap_for`, if its round trip is below `max_rtt_s`."""
     return DialPurpose(SwapRequest(swap_for), max_rtt_s)
+
+
+def punch(purpose: DialPurpose) -> DialPurpose:
+    """The same, of a dial that opens a NAT for the peer, which dials at the same time."""
+    return replace(purpose, is_punch=True)

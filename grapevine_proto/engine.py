@@ -434,7 +434,7 @@ class Engine:
         return message.id
 
     def _unreachable_reason(self, peer: PeerId) -> str:
-        if self._overlay.address_of(peer) is None:
+        if not self._overlay.addresses_of(peer):
             return f"no member {peer.short} with an address is known here"
         in_use = len(self._transport.transients)
         return f"no room for a session with {peer.short}: {in_use} transient sessions are in use"
@@ -890,6 +890,16 @@ class Engine:
     def record(self) -> PeerRecord:
         """The signed record of this node."""
         return self._overlay.record
+
+    @property
+    def observed(self) -> Address | None:
+        """Where several peers see this node, other than at its own addresses."""
+        return self._overlay.membership.local_record.observed
+
+    @property
+    def is_behind_nat(self) -> bool:
+        """Whether peers see this node at an address that it does not have."""
+        return self._overlay.membership.reachability.is_behind_nat
 
     def peers(self, now: float) -> list[PeerInfo]:
         """All peers, connected or not."""

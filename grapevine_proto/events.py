@@ -87,6 +87,16 @@ class Standing(StrEnum):
     """It was disconnected and may not reconnect for a while."""
 
 
+class PathKind(StrEnum):
+    """How the packets of a link reach its peer."""
+
+    DIRECT = "direct"
+    PUNCHED = "punched"
+    """Through NATs that both ends opened at the same time: a common peer introduced them."""
+    RELAYED = "relayed"
+    """Through a common peer, which cannot read them; of transient sessions only."""
+
+
 class Via(StrEnum):
     """How a message arrived."""
 
@@ -222,6 +232,10 @@ class PeerInfo:
     score: float = 0.0
     """Decaying sum of its misconduct."""
     standing: Standing = Standing.NORMAL
+    path: PathKind | None = None
+    """How its packets travel; None without a link."""
+    advertised: tuple[Address, ...] = ()
+    """Where its record says that it is dialed."""
 
     def to_dict(self, *, now: float | None = None) -> JsonObject:
         """Returns the fields of a peer in JSON. `now`, a time of `Node.now`, is needed for `last_seen_s` and
@@ -255,6 +269,8 @@ class PeerInfo:
             "datagram_bytes": self.datagram_bytes,
             "score": json_number(self.score),
             "standing": self.standing.value,
+            "path": None if self.path is None else self.path.value,
+            "advertised": [str(each) for each in self.advertised],
         }
 
 
@@ -760,6 +776,16 @@ class Stats:
     """Transient sessions."""
     transient_refused: int = 0
     """Transient sessions refused for lack of room."""
+    introduced: int = 0
+    """Times this node introduced two peers to each other, so that both dial through their NATs."""
+    relayed_datagrams: int = 0
+    """Datagrams that this node passed on between two peers that cannot reach each other."""
+    relayed_bytes: int = 0
+    """Their bytes."""
+    relay_refused: int = 0
+    """Datagrams not passed on: beyond a limit, to a peer without a session, or `relay` is off."""
+    introductions_refused: int = 0
+    """Requests to do so that were beyond the rate of a peer, or about a member without a link."""
     reassembly_dropped: int = 0
     """Large messages dropped before they were complete."""
     evictions: int = 0

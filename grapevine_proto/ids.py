@@ -109,6 +109,10 @@ class MessageId(NamedTuple):
         return format(str(self), spec)
 
 
+RELAY_NETWORK: Final = ipaddress.IPv6Network("100::/64")  # discarded everywhere (RFC 6666)
+RELAY_HOST_PREFIX: Final = str(RELAY_NETWORK.network_address)
+
+
 class Address(NamedTuple):
     """An IP address and a UDP port. The host is always a literal; drivers resolve names.
 
@@ -128,6 +132,11 @@ class Address(NamedTuple):
     def is_loopback(self) -> bool:
         """Whether the host is a loopback address."""
         return ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def is_via_relay(self) -> bool:
+        """Whether it stands for a way through a relay (`transport.relay`); no socket has such an address."""
+        return self.host.startswith(RELAY_HOST_PREFIX)
 
     @property
     def without_zone(self) -> Address:

@@ -1089,6 +1089,16 @@ class Node:
         return self._socket.dialable_address
 
     @property
+    def observed(self) -> Address | None:
+        """Where several peers see this node, if that is none of its own addresses; advertised as well."""
+        return self._engine.observed
+
+    @property
+    def is_behind_nat(self) -> bool:
+        """Whether peers see this node at an address that it does not have."""
+        return self._engine.is_behind_nat
+
+    @property
     def epoch(self) -> int:
         """The epoch of this run."""
         return self._engine.epoch

@@ -53,6 +53,8 @@ def peer_info(
         datagram_bytes=link.path.mtu.datagram_bytes if link else 0,
         score=limits.score_at(now) if limits else 0.0,
         standing=limits.standing if limits else Standing.NORMAL,
+        path=link.path_kind if link else None,
+        advertised=record.addresses if record else (),
     )
 
 
@@ -131,6 +133,11 @@ def stats(
         sessions=links.session_count,
         transient_sessions=len(transients),
         transient_refused=transients.refused,
+        introduced=transport.introductions.made,
+        relayed_datagrams=transport.relays.relayed,
+        relayed_bytes=transport.relays.relayed_bytes,
+        relay_refused=transport.relays.refused,
+        introductions_refused=transport.introductions.refused,
         reassembly_dropped=links.reassembly_dropped,
         evictions=transport.handshakes.evicted
         + links.peer_limits.evicted

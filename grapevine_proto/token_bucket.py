@@ -27,6 +27,7 @@ FREE_KINDS: Final = frozenset(
         Kind.ACK,
         Kind.MTU_PROBE,
         Kind.PATH_RESPONSE,
+        Kind.RELAYED,  # charged by bytes instead
     }
 )
 

@@ -87,6 +87,7 @@ LIVE_FIELDS: Final = frozenset(
         "strategy",
         "subscriptions",
         "lazy_push",
+        "relay",
         "optimize_links",
         "rate_limit",
         "topics",
@@ -133,6 +134,9 @@ class NodeConfig:
     lazy_push: bool = True
     """Lazy push: send the ID of a message to peers that did not get its payload, and request announced
     messages. Closes gaps within a fraction of a second, for one small packet per link and message."""
+    relay: bool = True
+    """Pass datagrams on between two peers that cannot reach each other, within fixed limits. They are
+    encrypted from end to end."""
     optimize_links: bool = False
     """In a cluster larger than `max_peers`, replace distant links with nearer ones (X-BOT).
     Messages arrive sooner after a minute or two. On in the `wan` profile; it has no effect on a
@@ -208,6 +212,7 @@ class NodeConfig:
             strategy: str = ...,
             subscriptions: int = ...,
             lazy_push: bool = ...,
+            relay: bool = ...,
             optimize_links: bool = ...,
             distribution: str = ...,
             gossip_interval: Seconds = ...,
@@ -259,6 +264,7 @@ class NodeConfig:
         check_choice("strategy", self.strategy, STRATEGIES)
         check_integer("subscriptions", self.subscriptions, 1, 1000)
         check_flag("lazy_push", self.lazy_push)
+        check_flag("relay", self.relay)
         check_flag("optimize_links", self.optimize_links)
         check_flag("builtin_queries", self.builtin_queries)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)

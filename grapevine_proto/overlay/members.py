@@ -20,7 +20,7 @@ from typing import Final
 
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
-from grapevine_proto.ids import Address, PeerId
+from grapevine_proto.ids import PEER_ID_BYTES, Address, PeerId
 from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.transmit_queue import retransmit_limit
 from grapevine_proto.wire.attributes import record_coordinate
@@ -414,6 +414,13 @@ class MemberTable:
         begin = bisect_left(self._sorted_ids, first, key=id_prefix)
         end = bisect_right(self._sorted_ids, last, key=id_prefix)
         return self._sorted_ids[begin : min(end, begin + count)]
+
+    def find_by_prefix(self, prefix: bytes) -> Member | None:
+        """A member whose ID begins with `prefix`, of at least `ID_PREFIX_BYTES` bytes."""
+        first = id_prefix(PeerId(prefix.ljust(PEER_ID_BYTES, b"\0")))
+        found = self.in_prefix_range(first, first, MEMBER_EVICTION_SCAN_LIMIT)
+        peer_id = next((each for each in found if each.startswith(prefix)), None)
+        return None if peer_id is None else self._members[peer_id]
 
     def next_updates(self, limit: int) -> list[PeerRecord]:
         """Up to `limit` records with transmissions left, in turn. Each counts as transmitted once."""

@@ -44,9 +44,11 @@ from grapevine_proto.wire.messages import (
     Heartbeat,
     IHave,
     InSync,
+    Introduction,
     IWant,
     MemberDigest,
     MemberUpdates,
+    ObservedAddress,
     Offer,
     Ping,
     PingAck,
@@ -139,6 +141,8 @@ class Overlay:
                 | MemberUpdates()
                 | MemberDigest()
                 | CoordinateUpdate()
+                | ObservedAddress()
+                | Introduction()
             ):
                 return self.membership.handle(message, sender, now)
             case IWant():
@@ -311,10 +315,15 @@ class Overlay:
         member = self.membership.members.get(peer_id)
         return None if member is None else member.record
 
-    def address_of(self, peer_id: PeerId) -> Address | None:
-        """Where to dial a member."""
+    def addresses_of(self, peer_id: PeerId) -> tuple[Address, ...]:
+        """Where to dial a member, all at once."""
         member = self.membership.members.get(peer_id)
-        return None if member is None else self.membership.dialer.address_of(member)
+        return () if member is None else self.membership.dialer.addresses_of(member)
+
+    def introducers_of(self, peer_id: PeerId) -> tuple[PeerId, ...]:
+        """Who is asked to introduce this node to a member behind a NAT; empty if it is behind none."""
+        member = self.membership.members.get(peer_id)
+        return () if member is None else self.membership.dialer.introducers_of(member)
 
     def referrals(self, peer_id: PeerId) -> tuple[PeerRecord, ...]:
         """Peers that `peer_id` may try because this node has no room."""

@@ -82,6 +82,7 @@ class Peer:
         "peer_id",
         "previous_heartbeat_sent_at",
         "record",
+        "reported_address",
         "rtt_s",
         "session_epoch",
         "state",
@@ -119,6 +120,8 @@ class Peer:
         self.their_heartbeat_number = 0
         self.sync_requested_at = -math.inf  # when its latest member digest was answered
         self.sync_answered_at = -math.inf  # when its latest reply to one of ours was answered
+        # where it was told that this node sees it, other than in its record
+        self.reported_address: Address | None = None
         self.their_heartbeat_at = now  # when heartbeat `their_heartbeat_number` arrived
 
     # --- links ----------------------------------------------------------------------------------
@@ -147,6 +150,11 @@ class Peer:
     def on_link_down(self) -> None:
         """The link is gone."""
         self.linked_at = None
+        self.reported_address = None
+
+    def on_address_reported(self, address: Address | None) -> None:
+        """It was told that this node sees it at `address`; None: nothing has to be told."""
+        self.reported_address = address
 
     def on_address_changed(self, address: Address) -> None:
         """The session of the link validated a new path."""

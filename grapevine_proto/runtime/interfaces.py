@@ -45,8 +45,8 @@ class _InterfaceAddress(NamedTuple):
 def dialable_hosts(host: str, family: socket.AddressFamily | int) -> tuple[str, ...]:
     """Returns the addresses to dial for a socket of `family` bound to `host`, the most likely one first.
 
-    For a wildcard: the source address of the default route; without one, the addresses of all interfaces
-    that are up; without any, loopback.
+    For a wildcard: the source address of the default route, of IPv6 and of IPv4 if the socket has both;
+    without one, the addresses of all interfaces that are up; without any, loopback.
     """
     if not ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
         return (host.partition("%")[0],)  # a scope is local to this machine
@@ -54,10 +54,13 @@ def dialable_hosts(host: str, family: socket.AddressFamily | int) -> tuple[str, 
     families = tuple(
         dict.fromkeys((address_family, socket.AF_INET))
     )  # an IPv6 socket accepts IPv4 too
+    routed: list[str] = []
     for each in families:
         with contextlib.suppress(OSError), socket.socket(each, socket.SOCK_DGRAM) as probe:
             probe.connect(ROUTE_PROBE_ADDRESS[each])
-            return (str(probe.getsockname()[0]),)
+            routed.append(str(probe.getsockname()[0]))
+    if routed:
+        return tuple(routed)
     addresses = sorted(
         _ipv4_addresses() + (_ipv6_addresses() if address_family == socket.AF_INET6 else [])
     )

@@ -14,12 +14,13 @@ from enum import Enum
 from functools import cache
 from typing import Any, Final, get_args
 
-from grapevine_proto.events import Event, MemberInfo, Message
+from grapevine_proto.events import Event, MemberInfo, Message, PathKind, PeerInfo
 
 EVENT_NUMBERS: Final = {kind: number for number, kind in enumerate(get_args(Event))}
 
 FIRST_MESSAGE_FIELDS: Final = 7  # fields of a message that every hash covers
 LATER_MESSAGE_FIELDS: Final = ("topic",)
+UNUSUAL_PATHS: Final = (PathKind.PUNCHED, PathKind.RELAYED)
 
 
 def values_of(event: Event) -> tuple[Any, ...]:
@@ -47,6 +48,10 @@ def _plain(value: Any) -> Any:
         left_out = ("reason",) if value.tags else ("reason", "tags")
         counting = [each for each in _field_names(MemberInfo) if each not in left_out]
         return tuple([_plain(getattr(value, name)) for name in counting])
+    if isinstance(value, PeerInfo):
+        # Its path came later, and counts only where it is not direct; the addresses in its record never do.
+        names = _field_names(PeerInfo)[: -1 if value.path in UNUSUAL_PATHS else -2]
+        return tuple([_plain(getattr(value, name)) for name in names])
     if isinstance(value, Mapping):
         return tuple([(name.encode(), each.encode()) for name, each in sorted(value.items())])
     if isinstance(value, tuple | list):

@@ -13,7 +13,7 @@ import builtins  # mypyc looks up the type of a field by a name of the module
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.crypto.identity import Identity
@@ -26,6 +26,8 @@ from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.signed import PeerRecord
+
+SIBLING_HOLD_S: Final = 1.0  # for the address that answered first to complete the handshake
 
 
 class DialError(NamedTuple):
@@ -98,8 +100,10 @@ class Handshakes:
         purpose: DialPurpose = LINK,
         *,
         max_hellos: int | None = None,
+        delay_s: float = 0.0,
     ) -> None:
-        """Dials `address`; a peer that proves the cluster key receives our `record`."""
+        """Dials `address`, `delay_s` seconds from now; a peer that proves the cluster key receives our
+        `record`."""
         initiator = Initiator(
             self._identity,
             self._config.current.keys[0],
@@ -110,6 +114,7 @@ class Handshakes:
             purpose=purpose,
             max_hellos=max_hellos,
             timeout_s=self._config.current.connection_timeout,
+            delay_s=delay_s,
             entropy=self._entropy,
             rng=self._rng,
             now=now,
@@ -131,12 +136,60 @@ class Handshakes:
     def on_response(
         self, packet: codec.Challenge | codec.Welcome, datagram: bytes, source: Address, now: float
     ) -> Initiator:
-        """Handles the answer to a dial and returns the dial. Raises Dropped."""
+        """Handles the answer to a dial and returns the dial. Raises Dropped.
+
+        While another address of the same peer has just answered, a Challenge is dropped: the Hello that it
+        answers is repeated if that one fails.
+        """
         dial = self._dials.get(packet.session_id)
         if dial is None:
             raise Dropped(DropReason.UNEXPECTED)
+        if isinstance(packet, codec.Challenge) and any(
+            each.challenged_at is not None and now < each.challenged_at + SIBLING_HOLD_S
+            for each in self._siblings(dial)
+        ):
+            raise Dropped(DropReason.UNEXPECTED)
         dial.receive(packet, datagram, source, now)
         return dial
+
+    def _siblings(self, dial: Initiator) -> list[Initiator]:
+        """The other dials of the same peer for the same kind of session, at its other addresses."""
+        if dial.expected is None or not self._is_dialed_besides(dial, dial.expected):
+            return []
+        return [
+            each
+            for each in self._dials.values()
+            if each.expected == dial.expected
+            and each.address != dial.address
+            and each.purpose.is_transient == dial.purpose.is_transient
+        ]
+
+    def _is_dialed_besides(self, dial: Initiator, peer_id: PeerId) -> bool:
+        count = self._dials_per_peer.get(peer_id, 0)
+        return count > (dial.session_id in self._dials)
+
+    def has_siblings(self, dial: Initiator) -> bool:
+        """Whether the same peer is dialed at other addresses for the same kind of session."""
+        return bool(self._siblings(dial))
+
+    def end_siblings(self, dial: Initiator) -> None:
+        """Ends the dials of the same peer at its other addresses: `dial` is answered."""
+        for each in self._siblings(dial):
+            self.end_dial(each.session_id)
+
+    def find(self, address: Address, peer_id: PeerId, *, is_transient: bool) -> Initiator | None:
+        """The pending dial of a peer at this address for this kind of session."""
+        for dial in self._dials.values():
+            is_same = (dial.address, dial.expected) == (address, peer_id)
+            if is_same and dial.purpose.is_transient == is_transient:
+                return dial
+        return None
+
+    def is_punching(self, peer_id: PeerId) -> bool:
+        """Whether a common peer introduced this peer and it is dialed."""
+        return peer_id in self._dials_per_peer and any(
+            dial.expected == peer_id and dial.purpose.is_punch for dial in self._dials.values()
+        )
 
     def end_dial(self, session_id: bytes) -> Initiator | None:
         """Removes and returns the dial with this session ID; None: there is none."""

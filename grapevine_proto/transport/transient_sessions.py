@@ -106,6 +106,10 @@ class TransientSessions:
         """The peers for whose session messages wait, and since when."""
         return list(self._opening_since.items())
 
+    def opening_since(self, peer_id: PeerId) -> float | None:
+        """Since when messages wait for a session with this peer; None: none does."""
+        return self._opening_since.get(peer_id)
+
     @property
     def has_pending_messages(self) -> bool:
         """Whether a message of the application waits for a session."""

@@ -32,11 +32,12 @@ from grapevine_proto.events import (
     InternalErrorContained,
     Message,
     MessageSent,
+    PathKind,
     Standing,
     StandingChanged,
     UndeliveredReason,
 )
-from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_proto.ids import RELAY_HOST_PREFIX, Address, MessageId, PeerId
 from grapevine_proto.transport.direct_deliveries import DirectDeliveries
 from grapevine_proto.transport.drop_counts import DropCounts
 from grapevine_proto.transport.events import (
@@ -58,9 +59,11 @@ from grapevine_proto.transport.events import (
 )
 from grapevine_proto.transport.handshake.initiator import Initiator
 from grapevine_proto.transport.handshakes import Handshakes
+from grapevine_proto.transport.introductions import Introductions
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.link_table import LinkTable
 from grapevine_proto.transport.peer_limits import RATE_LIMITED_MESSAGE_WORK
+from grapevine_proto.transport.relay import Relays, mark_of
 from grapevine_proto.transport.session.session import EstablishedSession
 from grapevine_proto.transport.transient_sessions import PendingSend, TransientSessions
 from grapevine_proto.wire import codec
@@ -78,6 +81,8 @@ from grapevine_proto.wire.messages import (
     DirectReceipt,
     Frame,
     InSync,
+    Introduce,
+    Introduction,
     IWant,
     Kind,
     NeighborRequest,
@@ -85,6 +90,7 @@ from grapevine_proto.wire.messages import (
     OverlayMessage,
     Pause,
     Records,
+    Relayed,
     Repair,
     Rumors,
     SwapRequest,
@@ -109,11 +115,16 @@ TRANSIENT_MESSAGES: Final = (
     OpenTransient,
     Answers,
     AnswerFetch,
+    Introduce,
+    Introduction,
+    Relayed,
 )
-"""What a transient session may carry besides Close: direct messages, repair, and large answers."""
-OPENING_MESSAGES: Final = (IWant, AnswerFetch)  # requests that open a transient session
+"""What a transient session may carry besides Close: direct messages, repair, large answers, introductions
+and relayed datagrams."""
+OPENING_MESSAGES: Final = (IWant, AnswerFetch, Introduce)  # requests that open a transient session
 REAP_INTERVAL_S: Final = 60.0  # between searches for limits of peers that say nothing
 STALLED_SEND_S: Final = 1.0  # without a dial: a message that waits for a session is given up
+RELAY_DELAYS_S: Final = (0.4, 1.0)  # before a way through a relay is tried besides the direct ones
 TICK_INTERVAL_S: Final = 1.0  # for what is reported once a second, and for the age of sessions
 INTERNAL_ERROR_EVENT_INTERVAL_S: Final = (
     1.0  # for errors of no peer in particular, which an unauthenticated peer may cause at will
@@ -137,8 +148,12 @@ class OverlayView(Protocol):
         """The latest record of a member."""
         ...
 
-    def address_of(self, peer_id: PeerId) -> Address | None:
-        """Where to dial a member."""
+    def addresses_of(self, peer_id: PeerId) -> tuple[Address, ...]:
+        """Where to dial a member, all at once."""
+        ...
+
+    def introducers_of(self, peer_id: PeerId) -> tuple[PeerId, ...]:
+        """Who is asked to introduce this node to a member behind a NAT; empty if it is behind none."""
         ...
 
     def referrals(self, peer_id: PeerId) -> tuple[PeerRecord, ...]:
@@ -198,6 +213,8 @@ class Transport:
         )
         self.transients = TransientSessions(config, self.links)
         self.direct = DirectDeliveries()
+        self.introductions = Introductions(self.links)
+        self.relays = Relays(config, self._session_with, self._find_peer, now)
         self.drops = DropCounts()
         self.counters = DatagramCounters()
         self.version = 0
@@ -222,10 +239,16 @@ class Transport:
 
     # --- in: datagrams --------------------------------------------------------------------------
 
-    def receive(self, datagram: bytes, source: Address, now: float) -> Iterable[TransportEvent]:
-        """Takes one datagram. Never raises."""
-        self.counters.datagrams_in += 1
-        self.counters.bytes_in += len(datagram)
+    def receive(
+        self, datagram: bytes, source: Address, now: float, *, is_relayed: bool = False
+    ) -> Iterable[TransportEvent]:
+        """Takes one datagram, `is_relayed`: out of a message of a relay. Never raises."""
+        if not is_relayed:
+            self.counters.datagrams_in += 1
+            self.counters.bytes_in += len(datagram)
+            if source.host.startswith(RELAY_HOST_PREFIX):  # none of a socket
+                self.drops.count(DropReason.UNEXPECTED, source)
+                return ()
         try:
             packet = codec.decode_packet(datagram)
             if isinstance(packet, codec.Data):
@@ -314,6 +337,11 @@ class Transport:
                 self.direct.on_receipt(link.peer_id, sequence)
             case Pause(duration_ms):
                 self.links.coalescer.pause(link.peer_id, duration_ms / 1000, now)
+            case Introduce():
+                for receiver, plaintext in self.introductions.introduce(link, message, now):
+                    self._enqueue_contained(receiver, plaintext, now)
+            case Relayed():
+                return self._on_relayed(link, is_linked, message, now)
             case Close():
                 return self._on_close(link, is_linked, message, now)
             case Confirm() | NeighborRequest() | SwapRequest() | OpenTransient():
@@ -321,6 +349,31 @@ class Transport:
             case _:
                 return (MessageIn(link, is_linked, message),)
         return (PacketIn(link, is_linked, False),)
+
+    def _on_relayed(
+        self, link: Link, is_linked: bool, message: Relayed, now: float
+    ) -> Iterator[TransportEvent]:
+        """A peer sends a datagram through this node, or another one sent it to this node through the peer."""
+        yield PacketIn(link, is_linked, False)
+        if not self.relays.admit(link, message, now):
+            return
+        if message.is_forwarded:
+            source = self.relays.address_via(link.peer_id, message.mark)
+            yield from self.receive(message.datagram, source, now, is_relayed=True)
+        elif (passed_on := self.relays.forward(link, message)) is not None:
+            self._enqueue_contained(*passed_on, now)
+
+    def _session_with(self, peer_id: PeerId) -> Link | None:
+        return self.links.get(peer_id) or self.transients.get(peer_id)
+
+    def _find_peer(self, mark: bytes) -> PeerId | None:
+        """The peer with a session whose ID begins like this."""
+        for peer_id in self.links:
+            if peer_id.startswith(mark):
+                return peer_id
+        return next(
+            (each.peer_id for each in self.transients.all() if each.peer_id.startswith(mark)), None
+        )
 
     def _on_close(
         self, link: Link, is_linked: bool, close: Close, now: float
@@ -406,6 +459,12 @@ class Transport:
         accepted = self.handshakes.confirm_accepted(packet, source, now)
         if accepted is None:
             raise Dropped(DropReason.UNKNOWN_SESSION)
+        if accepted.address.is_via_relay:
+            if accepted.plaintext[0] != Kind.OPEN_TRANSIENT:
+                raise Dropped(DropReason.UNEXPECTED)
+            accepted = accepted._replace(path=PathKind.RELAYED)
+        elif self.handshakes.is_punching(accepted.record.peer_id):
+            accepted = accepted._replace(path=PathKind.PUNCHED)
         if accepted.plaintext[0] == Kind.OPEN_TRANSIENT:
             yield from self._open_transient(accepted, now)
         else:
@@ -416,6 +475,7 @@ class Transport:
         self, dial: Initiator, established: EstablishedSession, now: float
     ) -> Iterator[TransportEvent]:
         record, purpose = established.record, dial.purpose
+        self.handshakes.end_siblings(dial)
         is_rejected = established.plaintext[0] == Kind.CLOSE
         if purpose.is_transient:
             if is_rejected:
@@ -551,15 +611,40 @@ class Transport:
             is_queued = self._enqueue_pending_send(link, pending, now)
             return SendOutcome.SENT if is_queued else SendOutcome.DROPPED
         if not self.transients.is_opening(peer_id):
-            address = self._overlay.address_of(peer_id)
-            if address is None or not self.handshakes.can_dial:
+            if not self._is_dialable(peer_id):
                 return SendOutcome.UNREACHABLE
             if not self.transients.make_room(peer_id, now):
                 return SendOutcome.UNREACHABLE
-            if not self.handshakes.is_dialing(peer_id):  # else the result of that dial decides
-                self._dial(address, peer_id, TRANSIENT, now)
+            # Else the result of that dial decides. Behind a NAT it may be none, and a relay is sooner.
+            if not self.handshakes.is_dialing(peer_id) or self._is_behind_nat(peer_id):
+                self._dial_transient(peer_id, now)
         is_queued = self.transients.enqueue_pending(peer_id, pending, now)
         return SendOutcome.QUEUED if is_queued else SendOutcome.DROPPED
+
+    def _is_dialable(self, peer_id: PeerId) -> bool:
+        """Whether a transient session with this member can be opened, if there is room for it."""
+        has_way = bool(self._overlay.addresses_of(peer_id)) or self._is_behind_nat(peer_id)
+        return has_way and self.handshakes.can_dial
+
+    def _is_behind_nat(self, peer_id: PeerId) -> bool:
+        record = self._overlay.record_of(peer_id)
+        return record is not None and record.introducers is not None
+
+    def _dial_transient(self, peer_id: PeerId, now: float) -> None:
+        """Dials a member at all its addresses for a transient session; behind a NAT also asks for an
+        introduction."""
+        for address in self._overlay.addresses_of(peer_id):
+            if self.handshakes.can_dial:
+                self._dial(address, peer_id, TRANSIENT, now)
+        introducers = self._overlay.introducers_of(peer_id)
+        if not introducers:
+            return
+        self.send(introducers, Introduce(peer_id, True), now)
+        for relay, delay_s in zip(introducers, RELAY_DELAYS_S, strict=False):
+            if self.handshakes.can_dial:
+                address = self.relays.address_via(relay, mark_of(peer_id))
+                record = self._overlay.record
+                self.handshakes.dial(address, peer_id, record, now, TRANSIENT, delay_s=delay_s)
 
     def _send_pending(self, link: Link, now: float) -> Iterator[TransportEvent]:
         """A session with a peer is open: what waited for it goes."""
@@ -590,11 +675,10 @@ class Transport:
         """A dial for a link with a peer is over: what waited for it may open a transient session."""
         if not self.transients.is_opening(peer_id) or self.handshakes.is_dialing(peer_id):
             return
-        address = self._overlay.address_of(peer_id)
-        if address is None or not self.handshakes.can_dial:
+        if not self._is_dialable(peer_id):
             yield from self._fail_transient(peer_id, UndeliveredReason.NO_ANSWER, "no address")
         else:
-            self._dial(address, peer_id, TRANSIENT, now)
+            self._dial_transient(peer_id, now)
 
     def _fail_transient(
         self, peer_id: PeerId, reason: UndeliveredReason, detail: str
@@ -625,8 +709,13 @@ class Transport:
         most `max_hellos` Hellos before the first answer."""
         if expected is not None and self.links.peer_limits.is_expelled(expected, now):
             return (DialFailed(address, expected, DropReason.MISCONDUCT),)
+        if purpose.is_punch and expected is not None:
+            pending = self.handshakes.find(address, expected, is_transient=purpose.is_transient)
+            if pending is not None:
+                pending.on_introduced()
+                return ()
         if not self.handshakes.can_dial:
-            return (DialFailed(address, expected, None),)
+            return () if purpose.is_transient else (DialFailed(address, expected, None),)
         self._dial(address, expected, purpose, now, max_hellos)
         return ()
 
@@ -648,6 +737,8 @@ class Transport:
         dial = self.handshakes.end_dial(session_id)
         if dial is None:
             return
+        if dial.purpose.is_transient and self._has_other_way(dial, now):
+            return
         if dial.purpose.is_transient and dial.expected is not None:
             yield from self._fail_transient(dial.expected, *_why_not_answered(reason))
         elif dial.purpose.swap_for is not None and reason is None:
@@ -656,6 +747,16 @@ class Transport:
             yield DialFailed(dial.address, dial.expected, reason)
             if dial.expected is not None:
                 yield from self._retry_transient(dial.expected, now)
+
+    def _has_other_way(self, dial: Initiator, now: float) -> bool:
+        """Whether a transient session with the peer of a failed dial may still open: at another address, or
+        by an introduction, for which `_fail_stalled` waits."""
+        if self.handshakes.has_siblings(dial):
+            return True
+        since = None if dial.expected is None else self.transients.opening_since(dial.expected)
+        if dial.expected is None or since is None or now >= since + STALLED_SEND_S:
+            return False
+        return self._is_behind_nat(dial.expected)
 
     def on_unsendable(self, address: Address, reason: str, now: float) -> Iterator[TransportEvent]:
         """The operating system cannot send to `address`: dials of it fail at once."""
@@ -753,7 +854,24 @@ class Transport:
         self.links.enqueue_raw(self.handshakes.transmit(now))
         is_settled = not has_unacknowledged and not self.direct
         hold_open = self._overlay.has_unclaimed
-        return self.links.collect_datagrams(now, hold_open=hold_open, is_settled=is_settled)
+        datagrams = self.links.collect_datagrams(now, hold_open=hold_open, is_settled=is_settled)
+        if self.relays.has_ways:
+            direct = [each for each in datagrams if not each[1].is_via_relay]
+            if len(direct) < len(datagrams):
+                self._relay([each for each in datagrams if each[1].is_via_relay], now)
+                # one hop: these are none that go through a relay
+                datagrams = direct + self.links.collect_datagrams(
+                    now, hold_open=hold_open, is_settled=is_settled
+                )
+            datagrams = [each for each in datagrams if not each[1].is_via_relay]
+        return datagrams
+
+    def _relay(self, datagrams: Iterable[tuple[bytes, Address]], now: float) -> None:
+        """Queues datagrams for the relays that they go through. One without a way is lost."""
+        for datagram, address in datagrams:
+            wrapped = self.relays.wrap(datagram, address)
+            if wrapped is not None:
+                self._enqueue_contained(*wrapped, now)
 
     # --- closing --------------------------------------------------------------------------------
 

@@ -37,6 +37,9 @@ PARSED_CACHE_SIZE: Final = 256  # at most 512 bytes each
 TRACE_SHARE: Final = 1
 TOPIC: Final = 2
 EXPIRY: Final = 5
+INTRODUCERS: Final = 4  # of a record
+INTRODUCER_PREFIX_BYTES: Final = 8  # of a member's ID
+MAX_INTRODUCERS: Final = 3
 QUERY: Final = 131
 ENTRY: Final = 132
 RECORD_COORDINATE: Final = 3  # of a record
@@ -120,9 +123,16 @@ def decode_attributes(data: bytes) -> dict[int, Any]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def record_attributes(*, coordinate: Coordinate | None = None) -> bytes:
-    """Returns the encoded attributes of a record."""
-    return encode_attributes({} if coordinate is None else {RECORD_COORDINATE: coordinate.encode()})
+def record_attributes(
+    *, coordinate: Coordinate | None = None, introducers: tuple[bytes, ...] | None = None
+) -> bytes:
+    """Returns the encoded attributes of a record. `introducers` are as in `RecordAttributes`."""
+    values: dict[int, Any] = {}
+    if coordinate is not None:
+        values[RECORD_COORDINATE] = coordinate.encode()
+    if introducers is not None:
+        values[INTRODUCERS] = b"".join(introducers)
+    return encode_attributes(values)
 
 
 def record_coordinate(data: bytes) -> Coordinate | None:
@@ -191,3 +201,33 @@ _RUMOR_PARSERS: Final[Mapping[int, Callable[[Any], dict[str, Any] | None]]] = {
     QUERY: _parse_query,
     ENTRY: _parse_entry,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAttributes:
+    """The attributes of a record that this version knows.
+
+    `introducers`: the subject is behind a NAT, and the members whose IDs begin like this, at most
+    `MAX_INTRODUCERS`, introduce it; None: it is reached at its addresses.
+    """
+
+    introducers: tuple[bytes, ...] | None = None
+
+
+NO_RECORD_ATTRIBUTES: Final = RecordAttributes()
+
+
+@lru_cache(PARSED_CACHE_SIZE)
+def parse_record_attributes(data: bytes) -> RecordAttributes:
+    """Interprets the attributes of a record, which `decode_attributes` accepts. A value that makes no sense
+    counts as absent."""
+    prefixes = decode_attributes(data).get(INTRODUCERS) if data else None
+    size = INTRODUCER_PREFIX_BYTES
+    if (
+        type(prefixes) is not bytes
+        or len(prefixes) % size
+        or len(prefixes) > MAX_INTRODUCERS * size
+    ):
+        return NO_RECORD_ATTRIBUTES
+    starts = range(0, len(prefixes), size)
+    return RecordAttributes(tuple(prefixes[start : start + size] for start in starts))

@@ -129,12 +129,16 @@ def items(value: Any, limit: int) -> Fields:
 # --- values ---------------------------------------------------------------------------------------
 
 
+def address_fields(address: Address) -> Fields:
+    return (address.host.encode(), address.port)
+
+
 def encode_record(record: PeerRecord) -> bytes:
     fields = (
         bytes(record.peer_id),
         record.epoch,
         record.incarnation,
-        tuple((host.encode(), port) for host, port in record.addresses),
+        tuple(map(address_fields, record.addresses)),
         record.zone.encode(),
         record.name.encode(),
         record.rate_capacity,
@@ -145,7 +149,7 @@ def encode_record(record: PeerRecord) -> bytes:
     return msgpack.packb((*fields, record.attributes) if record.attributes else fields)
 
 
-def _decode_record(value: Any) -> PeerRecord:
+def decode_record(value: Any) -> PeerRecord:
     return decode_record_bytes(binary(value))
 
 
@@ -162,7 +166,7 @@ def decode_record_bytes(data: bytes) -> PeerRecord:
         PeerId(binary(peer_id, PEER_ID_BYTES)),
         uint(epoch, EPOCH_LIMIT - 1),
         uint(incarnation, MAX_COUNT),
-        tuple(_decode_address(address) for address in items(addresses, MAX_ADDRESSES)),
+        tuple(decode_address(address) for address in items(addresses, MAX_ADDRESSES)),
         _text(zone),
         _text(name),
         uint(capacity, MAX_COUNT),
@@ -174,10 +178,10 @@ def decode_record_bytes(data: bytes) -> PeerRecord:
 
 
 def decode_records(value: Any) -> tuple[PeerRecord, ...]:
-    return tuple(_decode_record(record) for record in items(value, MAX_RECORDS))
+    return tuple(decode_record(record) for record in items(value, MAX_RECORDS))
 
 
-def _decode_address(fields: Any) -> Address:
+def decode_address(fields: Any) -> Address:
     host, port = array(fields)
     text = _text(host)
     if canonical_host(text) != text:  # only one spelling keeps the signature valid
@@ -438,7 +442,7 @@ def member_update_fields(update: MemberUpdate) -> Fields:
 def _decode_member_update(fields: Any) -> MemberUpdate:
     record, accusations = array(fields)
     decoded = tuple(map(_decode_accusation, items(accusations, MAX_ACCUSATIONS)))
-    return MemberUpdate(_decode_record(record), decoded)
+    return MemberUpdate(decode_record(record), decoded)
 
 
 def _decode_accusation(fields: Any) -> Accusation:
@@ -461,6 +465,6 @@ def encode_credentials(record: PeerRecord, signature: bytes) -> bytes:
 def decode_credentials(plaintext: bytes) -> tuple[PeerRecord, bytes]:
     """Returns (record, signature) from the plaintext of a credentials box. Raises Dropped(MALFORMED)."""
     try:
-        return _decode_record(plaintext[SIGNATURE_BYTES:]), binary(plaintext[:SIGNATURE_BYTES], 64)
+        return decode_record(plaintext[SIGNATURE_BYTES:]), binary(plaintext[:SIGNATURE_BYTES], 64)
     except UNPACK_ERRORS:
         raise Dropped(DropReason.MALFORMED) from None

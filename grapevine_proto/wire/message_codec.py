@@ -23,8 +23,10 @@ from grapevine_proto.wire.fields import (
     MAX_ID_PREFIXES,
     MAX_PAGES,
     MAX_RECEIPTS,
+    address_fields,
     answer_fields,
     binary,
+    decode_address,
     decode_answers,
     decode_header,
     decode_member_updates,
@@ -32,6 +34,7 @@ from grapevine_proto.wire.fields import (
     decode_range,
     decode_ranges,
     decode_receipt,
+    decode_record,
     decode_records,
     decode_rumor_copies,
     decode_state_heads,
@@ -54,6 +57,7 @@ from grapevine_proto.wire.fields import (
 from grapevine_proto.wire.messages import (
     BUCKET_SUM_BYTES,
     ID_PREFIX_BYTES,
+    RELAY_MARK_BYTES,
     STATE_BUCKETS,
     STATE_SUM_BYTES,
     Announce,
@@ -73,11 +77,14 @@ from grapevine_proto.wire.messages import (
     Heartbeat,
     IHave,
     InSync,
+    Introduce,
+    Introduction,
     IWant,
     Kind,
     MemberDigest,
     MemberUpdates,
     NeighborRequest,
+    ObservedAddress,
     Offer,
     OpenTransient,
     OverlayMessage,
@@ -89,6 +96,7 @@ from grapevine_proto.wire.messages import (
     ReceiptAck,
     Receipts,
     Records,
+    Relayed,
     Repair,
     Rumors,
     StateDelta,
@@ -158,6 +166,8 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return Kind.OPEN_TRANSIENT, ()
         case Close(reason, records):
             return Kind.CLOSE, (int(reason), tuple(map(encode_record, records)))
+        case ObservedAddress() | Introduce() | Introduction() | Relayed():
+            return _encode_address_fields(message)
 
 
 def _encode_detection_fields(
@@ -172,6 +182,21 @@ def _encode_detection_fields(
             return Kind.PING_ACK, (number, is_alive)
         case MemberUpdates(updates):
             return Kind.MEMBER_UPDATES, (tuple(map(member_update_fields, updates)),)
+
+
+def _encode_address_fields(
+    message: ObservedAddress | Introduce | Introduction | Relayed,
+) -> tuple[Kind, Fields]:
+    match message:
+        case Relayed(is_forwarded, mark, datagram):
+            return Kind.RELAYED, (is_forwarded, mark, datagram)
+        case ObservedAddress(address):
+            return Kind.OBSERVED_ADDRESS, address_fields(address)
+        case Introduce(subject, is_transient):
+            return Kind.INTRODUCE, (bytes(subject), is_transient)
+        case Introduction(record, address, is_transient):
+            fields = (encode_record(record), address_fields(address), is_transient)
+            return Kind.INTRODUCTION, fields
 
 
 def _encode_returned_fields(
@@ -422,6 +447,25 @@ def _decode_pause(f: Fields) -> Pause:
     return Pause(uint(duration_ms, MAX_COUNT))
 
 
+def _decode_observed_address(f: Fields) -> ObservedAddress:
+    return ObservedAddress(decode_address(f))
+
+
+def _decode_introduce(f: Fields) -> Introduce:
+    subject, is_transient = f
+    return Introduce(PeerId(binary(subject, PEER_ID_BYTES)), flag(is_transient))
+
+
+def _decode_introduction(f: Fields) -> Introduction:
+    record, address, is_transient = f
+    return Introduction(decode_record(record), decode_address(address), flag(is_transient))
+
+
+def _decode_relayed(f: Fields) -> Relayed:
+    is_forwarded, mark, datagram = f
+    return Relayed(flag(is_forwarded), binary(mark, RELAY_MARK_BYTES), binary(datagram))
+
+
 def _decode_confirm(f: Fields) -> Confirm:
     () = f
     return Confirm()
@@ -486,11 +530,23 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
     Kind.PRUNE: _decode_prune,
     Kind.COORDINATE_UPDATE: _decode_coordinate,
     Kind.PAUSE: _decode_pause,
+    Kind.OBSERVED_ADDRESS: _decode_observed_address,
+    Kind.INTRODUCE: _decode_introduce,
+    Kind.INTRODUCTION: _decode_introduction,
+    Kind.RELAYED: _decode_relayed,
 }
 
 
 RECORD_KINDS: Final = frozenset(
-    {Kind.CLOSE, Kind.HEARTBEAT, Kind.RECORDS, Kind.PING, Kind.MEMBER_UPDATES, Kind.SWAP_REQUEST}
+    {
+        Kind.CLOSE,
+        Kind.HEARTBEAT,
+        Kind.RECORDS,
+        Kind.PING,
+        Kind.MEMBER_UPDATES,
+        Kind.SWAP_REQUEST,
+        Kind.INTRODUCTION,
+    }
 )
 # Decoding and verifying a record is expensive, so one token must not pay for many. Messages with records of
 # an honest node fit one datagram.

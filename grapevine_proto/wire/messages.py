@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from grapevine_proto.ids import MessageId, PeerId, StreamRange
+from grapevine_proto.ids import Address, MessageId, PeerId, StreamRange
 from grapevine_proto.wire.entry_terms import Version
 from grapevine_proto.wire.signed import (
     Accusation,
@@ -40,6 +40,7 @@ OWNER_PREFIX_BYTES: Final = 8  # of an owner's ID, enough to distinguish owners 
 STATE_SUM_BYTES: Final = 16
 STATE_BUCKETS: Final = 256  # of owners, by the first byte of their IDs
 BUCKET_SUM_BYTES: Final = 4
+RELAY_MARK_BYTES: Final = 8  # of a peer's ID, enough to tell the peers of a relay apart
 HEAD_DIGEST_BYTES: Final = 4  # tells two contents of one version apart
 
 
@@ -88,7 +89,11 @@ class Kind(IntEnum):
     STATE_HEADS = 45
     STATE_REQUEST = 46
     STATE_DELTA = 47
+    OBSERVED_ADDRESS = 48
+    INTRODUCE = 49
+    RELAYED = 50
     COORDINATE_UPDATE = 53
+    INTRODUCTION = 54
     PAUSE = 58
     DIRECT_RECEIPT = 59
 
@@ -466,6 +471,42 @@ class Pause:
     duration_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class ObservedAddress:
+    """The address that the receiver's packets come from, which its record does not contain."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """Asks the receiver to introduce the sender and `subject` to each other, so that both dial at once and
+    their NATs let them in. `is_transient`: for a transient session instead of a link."""
+
+    subject: PeerId
+    is_transient: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """The subject of `record` is at `address`, as the sender sees it, and dials the receiver now: the
+    receiver dials it too. `is_transient` as in `Introduce`."""
+
+    record: PeerRecord
+    address: Address
+    is_transient: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A datagram on its way through the receiver to the peer whose ID begins with `mark`; with `is_forwarded`
+    one that the receiver is the end of, from that peer."""
+
+    is_forwarded: bool
+    mark: bytes
+    datagram: bytes
+
+
 GossipMessage: TypeAlias = (
     Heartbeat
     | Records
@@ -490,6 +531,8 @@ GossipMessage: TypeAlias = (
     | StateHeads
     | StateRequest
     | StateDelta
+    | ObservedAddress
+    | Introduction
     | Offer
     | Announce
     | AnnounceTopic
@@ -499,7 +542,9 @@ GossipMessage: TypeAlias = (
     | CoordinateUpdate
 )
 """What the overlay handles."""
-OverlayMessage: TypeAlias = GossipMessage | DirectMessage | DirectReceipt | Pause
+OverlayMessage: TypeAlias = (
+    GossipMessage | DirectMessage | DirectReceipt | Pause | Introduce | Relayed
+)
 
 # --- frames of one link -------------------------------------------------------------------------
 

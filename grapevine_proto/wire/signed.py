@@ -20,6 +20,7 @@ from grapevine_proto.wire.attributes import (
     ATTRIBUTES_HEADER_BYTES,
     PLAIN,
     RumorAttributes,
+    parse_record_attributes,
     parse_rumor_attributes,
 )
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
@@ -100,6 +101,12 @@ class PeerRecord:
         text = len(self.zone.encode()) + len(self.name.encode())
         size = 134 + text + sum(6 + len(address.host) for address in self.addresses)
         return size + _field_bytes(self.attributes)
+
+    @property
+    def introducers(self) -> tuple[bytes, ...] | None:
+        """The beginnings of the IDs of members that introduce the subject, which is behind a NAT; None: it is
+        not."""
+        return parse_record_attributes(self.attributes).introducers if self.attributes else None
 
     def signed(self, identity: Identity, cluster: str) -> PeerRecord:
         """Returns the record signed by `identity`, which must be its subject."""

@@ -133,7 +133,7 @@ def format_facts(fields: Object) -> list[str]:
 
 
 TABLE_COLUMNS: Final = {
-    "peers": ("name", "peer_id", "address", "zone", "state", "health", "rtt_ms", "sent",
+    "peers": ("name", "peer_id", "address", "path", "zone", "state", "health", "rtt_ms", "sent",
               "received", "throttled", "tokens", "queued", "last_seen_s"),
     "members": ("name", "peer_id", "address", "zone", "status", "rtt_ms", "tags", "epoch", "reason"),
     "traces": ("id", "reached", "expected", "known", "p50_ms", "p99_ms", "last_ms", "hops"),

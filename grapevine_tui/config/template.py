@@ -70,6 +70,10 @@ subscriptions = $subscriptions
 # Closes gaps within a fraction of a second, for one small packet per link.
 lazy_push = $lazy_push
 
+# Pass datagrams on between two peers that cannot reach each other, within fixed limits: 256 KiB per second
+# and peer, 2 MiB in all. They are encrypted from end to end.
+relay = $relay
+
 # In a cluster larger than max_peers, replace distant links with nearer ones: messages arrive sooner after a
 # minute or two. For sites far apart; it has no effect on a single network.
 optimize_links = $optimize_links

@@ -54,6 +54,8 @@ def status(host: Host) -> Object:
     node = host.node
     return identity(host) | {
         "advertised": str(node.advertised),
+        "observed": None if node.observed is None else str(node.observed),
+        "behind_nat": node.is_behind_nat,
         "tags": node.tags,
         "keys": [key.fingerprint for key in host.config.keys],
         "uptime_s": round(node.now() - host.started_at, 3),

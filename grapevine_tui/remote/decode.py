@@ -36,6 +36,7 @@ from grapevine_proto.events import (
     MessagesUnsupported,
     MessageUndelivered,
     NodeStopped,
+    PathKind,
     PeerDiscovered,
     PeerInfo,
     PeerState,
@@ -87,6 +88,8 @@ def peer_from_json(fields: Object, now: float) -> PeerInfo:
         datagram_bytes=int(fields["datagram_bytes"]),
         score=_number(fields.get("score", 0.0), 0.0),
         standing=Standing(fields.get("standing", Standing.NORMAL.value)),
+        path=None if fields.get("path") is None else PathKind(fields["path"]),
+        advertised=tuple(map(Address.parse, fields.get("advertised", ()))),
     )
 
 

@@ -78,6 +78,23 @@ STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "grapevine_sent_bytes": ("bytes_out", "Bytes sent in datagrams"),
     "grapevine_slowed": ("slowed", "Times a peer was slowed for misconduct"),
     "grapevine_expelled": ("expelled", "Times a peer was disconnected for misconduct"),
+    "grapevine_introduced": (
+        "introduced",
+        "Times this node introduced two peers, so that both dial through their NATs",
+    ),
+    "grapevine_relayed_datagrams": (
+        "relayed_datagrams",
+        "Datagrams passed on between two peers that cannot reach each other",
+    ),
+    "grapevine_relayed_bytes": ("relayed_bytes", "Bytes of those"),
+    "grapevine_relay_refused": (
+        "relay_refused",
+        "Datagrams not passed on: beyond a limit, to a peer without a session, or relay is off",
+    ),
+    "grapevine_introductions_refused": (
+        "introductions_refused",
+        "Requests for introductions beyond the rate of a peer, or to a member without a link",
+    ),
     "grapevine_entries_refused": (
         "entries_refused",
         "State entries of other members for which there was no room",
@@ -387,7 +404,13 @@ def _peer_metrics(connected: list[PeerInfo]) -> Iterator[Metric]:
 
     info = InfoMetricFamily("grapevine_peer", "Connected peers", labels=["peer_id"])
     for peer in connected:
-        labels = {"name": peer.name, "zone": peer.zone, "address": str(peer.address)}
+        path = "" if peer.path is None else peer.path.value
+        labels = {
+            "name": peer.name,
+            "zone": peer.zone,
+            "address": str(peer.address),
+            "path": path,
+        }
         info.add_metric([str(peer.peer_id)], {key: printable(each) for key, each in labels.items()})
     yield info
     yield gauge("tokens", "Rate-limit tokens left for the peer", lambda peer: peer.tokens)

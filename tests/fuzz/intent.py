@@ -22,8 +22,10 @@ from typing import Any, Final
 from grapevine_proto.config.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import DropReason
-from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.ids import Address, PeerId, Stream, StreamRange
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.attributes import parse_record_attributes
+from grapevine_proto.wire.fields import decode_record_bytes
 from grapevine_proto.wire.messages import (
     Announce,
     CoordinateUpdate,
@@ -34,11 +36,14 @@ from grapevine_proto.wire.messages import (
     Graft,
     Heartbeat,
     IHave,
+    Introduce,
+    Introduction,
     IWant,
     Kind,
     MemberDigest,
     MemberUpdate,
     MemberUpdates,
+    ObservedAddress,
     Offer,
     PathChallenge,
     Pause,
@@ -46,6 +51,7 @@ from grapevine_proto.wire.messages import (
     PingReq,
     Prune,
     Records,
+    Relayed,
     Repair,
     RumorCopy,
     Rumors,
@@ -339,6 +345,16 @@ ATTACKS: Final[dict[str, Callable[[Attempt], Any]]] = {
         Coordinate(tuple(a.rng.uniform(-9.0, 9.0) for _ in range(8)), a.rng.random()).encode()
     ),
     "pause": lambda a: Pause(2**32 - 1),
+    "observed address": lambda a: ObservedAddress(Address("203.0.113.9", a.rng.randrange(65536))),
+    "relayed": lambda a: Relayed(
+        a.rng.random() < 0.5, bytes(peer_id(a.rng.randrange(9))[:8]), a.rng.randbytes(200)
+    ),
+    "introduce": lambda a: Introduce(peer_id(a.rng.randrange(9)), a.rng.random() < 0.5),
+    "introduction": lambda a: Introduction(
+        record(5000 + a.rng.randrange(3000)),
+        Address("203.0.113.9", a.rng.randrange(65536)),
+        a.rng.random() < 0.5,
+    ),
     "slow fragments": lambda a: codec.encode_frame(Fragment(a.next(), 2**20, 0, b"x")),
     "path challenge": lambda a: codec.encode_frame(PathChallenge(a.rng.randbytes(8))),
     "malformed": lambda a: bytes([Kind.HEARTBEAT]) + a.rng.randbytes(20),
@@ -349,5 +365,7 @@ def play(
     seed: int, attacks: tuple[str, ...] | None = None, limits: LimitsConfig = LIMITS
 ) -> Verdict:
     """The attempt of this seed, restricted to `attacks` if given."""
+    decode_record_bytes.cache_clear()  # the work of a verdict depends on no earlier one
+    parse_record_attributes.cache_clear()
     rng = random.Random(f"mix {seed}")
     return Attempt(seed, attacks or tuple(rng.sample(sorted(ATTACKS), MIX)), limits).play()

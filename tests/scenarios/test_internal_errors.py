@@ -34,12 +34,14 @@ from grapevine_proto.wire.messages import (
     Heartbeat,
     IHave,
     InSync,
+    Introduce,
     IWant,
     LinkFrame,
     MemberDigest,
     MemberUpdate,
     MemberUpdates,
     MtuProbe,
+    ObservedAddress,
     Offer,
     OverlayMessage,
     PathChallenge,
@@ -383,6 +385,8 @@ messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(StateDelta, counters, st.booleans(), st.lists(copies(), max_size=2).map(tuple)),
     st.builds(Pause, counters),
     st.builds(CoordinateUpdate, st.just(Coordinate().encode())),
+    st.builds(ObservedAddress, st.just(address_of(MALICIOUS))),
+    st.builds(Introduce, st.sampled_from([identity(HONEST).peer_id, identity(99).peer_id]), st.booleans()),
 )  # fmt: skip
 plaintexts = messages.map(codec.encode_message)
 ENCODE_FRAME: Callable[[LinkFrame], bytes] = codec.encode_frame

@@ -47,6 +47,8 @@ from grapevine_proto.wire.messages import (
     Heartbeat,
     IHave,
     InSync,
+    Introduce,
+    Introduction,
     IWant,
     Kind,
     LinkFrame,
@@ -55,6 +57,7 @@ from grapevine_proto.wire.messages import (
     MemberUpdates,
     MtuProbe,
     NeighborRequest,
+    ObservedAddress,
     Offer,
     OpenTransient,
     OverlayMessage,
@@ -68,6 +71,7 @@ from grapevine_proto.wire.messages import (
     ReceiptAck,
     Receipts,
     Records,
+    Relayed,
     Repair,
     Retransmit,
     RumorCopy,
@@ -91,7 +95,7 @@ from grapevine_proto.wire.signed import (
     TraceReceipt,
 )
 from tests.cluster import Cluster, address_of
-from tests.proto.overlay.builders import EPOCH, identity, peer_id
+from tests.proto.overlay.builders import EPOCH, identity, peer_id, record
 from tests.turn import take_turn
 
 VICTIM, MALICIOUS = 1, 2
@@ -307,6 +311,17 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     Kind.PRUNE: lambda _: [Prune(peer_id(FIRST_ORIGIN)), Prune(None)],
     Kind.COORDINATE_UPDATE: _one(CoordinateUpdate(Coordinate((9.0,) * 8, 1.0, 0.0, 0.0).encode())),
     Kind.PAUSE: _one(Pause(2**32 - 1)),
+    Kind.OBSERVED_ADDRESS: _one(ObservedAddress(Address("2001:db8::1", 8000))),
+    Kind.RELAYED: lambda _: [
+        Relayed(is_forwarded, bytes(peer_id(MALICIOUS)[:8]), bytes((kind,)) + bytes(1100))
+        for is_forwarded in (False, True)
+        for kind in range(6)
+    ],
+    Kind.INTRODUCE: lambda _: [Introduce(peer_id(MALICIOUS), True), Introduce(peer_id(99), False)],
+    Kind.INTRODUCTION: lambda _: [
+        Introduction(record(FIRST_ORIGIN + n), Address("2001:db8::1", 8000), False)
+        for n in range(40)
+    ],
     Kind.FRAGMENT: lambda _: [Fragment(1, 10 * 2**20, 3, bytes(FRAGMENT_BYTES))],
     Kind.REPAIR_FRAGMENT: lambda _: [
         Fragment(2, 10 * 2**20, 3, bytes(FRAGMENT_BYTES), is_repair=True)

@@ -22,6 +22,7 @@ from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.messages import MemberUpdate
 from grapevine_proto.wire.signed import PeerRecord
 
+MAX_ADDRESSES: Final = 4  # of a record
 EPOCH_BUMPS_LIMIT: Final = 16  # times to outrank another node on our identity that does not stop
 REFUTE_MIN_INTERVAL_S: Final = 1.0  # accusations that arrive faster share one refutation
 
@@ -36,7 +37,9 @@ class LocalRecord:
         self._identity = identity
         configured = config.current.advertise
         advertised = Address.parse(configured) if configured else address
-        self.addresses: tuple[Address, ...] = (advertised.without_zone,)
+        self.host_addresses: tuple[Address, ...] = (advertised.without_zone,)
+        self.observed: Address | None = None  # where peers see this node
+        self._introducers: tuple[bytes, ...] | None = None
         self._conflicts_seen = 0
         self._is_later_node = False  # and the other node on our identity was here first
         self._was_ever_linked = False  # since this node started
@@ -47,6 +50,13 @@ class LocalRecord:
     @property
     def peer_id(self) -> PeerId:
         return self._identity.peer_id
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where to dial this node, best first: where peers see it, then its own addresses."""
+        observed = () if self.observed is None else (self.observed,)
+        others = (each for each in self.host_addresses if each != self.observed)
+        return (*observed, *others)[:MAX_ADDRESSES]
 
     @property
     def address(self) -> Address:
@@ -70,7 +80,9 @@ class LocalRecord:
             capacity,
             refill,
             left,
-            attributes=record_attributes(coordinate=self._coordinate),
+            attributes=record_attributes(
+                coordinate=self._coordinate, introducers=self._introducers
+            ),
         )
         return unsigned.signed(self._identity, config.cluster)
 
@@ -88,9 +100,19 @@ class LocalRecord:
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> bool:
         """Advertise `addresses` unless the configuration names one; whether our record changed."""
-        if self._config.current.advertise or addresses == self.addresses or self.record.left:
+        if self._config.current.advertise or addresses == self.host_addresses or self.record.left:
             return False
-        self.addresses = addresses
+        self.host_addresses, self.observed, self._introducers = addresses, None, None
+        self.bump_incarnation()
+        return True
+
+    def set_reachability(
+        self, observed: Address | None, introducers: tuple[bytes, ...] | None
+    ) -> bool:
+        """Advertise where peers see this node, and who introduces it; whether our record changed."""
+        if (observed, introducers) == (self.observed, self._introducers) or self.record.left:
+            return False
+        self.observed, self._introducers = observed, introducers
         self.bump_incarnation()
         return True
 

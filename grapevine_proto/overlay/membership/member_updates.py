@@ -25,6 +25,7 @@ from grapevine_proto.overlay.effects import CountDrop, Disconnect, Effect, Emit,
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.membership.member_sync import MemberSync
+from grapevine_proto.overlay.membership.reachability import Reachability
 from grapevine_proto.overlay.swim.detector import Detector
 from grapevine_proto.overlay.topology.dialer import Dialer
 from grapevine_proto.wire.messages import CloseReason, MemberUpdate, MemberUpdates
@@ -43,6 +44,7 @@ class UpdateHandler:
         dialer: Dialer,
         detector: Detector,
         member_sync: MemberSync,
+        reachability: Reachability,
     ) -> None:
         self._config = context.config
         self._peers = context.peers
@@ -52,6 +54,7 @@ class UpdateHandler:
         self._dialer = dialer
         self._detector = detector
         self._member_sync = member_sync
+        self._reachability = reachability
 
     def on_updates(
         self, updates: tuple[MemberUpdate, ...], sender: PeerId, now: float
@@ -138,6 +141,8 @@ class UpdateHandler:
         effects: list[Effect] = (
             [UpdateRecord(record)] if self._peers.is_linked(record.peer_id) else []
         )
+        if peer is not None and effects:
+            effects += self._reachability.tell(peer)
         effects += self._detector.on_new_incarnation(member, now)
         # A record signed after a suspicion shows that its subject was alive then. Linked peers also
         # probe it themselves.

@@ -33,6 +33,7 @@ from grapevine_proto.overlay.membership.link_evictor import LinkEvictor
 from grapevine_proto.overlay.membership.local_record import LocalRecord
 from grapevine_proto.overlay.membership.member_sync import MemberSync
 from grapevine_proto.overlay.membership.member_updates import UpdateHandler
+from grapevine_proto.overlay.membership.reachability import Reachability
 from grapevine_proto.overlay.peers import (
     LATE_AFTER_INTERVALS,
     LINKED_STATES,
@@ -51,8 +52,10 @@ from grapevine_proto.wire.messages import (
     CloseReason,
     CoordinateUpdate,
     Heartbeat,
+    Introduction,
     MemberDigest,
     MemberUpdates,
+    ObservedAddress,
     Ping,
     PingAck,
     PingReq,
@@ -96,8 +99,9 @@ class Membership:
         self._heartbeats = Heartbeats(context, store)
         self.member_sync = MemberSync(context)
         self.detector = Detector(context, now)
+        self.reachability = Reachability(context, local_record)
         self.update_handler = UpdateHandler(
-            context, local_record, self.dialer, self.detector, self.member_sync
+            context, local_record, self.dialer, self.detector, self.member_sync, self.reachability
         )
         self.evictor = LinkEvictor(context, self.active_view, self.proximity, self.update_handler)
         self._tick_at = now
@@ -125,6 +129,11 @@ class Membership:
             return []
         if not set(before) & set(addresses):
             self.coordinates.on_moved()
+        self.reachability.on_network_changed()
+        return self._on_addresses_signed()
+
+    def _on_addresses_signed(self) -> list[Effect]:
+        """Our record has other addresses: send it to all linked peers."""
         self.dialer.set_our_addresses(self.local_record.addresses)
         return self._send_to_linked(Records((self.record,)))
 
@@ -234,6 +243,8 @@ class Membership:
             peer.on_link_up(rtt_s, now, is_self_chosen=is_self_chosen)
             previous = self._peers.transition(peer, PeerTrigger.LINKED)
             effects.append(PeerTransitioned(peer.peer_id, previous, "linked"))
+            self.reachability.on_link_up(now)
+        effects += self.reachability.tell(peer)
         effects += self._ensure_member(record, source, now)
         if is_new:
             self.coordinates.on_link_up(peer.peer_id, record_coordinate(record.attributes))
@@ -271,6 +282,7 @@ class Membership:
         previous = self._peers.transition(peer, PeerTrigger.LOST)
         peer.on_link_down()
         self.coordinates.on_link_down(peer_id)
+        self.reachability.on_link_down(peer_id, now)
         effects: list[Effect] = [PeerTransitioned(peer_id, previous, detail)]
         if reason is CloseReason.LEAVING:
             self.detector.on_leave(peer_id)
@@ -297,9 +309,9 @@ class Membership:
         peer = self._peers.on_packet(peer_id, now)
         if peer is None:
             return []
-        if address != peer.address:
-            self._on_address_changed(peer, address)
         effects: list[Effect] = []
+        if address != peer.address:
+            effects += self._on_address_changed(peer, address)
         if peer.state is PeerState.STALE:
             effects.append(
                 PeerTransitioned(
@@ -312,12 +324,13 @@ class Membership:
             effects += self.detector.on_packet(peer_id, now)
         return effects
 
-    def _on_address_changed(self, peer: Peer, address: Address) -> None:
+    def _on_address_changed(self, peer: Peer, address: Address) -> list[Effect]:
         """The session of a linked peer validated a new path."""
         peer.on_address_changed(address)
         member = self.members.get(peer.peer_id)
         if member is not None:
             member.on_address_validated(address)
+        return self.reachability.tell(peer)
 
     def on_dial_failed(
         self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float
@@ -327,6 +340,8 @@ class Membership:
         if expected is None:
             return effects
         member, peer = self.members.get(expected), self._peers.get(expected)
+        if self.dialer.is_dialing(expected):
+            return effects  # at another address
         if member is not None:
             self.dialer.on_member_failed(member, now)
             # Accuse it once only: it may be alive behind a NAT that we cannot pass, and has refuted
@@ -338,6 +353,7 @@ class Membership:
                 peer is None or peer.consecutive_failures < failure_limit
             )
             was_dialed = reason is not DropReason.MISCONDUCT  # otherwise it was not even dialed
+            was_dialed &= member.record.introducers is None  # behind a NAT silence proves nothing
             if is_first and was_dialed and not self._peers.is_linked(expected):
                 effects += self.detector.on_unreachable(member, "it did not answer a dial", now)
         if peer is not None and peer.state is PeerState.CONNECTING:
@@ -378,6 +394,8 @@ class Membership:
             | MemberUpdates
             | MemberDigest
             | CoordinateUpdate
+            | ObservedAddress
+            | Introduction
         ),
         sender: PeerId,
         now: float,
@@ -398,8 +416,28 @@ class Membership:
             case CoordinateUpdate(encoded):
                 self.coordinates.on_coordinate(sender, Coordinate.parse(encoded))
                 return []
+            case ObservedAddress():
+                self.reachability.on_report(message, sender, now)
+                return []
+            case Introduction():
+                return self._on_introduction(message, sender, now)
             case _:
                 assert_never(message)
+
+    def _on_introduction(
+        self, introduction: Introduction, sender: PeerId, now: float
+    ) -> list[Effect]:
+        """A peer that this node and the subject of the record have in common wants both to dial."""
+        record = introduction.record
+        if record.peer_id == self.record.peer_id or self.record.left:
+            return []
+        effects = self.update_handler.apply_record(record, sender, now)
+        member = self.members.get(record.peer_id)
+        if member is None or member.status is MemberStatus.LEFT:
+            return effects
+        return effects + self.dialer.on_introduction(
+            member, introduction.address, now, is_transient=introduction.is_transient
+        )
 
     def _on_heartbeat(self, heartbeat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
         peer = self._peers.get(sender)
@@ -429,13 +467,15 @@ class Membership:
 
     @property
     def deadline(self) -> float:
-        return min(self._tick_at, self.detector.deadline)
+        return min(self._tick_at, self.detector.deadline, self.reachability.deadline)
 
     def advance(self, now: float) -> list[Effect]:
         late_s = now - self.deadline
         if late_s > STALL_THRESHOLD_S:
             self._shift_deadlines(late_s, now)
         effects = self.detector.advance(now)
+        if self.reachability.advance(now):
+            effects += self._on_addresses_signed()
         if now < self._tick_at:
             return effects
         self._tick_at = now + check_interval_s(self._config.current)

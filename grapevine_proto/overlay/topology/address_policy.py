@@ -15,7 +15,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import RELAY_HOST_PREFIX, Address
 
 # UDP services that answer any datagram. QUIC servers refuse to send to them for the same reason
 # (RFC 9000, section 21.5): our Hello would pass for a request to them.
@@ -28,10 +28,11 @@ SERVICE_PORTS: Final = frozenset(
 def can_dial_claimed(claimed: Address, own_addresses: Iterable[Address]) -> bool:
     """Whether a node at `own_addresses` may dial `claimed`.
 
-    Rejects multicast, broadcast, reserved and unspecified addresses and well-known services.
+    Rejects multicast, broadcast, reserved and unspecified addresses, well-known services, and what only a
+    table of relays may contain.
     Loopback and link-local addresses are allowed only if this node has such an address itself.
     """
-    if claimed.port in SERVICE_PORTS:
+    if claimed.port in SERVICE_PORTS or claimed.host.startswith(RELAY_HOST_PREFIX):
         return False
     host = _parse_ip(claimed.host)
     if host.version == 4 and int(host) >> 24 == 0:  # "this network" (RFC 1122)

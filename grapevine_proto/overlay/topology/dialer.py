@@ -24,20 +24,23 @@ A component of `membership`, which reports the outcome of dials and links.
 
 from __future__ import annotations
 
+import math
 from typing import Final, TypeAlias
 
-from grapevine_proto.dial_purpose import LINK, NEIGHBOR, swap
+from grapevine_proto.dial_purpose import LINK, NEIGHBOR, TRANSIENT, punch, swap
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DialFailed, MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId, parse_literal
 from grapevine_proto.overlay.context import OverlayContext
-from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned
+from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned, Send
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
 from grapevine_proto.overlay.topology.address_policy import can_dial_claimed
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer, SwapCandidate
 from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.wire.attributes import INTRODUCER_PREFIX_BYTES
+from grapevine_proto.wire.messages import Introduce
 
 PENDING_DIALS_LIMIT: Final = 16  # awaiting an answer
 DIAL_PENDING_S: Final = 1.0  # after which another dial may start
@@ -58,6 +61,14 @@ SAVED_ADDRESSES_LIMIT: Final = 64  # peer addresses kept in the state directory 
 UNVALIDATED_BURST: Final = 64  # dials of claimed addresses
 UNVALIDATED_PER_S: Final = 0.2  # in the long run, if none answers
 UNVALIDATED_HELLOS: Final = 3  # per dial of a claimed address
+INTRODUCED_BURST: Final = (
+    16  # dials because a peer introduced a member that this node did not ask for
+)
+INTRODUCED_PER_S: Final = 1.0  # in the long run
+INTRODUCED_HELLOS: Final = 3  # fewer bytes than the introduction had, so none amplifies
+ASKED_LIMIT: Final = 64  # members whose introduction is awaited
+ASK_PEERS: Final = 2  # of those that a member names: one may fail
+ASK_PEERS_AT_RANDOM: Final = 3  # if none of them is known
 NAME_UNRESOLVED_REASON: Final = "the name does not resolve"
 NO_ROOM_PAUSE_S: Final = 30.0  # before dialing again after a rejection
 ADDRESSES_PER_NAME: Final = 16  # of a host name
@@ -103,6 +114,10 @@ class Dialer:
         self._bootstrap_names: dict[str, tuple[Address, ...]] = {}
         self._unresolved_names: set[str] = set()  # that failed to resolve last time
         self._requested: dict[Address, None] = {}  # dialed because the application asked
+        self._asked: dict[
+            PeerId, bool
+        ] = {}  # introductions asked for; whether for a link that needs room
+        self._introduced_budget = TokenBucket(INTRODUCED_BURST, INTRODUCED_PER_S, now)
         self._unvalidated: set[_DialKey] = set()  # dials in progress of claimed addresses
         self._unvalidated_budget = TokenBucket(UNVALIDATED_BURST, UNVALIDATED_PER_S, now)
         self._targets: dict[Address, _DialTarget] = {}
@@ -110,6 +125,7 @@ class Dialer:
         self._referred: dict[PeerId, None] = {}  # dialed by referral, latest last
         self._preferred: list[PeerId] = []  # from referrals, latest last
         self._in_progress: dict[_DialKey, float] = {}  # since when
+        self._dials_per_member: dict[PeerId | None, int] = {}  # None: of unknown identity
         self._dial_budget = TokenBucket(DIALS_BURST, DIALS_PER_S, now)
         self._explore_at = now + EXPLORE_INTERVAL_S
         self._self_chosen_at = now
@@ -284,10 +300,13 @@ class Dialer:
     def on_answered(
         self, address: Address, expected: PeerId | None, peer_id: PeerId, now: float
     ) -> None:
-        """Our dial led to a session with `peer_id`. If no link follows because we have no room, it
-        is not redialed soon.
+        """Our dial led to a session with `peer_id`, which ends those at its other addresses. If no link
+        follows because we have no room, it is not redialed soon.
         """
         self._end_dial((address, expected), now, is_answered=True)
+        if expected is not None and expected in self._dials_per_member:
+            for dial_key in [each for each in self._in_progress if each[1] == expected]:
+                self._end_dial(dial_key, now, is_answered=True)
         target = self._targets.get(address)
         if target is not None:
             target.failures = 0
@@ -347,9 +366,9 @@ class Dialer:
         if needs_links and not pending:
             shortfall = max(shortfall, 1)  # acquire further links one at a time
         effects = self._dial_targets(now, needs_links=needs_links)
-        shortfall -= len(effects)
+        shortfall -= _dial_count(effects)
         effects += self._dial_disconnected(shortfall, now)
-        shortfall -= len(effects)
+        shortfall -= _dial_count(effects)
         if shortfall > 0:
             effects += self._dial_preferred(shortfall, now, needs_links=needs_links)
             effects += self._dial_discovered(shortfall, now, needs_links=needs_links)
@@ -370,8 +389,19 @@ class Dialer:
         return self._dial_preferred(1, now, needs_links=False)
 
     def _pending_count(self, now: float) -> int:
-        """Dials in progress that may still be answered."""
+        """Dials in progress that may still be answered. Several addresses of one member count once."""
         return sum(now - started_at < DIAL_PENDING_S for started_at in self._in_progress.values())
+
+    def is_dialing(self, peer_id: PeerId) -> bool:
+        """Whether a dial of this member is in progress, at any address."""
+        return peer_id in self._dials_per_member
+
+    def _begin_dial(self, dial_key: _DialKey, now: float) -> None:
+        if dial_key not in self._in_progress:
+            count = self._dials_per_member.get(dial_key[1], 0)
+            is_further = count > 0 and dial_key[1] is not None  # counts with the first address
+            self._in_progress[dial_key] = -math.inf if is_further else now
+            self._dials_per_member[dial_key[1]] = count + 1
 
     def _dial_targets(self, now: float, *, needs_links: bool) -> list[Effect]:
         due = [
@@ -420,7 +450,7 @@ class Dialer:
                 if peer is None or not peer.is_self_chosen:
                     self._note_referred(peer_id)
                 effects += self._dial_member(member, now, wants_room=True)
-                if len(effects) >= max(shortfall, 1):
+                if _dial_count(effects) >= max(shortfall, 1):
                     break
         return effects
 
@@ -473,9 +503,10 @@ class Dialer:
         candidate = self._proximity.next_candidate(now)
         if candidate is None:
             return []
-        address = self.address_of(candidate.member)
-        if address is None:
+        addresses = self.addresses_of(candidate.member)
+        if not addresses:
             return []
+        address = addresses[0]
         is_unvalidated = address != candidate.member.validated_address
         peer_id = candidate.member.record.peer_id
         return self._dial(
@@ -514,14 +545,25 @@ class Dialer:
         return [each for member in up for each in self._dial_member(member, now, wants_room=True)]
 
     def _dial_member(self, member: Member, now: float, *, wants_room: bool) -> list[Effect]:
-        address, peer_id = self.address_of(member), member.record.peer_id
-        if address is None or peer_id in self._config.current.denied:
+        """Dial a member at all its addresses at once; behind a NAT also ask for an introduction."""
+        addresses, peer_id = self.addresses_of(member), member.record.peer_id
+        if peer_id in self._config.current.denied:
             return []
-        is_unvalidated = address != member.validated_address
-        effects = self._dial(
-            address, peer_id, now, wants_room=wants_room, is_unvalidated=is_unvalidated
-        )
-        if effects and not member.was_linked and member.failures == 0:
+        effects: list[Effect] = []
+        for address in addresses:
+            is_claimed = address != member.validated_address
+            effects += self._dial(
+                address, peer_id, now, wants_room=wants_room, is_unvalidated=is_claimed
+            )
+        if not addresses:  # it can only be introduced
+            self.on_member_failed(member, now)
+        elif not effects:
+            return []
+        introducers = self.introducers_of(member) if member.record.attributes else ()
+        if introducers:
+            self._note_asked(peer_id, wants_room=wants_room)
+            effects.append(Send(introducers, Introduce(peer_id, False)))
+        if addresses and not member.was_linked and member.failures == 0:
             peer = self._peers.add(peer_id, member.record, address, now)
             if peer.state is PeerState.DISCONNECTED:
                 self._peers.transition(peer, PeerTrigger.DIALED)
@@ -529,18 +571,76 @@ class Dialer:
                 effects.insert(0, PeerTransitioned(peer_id, None, "discovered"))
         return effects
 
-    def address_of(self, member: Member) -> Address | None:
-        """The address to dial `member` at, another one after each failure; None if there is none."""
+    def addresses_of(self, member: Member) -> tuple[Address, ...]:
+        """The addresses to dial `member` at, another one first after each failure. Those of another LAN may
+        be our own.
+        """
         addresses = [
             each
             for each in member.addresses
-            if each == member.validated_address or can_dial_claimed(each, self.our_addresses)
+            if each not in self.our_addresses
+            and (each == member.validated_address or can_dial_claimed(each, self.our_addresses))
         ]
-        return addresses[member.failures % len(addresses)] if addresses else None
+        first = member.failures % len(addresses) if addresses else 0
+        return (*addresses[first:], *addresses[:first])
+
+    # --- introductions --------------------------------------------------------------------------
+
+    def introducers_of(self, member: Member) -> tuple[PeerId, ...]:
+        """Who is asked to introduce this node to `member`: peers that its record names, else those of them
+        that everyone reaches, else some peers. Empty unless it is behind a NAT.
+        """
+        prefixes = member.record.introducers
+        if prefixes is None:
+            return ()
+        linked = [each for each in self._peers.linked if each != member.record.peer_id]
+        named = [each for each in linked if each[:INTRODUCER_PREFIX_BYTES] in prefixes]
+        if named:
+            return tuple(named[:ASK_PEERS])
+        known = [self._members.find_by_prefix(prefix) for prefix in prefixes]
+        reachable = [
+            each.record.peer_id
+            for each in known
+            if each is not None and each.record.introducers is None
+        ]
+        if reachable:
+            return tuple(reachable[:ASK_PEERS])
+        return tuple(self._rng.sample(linked, min(ASK_PEERS_AT_RANDOM, len(linked))))
+
+    def _note_asked(self, peer_id: PeerId, *, wants_room: bool) -> None:
+        self._asked.pop(peer_id, None)
+        self._asked[peer_id] = wants_room
+        if len(self._asked) > ASKED_LIMIT:
+            del self._asked[next(iter(self._asked))]
+
+    def on_introduction(
+        self, member: Member, address: Address, now: float, *, is_transient: bool
+    ) -> list[Effect]:
+        """A common peer sees `member` at `address`, where it dials us now: dial it there.
+
+        An introduction that this node did not ask for is charged to a small budget, because a peer may
+        name any member and any address.
+        """
+        peer_id = member.record.peer_id
+        if peer_id in self._config.current.denied or self._peers.is_linked(peer_id):
+            return []
+        if address in self.our_addresses or not can_dial_claimed(address, self.our_addresses):
+            return []
+        wants_room = self._asked.pop(peer_id, None)
+        if wants_room is None and not self._introduced_budget.try_take(now):
+            return []
+        if is_transient:
+            return [Dial(address, peer_id, punch(TRANSIENT), INTRODUCED_HELLOS)]
+        self._begin_dial((address, peer_id), now)
+        purpose = punch(NEIGHBOR if wants_room else LINK)
+        return [Dial(address, peer_id, purpose, INTRODUCED_HELLOS)]
 
     def _end_dial(self, dial_key: _DialKey, now: float, *, is_answered: bool) -> None:
         """A dial ended. One that was answered is refunded to the budget of claimed addresses."""
-        self._in_progress.pop(dial_key, None)
+        if self._in_progress.pop(dial_key, None) is not None:
+            self._dials_per_member[dial_key[1]] -= 1
+            if not self._dials_per_member[dial_key[1]]:
+                del self._dials_per_member[dial_key[1]]
         if dial_key in self._unvalidated:
             self._unvalidated.discard(dial_key)
             if is_answered:
@@ -570,7 +670,7 @@ class Dialer:
         if is_unvalidated:
             self._unvalidated.add(dial_key)
         max_hellos = UNVALIDATED_HELLOS if is_unvalidated else None
-        self._in_progress[dial_key] = now
+        self._begin_dial(dial_key, now)
         purpose = NEIGHBOR if wants_room else LINK
         if candidate is not None:
             purpose = swap(candidate.swap_for, candidate.max_rtt_s)
@@ -585,6 +685,13 @@ class Dialer:
             return True
         target = self._targets.get(address) if expected is None else None
         return target is not None and (address, target.last_peer) in self._in_progress
+
+
+def _dial_count(effects: list[Effect]) -> int:
+    """How many dials and peers to be dialed there are; several addresses of one member count once."""
+    dials = [each for each in effects if isinstance(each, Dial)]
+    transitions = sum(isinstance(each, PeerTransitioned) for each in effects)
+    return transitions + len({each.expected or each.address for each in dials})
 
 
 def format_dial_failure(reason: DropReason | str | None) -> str:

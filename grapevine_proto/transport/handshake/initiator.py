@@ -19,8 +19,9 @@ from nacl import bindings
 
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.crypto.identity import MAC_BYTES, Identity
-from grapevine_proto.dial_purpose import LINK, DialPurpose
+from grapevine_proto.dial_purpose import LINK, DialPurpose, punch
 from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.events import PathKind
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.handshake.handshake_crypto import (
     INITIATOR,
@@ -87,7 +88,8 @@ class Initiator:
 
     `expected` is the peer ID that must answer, None for any. At most `max_hellos` Hellos are sent. The dial
     sends nothing from `timeout_s` seconds after `now` on, and expires: at once, or after
-    `CONFIRM_LINGER_S` if it is CONFIRMING, because the responder may already send on the session.
+    `CONFIRM_LINGER_S` if it is CONFIRMING, because the responder may already send on the session. It begins
+    `delay_s` seconds from now.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Initiator:
         purpose: DialPurpose = LINK,
         max_hellos: int | None = None,
         timeout_s: float,
+        delay_s: float = 0.0,
         entropy: Callable[[int], bytes],
         rng: random.Random,
         now: float,
@@ -129,9 +132,10 @@ class Initiator:
         self._rtt_s: float | None = None
         self._expires_at = now + timeout_s
         self._sends_until = self._expires_at
-        self._transmit_at = self._sent_at = now
+        self._transmit_at = self._sent_at = now + delay_s
         self._retry_delay_s = INITIAL_RETRY_S
         self._transmissions = 0  # in this state
+        self.challenged_at: float | None = None  # when the Challenge arrived
         self._first_message = encode_message(purpose.first_message)
 
     @property
@@ -204,6 +208,7 @@ class Initiator:
             raise Dropped(DropReason.UNEXPECTED)
         if isinstance(packet, Challenge):
             self._on_challenge(packet, datagram[:-MAC_BYTES])
+            self.challenged_at = now
         else:
             self._on_welcome(packet, datagram[:-MAC_BYTES], now)
         self._enter_state(next_state, now)
@@ -219,9 +224,16 @@ class Initiator:
             raise Dropped(DropReason.UNEXPECTED)
         plaintext = self._session.open(packet, now)
         self._enter_state(next_state, now)
+        path = PathKind.PUNCHED if self.purpose.is_punch else PathKind.DIRECT
+        if self.address.is_via_relay:
+            path = PathKind.RELAYED
         return EstablishedSession(
-            self._session, self._their_record, self.address, self._rtt_s, plaintext
+            self._session, self._their_record, self.address, self._rtt_s, plaintext, path
         )
+
+    def on_introduced(self) -> None:
+        """The peer dials this node at the same time."""
+        self.purpose = punch(self.purpose)
 
     def _on_challenge(self, challenge: Challenge, body: bytes) -> None:
         if challenge.version not in SUPPORTED_VERSIONS:

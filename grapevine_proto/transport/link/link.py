@@ -57,6 +57,7 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import PeerRecord
 
+RETRANSMITTED_SESSION: Final = slice(1, 9)  # the session ID in a Retransmit
 DEFAULT_MAX_MESSAGE_BYTES: Final = 10 * 2**20  # the default of `NodeConfig.max_message_size`
 
 
@@ -64,7 +65,8 @@ class Link:
     """One link.
 
     `inbound_limit` charges the peer, `path` is the state of the network path. `epoch` is the peer's in the
-    live session; `record` may be newer, learned from another member. `sent` and `received` count datagrams.
+    live session; `record` may be newer, learned from another member. `path_kind` tells how `address` is
+    reached. `sent` and `received` count datagrams.
 
     Args:
         established: the completed handshake.
@@ -93,6 +95,7 @@ class Link:
         "inbound_limit",
         "last_heard_at",
         "path",
+        "path_kind",
         "peer_id",
         "received",
         "record",
@@ -142,6 +145,7 @@ class Link:
         self._enqueued_at: float | None = (
             None  # when something was queued since `_transmit_at` was computed
         )
+        self.path_kind = established.path
         self.apply_record(established.record, now)
         self._update_ack_timing()
         self._pending_replies.schedule_confirm(established.session, now)
@@ -159,6 +163,7 @@ class Link:
         self._sender.recovery.retransmit_all(self._sessions.live.their_id, now)
         if established.address != self.address:
             self.path.reset(established.address.host, established.rtt_s, now)
+            self.path_kind = established.path
         elif established.rtt_s is not None and not self.path.rtt.has_recent_sample(now):
             self.path.use_handshake_rtt(established.rtt_s)
         self._sessions.replace(established.session, now)
@@ -250,6 +255,9 @@ class Link:
         that confirmed a session. Returns and raises as `receive`."""
         kind = plaintext[0]
         self._last_was_fragment = kind in FRAGMENT_KINDS
+        if kind == Kind.RETRANSMIT and not self._sessions.has(plaintext[RETRANSMITTED_SESSION]):
+            # Of two sessions at once this end has not confirmed that one yet: the message comes once more.
+            raise Dropped(DropReason.UNKNOWN_SESSION)
         if kind not in NON_ACK_ELICITING_KINDS:
             self._pending_replies.schedule_ack(session, counter, now)
         elif kind in (Kind.CONFIRM, Kind.NEIGHBOR_REQUEST, Kind.SWAP_REQUEST, Kind.OPEN_TRANSIENT):

@@ -15,7 +15,10 @@ import ipaddress
 import math
 from typing import Final
 
+from grapevine_proto.ids import Address
+
 BASE_PLPMTU_BYTES: Final = 1200  # every IPv6 path carries it (RFC 8200, section 5)
+RELAYED_DATAGRAM_BYTES: Final = 1120  # inside a datagram of the base size
 # Ethernet and jumbo frames, each with room for a tunnel header
 PROBE_SIZES: Final = (1452, 8952)
 # up to the largest UDP datagram over IPv4
@@ -30,6 +33,7 @@ class MtuDiscovery:
     """Discovers the datagram size of the path to `host`, an IP address."""
 
     __slots__ = (
+        "_base_bytes",
         "_consecutive_losses",
         "_loss_only_acks",
         "_probe_count",
@@ -41,9 +45,12 @@ class MtuDiscovery:
     )
 
     def __init__(self, host: str) -> None:
-        self.datagram_bytes = BASE_PLPMTU_BYTES
+        is_relayed = Address(host, 0).is_via_relay
+        self._base_bytes = RELAYED_DATAGRAM_BYTES if is_relayed else BASE_PLPMTU_BYTES
+        self.datagram_bytes = self._base_bytes
         is_loopback = ipaddress.ip_address(host.partition("%")[0]).is_loopback
-        self._probe_sizes = LOOPBACK_PROBE_SIZES if is_loopback else PROBE_SIZES
+        probe_sizes = LOOPBACK_PROBE_SIZES if is_loopback else PROBE_SIZES
+        self._probe_sizes: tuple[int, ...] = () if is_relayed else probe_sizes
         self._size_index = 0  # index in `_probe_sizes` of the next probe
         self._probe_count = 0
         self.is_probing = False
@@ -112,7 +119,7 @@ class MtuDiscovery:
 
     def _reset_to_base(self) -> None:
         """Returns to the base size and restarts the search."""
-        self.datagram_bytes = BASE_PLPMTU_BYTES
+        self.datagram_bytes = self._base_bytes
         self._size_index = self._probe_count = self._consecutive_losses = self._loss_only_acks = 0
         self.is_probing = False
 

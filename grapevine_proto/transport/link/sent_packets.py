@@ -40,11 +40,12 @@ NON_ACK_ELICITING_KINDS: Final = frozenset(
         Kind.ACK,
         Kind.PATH_CHALLENGE,
         Kind.PATH_RESPONSE,
+        Kind.RELAYED,
     }
 )
 """Kinds that are neither acknowledged nor retransmitted. The next heartbeat supersedes a lost one, and
 several peers send the same IDs, member updates and digests, so ACKs would cost more datagrams than they
-save."""
+save. The ends of a relayed session acknowledge for themselves."""
 
 PacketContent: TypeAlias = bytes | FragmentedMessage | Retransmission | None  # None: an MTU probe
 

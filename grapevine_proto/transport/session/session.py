@@ -21,6 +21,7 @@ from nacl.exceptions import CryptoError
 
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.events import PathKind
 from grapevine_proto.ids import Address
 from grapevine_proto.transport.session.ack_tracker import AckTracker
 from grapevine_proto.transport.session.replay_window import ReplayWindow
@@ -159,7 +160,7 @@ class EstablishedSession(NamedTuple):
     """The result of a completed handshake, confirmed by the peer's first packet.
 
     `plaintext` is the content of that packet. `rtt_s` is None if a retransmission made the sample
-    ambiguous (Karn's algorithm). `address` is validated, not merely claimed.
+    ambiguous (Karn's algorithm). `address` is validated, not merely claimed. `path` tells how it was reached.
     """
 
     session: Session
@@ -167,3 +168,4 @@ class EstablishedSession(NamedTuple):
     address: Address
     rtt_s: float | None
     plaintext: bytes
+    path: PathKind = PathKind.DIRECT

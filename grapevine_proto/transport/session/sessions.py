@@ -56,6 +56,10 @@ class Sessions:
                 return session
         raise Dropped(DropReason.UNKNOWN_SESSION)
 
+    def has(self, session_id: bytes) -> bool:
+        """Whether a session has this `our_id`."""
+        return any(session.our_id == session_id for session in self)
+
     def replace(self, session: Session, now: float) -> None:
         """Makes `session` the live one; the previous live session retires."""
         self._retiring = [each for each in self._retiring if each[0] is not session]

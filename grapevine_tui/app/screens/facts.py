@@ -42,6 +42,11 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "sessions": "sessions",
         "transient_sessions": "transient sessions",
         "transient_refused": "transient sessions refused",
+        "introduced": "peers introduced to each other",
+        "introductions_refused": "introductions refused",
+        "relayed_datagrams": "datagrams relayed",
+        "relayed_bytes": "bytes relayed",
+        "relay_refused": "datagrams not relayed",
         "send_drops": "messages dropped on send",
         "reassembly_dropped": "large messages given up",
     },
@@ -115,7 +120,8 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         Fact("name", printable(peer.name) or "none"),
         Fact("id", str(peer_id), "accent"),
         Fact("started", _format_start(peer.epoch)),
-        Fact("address", printable(str(peer.address))),
+        Fact("address", printable(_format_address(peer))),
+        *_advertised_facts(peer),
         Fact("zone", printable(peer.zone) or "none"),
         *_tag_facts(model, peer.peer_id),
         Fact("connection", ""),
@@ -131,6 +137,18 @@ def peer_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         *_round_facts(model, peer_id),
         *_author_facts(model, peer_id),
     ]
+
+
+def _format_address(peer: PeerInfo) -> str:
+    """Where the packets of the peer go, and how they get there."""
+    return str(peer.address) if peer.path is None else f"{peer.address}, {peer.path.value}"
+
+
+def _advertised_facts(peer: PeerInfo) -> list[Fact]:
+    """The addresses in the record of the peer, unless it is reached at the only one."""
+    if set(peer.advertised) <= {peer.address}:
+        return []
+    return [Fact("advertised", printable(", ".join(map(str, peer.advertised))))]
 
 
 def _format_health(peer: PeerInfo, now: float) -> tuple[str, str]:

@@ -64,6 +64,18 @@ def test_with_a_default_route_its_source_address_is_dialed() -> None:
     assert ipv4 == ["10.9.0.1"]
 
 
+def test_a_machine_with_both_families_is_dialed_at_both() -> None:
+    ipv4, ipv6 = dialable_hosts_after(
+        *WIRE,
+        "addr add 10.9.0.1/24 dev v1",
+        "addr add fd00::7/64 dev v1 nodad",
+        "route add default via 10.9.0.2",
+        "-6 route add default via fd00::1",
+    )
+    assert ipv4 == ["10.9.0.1"]
+    assert ipv6 == ["fd00::7", "10.9.0.1"]
+
+
 def test_an_interface_that_is_down_is_not_dialed() -> None:
     ipv4, _ = dialable_hosts_after(
         "link add v0 type veth peer name v1", "addr add 10.8.0.1/24 dev v0"

@@ -39,13 +39,19 @@ class View:
         self.has_unclaimed = False
         self.records: dict[PeerId, PeerRecord] = {}
         self.addresses: dict[PeerId, Address] = {}
+        self.more_addresses: dict[PeerId, tuple[Address, ...]] = {}
+        self.introducers: dict[PeerId, tuple[PeerId, ...]] = {}
         self.suggested: tuple[PeerRecord, ...] = ()
 
     def record_of(self, peer_id: PeerId) -> PeerRecord | None:
         return self.records.get(peer_id)
 
-    def address_of(self, peer_id: PeerId) -> Address | None:
-        return self.addresses.get(peer_id)
+    def addresses_of(self, peer_id: PeerId) -> tuple[Address, ...]:
+        address = self.addresses.get(peer_id)
+        return () if address is None else (address, *self.more_addresses.get(peer_id, ()))
+
+    def introducers_of(self, peer_id: PeerId) -> tuple[PeerId, ...]:
+        return self.introducers.get(peer_id, ())
 
     def referrals(self, peer_id: PeerId) -> tuple[PeerRecord, ...]:
         return self.suggested

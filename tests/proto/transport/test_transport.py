@@ -69,6 +69,7 @@ from grapevine_proto.wire.messages import (
     Pause,
     Records,
     Repair,
+    Retransmit,
     RumorCopy,
     Rumors,
     SwapRequest,
@@ -1300,3 +1301,15 @@ def test_an_idle_transient_session_and_a_closed_link_are_forgotten() -> None:
     network.run(15.0)
     assert len(one.transport.transients) == len(two.transport.transients) == 0
     assert {type(event) for event in one.events + two.events} == {PacketIn}
+
+
+def test_a_retransmission_for_a_session_that_is_not_known_yet_is_not_acknowledged() -> None:
+    network, _, two = linked()
+    network.run(1.0)
+    network.log.clear()
+    direct = codec.encode_message(DirectMessage(1, b"once more, please"))
+    network.inject(1, 2, codec.encode_frame(Retransmit(bytes(8), 1, direct)))
+    network.run(1.0)
+    assert two.dropped(DropReason.UNKNOWN_SESSION) == 1
+    assert two.reported(DirectMessageIn) == []
+    assert [source for _, source, _ in network.log if source == two.address] == []

@@ -43,6 +43,8 @@ from grapevine_proto.wire.messages import (
     Heartbeat,
     IHave,
     InSync,
+    Introduce,
+    Introduction,
     IWant,
     Kind,
     LinkFrame,
@@ -50,6 +52,7 @@ from grapevine_proto.wire.messages import (
     MemberUpdate,
     MemberUpdates,
     MtuProbe,
+    ObservedAddress,
     Offer,
     PathChallenge,
     PathResponse,
@@ -61,6 +64,7 @@ from grapevine_proto.wire.messages import (
     ReceiptAck,
     Receipts,
     Records,
+    Relayed,
     Repair,
     Retransmit,
     RumorCopy,
@@ -230,6 +234,10 @@ messages = st.one_of(
     st.builds(Prune, st.none() | peer_ids),
     st.builds(Pause, st.integers(0, 2**32 - 1)),
     st.builds(CoordinateUpdate, coordinates),
+    st.builds(ObservedAddress, addresses),
+    st.builds(Introduce, peer_ids, st.booleans()),
+    st.builds(Relayed, st.booleans(), owner_prefixes, st.binary(max_size=50)),
+    st.builds(Introduction, records, addresses, st.booleans()),
     st.just(Confirm()),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
@@ -595,6 +603,12 @@ GOLDEN = {
     Pause(1000): "3a91cd03e8",
     CoordinateUpdate(Coordinate((0.01, *(0.0,) * 7), 0.002, -0.001, 0.25).encode()): (
         "3591c418" + "002710" + "0000" * 7 + "000007d0" + "fc18" + "20"
+    ),
+    ObservedAddress(Address("1.2.3.4", 8000)): "3092c407312e322e332e34cd1f40",
+    Relayed(True, bytes(range(8)), b"box"): "3293c3c4080001020304050607c403626f78",
+    Introduce(PeerId(bytes(32)), True): "3192c420" + "00" * 32 + "c3",
+    Introduction(GOLDEN_RECORD, Address("1.2.3.4", 8000), False): (
+        "3693c472" + GOLDEN_RECORD_BYTES + "92c407312e322e332e34cd1f40c2"
     ),
     Announce(StreamRange(Stream(PeerId(bytes(32)), 1), 3, 300), 9000): (
         "189294c420" + "00" * 32 + "0103cd012ccd2328"

@@ -401,15 +401,16 @@ def replace_addresses(number: int, *addresses: Address) -> PeerRecord:
     return replace(record(number), addresses=addresses)
 
 
-def test_each_failure_moves_on_to_the_next_address_of_a_member() -> None:
+def test_each_failure_puts_the_next_address_of_a_member_first() -> None:
     node = DialingNode()
     addresses = (Address("10.0.0.1", 1001), Address("10.0.0.1", 53), Address("10.0.0.1", 1002))
     member = node.members.add(replace_addresses(1, *addresses), peer_id(1), 0.0)
     chosen = []
     for failures in range(4):
         member.failures = failures
-        chosen.append(node.dialer.address_of(member))
-    assert chosen == [addresses[0], addresses[2], addresses[0], addresses[2]]
+        chosen.append(node.dialer.addresses_of(member))
+    good = addresses[0], addresses[2]
+    assert chosen == [good, good[::-1], good, good[::-1]]
 
 
 def test_the_first_dial_of_a_discovered_member_makes_it_a_peer() -> None:

@@ -1,0 +1,174 @@
+"""Clusters behind NATs: which pairs of kinds link how, and what a lying common peer can do about it.
+
+`python -m tests.scenarios.nats --seeds 200` plays every pair of kinds under loss and rebinding with many
+seeds, and prints those that fail. `test_nats` plays a few.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from typing import Final
+
+from grapevine_proto import NodeConfig
+from grapevine_proto.events import PathKind, PeerInfo
+from grapevine_proto.ids import Address
+from grapevine_proto.sim import NatKind, Network, Simulation
+from grapevine_proto.transport.introductions import Introductions
+from grapevine_proto.wire import codec
+from grapevine_proto.wire.messages import Introduction, ObservedAddress
+
+LOSS: Final = 0.05
+PUBLIC_NODES: Final = 3
+FIRST, SECOND = PUBLIC_NODES, PUBLIC_NODES + 1  # behind NATs
+LINKED_WITHIN_S: Final = 6.0  # after the start window of one second; lost datagrams are repeated
+FOLLOWED_WITHIN_S: Final = 20.0
+SHOWN_WITHIN_S: Final = 5.0
+SENT_WITHIN_S: Final = 6.0  # a second, and time for lost datagrams
+VICTIM: Final = Address("203.0.113.66", 4444)
+KINDS: Final = tuple(NatKind)
+PAIRS: Final = tuple(itertools.combinations_with_replacement(KINDS, 2))
+HARD: Final = ({NatKind.SYMMETRIC}, {NatKind.SYMMETRIC, NatKind.CONE})
+"""Pairs that no packet can punch: the port of the symmetric one is not known in time."""
+
+
+def is_punchable(pair: tuple[NatKind, NatKind]) -> bool:
+    return set(pair) not in HARD
+
+
+def start(
+    pair: tuple[NatKind, NatKind], seed: int, *, loss: float = LOSS, **changes: object
+) -> Simulation:
+    """Three public nodes and one behind each NAT."""
+    nats = dict(zip((FIRST, SECOND), pair, strict=True))
+    return Simulation(
+        nodes=PUBLIC_NODES + 2,
+        seed=seed,
+        config=NodeConfig.local(**changes),
+        network=Network(nat=nats, loss=loss),
+    )
+
+
+def link_between(sim: Simulation, of: int, to: int) -> PeerInfo | None:
+    """What node `of` shows of its link to node `to`."""
+    peers = (each for each in sim.peers(of) if each.peer_id == sim.nodes[to].peer_id)
+    return next((each for each in peers if each.state.is_connected), None)
+
+
+def is_linked(sim: Simulation, of: int = FIRST, to: int = SECOND) -> bool:
+    """Whether both ends have the link."""
+    return link_between(sim, of, to) is not None and link_between(sim, to, of) is not None
+
+
+def lie(sim: Simulation, number: int) -> None:
+    """From now on a member introduces every peer at the address of a victim, and tells all peers that they
+    are seen there."""
+    engine = sim.nodes[number].engine
+    assert engine is not None
+    transport = engine._transport
+    introductions: Introductions = transport.introductions
+    truth = introductions.introduce
+
+    def introduce(*args: object) -> list[tuple[object, bytes]]:
+        return [
+            (receiver, _forge(plaintext))
+            for receiver, plaintext in truth(*args)  # type: ignore[arg-type]
+        ]
+
+    introductions.introduce = introduce  # type: ignore[method-assign,assignment]
+    now = sim.nodes[number].read_clock(sim.now)
+    transport.send(tuple(transport.links), ObservedAddress(VICTIM), now)
+
+
+def _forge(plaintext: bytes) -> bytes:
+    message = codec.decode_message(plaintext)
+    assert isinstance(message, Introduction)
+    return codec.encode_message(Introduction(message.record, VICTIM, message.is_transient))
+
+
+def faults(pair: tuple[NatKind, NatKind], seed: int) -> list[str]:
+    """Plays one pair with loss, a lying common peer, rebinding and a move; returns what went wrong."""
+    sim = start(pair, seed)
+    victim_bytes = [0]
+
+    def count(at: float, number: int, datagram: bytes, to: Address) -> None:
+        victim_bytes[0] += len(datagram) if to == VICTIM else 0
+
+    sim.watch(count)
+    sim.run(1.0)
+    lie(sim, 0)
+    found: list[str] = []
+    if is_punchable(pair):
+        if not sim.run_until(lambda: is_linked(sim), LINKED_WITHIN_S):
+            found.append("not linked")
+        link = link_between(sim, FIRST, SECOND)
+        if link is not None and link.path is not PathKind.PUNCHED and NatKind.FULL_CONE not in pair:
+            found.append(f"the link is shown as {link.path}")
+    sim.run(10.0)
+    for number in (FIRST, SECOND):
+        record = sim.nodes[number].engine.record  # type: ignore[union-attr]
+        if VICTIM in record.addresses:
+            found.append(f"node {number} was moved by a liar")
+        if record.introducers is None:
+            found.append(f"node {number} does not know that it is behind a NAT")
+    found += _direct_message(sim, SECOND, FIRST)
+    for name, change in (("rebind", sim.rebind), ("move", sim.move)):
+        change(FIRST)
+        found += _after_change(sim, name, is_punchable(pair))
+    sim.run(SHOWN_WITHIN_S)
+    found += _direct_message(sim, FIRST, SECOND)
+    shown = {
+        peer.address
+        for number in range(1, PUBLIC_NODES)
+        if (peer := link_between(sim, number, FIRST)) is not None
+    }
+    if sim._nats is None or {each.host for each in shown} - {sim._nats.external_host(FIRST)}:
+        found.append(f"shown at {sorted(map(str, shown))} after the move")
+    if victim_bytes[0] > 20_000:
+        found.append(f"{victim_bytes[0]} bytes to the victim of a liar")
+    down = [
+        f"node {member.name} is {member.status.value} for node {number}"
+        for number in range(PUBLIC_NODES + 2)
+        for member in sim.nodes[number].engine.members()  # type: ignore[union-attr]
+        if member.status.value != "up"
+    ]
+    return found + down
+
+
+def _direct_message(sim: Simulation, of: int, to: int) -> list[str]:
+    """What is wrong with a direct message, by whichever path."""
+    message_id = sim.send(of, to, b"for one")
+    deliveries = sim.nodes[to].deliveries
+    if not sim.run_until(lambda: message_id in deliveries, SENT_WITHIN_S):
+        return [f"a direct message from node {of} to {to} did not arrive"]
+    return [] if deliveries[message_id].count == 1 else ["a direct message arrived twice"]
+
+
+def _after_change(sim: Simulation, name: str, is_punchable: bool) -> list[str]:
+    """What is wrong a while after the NAT of the first node changed."""
+    message = sim.broadcast(SECOND, b"after a change")
+    found = []
+    if not sim.run_until(
+        lambda: len(sim.deliveries(message)) == PUBLIC_NODES + 1, FOLLOWED_WITHIN_S
+    ):
+        found.append(f"a message was lost after a {name}")
+    if is_punchable and not sim.run_until(lambda: is_linked(sim), FOLLOWED_WITHIN_S):
+        found.append(f"not linked after a {name}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200)
+    failures = 0
+    for seed in range(1, parser.parse_args().seeds + 1):
+        for pair in PAIRS:
+            for fault in faults(pair, seed):
+                failures += 1
+                print(f"seed {seed}, {' and '.join(pair)}: {fault}", flush=True)  # noqa: T201
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Members behind NATs link through a common peer, and direct messages reach them; `nats` plays many more."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from grapevine_proto import NodeConfig
+from grapevine_proto.events import Event, MessageReceived, MessageUndelivered, PathKind
+from grapevine_proto.sim import Nat, NatKind, Network, Simulation
+from tests.scenarios.nats import FIRST, PAIRS, SECOND, faults, is_linked, link_between, start
+
+SEEDS = (1,)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_every_pair_of_nats_that_can_be_punched_is_and_a_lying_common_peer_changes_nothing(
+    pair: tuple[NatKind, NatKind],
+) -> None:
+    assert [fault for seed in SEEDS for fault in faults(pair, seed)] == []
+
+
+def test_two_members_behind_port_restricted_nats_link_within_two_seconds_of_their_start() -> None:
+    sim = start((NatKind.CONE, NatKind.CONE), 1, loss=0.0, bootstrap_peers=())
+    sim.run(1.0)
+    assert sim.run_until(lambda: is_linked(sim), 2.0)
+    link = link_between(sim, FIRST, SECOND)
+    assert link is not None
+    assert link.path is PathKind.PUNCHED
+    assert link.address.host == sim._nats.external_host(SECOND)  # type: ignore[union-attr]
+    assert link.advertised != (link.address,)
+
+
+@pytest.mark.parametrize("second", [NatKind.CONE, NatKind.SYMMETRIC])
+def test_what_no_nat_lets_through_is_relayed_within_a_second(second: NatKind) -> None:
+    sim = start((NatKind.SYMMETRIC, second), 1, loss=0.0)
+    sim.run(4.0)
+    assert not is_linked(sim)
+    message_id = sim.send(FIRST, SECOND, b"through a common peer")
+    assert sim.run_until(lambda: message_id in sim.nodes[SECOND].deliveries, 1.0)
+    assert sum(node.stats().relayed_datagrams for node in sim.nodes[:FIRST]) > 0
+    for number in (FIRST, SECOND):
+        assert sim.nodes[number].stats().relay_refused == 0
+
+
+def test_members_of_one_lan_link_by_their_private_addresses() -> None:
+    office, home = Nat(NatKind.CONE, "office"), Nat(NatKind.CONE, "home")
+    sim = Simulation(
+        nodes=5,
+        seed=1,
+        config=NodeConfig.local(),
+        bootstrap=1,
+        network=Network(nat={1: office, 2: office, 3: home, 4: home}, loss=0.05),
+    )
+    pairs = list(itertools.combinations(range(5), 2))
+    assert sim.run_until(lambda: all(is_linked(sim, *pair) for pair in pairs), 15.0)
+    for pair in ((1, 2), (3, 4)):
+        link = link_between(sim, *pair)
+        assert link is not None
+        assert link.address == sim.nodes[pair[1]].address
+    link = link_between(sim, 1, 3)
+    assert link is not None
+    assert link.address.host == sim._nats.external_host(3)  # type: ignore[union-attr]
+
+
+def test_direct_messages_reach_members_behind_nats_that_have_no_link() -> None:
+    kinds = (NatKind.FULL_CONE, NatKind.RESTRICTED, NatKind.CONE)
+    sim = Simulation(
+        nodes=20,
+        seed=3,
+        config=NodeConfig.local(max_peers=6),
+        bootstrap=2,
+        network=Network(nat={n: kinds[n % 3] for n in range(5, 20)}, loss=0.05),
+    )
+    received: dict[bytes, float] = {}
+    undelivered: list[MessageUndelivered] = []
+
+    def note(at: float, number: int, event: Event) -> None:
+        if isinstance(event, MessageReceived) and event.message.is_direct:
+            received[event.message.payload] = at
+        elif isinstance(event, MessageUndelivered):
+            undelivered.append(event)
+
+    sim.listen(note)
+    sim.run(15.0)
+    rng, sent = random.Random(1), {}
+    for number in range(20):
+        of, to = rng.sample(range(20), 2)
+        payload = b"%d" % number
+        sent[payload] = sim.now
+        sim.send(of, to, payload)
+        sim.run(0.3)
+    sim.run(10.0)
+    assert undelivered == []
+    assert received.keys() == sent.keys()
+    assert max(received[each] - sent[each] for each in sent) < 3.0
+
+
+def test_a_cluster_without_nats_says_nothing_about_addresses() -> None:
+    sim = Simulation(nodes=6, seed=1, config=NodeConfig.local(max_peers=3))
+    sim.run(10.0)
+    sim.crash(2)
+    sim.run(10.0)
+    for node in sim.nodes:
+        if node.engine is not None:
+            assert node.engine.record.attributes == b""
+            assert not node.engine.is_behind_nat
+            assert node.engine.stats().introduced == node.engine.stats().introductions_refused == 0
+
+
+def test_a_node_that_moved_is_advertised_where_its_peers_see_it() -> None:
+    sim = Simulation(nodes=5, seed=1, config=NodeConfig.local())
+    sim.run(5.0)
+    sim.move(4)
+    moved = sim.nodes[4]
+    assert moved.engine is not None
+    engine = moved.engine
+    assert sim.run_until(lambda: engine.record.addresses[0] == moved.address, 10.0)
+    assert engine.observed == moved.address
+    for number in range(4):
+        shown = link_between(sim, number, 4)
+        assert shown is not None
+        assert shown.address == moved.address
+        assert moved.address in shown.advertised
