@@ -66,6 +66,7 @@ class SimulatedNode:
         self._saved: NodeState | None = None
         self._previous_save: NodeState | None = None  # remains if the write of `_saved` is torn
         self.saved_at = -math.inf
+        self._saved_entries_version = 0
         self._saved_version = -1
 
     @property
@@ -152,6 +153,16 @@ class SimulatedNode:
             and self.engine.epoch != self._saved.epoch
         )
 
+    @property
+    def has_unsaved_entries(self) -> bool:
+        """Whether entries of this node are not on disk, which is done before they are sent."""
+        return self.engine is not None and self.engine.state.version != self._saved_entries_version
+
+    def save_entries(self, at: float) -> None:
+        """Writes the state to disk before entries are sent, so that no crash tears this write."""
+        self.save(at)
+        self._previous_save = None
+
     def save(self, at: float) -> None:
         """Writes the state to disk."""
         if self.engine is not None:
@@ -162,6 +173,7 @@ class SimulatedNode:
             self._saved = saved
             self.saved_at = at
             self._saved_version = self.engine.state_version
+            self._saved_entries_version = self.engine.state.version
 
     def record_delivery(self, message: Message, at: float) -> None:
         """Records the delivery of `message` at virtual time `at`."""

@@ -540,6 +540,8 @@ class Simulation:
             return
         if node.has_unsaved_epoch:
             node.save(self.now)
+        if node.has_unsaved_entries:
+            node.save_entries(self.now)
         for datagram, address in engine.datagrams_to_send(now):
             self._send(node, datagram, address)
         while events := engine.events():  # a node that answers itself causes more

@@ -483,3 +483,17 @@ def test_a_node_whose_map_is_full_starts_without_its_new_tags() -> None:
     sim.run(3.0)
     assert len(sim.values_of(0, 0)) == MAX_KEYS
     assert sim.nodes[0].stats().entries_refused == 1
+
+
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_a_crash_right_after_a_write_takes_nothing_back(is_torn: bool) -> None:
+    sim = a_cluster(4)
+    sim.set_entry(0, "k", b"old")
+    sim.run(5.0)
+    assert sim.delete_entry(0, "k")
+    sim.run(0.3)
+    sim.crash(0, lose_last_save=is_torn)
+    sim.restart(0)
+    sim.set_entry(0, "other", b"new")
+    assert sim.run_until(lambda: values(sim, "other") == [b"new"] * 4, 30.0)
+    assert values(sim, "k") == [None] * 4
