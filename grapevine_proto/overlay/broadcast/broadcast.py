@@ -104,12 +104,13 @@ class _Unclaimed(NamedTuple):
 
 
 class _Claim(NamedTuple):
-    """The lowest hop count and age claimed for a rumor so far, and whether it was pushed to peers that do not
-    drop it for that age."""
+    """The lowest hop count and age claimed for a rumor so far, and whether it was pushed and announced to
+    peers that do not drop it for that age or those hops."""
 
     hops: int
     published_at: float
     is_spread: bool
+    is_announced: bool
 
 
 class Broadcast:
@@ -346,7 +347,7 @@ class Broadcast:
             )
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
         if copy.hops >= DOUBTFUL_HOPS or copy.age_ms >= NO_FORWARD_AGE_MS:
-            self._note_doubtful(copy, effects, now)
+            self._note_doubtful(copy, effects, now, is_forwarded=not is_old)
         return effects + self._report_forgers() if self._store.cache.forgers else effects
 
     def _on_topic_announced(
@@ -473,21 +474,28 @@ class Broadcast:
             watcher.on_conflict(rumor)
         return [CountDrop(rumor.origin, DropReason.CONTENT_CONFLICT)]
 
-    def _note_doubtful(self, copy: RumorCopy, effects: Sequence[Effect], now: float) -> None:
+    def _note_doubtful(
+        self, copy: RumorCopy, effects: Sequence[Effect], now: float, *, is_forwarded: bool
+    ) -> None:
         """Remember a first copy whose unsigned hops or age may prevent forwarding. `effects`: of accepting
-        it."""
+        it. `is_forwarded`: it was pushed or announced as the strategy decides."""
         is_pushed = any(isinstance(e, Send) and isinstance(e.message, Rumors) for e in effects)
         max_age_ms = self._config.current.message_dedup_ttl * 1000 - NO_FORWARD_AGE_MS
-        is_spread = is_pushed and copy.hops < DOUBTFUL_HOPS and copy.age_ms < max_age_ms
-        claim = _Claim(copy.hops, now - copy.age_ms / 1000, is_spread)
-        self._doubtful[rumor_key(copy.rumor)] = claim
+        is_in_time = copy.age_ms < max_age_ms
+        self._doubtful[rumor_key(copy.rumor)] = _Claim(
+            copy.hops,
+            now - copy.age_ms / 1000,
+            is_spread=is_pushed and is_in_time and copy.hops < DOUBTFUL_HOPS,
+            is_announced=is_forwarded and is_in_time,
+        )
         if len(self._doubtful) > DOUBTFUL_LIMIT:
             self._doubtful.popitem(last=False)
 
     def _correct_doubtful(self, copy: RumorCopy, sender: PeerId, now: float) -> list[Effect]:
         """Another copy of a doubtful rumor arrived. If it claims to be younger, or fewer hops,
-        cache it, and forward it as if it were the first, unless that was forwarded. This happens once per
-        rumor, so a false claim causes one more push.
+        cache it, and forward it as if it were the first, unless that was forwarded. Peers that were announced
+        the first copy request this one. This happens once per rumor, so a false claim causes one more
+        push.
         """
         rumor = copy.rumor
         key = rumor_key(rumor)
@@ -514,7 +522,10 @@ class Broadcast:
         if is_large(rumor):
             return self.puller.announce(best, {sender})
         new_rumor = NewRumor(key, 0, best.hops, sender, is_urgent=_is_urgent(rumor))
-        return self._forward(new_rumor, best, (sender,), now, is_firsthand=False)
+        is_announced = claim.is_announced
+        return self._forward(
+            new_rumor, best, (sender,), now, is_firsthand=False, is_announced=is_announced
+        )
 
     def _forward(
         self,
@@ -524,16 +535,20 @@ class Broadcast:
         now: float,
         *,
         is_firsthand: bool,
+        is_announced: bool = False,
     ) -> list[Effect]:
         """Forward a rumor as the strategy decides, if it may leave this node."""
         plan = self._strategy.on_new_rumor(new_rumor, now)
         if not plan.targets and not plan.is_offer and not plan.effects:
-            self.lazy_push.announce(copy.rumor, holders, now, is_mailed=new_rumor.is_mailed)
+            if not is_announced:
+                self.lazy_push.announce(copy.rumor, holders, now, is_mailed=new_rumor.is_mailed)
             return []
         is_forwarded = bool(plan.targets) or plan.is_offer
         if is_forwarded and not self._can_forward(copy.rumor, is_firsthand, now):
             return []
-        return self._execute(plan, copy, holders, now, is_mailed=new_rumor.is_mailed)
+        return self._execute(
+            plan, copy, holders, now, is_mailed=new_rumor.is_mailed, is_announced=is_announced
+        )
 
     def _can_forward(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
         """Whether its signature is good; a rumor accepted on its session is checked now."""
@@ -547,14 +562,16 @@ class Broadcast:
         now: float,
         *,
         is_mailed: bool = False,
+        is_announced: bool = False,
     ) -> list[Effect]:
-        """Carry out a plan for `copy`; peers in `holders` need no announcement."""
+        """Carry out a plan for `copy`; peers in `holders` need no announcement, nor does anyone if it
+        `is_announced`."""
         effects: list[Effect] = [*plan.effects]
         holders = (*holders, *plan.targets)
         effects += self._push(copy, plan.targets, is_mail=plan.is_mail)
         if plan.is_offer:
             effects += self.lazy_push.offer(copy.rumor, holders)
-        else:
+        elif not is_announced:
             self.lazy_push.announce(copy.rumor, holders, now, is_mailed=is_mailed or plan.is_mail)
         return effects
 

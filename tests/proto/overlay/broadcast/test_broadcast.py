@@ -128,6 +128,39 @@ def test_a_rumor_that_was_pushed_in_time_is_not_pushed_again_for_a_younger_copy(
     assert pushes(node.receive(rumor_, 2, 1.0, age_ms=900)) == [3] * count
 
 
+def announced_to(node: Node, now: float) -> list[PeerId]:
+    """The peers to which an announcement is sent until `now`."""
+    return [
+        peer_id
+        for each in node.broadcast.advance(now)
+        if isinstance(each, Send) and isinstance(each.message, IHave)
+        for peer_id in each.peers
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hops", "age_ms", "via", "is_announced_again"),
+    [
+        (DOUBTFUL_HOPS, 0, Via.EAGER, False),
+        (200, 289_999, Via.EAGER, False),
+        (200, 290_000, Via.EAGER, True),
+        (1, 40_000, Via.REPAIR, True),
+    ],
+)
+def test_a_rumor_whose_claim_is_corrected_is_announced_once_in_time(
+    hops: int, age_ms: int, via: Via, is_announced_again: bool
+) -> None:
+    """Those that were announced the first copy request whatever this node has by then; what expires at
+    once, or was no news, was of no use to them."""
+    node = Node()
+    rumor_ = rumor(ORIGIN, 1)
+    node.receive(rumor_, 1, 0.0, hops=hops, age_ms=age_ms, via=via)
+    first = announced_to(node, 1.0)
+    assert bool(first) is (via is Via.EAGER)
+    assert pushes(node.receive(rumor_, 2, 1.0, hops=2, age_ms=900))
+    assert bool(announced_to(node, 3.0)) is is_announced_again
+
+
 def test_a_forged_copy_that_claims_to_be_younger_is_not_cached() -> None:
     node = Node()
     rumor_ = rumor(ORIGIN, 1)
@@ -152,7 +185,7 @@ def test_beyond_the_limit_the_oldest_doubtful_rumor_is_evicted() -> None:
     node = Node()
     for first in range(1, DOUBTFUL_LIMIT + 2):
         copy = RumorCopy(Rumor(peer_id(ORIGIN), 1, first, (0,), b"", bytes(64)), 200, 0)
-        node.broadcast._note_doubtful(copy, [], 0.0)
+        node.broadcast._note_doubtful(copy, [], 0.0, is_forwarded=True)
     assert len(node.broadcast._doubtful) == DOUBTFUL_LIMIT
 
 
@@ -413,12 +446,12 @@ def test_1024_doubtful_claims_and_unclaimed_rumors_are_kept() -> None:
     node = Node()
     for first in range(1, 1026):
         copy = RumorCopy(Rumor(peer_id(ORIGIN), 1, first, (0,), b"", bytes(64)), 200, 500)
-        node.broadcast._note_doubtful(copy, [], 2.0)
+        node.broadcast._note_doubtful(copy, [], 2.0, is_forwarded=True)
         node.broadcast._track_unclaimed((peer_id(0), 1, first), 10)
     assert len(node.broadcast._doubtful) == len(node.broadcast._unclaimed) == 1024
     assert (peer_id(ORIGIN), 1, 1) not in node.broadcast._doubtful
     assert (peer_id(0), 1, 1) not in node.broadcast._unclaimed
-    assert set(node.broadcast._doubtful.values()) == {(200, 1.5, False)}
+    assert set(node.broadcast._doubtful.values()) == {(200, 1.5, False, True)}
 
 
 # --- own rumors ---------------------------------------------------------------------------------
