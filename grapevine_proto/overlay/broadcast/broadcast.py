@@ -480,8 +480,8 @@ class Broadcast:
         """Remember a first copy whose unsigned hops or age may prevent forwarding. `effects`: of accepting
         it. `is_forwarded`: it was pushed or announced as the strategy decides."""
         is_pushed = any(isinstance(e, Send) and isinstance(e.message, Rumors) for e in effects)
-        max_age_ms = self._config.current.message_dedup_ttl * 1000 - NO_FORWARD_AGE_MS
-        is_in_time = copy.age_ms < max_age_ms
+        ttl_ms = self._config.current.message_dedup_ttl * 1000
+        is_in_time = copy.age_ms < ttl_ms - min(NO_FORWARD_AGE_MS, ttl_ms / 4)
         self._doubtful[rumor_key(copy.rumor)] = _Claim(
             copy.hops,
             now - copy.age_ms / 1000,

@@ -14,8 +14,9 @@ Invariants:
   peers are off, the fault is more likely here, and all count. A claim to be precise does not outweigh the
   error that samples showed.
 - Coordinates only decide what to measure and what to show. No link is closed because of one.
-- The coordinate goes to a peer behind a heartbeat, at most every other one, and only if it has moved by
-  more than 5 % of the RTT of that link since, and by a quarter of its own error. In this node's
+- The coordinate goes to a peer behind a heartbeat, at most every other one, once it is about right every
+  fourth, and only if it has moved by more than 5 % of the RTT of that link since, and by a quarter of its own
+  error. In this node's
   record it is signed again at most every `RECORD_INTERVAL_S`.
 - Nothing is drawn from the generator of the node: directions come from one of their own, seeded by the
   peer ID.
@@ -54,6 +55,9 @@ LINK_ERROR_WEIGHT: Final = 0.25  # of one sample in the error of one link
 RESEND_SHARE: Final = 0.05  # of the RTT of the link that the coordinate has moved
 RESEND_ERROR_SHARE: Final = 0.25  # of its error: a move far within that says nothing
 RESEND_MIN_S: Final = 0.0001
+RESEND_BEATS: Final = 2  # heartbeats from one coordinate sent to the next, at least
+SETTLED_RESEND_BEATS: Final = 4  # the same while its error is below `SETTLED_ERROR`
+SETTLED_ERROR: Final = 0.5
 RECORD_SHARE: Final = 0.1  # of the median RTT of the links
 RECORD_MIN_S: Final = 0.002
 RECORD_INTERVAL_S: Final = 300.0
@@ -128,13 +132,13 @@ class Vivaldi:
 class _LinkSamples:
     """What is known of one linked peer: its coordinate, recent samples, and what was sent to it."""
 
-    __slots__ = ("error", "is_known", "misfits", "rtts_s", "sent", "theirs", "was_just_sent")
+    __slots__ = ("error", "is_known", "misfits", "rtts_s", "sent", "skipped_beats", "theirs")
 
     def __init__(self, known: Coordinate | None, sent: Coordinate) -> None:
         self.theirs = known or Coordinate()  # where a node begins
         self.is_known = known is not None  # not only assumed
         self.sent = sent
-        self.was_just_sent = False  # behind the latest heartbeat
+        self.skipped_beats = 0  # of the next heartbeats: no coordinate follows them
         self.rtts_s: deque[float] = deque(maxlen=FILTERED_SAMPLES)
         self.misfits = 0  # of recent samples, less those that fit
         self.error = 0.0  # relative, as its samples showed here
@@ -261,14 +265,15 @@ class Coordinates:
         link = self._links.get(peer_id)
         if link is None or rtt_s is None:
             return None
-        if link.was_just_sent:
-            link.was_just_sent = False
+        if link.skipped_beats > 0:
+            link.skipped_beats -= 1
             return None
         coordinate = self.coordinate
         share = max(RESEND_SHARE, RESEND_ERROR_SHARE * coordinate.error)
         if coordinate.moved_s(link.sent) <= max(share * rtt_s, RESEND_MIN_S):
             return None
-        link.sent, link.was_just_sent = coordinate, True
+        beats = SETTLED_RESEND_BEATS if coordinate.error < SETTLED_ERROR else RESEND_BEATS
+        link.sent, link.skipped_beats = coordinate, beats - 1
         return coordinate
 
     def next_for_record(self, now: float) -> Coordinate | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Callable
@@ -265,14 +264,18 @@ def test_a_node_in_the_center_has_nothing_to_send() -> None:
     assert coordinates.to_save() == b""
 
 
-def test_a_coordinate_is_sent_after_a_move_and_not_behind_two_heartbeats_in_a_row() -> None:
+@pytest.mark.parametrize(("error", "beats"), [(0.5, 2), (0.49, 4)])
+def test_a_node_that_keeps_moving_sends_its_coordinate_behind_few_heartbeats(
+    error: float, beats: int
+) -> None:
+    """Behind every other one, once its coordinate is about right behind every fourth."""
     coordinates = make()
     sent = []
-    for _ in range(40):
-        coordinates.on_rtt(peer_id(1), 0.1)
+    for number in range(40):
+        moved = Coordinate((1.0 + number,) + (0.0,) * 7, error=error)
+        coordinates._vivaldi.coordinate = moved
         sent.append(coordinates.next_for(peer_id(1), 0.1) is not None)
-    assert any(sent)
-    assert not any(first and second for first, second in itertools.pairwise(sent))
+    assert [i for i, is_sent in enumerate(sent) if is_sent] == list(range(0, 40, beats))
 
 
 def test_a_coordinate_that_settled_is_not_sent_again() -> None:
