@@ -92,6 +92,10 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "entry_conflicts": "members that signed two contents",
         "entries_adopted": "entries adopted",
     },
+    "coordinates": {
+        "coordinate_samples": "round-trip times used",
+        "coordinate_samples_ignored": "round-trip times that did not fit",
+    },
     "limits": {
         "slowed": "peers slowed for misconduct",
         "expelled": "peers expelled for misconduct",

@@ -7,7 +7,6 @@ import re
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from textual import events
@@ -475,8 +474,7 @@ async def test_a_throttled_peer_flashes(monkeypatch: pytest.MonkeyPatch) -> None
         host.happen(RateLimited(throttled, 3, 0.0))
         at_unix = host.model.throttled_at[throttled]
         for later_s, expected in ((0.1, [throttled]), (FLASH_S + 0.1, [])):
-            clock = SimpleNamespace(time=partial(float, at_unix + later_s))
-            monkeypatch.setattr("grapevine_tui.app.widgets.rate_table.time", clock)
+            monkeypatch.setattr(host.model, "wall_now", partial(float, at_unix + later_s))
             await stage.paint()
             assert [row.key for row in stage.main.rates.rows if row.is_alarm] == expected
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from grapevine_tui.app.terminal import (
@@ -241,6 +241,7 @@ def test_an_answer_is_never_typed_however_it_is_cut(
     before: str, color: str, end: str, places: list[int]
 ) -> None:
     seen: list[bool] = []
+    assume("\x1b]11;" not in before)  # an answer of its own, as far as anyone can tell
     query = BackgroundQuery(lambda _: None, seen.append)
     before = f"{before}a"  # so that no escape precedes it
     try:

@@ -437,10 +437,10 @@ def test_keys_are_read_from_the_file_and_a_wrong_one_is_reported_with_its_line(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "x.toml"
-    path.write_text('[app]\ntheme = ""\n[app.keys]\npause = "?,o"\nhelp = "h"\n')
+    path.write_text('[app]\ntheme = ""\n[app.keys]\npause = "?,f7"\nhelp = "J"\n')
     assert load_settings({"app.config": str(path)}, {}).keys == {
-        "pause": "question_mark,o",
-        "help": "h",
+        "pause": "question_mark,f7",
+        "help": "J",
     }
     path.write_text('[app.keys]\npuase = "o"\n')
     with pytest.raises(ConfigError) as caught:

@@ -8,7 +8,7 @@ from grapevine_proto.events import Stats
 from grapevine_tui.app.screens.facts import STATS_LABELS, status_facts
 from grapevine_tui.host.model import Model
 
-SHOWN_ELSEWHERE = {"dropped", "offenses", "undelivered", "next_round_at"}
+SHOWN_ELSEWHERE = {"dropped", "offenses", "undelivered", "next_round_at", "coordinate_error"}
 
 
 def test_every_counter_has_one_label_in_one_group() -> None:
