@@ -105,7 +105,10 @@ class MainScreen(Screen[None]):
             newest_first=True,
         )
         self.compose_box = ComposeBox(
-            max_payload_bytes, self._known_names, is_attached=model.is_remote
+            max_payload_bytes,
+            self._known_names,
+            is_attached=model.is_remote,
+            is_replay=host.playback is not None,
         )
         self.filter_bar = FilterBar()
         self._filtered_panel = "log"  # the panel that the filter bar is open for

@@ -19,7 +19,7 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
-from grapevine_tui.app.widgets.draft import PLACEHOLDER, Draft
+from grapevine_tui.app.widgets.draft import PLACEHOLDER, REPLAY_PLACEHOLDER, Draft
 from grapevine_tui.app.widgets.format import format_bytes
 from grapevine_tui.control.commands import CommandError, command_help, find_command
 from grapevine_tui.control.slash_parser import KnownNames, quote_name
@@ -52,7 +52,8 @@ def format_hint(
 class ComposeBox(Vertical):
     """Prompt, draft and size on one line; a hint and feedback below it when there are any.
 
-    `get_names` returns the names to complete. `is_attached` tells that the node runs elsewhere."""
+    `get_names` returns the names to complete. `is_attached` tells that the node runs elsewhere, `is_replay`
+    that a recording is shown."""
 
     def __init__(
         self,
@@ -60,9 +61,11 @@ class ComposeBox(Vertical):
         get_names: Callable[[], KnownNames] = KnownNames,
         *,
         is_attached: bool = False,
+        is_replay: bool = False,
     ) -> None:
         super().__init__(id="compose")
         self._is_attached = is_attached
+        self._is_replay = is_replay
         self._max_payload_bytes = max_payload_bytes
         self._is_compact = False
         self._stashed_draft = ""
@@ -72,6 +75,7 @@ class ComposeBox(Vertical):
         """Whether the line is the first since the key `write` moved the focus here."""
         self._feedback_timer: Timer | None = None
         self.draft = Draft(get_names)
+        self.draft.placeholder = self._placeholder
         self._prompt = Static(id="prompt", markup=False)
         self._size_label = Static(id="size", markup=False)
         self._hint_label = Static(id="hint", markup=False)
@@ -156,10 +160,14 @@ class ComposeBox(Vertical):
                 self.draft.replace_text("")
         self._stashed_draft = ""
 
+    @property
+    def _placeholder(self) -> str:
+        return REPLAY_PLACEHOLDER if self._is_replay else PLACEHOLDER
+
     def set_compact(self, is_compact: bool) -> None:
         """Shorten the prompt and the placeholder on a narrow screen."""
         self._is_compact = is_compact
-        self.draft.placeholder = "/ for commands" if is_compact else PLACEHOLDER
+        self.draft.placeholder = "/ for commands" if is_compact else self._placeholder
         self._update_state()
 
     def _update_hint(self) -> None:
@@ -180,7 +188,9 @@ class ComposeBox(Vertical):
         size = len(text.encode(errors="replace"))
         is_command = text.startswith("/") and not text.startswith("//")
         prompt = " to everyone" if not is_command else " command"
-        if text.startswith(DIAL_PREFIX):
+        if self._is_replay and not is_command:
+            prompt = " recording"
+        elif text.startswith(DIAL_PREFIX):
             prompt = " dial"
         elif text.startswith(TRACE_PREFIX):
             prompt = " trace to everyone"

@@ -237,6 +237,8 @@ async def test_keys_go_through_time_and_the_first_line_says_so(tmp_path: Path) -
         assert "REPLAY" in text.split("\n")[0]
         assert "paused" in text.split("\n")[0]
         assert "recorded:" in text
+        assert "nothing is sent from here" in text
+        assert "everyone" not in text
         assert "the end is missing" in text
         assert "line 59." in text
         assert "line 60." not in text
