@@ -216,12 +216,21 @@ class RemoteHost:
                     await self._connect()
 
     async def _read_until_closed(self) -> str:
-        """Process lines until the connection ends; return the reason."""
+        """Process lines until the connection ends; return the reason.
+
+        Chunks, not lines, are read: a node that stops while a request is under way resets the connection, and
+        a reader of lines would drop those behind the first, the reason among them."""
+        pending = b""  # the beginning of a line
         try:
-            while line := await self._reader.readline():
-                self._on_object(json.loads(line))
+            while chunk := await self._reader.read(MAX_REPLY_BYTES):
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    self._on_object(json.loads(line))
+                if len(pending) > MAX_REPLY_BYTES:
+                    return "invalid reply"
         except OSError as error:
-            return error.strerror or "the connection broke"
+            if not self._stop_reason:
+                return error.strerror or "the connection broke"
         except MALFORMED_REPLY_ERRORS:
             return "invalid reply"
         return (
