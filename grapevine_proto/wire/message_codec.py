@@ -146,8 +146,8 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return Kind.MEMBER_DIGEST, (first, last, id_prefixes, is_reply)
         case Ping() | PingReq() | PingAck() | MemberUpdates():
             return _encode_detection_fields(message)
-        case CoordinateUpdate(encoded):
-            return Kind.COORDINATE_UPDATE, (encoded,)
+        case CoordinateUpdate(position):
+            return Kind.COORDINATE_UPDATE, (position,)
         case Pause(duration_ms):
             return Kind.PAUSE, (duration_ms,)
         case Receipts() | ReceiptAck() | Answers() | AnswerAck() | AnswerFetch():

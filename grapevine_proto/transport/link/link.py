@@ -57,7 +57,8 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import PeerRecord
 
-RETRANSMITTED_SESSION: Final = slice(1, 9)  # the session ID in a Retransmit
+RETRANSMITTED_START: Final = 1  # of the session ID in a Retransmit
+RETRANSMITTED_END: Final = 9
 DEFAULT_MAX_MESSAGE_BYTES: Final = 10 * 2**20  # the default of `NodeConfig.max_message_size`
 
 
@@ -255,7 +256,9 @@ class Link:
         that confirmed a session. Returns and raises as `receive`."""
         kind = plaintext[0]
         self._last_was_fragment = kind in FRAGMENT_KINDS
-        if kind == Kind.RETRANSMIT and not self._sessions.has(plaintext[RETRANSMITTED_SESSION]):
+        if kind == Kind.RETRANSMIT and not self._sessions.has(
+            plaintext[RETRANSMITTED_START:RETRANSMITTED_END]
+        ):
             # Of two sessions at once this end has not confirmed that one yet: the message comes once more.
             raise Dropped(DropReason.UNKNOWN_SESSION)
         if kind not in NON_ACK_ELICITING_KINDS:
