@@ -911,10 +911,10 @@ class Engine:
 
     def members(self, now: float | None = None) -> list[MemberInfo]:
         """All known members of the cluster except this node; with `now`, with their round-trip times."""
-        infos = [member.to_info() for member in self._overlay.membership.members]
+        members = self._overlay.membership.members
         if now is None:
-            return infos
-        return [replace(each, rtt=self.rtt(each.peer_id, None, now)) for each in infos]
+            return [member.to_info() for member in members]
+        return [member.to_info(self._rtt_to(member.record.peer_id, now)) for member in members]
 
     @property
     def coordinate(self) -> Coordinate | None:
@@ -932,8 +932,11 @@ class Engine:
             return Estimate(0.0, 0.0, RttSource.MEASURED)
         if self.peer_id in (first, second):
             other = second if first == self.peer_id else first
-            return stats.rtt_to(other, self._transport.links, self._overlay, now)
+            return self._rtt_to(other, now)
         return self._overlay.membership.estimate(first, second)
+
+    def _rtt_to(self, peer_id: PeerId, now: float) -> Estimate | None:
+        return stats.rtt_to(peer_id, self._transport.links, self._overlay, now)
 
     def nearest(self, count: int, among: Iterable[PeerId] | None, now: float) -> list[PeerId]:
         """The `count` members with the shortest round-trip times from this node, of those that are up and
@@ -945,7 +948,7 @@ class Engine:
             member = members.get(peer_id)
             if member is None or member.status is not MemberStatus.UP:
                 continue
-            rtt = stats.rtt_to(peer_id, self._transport.links, self._overlay, now)
+            rtt = self._rtt_to(peer_id, now)
             if rtt is not None:
                 by_rtt.append((rtt.seconds, peer_id))
         return [peer_id for _, peer_id in sorted(by_rtt)[: max(count, 0)]]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.coordinate import Estimate
 from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
 from grapevine_proto.ids import PEER_ID_BYTES, Address, PeerId
 from grapevine_proto.overlay.effects import Effect, Emit
@@ -138,7 +139,8 @@ class Member:
         self.changed_at = now
         return Emit(MemberChanged(self.to_info()))
 
-    def to_info(self) -> MemberInfo:
+    def to_info(self, rtt: Estimate | None = None) -> MemberInfo:
+        """What the application sees; `rtt` is that from this node."""
         record = self.record
         return MemberInfo(
             record.peer_id,
@@ -150,6 +152,7 @@ class Member:
             self.tags,
             self.status_reason,
             self.coordinate,
+            rtt,
         )
 
 

@@ -55,9 +55,8 @@ class StatePersister:
         self._settled_entries = 0  # version of our own map that is on disk, or no longer waited for
         self._last_problem = ""
         self._whole_saved_at: float | None = None  # None: the next save is of everything
-        self._unhandled_streams: list[
-            Stream
-        ] = []  # they were saved as if messages had not been seen
+        # they were saved as if messages had not been seen
+        self._unhandled_streams: list[Stream] = []
         self._entries: list[Version] = []  # saved ones
 
     @property

@@ -64,7 +64,7 @@ def encode_state(saved: NodeState) -> bytes:
 
 def decode_state(data: bytes) -> NodeState:
     """Returns what `encode_state` was given, without the seed; files of earlier versions have no entries
-    and no coordinate. Raises one of `_DECODE_ERRORS`."""
+    and no coordinate. Raises one of `DECODE_ERRORS`."""
     start = len(MAGIC) + CHECKSUM_BYTES
     body = data[start:]
     if not data.startswith(MAGIC) or checksum_of(data) != _checksum(body):

@@ -84,9 +84,8 @@ class StateDirectory:
         self._journal_fd: int | None = None
         self._journal_bytes = 0
         self._state_bytes = 0
-        self._last_checksum = (
-            b""  # of the state or of the last change; empty: nothing can be appended
-        )
+        # of the state or of the last change; empty: nothing can be appended
+        self._last_checksum = b""
         register_at_fork(self)
 
     def on_forked(self) -> None:

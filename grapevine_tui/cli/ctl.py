@@ -219,7 +219,7 @@ def _format_distances(command: str, reply: Object) -> list[str]:
     if command == "rtt":
         return [rtt_text(reply)]
     if command == "has":
-        return [holders_summary(reply), *format_table(holder_rows(reply), HOLDER_COLUMNS)]
+        return [holders_summary(reply), *format_table(holder_rows(reply), tuple(HOLDER_COLUMNS))]
     rows = [each | {"rtt_ms": _member_rtt(each)} for each in reply[command]]
     return format_table(rows, TABLE_COLUMNS[command])
 
@@ -308,10 +308,10 @@ def ctl(context: click.Context, state_dir: str | None, port: str | None, is_json
 def _run_command(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
-    flags, is_json_before = context.obj
+    flags, _ = context.obj
     request = {"cmd": spec.name, **_request_fields(spec, parameters)}
     reply = send_command(find_state_dir(flags), request)
-    if is_json or is_json_before:
+    if is_json:
         click.echo(json.dumps(reply, allow_nan=False))
     else:
         for line in format_reply(spec.name, reply):
@@ -380,11 +380,11 @@ def _payload_fields(text: tuple[str, ...], file: str | None) -> dict[str, str]:
 def _run_trace(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
-    flags, is_json_before = context.obj
+    flags, _ = context.obj
     state_dir = find_state_dir(flags)
     request = {"cmd": spec.name, **_request_fields(spec, parameters)}
     report = wait_for_trace(state_dir, request, parameters["wait_s"])
-    if is_json or is_json_before:
+    if is_json:
         click.echo(json.dumps(report, allow_nan=False))
     else:
         members = (
@@ -399,10 +399,10 @@ def _run_query(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
     """Exit code 1 if a member that was asked has not answered, 6 if none was asked."""
-    flags, is_json_before = context.obj
+    flags, _ = context.obj
     state_dir = find_state_dir(flags)
     reply = send_command(state_dir, {"cmd": spec.name, **_request_fields(spec, parameters)})
-    if is_json or is_json_before:
+    if is_json:
         click.echo(json.dumps(reply, allow_nan=False))
     else:
         for line in format_answers(reply, _names_by_id(state_dir)):
@@ -429,19 +429,18 @@ def _run_state(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
     """Exit code 1 if the key to get or delete has no value."""
-    flags, is_json_before = context.obj
-    is_raw = is_json or is_json_before
+    flags, _ = context.obj
     state_dir = find_state_dir(flags)
     request = {"cmd": spec.name, **_request_fields(spec, parameters)}
     action = parameters["action"] or STATE_ACTIONS[0]
     if action == "watch":
-        return _watch_state(state_dir, request, parameters["count"], is_raw=is_raw)
+        return _watch_state(state_dir, request, parameters["count"], is_raw=is_json)
     reply = send_command(state_dir, request)
     while reply.get("more"):
         page = send_command(state_dir, request | {"after": reply["keys"][-1]["key"]})
         reply |= {"keys": reply["keys"] + page["keys"], "more": page["more"]}
     has_value = _has_value(reply["winner"]) if action == "get" else bool(reply.get("deleted", True))
-    if is_raw:
+    if is_json:
         click.echo(json.dumps(reply, allow_nan=False))
     elif action == "list":
         names = _names_by_id(state_dir) if reply["keys"] else {}
@@ -460,11 +459,11 @@ def _run_view(
     parameters: Mapping[str, Any],
 ) -> int:
     """Prints a view of the network, as wide as the terminal."""
-    flags, is_json_before = context.obj
+    flags, _ = context.obj
     reply = send_command(
         find_state_dir(flags), {"cmd": spec.name, **_request_fields(spec, parameters)}
     )
-    if is_json or is_json_before:
+    if is_json:
         click.echo(json.dumps(reply, allow_nan=False))
     elif parameters.get("is_dot"):
         click.echo("\n".join(topology_dot(reply)))
@@ -541,13 +540,12 @@ def _run_subscribe(
     context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
 ) -> int:
     """Prints messages as they arrive, each line flushed, until the node stops or enough have arrived."""
-    flags, is_json_before = context.obj
+    flags, _ = context.obj
     request = {"cmd": spec.name, **_request_fields(spec, parameters)}
     left = parameters["count"]
     for event in stream_events(find_state_dir(flags), request):
         if event["event"] == "message":
-            is_raw = is_json or is_json_before
-            click.echo(json.dumps(event) if is_raw else format_message(event))
+            click.echo(json.dumps(event) if is_json else format_message(event))
             left -= 1
             if not left:
                 return 0
@@ -571,10 +569,10 @@ def _run_history_command(
     parameters: Mapping[str, Any],
 ) -> int:
     """Prints each line as it comes."""
-    flags, is_json_before = context.obj
+    flags, _ = context.obj
     fields = {"cmd": spec.name, **_request_fields(spec, parameters)}
     follows = bool(parameters.get("follow"))
-    for line in run(HistoryRequest(flags, fields, is_json or is_json_before, follows)):
+    for line in run(HistoryRequest(flags, fields, is_json, follows)):
         click.echo(line)
     return EXIT_OK
 
@@ -766,7 +764,8 @@ def _click_command(spec: CommandSpec) -> click.Command:
 
     @click.pass_context
     def callback(context: click.Context, /, is_json: bool, **given: Any) -> int:
-        return run(context, spec, is_json, given)
+        _, is_json_before = context.obj  # given to `ctl` itself
+        return run(context, spec, is_json or is_json_before, given)
 
     return click.Command(
         spec.name,

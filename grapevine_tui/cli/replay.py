@@ -50,8 +50,8 @@ async def _record(state_dir: Path, path: Path, for_s: float | None) -> int:
         loop.add_signal_handler(number, stopped.set)
     deadline = None if for_s is None else loop.time() + for_s
     state_at = loop.time()
-    host.on_received = lambda kind, fields: pending.append((time.time(), kind, fields))
     pending: list[tuple[float, str, dict[str, Any]]] = []
+    host.on_received = lambda kind, fields: pending.append((time.time(), kind, fields))
     await host.start()
     try:
         with RecordingWriter(path) as writer:

@@ -215,6 +215,18 @@ def _zone_name(member: Object) -> str:
     return printable(str(member["zone"])) or UNNAMED_ZONE
 
 
+def _by_zone(members: Iterable[Object]) -> dict[str, list[Object]]:
+    found: dict[str, list[Object]] = {}
+    for member in members:
+        found.setdefault(_zone_name(member), []).append(member)
+    return found
+
+
+def _names(members: Iterable[Object]) -> dict[str, str]:
+    """The shown names by peer ID."""
+    return {each["peer_id"]: member_name(each) for each in members}
+
+
 # --- topology -------------------------------------------------------------------------------------
 
 
@@ -242,10 +254,8 @@ def topology_lines(reply: Object, width: int) -> list[TextLine]:
     members = reply["members"]
     if len(members) < 2:
         return [(Text("No other members yet.", "dim"),)]
-    by_zone: dict[str, list[Object]] = {}
-    for member in members:
-        by_zone.setdefault(_zone_name(member), []).append(member)
-    names = {each["peer_id"]: member_name(each) for each in members}
+    by_zone = _by_zone(members)
+    names = _names(members)
     links = links_of(reply)
     holders = {each["peer_id"]: each for each in reply.get("holders") or ()}
     count = max(1, min(len(by_zone), width // BOX_MIN_CELLS))
@@ -315,7 +325,7 @@ def _member_lines(
     ]
     parts: list[Text] = []
     used = 4
-    odd = [end for end in ends if end.link["seen"] != "both" or end.link["is_stale"]]
+    odd = [end for end in ends if _stands_out(end.link)]
     shown = ends[:MAX_LINKS_SHOWN]
     shown = [*shown, *[end for end in odd if end not in shown][:MAX_LINKS_SHOWN]]
     if len(shown) < len(ends):
@@ -327,16 +337,15 @@ def _member_lines(
         if used + cells(text) + 2 > width and parts:
             lines.append((Text("    "), *parts))
             parts, used = [], 4
-        stands_out = bool(word) or end.link["is_stale"]
-        parts.append(
-            Text(f"{text}  " if used + cells(text) + 2 <= width else text, _tone(stands_out))
-        )
+        tone = "warn" if _stands_out(end.link) else "dim"
+        parts.append(Text(f"{text}  " if used + cells(text) + 2 <= width else text, tone))
         used += cells(parts[-1].text)
     return [*lines, (Text("    "), *parts)] if parts else lines
 
 
-def _tone(stands_out: bool) -> str:
-    return "warn" if stands_out else "dim"
+def _stands_out(link: Object) -> bool:
+    """Whether only one end is known to see it, or it is silent."""
+    return bool(link["seen"] != "both" or link["is_stale"])
 
 
 def _holder_word(holder: Object) -> str:
@@ -369,7 +378,7 @@ def _side_by_side(boxes: Sequence[list[TextLine]], count: int, width: int) -> li
 
 def _outstanding_lines(reply: Object, names: Mapping[str, str], width: int) -> list[TextLine]:
     """One line for each link that only one end sees, or whose other end did not answer."""
-    odd = [each for each in reply["links"] if each["seen"] != "both" or each["is_stale"]]
+    odd = [each for each in reply["links"] if _stands_out(each)]
     if not odd:
         return []
     lines: list[TextLine] = [
@@ -447,12 +456,9 @@ def topology_dot(reply: Object) -> list[str]:
     def quoted(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    names = {each["peer_id"]: member_name(each) for each in reply["members"]}
+    names = _names(reply["members"])
     lines = ["graph grapevine {", "  layout=neato; overlap=false; node [shape=box];"]
-    by_zone: dict[str, list[Object]] = {}
-    for member in reply["members"]:
-        by_zone.setdefault(_zone_name(member), []).append(member)
-    for number, (zone, members) in enumerate(by_zone.items()):
+    for number, (zone, members) in enumerate(_by_zone(reply["members"]).items()):
         lines += [f"  subgraph cluster_{number} {{", f"    label={quoted(zone)};"]
         for member in members:
             style = "solid" if member["state"] == "up" else "dashed"
@@ -470,7 +476,17 @@ def topology_dot(reply: Object) -> list[str]:
 
 # --- holders of a message -------------------------------------------------------------------------
 
-HOLDER_COLUMNS: Final = ("message", "member", "zone", "state", "via", "hops", "ms", "from")
+HOLDER_COLUMNS: Final = {
+    "message": 9,
+    "member": 16,
+    "zone": 10,
+    "state": 8,
+    "via": 9,
+    "hops": 5,
+    "ms": 8,
+    "from": 16,
+}
+"""The columns of the table of holders, and their cells on the screen."""
 
 
 def holders_summary(reply: Object) -> str:
@@ -483,7 +499,7 @@ def holders_summary(reply: Object) -> str:
 
 def holder_rows(reply: Object) -> list[dict[str, Any]]:
     """A row of printable texts and numbers for each member, missing ones first."""
-    names = {each["peer_id"]: member_name(each) for each in reply["members"]}
+    names = _names(reply["members"])
     rows = []
     for each in reply["members"]:
         source = each["from"]

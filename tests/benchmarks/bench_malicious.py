@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from grapevine_proto import ClusterKey, Event, MessageReceived, Node, NodeConfig, PeerId
 from grapevine_proto.events import Standing, StandingChanged
+from grapevine_proto.sim.report import percentile
 
 KEY: Final = ClusterKey(bytes(range(32)))
 MAX_P99_MS: Final = 100.0
@@ -53,9 +54,8 @@ async def wait_for(event: asyncio.Event) -> None:
         await asyncio.wait_for(event.wait(), PATIENCE_S)
 
 
-def percentile(values: list[float], share: float) -> float | None:
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 2) if ordered else None
+def percentile_ms(values: list[float], fraction: float) -> float | None:
+    return round(percentile(sorted(values), fraction), 2) if values else None
 
 
 class Exchange:
@@ -125,10 +125,10 @@ async def measure(count: int, interval_s: float, *, is_attacked: bool) -> dict[s
         "attacked": is_attacked,
         "sent": 2 * count,
         "delivered": len(delays),
-        "p50_ms": percentile(delays, 0.5),
-        "p99_ms": percentile(delays, 0.99),
-        "max_ms": percentile(delays, 1),
-        "p99_until_expelled_ms": percentile(delays[: exchange.until_expelled], 0.99),
+        "p50_ms": percentile_ms(delays, 0.5),
+        "p99_ms": percentile_ms(delays, 0.99),
+        "max_ms": percentile_ms(delays, 1),
+        "p99_until_expelled_ms": percentile_ms(delays[: exchange.until_expelled], 0.99),
         "expelled_after_s": round(exchange.expelled_at - started_at, 1) if was_expelled else None,
         "memory_mib": round(memory_mib(), 1),
     }

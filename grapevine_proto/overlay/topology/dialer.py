@@ -61,9 +61,8 @@ SAVED_ADDRESSES_LIMIT: Final = 64  # peer addresses kept in the state directory 
 UNVALIDATED_BURST: Final = 64  # dials of claimed addresses
 UNVALIDATED_PER_S: Final = 0.2  # in the long run, if none answers
 UNVALIDATED_HELLOS: Final = 3  # per dial of a claimed address
-INTRODUCED_BURST: Final = (
-    16  # dials because a peer introduced a member that this node did not ask for
-)
+# dials because a peer introduced a member that this node did not ask for
+INTRODUCED_BURST: Final = 16
 INTRODUCED_PER_S: Final = 1.0  # in the long run
 INTRODUCED_HELLOS: Final = 3  # fewer bytes than the introduction had, so none amplifies
 ASKED_LIMIT: Final = 64  # members whose introduction is awaited
@@ -114,9 +113,8 @@ class Dialer:
         self._bootstrap_names: dict[str, tuple[Address, ...]] = {}
         self._unresolved_names: set[str] = set()  # that failed to resolve last time
         self._requested: dict[Address, None] = {}  # dialed because the application asked
-        self._asked: dict[
-            PeerId, bool
-        ] = {}  # introductions asked for; whether for a link that needs room
+        # introductions asked for, and whether for a link that needs room
+        self._asked: dict[PeerId, bool] = {}
         self._introduced_budget = TokenBucket(INTRODUCED_BURST, INTRODUCED_PER_S, now)
         self._unvalidated: set[_DialKey] = set()  # dials in progress of claimed addresses
         self._unvalidated_budget = TokenBucket(UNVALIDATED_BURST, UNVALIDATED_PER_S, now)

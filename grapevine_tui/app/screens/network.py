@@ -10,7 +10,6 @@ Invariants:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -27,6 +26,7 @@ from grapevine_tui.app.widgets.text_view import Line, StyledText
 from grapevine_tui.app.widgets.titles import format_title, shorten_title
 from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS, NETWORK_KEYS, TREE_KEYS
 from grapevine_tui.control.network_text import (
+    HOLDER_COLUMNS,
     Text,
     TextLine,
     age_text,
@@ -130,7 +130,7 @@ class NetworkScreen(Screen[None]):
         title = format_title(
             self.LABEL,
             (self.summary(self._reply), "$accent"),
-            (age_text(self._reply, time.time()), "$text-muted"),
+            (age_text(self._reply), "$text-muted"),
             *([("asking again", "$text-muted")] if self._is_asking else []),
         )
         self.report.border_title = shorten_title(title, self.report.outer_size.width)
@@ -191,18 +191,6 @@ class TopologyScreen(NetworkScreen):
         self.ask()
 
 
-HOLDER_WIDTHS: Final = (
-    ("message", 9),
-    ("member", 16),
-    ("zone", 10),
-    ("state", 8),
-    ("via", 9),
-    ("hops", 5),
-    ("ms", 8),
-    ("from", 16),
-)
-
-
 class HoldersScreen(NetworkScreen):
     """Member by member: who has a message, by which way, after how many hops and ms; missing ones first."""
 
@@ -222,7 +210,7 @@ def holder_lines(reply: Mapping[str, Any], width: int) -> list[TextLine]:
     """A table of the members, without the columns for which there is no room."""
     columns = []
     used = 2
-    for name, column_cells in HOLDER_WIDTHS:
+    for name, column_cells in HOLDER_COLUMNS.items():
         if used + column_cells + 1 <= width:
             columns.append((name, column_cells))
             used += column_cells + 1
