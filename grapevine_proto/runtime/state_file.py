@@ -127,10 +127,10 @@ class StateDirectory:
             return saved
 
     def save(self, saved: NodeState) -> None:
-        """Replaces the saved state, atomically. Raises OSError, for example on a full disk; the old state
-        remains."""
+        """Replaces the saved state, atomically. Raises OSError, for example on a full disk or without the
+        lock; the old state remains."""
         with self._mutex:
-            self._check_process()
+            self._check_lock()
             self._close_journal()
             data = encode_state(saved)
             atomic_write(self.path / "state", data, mode=0o600, preserve_mode=False)
@@ -147,7 +147,7 @@ class StateDirectory:
         """Adds what changed since the last `save` or `append`. Raises OSError; the old state remains, and a
         `save` is due."""
         with self._mutex:
-            self._check_process()
+            self._check_lock()
             if not self._last_checksum:
                 raise OSError(errno.EIO, "the state has to be saved as a whole first")
             previous, self._last_checksum = self._last_checksum, b""
@@ -167,9 +167,12 @@ class StateDirectory:
             self._journal_bytes += len(record)
             self._last_checksum = checksum
 
-    def _check_process(self) -> None:
+    def _check_lock(self) -> None:
         if self._is_forked_copy:
             raise OSError(errno.EPERM, "in use by the process that this one was forked from")
+        if self._lock_fd is None:
+            # A write that was queued when the node stopped: the directory may be another node's by now.
+            raise OSError(errno.EPERM, "its lock is released")
 
     def _close_journal(self) -> None:
         """After this a `save` is due."""

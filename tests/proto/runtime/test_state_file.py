@@ -273,6 +273,18 @@ def test_a_failed_load_releases_the_lock(tmp_path: Path, monkeypatch: pytest.Mon
     load_once(tmp_path)
 
 
+def test_a_save_that_was_queued_when_the_node_stopped_writes_nothing(tmp_path: Path) -> None:
+    directory = StateDirectory(tmp_path)
+    saved = directory.load(UNIX_NOW)
+    directory.close()
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(OSError, match="lock"):
+        directory.save(saved)
+    with pytest.raises(OSError, match="lock"):
+        directory.append(changes(saved, 1.0))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
+
+
 def test_a_path_that_cannot_be_a_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="file"):
