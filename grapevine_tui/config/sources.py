@@ -19,7 +19,7 @@ from grapevine_proto.config.toml import ConfigFile
 from grapevine_proto.config.validate import MAX_TEXT_BYTES
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import split_host_port
-from grapevine_tui.config.env_file import (
+from grapevine_tui.config.environment import (
     read_env_file,
     unknown_variable_warnings,
     without_service_links,

@@ -15,7 +15,7 @@ from grapevine_proto.errors import InvalidArgument, NoMatchingMember, UnknownPee
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.query.filters import MemberFilter
 from grapevine_proto.overlay.query.request import QueryRequest
-from grapevine_proto.overlay.topology.coordinates import Coordinates
+from grapevine_proto.overlay.topology.vivaldi import Coordinates
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.wire.attributes import record_coordinate
 

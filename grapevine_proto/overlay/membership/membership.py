@@ -44,8 +44,8 @@ from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.swim.detector import Detector
 from grapevine_proto.overlay.swim.prober import check_interval_s
 from grapevine_proto.overlay.topology.active_view import ActiveView, LinkUsage
-from grapevine_proto.overlay.topology.coordinates import Coordinates
 from grapevine_proto.overlay.topology.dialer import Dialer, format_dial_failure
+from grapevine_proto.overlay.topology.vivaldi import Coordinates
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer
 from grapevine_proto.wire.attributes import record_coordinate
 from grapevine_proto.wire.messages import (

@@ -37,7 +37,7 @@ from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import Peer
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView, LinkUsage
-from grapevine_proto.overlay.topology.coordinates import Coordinates
+from grapevine_proto.overlay.topology.vivaldi import Coordinates
 from grapevine_proto.wire.signed import PeerRecord
 
 FARTHEST_KEPT_DIVISOR: Final = 5  # fraction of the links, the farthest, that is never replaced

@@ -26,6 +26,7 @@ from grapevine_proto.crypto.identity import MAC_BYTES, Identity, digest
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.handshake.cookies import Cookies
 from grapevine_proto.transport.handshake.handshake_crypto import (
     COOKIE_KEY_DOMAIN,
     INITIATOR,
@@ -38,11 +39,7 @@ from grapevine_proto.transport.handshake.handshake_crypto import (
     transcript,
     with_mac,
 )
-from grapevine_proto.transport.handshake.handshake_limits import (
-    Cookies,
-    HandshakeRateLimiter,
-    network_of,
-)
+from grapevine_proto.transport.handshake.handshake_limits import HandshakeRateLimiter, network_of
 from grapevine_proto.transport.session.session import EstablishedSession, Session
 from grapevine_proto.wire.codec import (
     CHALLENGE_BYTES,

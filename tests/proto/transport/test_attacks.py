@@ -15,6 +15,10 @@ from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.crypto.identity import MAC_BYTES, Identity
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
+from grapevine_proto.transport.handshake.cookies import (
+    COOKIE_ROTATION_S,
+    PROOFS_PER_IDENTITY_LIMIT,
+)
 from grapevine_proto.transport.handshake.handshake_crypto import (
     INITIATOR,
     RESPONDER,
@@ -22,11 +26,7 @@ from grapevine_proto.transport.handshake.handshake_crypto import (
     transcript,
     with_mac,
 )
-from grapevine_proto.transport.handshake.handshake_limits import (
-    ADDRESS_HANDSHAKES_PER_S,
-    COOKIE_ROTATION_S,
-    PROOFS_PER_IDENTITY_LIMIT,
-)
+from grapevine_proto.transport.handshake.handshake_limits import ADDRESS_HANDSHAKES_PER_S
 from grapevine_proto.transport.handshake.initiator import HandshakeState, Initiator
 from grapevine_proto.transport.handshake.responder import (
     UNCONFIRMED_SESSIONS_LIMIT,

@@ -14,8 +14,8 @@ from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import Peer, PeerTrigger
 from grapevine_proto.overlay.topology.active_view import ActiveView
-from grapevine_proto.overlay.topology.coordinates import Coordinates
 from grapevine_proto.overlay.topology.dialer import Dialer, format_dial_failure
+from grapevine_proto.overlay.topology.vivaldi import Coordinates
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer, SwapCandidate
 from grapevine_proto.wire.signed import PeerRecord
 from tests.proto.overlay.builders import Links, config, context, peer_id, record

@@ -17,7 +17,7 @@ from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import ActiveView
-from grapevine_proto.overlay.topology.coordinates import Coordinates
+from grapevine_proto.overlay.topology.vivaldi import Coordinates
 from grapevine_proto.overlay.topology.xbot import (
     FIRST_PAUSE_INTERVALS,
     MAX_PAUSE_INTERVALS,

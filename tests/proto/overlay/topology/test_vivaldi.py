@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from grapevine_proto.coordinate import MAX_ERROR, Coordinate
-from grapevine_proto.overlay.topology.coordinates import (
+from grapevine_proto.overlay.topology.vivaldi import (
     MAX_FORCE_S,
     RECORD_FIRST_SAMPLES,
     RECORD_INTERVAL_S,
