@@ -60,18 +60,8 @@ class ConfigFile:
         `table_settings` has a whole section as its value. Raises ConfigError.
         """
         path = Path(path)
-        try:
-            text = read_trusted(path, limit_bytes=MAX_CONFIG_FILE_BYTES).decode()
-            document = tomllib.loads(text)
-        except FileNotFoundError:
-            raise ConfigError("config", f"{path}: no such file") from None
-        except OSError as error:
-            raise ConfigError("config", f"{path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ConfigError("config", f"{path}: not UTF-8 text") from None
-        except (ValueError, RecursionError) as error:
-            raise ConfigError("config", f"{path}: not TOML: {error}") from None
-        config_file = cls(path, {}, _find_lines(text), table_settings)
+        document, lines = read_toml(path)
+        config_file = cls(path, {}, lines, table_settings)
         known = frozenset(names)
         sections = {name.partition(".")[0] for name in known if "." in name}
         for name, value in document.items():
@@ -107,6 +97,21 @@ class ConfigFile:
         kind = "section" if isinstance(value, dict) else "setting"
         problem = f"unknown {kind}{_format_value(value)}{did_you_mean(name, known)}"
         return ConfigError(name, f"{problem} ({self.location_of(name)})")
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Returns what the file at `path` has, and the line of each dotted name. Raises ConfigError."""
+    try:
+        text = read_trusted(path, limit_bytes=MAX_CONFIG_FILE_BYTES).decode()
+        return tomllib.loads(text), _find_lines(text)
+    except FileNotFoundError:
+        raise ConfigError("config", f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigError("config", f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("config", f"{path}: not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("config", f"{path}: not TOML: {error}") from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -4,12 +4,13 @@ Invariants:
 
 - If the node cannot be reached, one line says so before anything is drawn.
 - Theme, keys and alerts are those of this user, everything else is the node's.
-- Without a target it never guesses: the only node that runs here, or the list of those that do.
+- Without a target it never guesses: the only node that runs here, or the one that is picked from the list.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,11 @@ from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import run_on_terminal
 from grapevine_tui.cli.ctl import format_table
 from grapevine_tui.config.settings import load_settings
-from grapevine_tui.control.client import find_state_dir, running_state_dirs, send_command
+from grapevine_tui.control.client import find_state_dir, send_command
 from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.control.target import LocalTarget, Target
+from grapevine_tui.remote.contexts import Context, find_context, running_contexts
+from grapevine_tui.text import printable
 
 EXIT_SEVERAL: Final = 1
 STATUS_TIMEOUT_S: Final = 2.0  # of one node that is listed
@@ -46,26 +50,39 @@ class RemoteAppSettings:
 @click.command()
 @click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
 @click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
+@click.argument("name", required=False)
 @click.pass_obj
-def attach(inherited: dict[str, Any] | None, state_dir: str | None, port: str | None) -> int:
+def attach(
+    inherited: dict[str, Any] | None, state_dir: str | None, port: str | None, name: str | None
+) -> int:
     """Open the UI for a running node. Quitting detaches; the node keeps running.
 
-    Without a target, here or in the settings, it is the only node of yours that runs; if several do, they are
-    listed.
+    NAME is a context: a section of contexts.toml, or the directory name of a node that runs here. Without
+    a target, here or in the settings, it is the only node of yours that runs; if several do, they are listed
+    and you pick one.
     """
     flags = dict(inherited or {})
     flags |= {"app.state_dir": state_dir} if state_dir is not None else {}
     flags |= {"port": port} if port is not None else {}
-    if not _has_target(flags):
-        running = running_state_dirs()
-        if len(running) == 1:
-            flags["app.state_dir"] = str(running[0])
-        elif running:
+    target: Target | None = None
+    if name is not None:
+        if state_dir is not None or port is not None:
+            raise click.UsageError("give NAME, --state-dir or --port, not several of them")
+        target = find_context(name).target
+    elif not _has_target(flags):
+        running = running_contexts()
+        if len(running) > 1:
             for line in _list_nodes(running):
                 click.echo(line)
-            return EXIT_SEVERAL
+            if not sys.stdin.isatty():
+                click.echo("several nodes run here: attach to one of them by its context")
+                return EXIT_SEVERAL
+            target = _pick(running).target
+        elif running:
+            target = running[0].target
+    chosen = target or LocalTarget(find_state_dir(flags))
     logs.to_null()
-    return run_on_terminal(lambda: run_attached_app(flags))
+    return run_on_terminal(lambda: run_attached_app(flags, chosen))
 
 
 def _has_target(flags: dict[str, Any]) -> bool:
@@ -79,27 +96,44 @@ def _has_target(flags: dict[str, Any]) -> bool:
     )
 
 
-def _list_nodes(state_dirs: list[Path]) -> Iterator[str]:
-    """Yield a table of running nodes, and how to attach to one."""
+def _list_nodes(contexts: list[Context]) -> Iterator[str]:
+    """Yield a table of running nodes."""
     rows: list[Object] = []
-    for state_dir in state_dirs:
+    for number, context in enumerate(contexts, 1):
         try:
-            status = send_command(state_dir, {"cmd": "status"}, STATUS_TIMEOUT_S)
+            status = send_command(context.target, {"cmd": "status"}, STATUS_TIMEOUT_S)
         except GrapevineError:
             status = {"name": "does not answer"}
-        rows.append({**status, "target": f"--state-dir {state_dir}"})
-    yield from format_table(rows, ("name", "address", "cluster", "peers", "members", "target"))
-    yield "several nodes run here: attach to one of them with its --state-dir"
+        rows.append(
+            {"number": number, "context": context.name, "node": status.pop("name"), **status}
+        )
+    yield from format_table(
+        rows, ("number", "context", "node", "address", "cluster", "peers", "members")
+    )
 
 
-async def run_attached_app(flags: dict[str, Any]) -> int:
+def _pick(contexts: list[Context]) -> Context:
+    """Ask for one of the listed contexts, by number or name. Raises Abort."""
+    by_word = {str(number): each for number, each in enumerate(contexts, 1)}
+    by_word |= {each.name: each for each in contexts}
+
+    def parse(text: str) -> Context:
+        if text.strip() not in by_word:
+            raise click.BadParameter(f"{printable(text.strip())!r} is none of them")
+        return by_word[text.strip()]
+
+    picked: Context = click.prompt("Attach to (number or context)", value_proc=parse)
+    return picked
+
+
+async def run_attached_app(flags: dict[str, Any], target: Target) -> int:
     """Run the app until it is quit and return its exit code. Raises NodeUnreachable."""
     from grapevine_tui.app.app import GrapevineApp
     from grapevine_tui.host.model import Model
     from grapevine_tui.remote.host import RemoteHost
 
     local = load_settings(flags, os.environ)
-    host = RemoteHost(find_state_dir(flags), Model(max_messages=local.messages))
+    host = RemoteHost(target, Model(max_messages=local.messages))
     await host.start()
     settings = RemoteAppSettings(
         host.config, local.theme, local.alert, None, local.preferences_file, local.keys

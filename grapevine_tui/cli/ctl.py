@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeAlias, assert_never
 
 import click
@@ -32,9 +30,11 @@ from grapevine_tui.cli.ctl_history import (
     run_page,
     run_prune,
 )
+from grapevine_tui.cli.ctl_session import CtlSession, run_on_all
 from grapevine_tui.cli.replay import record
+from grapevine_tui.cli.stream import stream
 from grapevine_tui.control.answers import answer_summary, group_answers
-from grapevine_tui.control.client import CommandFailed, find_state_dir, send_command, stream_events
+from grapevine_tui.control.client import CommandFailed, send_command, stream_events
 from grapevine_tui.control.commands import (
     Argument,
     ArgumentType,
@@ -44,11 +44,9 @@ from grapevine_tui.control.commands import (
     Surface,
     commands_by_name,
     commands_on,
-    parse_changes,
     suggest_command,
 )
 from grapevine_tui.control.jsonlines import Object
-from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.network_text import (
     HOLDER_COLUMNS,
     TextLine,
@@ -63,13 +61,14 @@ from grapevine_tui.control.network_text import (
     topology_dot,
     topology_lines,
 )
+from grapevine_tui.control.target import Target
 from grapevine_tui.host.access_state import STATE_ACTIONS
 from grapevine_tui.process_exit import EXIT_FAILED, EXIT_NO_MEMBER, EXIT_OK
+from grapevine_tui.remote.contexts import find_context
 from grapevine_tui.text import cells, json_payload_text, printable, truncate
 
 TRACE_WAIT_S: Final = 5.0  # for receipts, including those of members that repair reaches
 POLL_INTERVAL_S: Final = 0.1
-MAX_STDIN_PAYLOAD_BYTES: Final = MAX_LINE_BYTES * 3 // 4 - 1024  # as base64 in one line
 PIPE_CELLS: Final = 120  # of a line where there is no terminal
 MAX_VALUE_CELLS: Final = 60  # of a value of the keyed state in a table
 COLUMN_WIDTHS: Final = {"peer_id": 12, "text": 48}  # hex digits of an ID in tables
@@ -293,120 +292,65 @@ class CtlGroup(JsonErrorGroup):
 @click.group("ctl", cls=CtlGroup)
 @click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
 @click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
+@click.option("--context", "name", metavar="NAME", help="The node that contexts.toml names so")
+@click.option("--all-contexts", "is_all", is_flag=True, help="Every node of contexts.toml")
+@click.option("--yes", "is_confirmed", is_flag=True, help="With --all-contexts: do not ask")
 @click.option("--json", "is_json", is_flag=True, help="Print the reply as a JSON object")
 @click.pass_context
-def ctl(context: click.Context, state_dir: str | None, port: str | None, is_json: bool) -> None:
+def ctl(
+    context: click.Context,
+    state_dir: str | None,
+    port: str | None,
+    name: str | None,
+    is_all: bool,
+    is_confirmed: bool,
+    is_json: bool,
+) -> None:
     """Query and control a running node."""
+    if (state_dir is not None or port is not None) + (name is not None) + is_all > 1:
+        raise click.UsageError("give a target, --context or --all-contexts, not several of them")
     flags: dict[str, Any] = dict(context.obj or {})
     if port is not None:
         flags["port"] = port
     if state_dir is not None:
         flags["app.state_dir"] = state_dir
-    context.obj = (flags, is_json)
+    chosen = None if name is None else find_context(name)
+    context.obj = CtlSession(flags, is_json, chosen, is_all=is_all, is_confirmed=is_confirmed)
 
 
-def _run_command(
-    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
-) -> int:
-    flags, _ = context.obj
-    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
-    reply = send_command(find_state_dir(flags), request)
-    if is_json:
-        click.echo(json.dumps(reply, allow_nan=False))
+def _run_command(session: CtlSession, spec: CommandSpec, parameters: Mapping[str, Any]) -> int:
+    reply = send_command(session.target, session.request(spec, parameters))
+    if session.is_json:
+        session.echo_json(reply)
     else:
         for line in format_reply(spec.name, reply):
-            click.echo(line)
+            session.echo(line)
     return 0
 
 
-def _request_fields(spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
-    """Returns the fields of the JSON command for the parameters of a subcommand."""
-    fields: Object = {}
-    for argument in spec.arguments:
-        value = parameters[argument.name]
-        match argument.type:
-            case ArgumentType.PAYLOAD:
-                if value or parameters["file"] is not None or argument.is_required:
-                    fields |= _payload_fields(value, parameters["file"])
-            case ArgumentType.CHANGES:
-                fields[argument.name] = dict(parse_changes(value))
-            case (
-                ArgumentType.PEER
-                | ArgumentType.ADDRESS
-                | ArgumentType.TOPIC
-                | ArgumentType.PATTERN
-                | ArgumentType.NAME
-            ):
-                fields |= {} if value is None else {argument.name: value}
-            case ArgumentType.WORDS if isinstance(value, tuple):
-                fields |= {argument.name: _join_words(value)} if value else {}
-            case ArgumentType.WORDS | ArgumentType.COMMAND | ArgumentType.CHOICE | ArgumentType.KEY:
-                fields |= {argument.name: value} if value else {}
-            case ArgumentType.TAGS:
-                is_set = any("=" in each for each in value)
-                fields[argument.name] = dict(parse_changes(value)) if is_set else list(value)
-            case _:
-                assert_never(argument.type)
-    for option in spec.options:
-        value = parameters[option.name]
-        if option.type is OptionType.TAGS:
-            fields |= {option.name: dict(parse_changes(value))} if value else {}
-        elif value is not None and value is not False:
-            fields[option.name] = value
-    return fields
-
-
-def _join_words(words: tuple[str, ...]) -> str:
-    """Returns the words of a filter; one that the shell was given in quotes stays one term."""
-    is_phrase = len(words) > 1
-    return " ".join(
-        f'"{each}"' if is_phrase and " " in each and '"' not in each else each for each in words
-    )
-
-
-def _payload_fields(text: tuple[str, ...], file: str | None) -> dict[str, str]:
-    if bool(text) == (file is not None):
-        raise click.UsageError("nothing to send: give TEXT, - for stdin, or --file FILE")
-    if file is not None:
-        return {"file": str(Path(file).absolute())}  # the node runs in another directory
-    if text != ("-",):
-        return {"text": " ".join(text)}
-    payload = sys.stdin.buffer.read(MAX_STDIN_PAYLOAD_BYTES + 1)
-    if len(payload) > MAX_STDIN_PAYLOAD_BYTES:
-        raise click.UsageError(f"more than {MAX_STDIN_PAYLOAD_BYTES:,} bytes on stdin; use --file")
-    return {"base64": b64encode(payload).decode("ascii")}
-
-
-def _run_trace(
-    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
-) -> int:
-    flags, _ = context.obj
-    state_dir = find_state_dir(flags)
-    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
-    report = wait_for_trace(state_dir, request, parameters["wait_s"])
-    if is_json:
-        click.echo(json.dumps(report, allow_nan=False))
+def _run_trace(session: CtlSession, spec: CommandSpec, parameters: Mapping[str, Any]) -> int:
+    target = session.target
+    report = wait_for_trace(target, session.request(spec, parameters), parameters["wait_s"])
+    if session.is_json:
+        session.echo_json(report)
     else:
         members = (
-            send_command(state_dir, {"cmd": "members"})["members"] if report["unanswered"] else []
+            send_command(target, {"cmd": "members"})["members"] if report["unanswered"] else []
         )
         for line in format_trace(report, {each["peer_id"]: each["name"] for each in members}):
-            click.echo(line)
+            session.echo(line)
     return 0 if report["complete"] else 1
 
 
-def _run_query(
-    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
-) -> int:
+def _run_query(session: CtlSession, spec: CommandSpec, parameters: Mapping[str, Any]) -> int:
     """Exit code 1 if a member that was asked has not answered, 6 if none was asked."""
-    flags, _ = context.obj
-    state_dir = find_state_dir(flags)
-    reply = send_command(state_dir, {"cmd": spec.name, **_request_fields(spec, parameters)})
-    if is_json:
-        click.echo(json.dumps(reply, allow_nan=False))
+    target = session.target
+    reply = send_command(target, session.request(spec, parameters))
+    if session.is_json:
+        session.echo_json(reply)
     else:
-        for line in format_answers(reply, _names_by_id(state_dir)):
-            click.echo(line)
+        for line in format_answers(reply, _names_by_id(target)):
+            session.echo(line)
     if not reply["asked"]:  # the sample has no member
         return EXIT_NO_MEMBER
     return EXIT_FAILED if reply["unanswered"] and reply["end"] != "limit" else EXIT_OK
@@ -425,53 +369,46 @@ def format_answers(reply: Object, names: dict[str, str]) -> Iterable[str]:
         yield f"no answer: {_format_cell('peer_id', peer_id)}  {name}"
 
 
-def _run_state(
-    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
-) -> int:
+def _run_state(session: CtlSession, spec: CommandSpec, parameters: Mapping[str, Any]) -> int:
     """Exit code 1 if the key to get or delete has no value."""
-    flags, _ = context.obj
-    state_dir = find_state_dir(flags)
-    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
+    target = session.target
+    request = session.request(spec, parameters)
     action = parameters["action"] or STATE_ACTIONS[0]
     if action == "watch":
-        return _watch_state(state_dir, request, parameters["count"], is_raw=is_json)
-    reply = send_command(state_dir, request)
+        return _watch_state(session, request, parameters["count"])
+    reply = send_command(target, request)
     while reply.get("more"):
-        page = send_command(state_dir, request | {"after": reply["keys"][-1]["key"]})
+        page = send_command(target, request | {"after": reply["keys"][-1]["key"]})
         reply |= {"keys": reply["keys"] + page["keys"], "more": page["more"]}
     has_value = _has_value(reply["winner"]) if action == "get" else bool(reply.get("deleted", True))
-    if is_json:
-        click.echo(json.dumps(reply, allow_nan=False))
+    if session.is_json:
+        session.echo_json(reply)
     elif action == "list":
-        names = _names_by_id(state_dir) if reply["keys"] else {}
+        names = _names_by_id(target) if reply["keys"] else {}
         for line in format_table(_key_rows(reply["keys"], names), KEY_COLUMNS):
-            click.echo(line)
+            session.echo(line)
     elif action == "get" and has_value:
-        click.echo(_value_text(reply["winner"]))
+        session.echo(_value_text(reply["winner"]))
     return EXIT_OK if has_value else EXIT_FAILED
 
 
 def _run_view(
     to_lines: Callable[[Object, int], list[TextLine]],
-    context: click.Context,
+    session: CtlSession,
     spec: CommandSpec,
-    is_json: bool,
     parameters: Mapping[str, Any],
 ) -> int:
     """Prints a view of the network, as wide as the terminal."""
-    flags, _ = context.obj
-    reply = send_command(
-        find_state_dir(flags), {"cmd": spec.name, **_request_fields(spec, parameters)}
-    )
-    if is_json:
-        click.echo(json.dumps(reply, allow_nan=False))
+    reply = send_command(session.target, session.request(spec, parameters))
+    if session.is_json:
+        session.echo_json(reply)
     elif parameters.get("is_dot"):
-        click.echo("\n".join(topology_dot(reply)))
+        session.echo("\n".join(topology_dot(reply)))
     else:
-        click.echo(f"{answered_text(reply)}, {age_text(reply)}")
+        session.echo(f"{answered_text(reply)}, {age_text(reply)}")
         width = shutil.get_terminal_size((PIPE_CELLS, 24)).columns
         for line in plain(to_lines(reply, width)):
-            click.echo(line)
+            session.echo(line)
     return EXIT_OK
 
 
@@ -501,30 +438,32 @@ def _value_text(entry: Object) -> str:
     return printable(json_payload_text(entry))
 
 
-def _names_by_id(state_dir: Path) -> dict[str, str]:
+def _names_by_id(target: Target) -> dict[str, str]:
     """Returns the names of all members, this node included, by peer ID."""
-    members = send_command(state_dir, {"cmd": "members"})["members"]
-    status = send_command(state_dir, {"cmd": "status"})
+    members = send_command(target, {"cmd": "members"})["members"]
+    status = send_command(target, {"cmd": "status"})
     return {each["peer_id"]: each["name"] for each in (*members, status)}
 
 
-def _watch_state(state_dir: Path, request: Object, count: int, *, is_raw: bool) -> int:
+def _watch_state(session: CtlSession, request: Object, count: int) -> int:
     """Prints the values, then each change, each line flushed, until the node stops or enough changed."""
     left = count
-    for event in stream_events(state_dir, request, with_reply=True):
+    for event in stream_events(session.target, request, with_reply=True):
         match event["event"]:
-            case "reply" if not is_raw:
+            case "reply" | "entry" if session.is_json:
+                session.echo_json(event)
+            case "reply":
                 for each in event["keys"]:
                     if _has_value(each["winner"]):
-                        click.echo(printable(f"{each['key']} = {_value_text(each['winner'])}"))
-            case "reply" | "entry":
-                click.echo(json.dumps(event) if is_raw else format_entry(event))
-                left -= event["event"] == "entry"
-                if count and not left:
-                    return EXIT_OK
+                        session.echo(printable(f"{each['key']} = {_value_text(each['winner'])}"))
+            case "entry":
+                session.echo(format_entry(event))
             case "dropped":
                 shown = _format_cell("", event["count"])
                 click.echo(f"{shown} changes were dropped: read too slowly", err=True)
+        left -= event["event"] == "entry"
+        if count and not left:
+            return EXIT_OK
     return EXIT_FAILED if left > 0 else EXIT_OK
 
 
@@ -536,16 +475,15 @@ def format_entry(event: Object) -> str:
     return printable(f"{event['key']} {change}  ({owner}{note})")
 
 
-def _run_subscribe(
-    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
-) -> int:
+def _run_subscribe(session: CtlSession, spec: CommandSpec, parameters: Mapping[str, Any]) -> int:
     """Prints messages as they arrive, each line flushed, until the node stops or enough have arrived."""
-    flags, _ = context.obj
-    request = {"cmd": spec.name, **_request_fields(spec, parameters)}
     left = parameters["count"]
-    for event in stream_events(find_state_dir(flags), request):
+    for event in stream_events(session.target, session.request(spec, parameters)):
         if event["event"] == "message":
-            click.echo(json.dumps(event) if is_json else format_message(event))
+            if session.is_json:
+                session.echo_json(event)
+            else:
+                session.echo(format_message(event))
             left -= 1
             if not left:
                 return 0
@@ -562,26 +500,31 @@ def format_message(event: Object) -> str:
 
 
 def _run_history_command(
-    run: Callable[[HistoryRequest], Iterator[str]],
-    context: click.Context,
+    run: Callable[[HistoryRequest], Iterator[str | Object]],
+    session: CtlSession,
     spec: CommandSpec,
-    is_json: bool,
     parameters: Mapping[str, Any],
 ) -> int:
     """Prints each line as it comes."""
-    flags, _ = context.obj
-    fields = {"cmd": spec.name, **_request_fields(spec, parameters)}
     follows = bool(parameters.get("follow"))
-    for line in run(HistoryRequest(flags, fields, is_json, follows)):
-        click.echo(line)
+    request = HistoryRequest(
+        session.flags,
+        session.target,
+        session.request(spec, parameters),
+        session.is_json,
+        follows,
+    )
+    for line in run(request):
+        if isinstance(line, str):
+            session.echo(line)
+        else:
+            session.echo_json(line)
     return EXIT_OK
 
 
-def _run_help(
-    context: click.Context, spec: CommandSpec, is_json: bool, parameters: Mapping[str, Any]
-) -> int:
+def _run_help(session: CtlSession, spec: CommandSpec, parameters: Mapping[str, Any]) -> int:
     """Prints the help of ``ctl`` or of one subcommand, without a node."""
-    parent = context.parent
+    parent = click.get_current_context().parent
     assert parent is not None
     name = parameters["command"]
     command = ctl if name is None else ctl.get_command(parent, name)
@@ -593,17 +536,17 @@ def _run_help(
     return 0
 
 
-def wait_for_trace(state_dir: Path, command: Object, wait_s: float) -> Object:
+def wait_for_trace(target: Target, command: Object, wait_s: float) -> Object:
     """Traces a message. Returns the report once all members have confirmed, or after `wait_s`.
 
     Raises:
         NodeUnreachable: no node answers.
         CommandFailed: the node refused.
     """
-    message_id = send_command(state_dir, command)["id"]
+    message_id = send_command(target, command)["id"]
     deadline = time.monotonic() + wait_s
     while True:
-        traces: list[Object] = send_command(state_dir, {"cmd": "traces"})["traces"]
+        traces: list[Object] = send_command(target, {"cmd": "traces"})["traces"]
         report = next((each for each in traces if each["id"] == message_id), None)
         if report is None:
             raise CommandFailed("the trace was evicted by newer ones")
@@ -640,7 +583,7 @@ _WAIT_OPTION: Final = click.Option(
     default=TRACE_WAIT_S,
     help="Seconds to wait for confirmations [5]",
 )
-Runner: TypeAlias = Callable[[click.Context, CommandSpec, bool, Mapping[str, Any]], int]
+Runner: TypeAlias = Callable[[CtlSession, CommandSpec, Mapping[str, Any]], int]
 _COUNT_OPTION: Final = click.Option(
     ["--count"], type=int, default=0, metavar="N", help="Stop after N messages"
 )
@@ -764,8 +707,11 @@ def _click_command(spec: CommandSpec) -> click.Command:
 
     @click.pass_context
     def callback(context: click.Context, /, is_json: bool, **given: Any) -> int:
-        _, is_json_before = context.obj  # given to `ctl` itself
-        return run(context, spec, is_json or is_json_before, given)
+        session: CtlSession = context.obj
+        session = replace(session, is_json=is_json or session.is_json)
+        if session.is_all and spec.name != "help":
+            return run_on_all(session, spec, given, run)
+        return run(session, spec, given)
 
     return click.Command(
         spec.name,
@@ -778,4 +724,5 @@ def _click_command(spec: CommandSpec) -> click.Command:
 CTL_COMMANDS: Final = commands_by_name(Surface.CTL)
 for _spec in commands_on(Surface.CTL):
     ctl.add_command(_click_command(_spec))
-ctl.add_command(record)  # of this process, not of the node
+for _command in (record, stream):  # of this process, not of the node
+    ctl.add_command(_command)

@@ -10,7 +10,6 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -20,8 +19,9 @@ from typing import Any, Final, NamedTuple
 
 from grapevine_proto.errors import InvalidArgument
 from grapevine_tui.config.settings import load_settings
-from grapevine_tui.control.client import NodeUnreachable, find_state_dir, send_command
+from grapevine_tui.control.client import send_command
 from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.control.target import LocalTarget, NodeUnreachable, Target
 from grapevine_tui.history.database import HISTORY_FILE
 from grapevine_tui.history.history import parse_key, prune, read_page
 from grapevine_tui.history.records import LEVEL_SIGNS, event_text, to_key
@@ -40,60 +40,63 @@ class HistoryRequest(NamedTuple):
     """What the command line asks for. `fields` are those of the JSON command."""
 
     flags: dict[str, Any]
+    target: Target
     fields: Object
     is_json: bool
     follows: bool
 
     @property
-    def state_dir(self) -> Path:
-        return find_state_dir(self.flags)
+    def file(self) -> Path:
+        """The file of the history. Raises InvalidArgument if it is on another host."""
+        if isinstance(self.target, LocalTarget):
+            return self.target.state_dir / HISTORY_FILE
+        command = self.fields["cmd"]
+        raise InvalidArgument(f"{command} needs the file of the node; run it on {self.target.host}")
 
 
-def run_page(request: HistoryRequest) -> Iterator[str]:
+def run_page(request: HistoryRequest) -> Iterator[str | Object]:
     """The lines of a page of events or messages; with `follows`, of each new one as well."""
     kind = "events" if request.fields["cmd"] == "events" else "messages"
     reply = _read(request, request.fields)
     if request.is_json and not request.follows:
-        yield json.dumps(reply, allow_nan=False)
+        yield reply
         return
     newest = to_key(time.time())
     while True:
         for row in reply[kind]:
             newest = row["key"]
-            yield json.dumps(row) if request.is_json else _format_row(kind, row)
+            yield row if request.is_json else _format_row(kind, row)
         if not request.follows:
             break
         sys.stdout.flush()
         if reply["newer"] is None or not reply[kind]:
             time.sleep(FOLLOW_INTERVAL_S)
         fields = {name: request.fields[name] for name in ("cmd", "words") if name in request.fields}
-        reply = send_command(request.state_dir, fields | {"newer_than": newest})
+        reply = send_command(request.target, fields | {"newer_than": newest})
     for hint in _hints(kind, reply):
         print(hint, file=sys.stderr)  # noqa: T201
 
 
-def run_export(request: HistoryRequest) -> Iterator[str]:
+def run_export(request: HistoryRequest) -> Iterator[str | Object]:
     """Write the file in this process and say what it has."""
-    state_dir = request.state_dir
+    source = request.file
     # A running node writes what is queued before it answers.
     with contextlib.suppress(NodeUnreachable):
-        send_command(state_dir, {"cmd": "events", "limit": 1})
+        send_command(request.target, {"cmd": "events", "limit": 1})
     target = Path(request.fields["file_name"])
     try:
-        counts = export_history(
-            state_dir / HISTORY_FILE, target, parse_query(request.fields.get("words", ""))
-        )
+        counts = export_history(source, target, parse_query(request.fields.get("words", "")))
     except ValueError as error:
         raise InvalidArgument(str(error)) from None
     yield from _format_result(request, counts._asdict() | {"file": str(target)})
 
 
-def run_import(request: HistoryRequest) -> Iterator[str]:
+def run_import(request: HistoryRequest) -> Iterator[str | Object]:
     """Add the rows of a file and say how many."""
     source = Path(request.fields["file_name"]).absolute()  # the node runs in another directory
     try:
         result = send_command(
-            request.state_dir, request.fields | {"file_name": str(source)}, CHANGE_TIMEOUT_S
+            request.target, request.fields | {"file_name": str(source)}, CHANGE_TIMEOUT_S
         )
     except NodeUnreachable:
         with _offline_writer(request) as writer:
@@ -104,10 +107,10 @@ def run_import(request: HistoryRequest) -> Iterator[str]:
     yield from _format_result(request, result)
 
 
-def run_prune(request: HistoryRequest) -> Iterator[str]:
+def run_prune(request: HistoryRequest) -> Iterator[str | Object]:
     """Delete old rows and say how many."""
     try:
-        result = send_command(request.state_dir, request.fields, CHANGE_TIMEOUT_S)
+        result = send_command(request.target, request.fields, CHANGE_TIMEOUT_S)
     except NodeUnreachable:
         before = request.fields.get("before", "")
         try:
@@ -121,16 +124,15 @@ def run_prune(request: HistoryRequest) -> Iterator[str]:
 
 def _read(request: HistoryRequest, fields: Object) -> Object:
     """The reply of the node, or of its file if it does not run."""
-    state_dir = request.state_dir
     try:
-        return send_command(state_dir, fields)
+        return send_command(request.target, fields)
     except NodeUnreachable:
-        if not (state_dir / HISTORY_FILE).exists():
+        if not isinstance(request.target, LocalTarget) or not request.file.exists():
             raise
     kind = "events" if fields["cmd"] == "events" else "messages"
     given = {name: value for name, value in fields.items() if name not in ("cmd", "words")}
     try:
-        return read_page(state_dir / HISTORY_FILE, kind, fields.get("words", ""), **given)
+        return read_page(request.file, kind, fields.get("words", ""), **given)
     except ValueError as error:
         raise InvalidArgument(str(error)) from None
 
@@ -140,7 +142,7 @@ def _offline_writer(request: HistoryRequest) -> Iterator[HistoryWriter]:
     """A writer of the file of a node that does not run, with its limits."""
     settings = load_settings(request.flags, os.environ)
     limits = Limits(settings.history_bytes, settings.history_days)
-    writer = offline_writer(request.state_dir / HISTORY_FILE, limits)
+    writer = offline_writer(request.file, limits)
     try:
         yield writer
     finally:
@@ -168,9 +170,9 @@ def _hints(kind: str, reply: Object) -> Iterator[str]:
         yield f"older ones: --older-than {reply['older']}"
 
 
-def _format_result(request: HistoryRequest, result: Object) -> Iterator[str]:
+def _format_result(request: HistoryRequest, result: Object) -> Iterator[str | Object]:
     if request.is_json:
-        yield json.dumps({"ok": True, **result})
+        yield {"ok": True, **result}
         return
     if "deleted" in result:
         yield f"deleted {result['deleted']:,} messages and events"

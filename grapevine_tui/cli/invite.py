@@ -28,8 +28,9 @@ from grapevine_tui.config.user_files import (
     user_config_directory,
     user_config_file,
 )
-from grapevine_tui.control.client import NodeUnreachable, find_state_dir, send_command
+from grapevine_tui.control.client import find_state_dir, send_command
 from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.control.target import NodeUnreachable
 from grapevine_tui.text import printable
 
 MAX_LINE_CHARACTERS: Final = 16_384

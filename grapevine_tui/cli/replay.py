@@ -15,7 +15,8 @@ from typing import Any, Final
 import click
 
 from grapevine_tui import logs
-from grapevine_tui.control.client import find_state_dir
+from grapevine_tui.cli.ctl_session import CtlSession
+from grapevine_tui.control.target import Target
 from grapevine_tui.text import printable
 
 POLL_INTERVAL_S: Final = 1.0  # between two looks at the tables
@@ -30,20 +31,20 @@ def record(context: click.Context, file: str, for_s: float | None) -> int:
 
     The file (gzipped JSON Lines) has messages in clear. grapevine-tui replay FILE shows it.
     """
-    flags, _ = context.obj
-    frames = asyncio.run(_record(find_state_dir(flags), Path(file), for_s))
+    session: CtlSession = context.obj
+    frames = asyncio.run(_record(session.target, Path(file), for_s))
     click.echo(f"recorded {frames:,} objects in {printable(file)}")
     return 0
 
 
-async def _record(state_dir: Path, path: Path, for_s: float | None) -> int:
+async def _record(target: Target, path: Path, for_s: float | None) -> int:
     """Record until SIGINT, SIGTERM, the end of `for_s` or of the node; return the number of frames. Raises
     NodeUnreachable, OSError."""
     from grapevine_tui.host.model import Model
     from grapevine_tui.remote.host import RemoteHost
     from grapevine_tui.remote.recording import KEY_FRAME_INTERVAL_S, RecordingWriter
 
-    host = RemoteHost(state_dir, Model(max_messages=1))
+    host = RemoteHost(target, Model(max_messages=1))
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -60,7 +61,7 @@ async def _record(state_dir: Path, path: Path, for_s: float | None) -> int:
                     writer.write(*each)
                 pending.clear()
                 is_over = deadline is not None and loop.time() >= deadline
-                if is_over or stopped.is_set() or host.model.disconnect_reason:
+                if is_over or stopped.is_set() or not host.is_connected:
                     return writer.frames
                 host.refresh()
                 if loop.time() - state_at >= KEY_FRAME_INTERVAL_S:

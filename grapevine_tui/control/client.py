@@ -15,52 +15,57 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, assert_never
 
 from grapevine_proto.errors import ConfigError, GrapevineError, NoMatchingMember
 from grapevine_proto.storage.permissions import UntrustedFile
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.config.user_files import expand_user, user_state_directory
 from grapevine_tui.control.jsonlines import NO_MEMBER_CODE, Object
+from grapevine_tui.control.read_only import refuse_act_request
 from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, connectable_path
+from grapevine_tui.control.target import (
+    LocalTarget,
+    NodeUnreachable,
+    SshTarget,
+    Target,
+    as_target,
+    start_ssh,
+)
 
 REPLY_TIMEOUT_S: Final = 30.0  # a broadcast may wait for backpressure; other replies are immediate
 LEAVE_TIMEOUT_S: Final = 15.0  # for the node to stop after it acknowledged `leave`
+CLOSED_TEXT: Final = "connection closed"
 PROBE_TIMEOUT_S: Final = 0.1  # to see whether another node listens
-
-
-class NodeUnreachable(GrapevineError):
-    """No node answers at the control socket, or the answer is not a node's."""
 
 
 class CommandFailed(GrapevineError):
     """The node refused the command; the message is the node's."""
 
 
-def send_command(state_dir: Path, command: Object, timeout_s: float = REPLY_TIMEOUT_S) -> Object:
-    """Send one command to the node that runs on `state_dir` and return its reply, within `timeout_s`.
+def send_command(
+    where: Target | Path, command: Object, timeout_s: float = REPLY_TIMEOUT_S
+) -> Object:
+    """Send one command to a node and return its reply, within `timeout_s`.
 
     Blocks until the reply is there; after `leave`, until the node has stopped. Raises NodeUnreachable,
-    CommandFailed, and NoMatchingMember if a query asked no member.
+    CommandFailed, ReadOnly, and NoMatchingMember if a query asked no member.
     """
-    with _connected(state_dir) as (sock, stream):
-        sock.settimeout(timeout_s)
-        sock.sendall(json.dumps(command).encode() + b"\n")
+    with _command_sent(where, command, timeout_s) as (sock, stream):
         line = stream.readline()
         if command["cmd"] == "leave" and line:
             sock.settimeout(LEAVE_TIMEOUT_S)
             stream.read()  # until the node has stopped and the socket closes
-    return _checked_reply(state_dir, line)
+        return _checked_reply(where, line)
 
 
 def stream_events(
-    state_dir: Path, command: Object, *, with_reply: bool = False
+    where: Target | Path, command: Object, *, with_reply: bool = False
 ) -> Iterator[Object]:
-    """Send a command that events follow to the node that runs on `state_dir`; yield each event, before them
-    the reply if `with_reply`, until the node stops. Raises NodeUnreachable, CommandFailed."""
-    with _connected(state_dir) as (sock, stream):
-        sock.sendall(json.dumps(command).encode() + b"\n")
-        reply = _checked_reply(state_dir, stream.readline())
+    """Send a command that events follow to a node; yield each event, before them the reply if `with_reply`,
+    until the node stops. Raises NodeUnreachable, CommandFailed, ReadOnly."""
+    with _command_sent(where, command, REPLY_TIMEOUT_S) as (sock, stream):
+        reply = _checked_reply(where, stream.readline())
         if with_reply:
             yield reply
         sock.settimeout(None)
@@ -69,39 +74,93 @@ def stream_events(
 
 
 @contextmanager
-def _connected(state_dir: Path) -> Iterator[tuple[socket.socket, BinaryIO]]:
-    """A connection to the node, whose errors become NodeUnreachable."""
+def _command_sent(
+    where: Target | Path, command: Object, timeout_s: float
+) -> Iterator[tuple[socket.socket, BinaryIO]]:
+    """A connection to the node on which `command` was sent. Errors become NodeUnreachable."""
+    target = as_target(where)
+    if target.is_readonly:
+        refuse_act_request(command)
+    with connected(target) as sock:
+        try:
+            sock.settimeout(timeout_s)
+            sock.sendall(json.dumps(command).encode() + b"\n")
+            with sock.makefile("rb") as stream:
+                yield sock, stream
+        except TimeoutError:
+            raise NodeUnreachable(f"the node at {_place(target)} does not answer") from None
+
+
+@contextmanager
+def connected(target: Target) -> Iterator[socket.socket]:
+    """A connection to the node. Errors become NodeUnreachable."""
+    match target:
+        case LocalTarget():
+            with _connected_here(target) as sock:
+                yield sock
+        case SshTarget():
+            with _connected_over_ssh(target) as sock:
+                yield sock
+        case _:
+            assert_never(target)
+
+
+@contextmanager
+def _connected_here(target: LocalTarget) -> Iterator[socket.socket]:
     if not hasattr(socket, "AF_UNIX"):
         raise NodeUnreachable("the control socket needs Unix sockets, which this system lacks")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(REPLY_TIMEOUT_S)
         try:
-            with connectable_path(state_dir / SOCKET_NAME) as path:
+            with connectable_path(target.socket_path) as path:
                 sock.connect(path)
-            check_server_owner(sock, state_dir / SOCKET_NAME)
-            with sock.makefile("rb") as stream:
-                yield sock, stream
+            check_server_owner(sock, target.socket_path)
+            yield sock
         except TimeoutError:
-            raise NodeUnreachable(f"the node at {state_dir} does not answer") from None
+            raise NodeUnreachable(f"the node at {target.state_dir} does not answer") from None
         except UntrustedFile as error:
-            raise NodeUnreachable(f"{state_dir / SOCKET_NAME}: {error.strerror}") from None
+            raise NodeUnreachable(f"{target.socket_path}: {error.strerror}") from None
         except OSError as error:
             is_absent = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
             reason = "no node is running there" if is_absent else error.strerror
             raise NodeUnreachable(
-                f"no node answers at {state_dir / SOCKET_NAME}: {reason}"
-                f"{_suggest_other_node(state_dir)}"
+                f"no node answers at {target.socket_path}: {reason}"
+                f"{_suggest_other_node(target.state_dir)}"
             ) from None
 
 
-def _checked_reply(state_dir: Path, line: bytes) -> Object:
+@contextmanager
+def _connected_over_ssh(target: SshTarget) -> Iterator[socket.socket]:
+    sock, ssh = start_ssh(target)
+    with sock:
+        try:
+            yield sock
+        except _NoReply:
+            raise NodeUnreachable(f"{target}: {ssh.failure() or CLOSED_TEXT}") from None
+        except TimeoutError:
+            raise NodeUnreachable(f"{target}: no answer") from None
+        except OSError as error:
+            raise NodeUnreachable(f"{target}: {ssh.failure() or error.strerror}") from None
+        finally:
+            ssh.end()
+
+
+class _NoReply(NodeUnreachable):
+    """The other end closed the connection without a word."""
+
+
+def _place(target: Target) -> str:
+    return str(target.state_dir if isinstance(target, LocalTarget) else target)
+
+
+def _checked_reply(where: Target | Path, line: bytes) -> Object:
+    place = _place(as_target(where))
     try:
         reply: Object = json.loads(line)
         is_ok = reply["ok"]
     except (ValueError, KeyError, TypeError):
-        raise NodeUnreachable(
-            f"the process that answers at {state_dir} is not a Grapevine node"
-        ) from None
+        error_type = NodeUnreachable if line else _NoReply
+        raise error_type(f"the process that answers at {place} is not a Grapevine node") from None
     if not is_ok and reply.get("code") == NO_MEMBER_CODE:
         raise NoMatchingMember(str(reply.get("error")))
     if not is_ok:

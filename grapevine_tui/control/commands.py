@@ -890,6 +890,9 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     ),
 )
 
+ONE_CONTEXT_COMMANDS: Final = frozenset({"deny", "set_settings", "reload", "history_export"})
+"""Never run on all contexts at once: what may cut members off, and what writes one file."""
+
 DETACH_HELP: Final = "Detach; the node keeps running (ctl leave stops it)"
 
 

@@ -85,6 +85,7 @@ DIAL_NOTICE_INTERVAL_S: Final = (
 )
 NO_ANSWER_PREFIX: Final = "no answer"  # prefix of the node's reason for a dial without a reply
 GRACEFUL_STOP_REASONS: Final = frozenset({"stopped", "left", "leaving"})
+SILENT_TEXT: Final = "the node does not answer"
 MAX_UNDELIVERED: Final = 256  # direct messages remembered as undelivered for the log
 UNSUPPORTED_NOTICE_INTERVAL_S: Final = 60.0
 MAX_DISCOVERED: Final = 256
@@ -574,10 +575,23 @@ class Model:
         self.disconnect_reason = reason
         return Changes.NOTICES | Changes.STATUS
 
-    def on_reconnected(self) -> Changes:
-        """Note that the process of the node can be reached again."""
+    def on_silent(self, since_unix: float) -> Changes:
+        """Note that the node is connected and does not answer: what is shown is as of `since_unix`."""
         if self.disconnect_reason:
-            self._add_notice(NoticeLevel.WARNING, "reconnected to the node")
+            return Changes.NONE
+        self._add_notice(NoticeLevel.ERROR, SILENT_TEXT)
+        self.disconnect_reason, self.outdated_since = SILENT_TEXT, since_unix
+        return Changes.NOTICES | Changes.STATUS
+
+    def on_reconnected(self) -> Changes:
+        """Note that the process of the node can be reached again, or answers again."""
+        if self.disconnect_reason:
+            text = (
+                "the node answers again"
+                if self.disconnect_reason == SILENT_TEXT
+                else "reconnected to the node"
+            )
+            self._add_notice(NoticeLevel.WARNING, text)
             self.outdated_since = 0.0
         self.disconnect_reason = ""
         return Changes.NOTICES | Changes.STATUS

@@ -1,10 +1,12 @@
-"""A node in another process, reached over its control socket; to the app it is like one in its own.
+"""A node in another process, or on another host, reached over its control socket; to the app it is like one
+in its own.
 
 Invariants:
 
 - The app shows what the node reports: tables, polled twice a second, and events as they happen.
 - A lost connection is reported at once and retried until it succeeds; what was shown stays.
 - Leaving means disconnecting: the node keeps running.
+- Nothing that would change the node is sent to a read-only target.
 
 Driven by `attach` and the app: `start`, commands, periodic `refresh`, `leave`.
 """
@@ -22,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, assert_never
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import (
@@ -38,10 +40,20 @@ from grapevine_proto.storage.permissions import UntrustedFile
 from grapevine_tui.config.edit import RemoteSettingsEditor, SaveResult
 from grapevine_tui.config.settings import Settings, settings_from_values
 from grapevine_tui.config.sources import SettingValue
-from grapevine_tui.control.client import CommandFailed, NodeUnreachable
+from grapevine_tui.control.client import CLOSED_TEXT, CommandFailed
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
-from grapevine_tui.control.socket_file import SOCKET_NAME, check_server_owner, connectable_path
+from grapevine_tui.control.read_only import refuse_act_request
+from grapevine_tui.control.socket_file import check_server_owner, connectable_path
+from grapevine_tui.control.target import (
+    LocalTarget,
+    NodeUnreachable,
+    SshProcess,
+    SshTarget,
+    Target,
+    as_target,
+    start_ssh,
+)
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
@@ -71,6 +83,7 @@ RECONNECT_INTERVAL_S: Final = 1.0  # between attempts to reconnect
 MAX_REPLY_BYTES: Final = (
     64 * 2**20
 )  # of one line; all members of a large cluster take a few megabytes
+SILENT_TIMEOUT_S: Final = 3.0  # without an answer, what is shown is marked as outdated
 MEMBERS_REFRESH_INTERVAL_S: Final = 30.0  # between full member lists; events report the changes
 MAX_INLINE_PAYLOAD_BYTES: Final = (
     MAX_LINE_BYTES // 2
@@ -82,12 +95,12 @@ Listener = Callable[[Event, Changes], None]
 
 
 class RemoteHost:
-    """The node that runs on `state_dir`. Commands raise NodeUnreachable, or CommandFailed with the
-    node's error.
+    """The node at a target, or on a state directory. Commands raise NodeUnreachable, ReadOnly, or
+    CommandFailed with the node's error.
     """
 
     def __init__(
-        self, state_dir: Path, model: Model, clock: Callable[[], float] = time.monotonic
+        self, where: Target | Path, model: Model, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.model = model
         self.config = NodeConfig()
@@ -96,15 +109,15 @@ class RemoteHost:
         """Called if the node at the socket has another configuration after a reconnect."""
         self.on_received: Callable[[str, Object], object] = lambda kind, fields: None
         """Called with the kind and the fields of each object that changes the model, as `recording.Frame`."""
-        self._path = state_dir / SOCKET_NAME
+        self.target = as_target(where)
         self._clock = clock
         self._listeners: list[Listener] = []
         self._clock_offset_s = 0.0  # from our clock to the node's
         self._lag_s = 0.0
         self._request_ids = count(1)
         self._pending_replies: dict[int, asyncio.Future[Object]] = {}
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter | None = None
+        self._connection: _Connection | None = None
+        self._answered_at = 0.0  # the latest snapshot
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_polling = False
         self._members: dict[PeerId, MemberInfo] = {}
@@ -143,12 +156,20 @@ class RemoteHost:
 
     def refresh(self) -> Changes:
         """Poll the tables; return what the latest poll changed."""
-        if self._writer is not None and not self._is_polling:
+        if self._connection is not None and not self._is_polling:
             self._start_task(self._poll_snapshot())
+        silent_s = self._clock() - self._answered_at
+        if self.is_connected and silent_s > SILENT_TIMEOUT_S:
+            self._changes |= self.model.on_silent(self.model.wall_now() - silent_s)
         changes, self._changes = self._changes, Changes.NONE
         return changes
 
     # Connection
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is up, even if the node does not answer."""
+        return self._connection is not None
 
     async def start(self) -> None:
         """Connect and keep connected. Raises NodeUnreachable."""
@@ -159,9 +180,9 @@ class RemoteHost:
         """Disconnect."""
         for task in self._tasks:
             task.cancel()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         return 0
 
     def _start_task(self, coroutine: Any) -> None:
@@ -169,60 +190,71 @@ class RemoteHost:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open_connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _open_connection(self) -> _Connection:
         """Connect to the socket. Raises NodeUnreachable."""
-        try:
-            with connectable_path(self._path) as path:
-                reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REPLY_BYTES)
-        except OSError as error:
-            is_absent = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
-            reason = "no node is running there" if is_absent else error.strerror
-            raise NodeUnreachable(f"no node answers at {self._path}: {reason}") from None
-        try:
-            check_server_owner(writer.get_extra_info("socket"), self._path)
-        except UntrustedFile as error:
-            writer.close()
-            raise NodeUnreachable(f"{self._path}: {error.strerror}") from None
-        return reader, writer
+        match self.target:
+            case LocalTarget():
+                return await _open_here(self.target)
+            case SshTarget():
+                sock, ssh = start_ssh(self.target)
+                reader, writer = await asyncio.open_unix_connection(
+                    sock=sock, limit=MAX_REPLY_BYTES
+                )
+                return _Connection(reader, writer, ssh)
+            case _:
+                assert_never(self.target)
 
     async def _connect(self) -> None:
-        reader, writer = await self._open_connection()
+        connection = await self._open_connection()
+        try:
+            await self._watch(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._stop_reason = ""
+
+    async def _watch(self, connection: _Connection) -> None:
+        """Ask for the full state and the events, and show that state. Raises NodeUnreachable."""
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                writer.write(b'{"cmd":"watch"}\n')
-                reply = json.loads(await reader.readline())
+                connection.writer.write(b'{"cmd":"watch"}\n')
+                line = await connection.reader.readline()
+            if not line and connection.ssh is not None:
+                raise ConnectionResetError
+            reply = json.loads(line)
             if reply["ok"]:
                 self.on_received("state", reply)
                 self._apply_full_state(reply)
-        except (TimeoutError, OSError, *MALFORMED_REPLY_ERRORS) as error:
-            writer.close()
-            problem = (
-                "does not answer" if isinstance(error, TimeoutError) else "is not a Grapevine node"
-            )
-            raise NodeUnreachable(f"the process at {self._path} {problem}") from None
+        except TimeoutError:
+            raise NodeUnreachable(f"the process at {self.target} does not answer") from None
+        except (OSError, *MALFORMED_REPLY_ERRORS) as error:
+            if connection.ssh is not None and isinstance(error, OSError):
+                reason = await connection.failure()
+                raise NodeUnreachable(f"{self.target}: {reason}") from None
+            problem = "is not a Grapevine node"
+            raise NodeUnreachable(f"the process at {self.target} {problem}") from None
         if not reply["ok"]:
-            writer.close()
-            raise NodeUnreachable(f"the node at {self._path} answers: {reply['error']}")
-        self._reader, self._writer = reader, writer
-        self._stop_reason = ""
+            raise NodeUnreachable(f"the node at {self.target} answers: {reply['error']}")
 
     async def _keep_connected(self) -> None:
         while True:
-            reason = await self._read_until_closed()
-            self._on_disconnected(reason)
-            while self._writer is None:
+            if self._connection is not None:
+                reason = await self._read_until_closed(self._connection)
+                self._on_disconnected(reason)
+            while self._connection is None:
                 await asyncio.sleep(RECONNECT_INTERVAL_S)
                 with contextlib.suppress(NodeUnreachable):
                     await self._connect()
 
-    async def _read_until_closed(self) -> str:
+    async def _read_until_closed(self, connection: _Connection) -> str:
         """Process lines until the connection ends; return the reason.
 
         Chunks, not lines, are read: a node that stops while a request is under way resets the connection, and
         a reader of lines would drop those behind the first, the reason among them."""
         pending = b""  # the beginning of a line
         try:
-            while chunk := await self._reader.read(MAX_REPLY_BYTES):
+            while chunk := await connection.reader.read(MAX_REPLY_BYTES):
                 *lines, pending = (pending + chunk).split(b"\n")
                 for line in lines:
                     self._on_object(json.loads(line))
@@ -233,14 +265,14 @@ class RemoteHost:
                 return error.strerror or "the connection broke"
         except MALFORMED_REPLY_ERRORS:
             return "invalid reply"
-        return (
-            f"the node stopped: {self._stop_reason}" if self._stop_reason else "connection closed"
-        )
+        if self._stop_reason:
+            return f"the node stopped: {self._stop_reason}"
+        return await connection.failure()
 
     def _on_disconnected(self, reason: str) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         for future in self._pending_replies.values():
             if not future.done():
                 future.set_exception(NodeUnreachable(f"connection to the node closed: {reason}"))
@@ -343,6 +375,9 @@ class RemoteHost:
         if denied != self.model.denied:
             self.model.denied = denied
             self._changes |= Changes.PEERS | Changes.MEMBERS
+        self._answered_at = self._clock()
+        if self.is_connected:
+            self._changes |= self.model.on_reconnected()
         self._changes |= self.model.refresh(
             [peer_from_json(each, now) for each in snapshot["peers"]],
             self._members.values(),
@@ -363,8 +398,8 @@ class RemoteHost:
                 self.on_received("poll", snapshot)
                 self._apply_snapshot(snapshot)
         except MALFORMED_REPLY_ERRORS:
-            if self._writer is not None:
-                self._writer.transport.abort()
+            if self._connection is not None:
+                self._connection.writer.transport.abort()
         finally:
             self._is_polling = False
 
@@ -372,12 +407,14 @@ class RemoteHost:
 
     async def _request(self, command: str, **fields: Any) -> Object:
         """Send a command and return the reply. Raises NodeUnreachable, CommandFailed."""
-        if self._writer is None:
+        if self.target.is_readonly:
+            refuse_act_request({"cmd": command, **fields})
+        if self._connection is None:
             raise NodeUnreachable(f"no connection to the node: {self.model.disconnect_reason}")
         request_id = next(self._request_ids)
         future = self._pending_replies[request_id] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(
+            self._connection.writer.write(
                 json.dumps({"cmd": command, "request": request_id, **fields}).encode() + b"\n"
             )
             async with asyncio.timeout(REPLY_TIMEOUT_S):
@@ -393,18 +430,21 @@ class RemoteHost:
     async def _request_apart(self, command: str, **fields: Any) -> Object:
         """Send a command over a connection of its own, because the replies on one come in order and this one
         may take long. Raises NodeUnreachable, CommandFailed."""
-        reader, writer = await self._open_connection()
+        request = {"cmd": command, **fields}
+        if self.target.is_readonly:
+            refuse_act_request(request)
+        connection = await self._open_connection()
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                writer.write(json.dumps({"cmd": command, **fields}).encode() + b"\n")
-                reply: Object = json.loads(await reader.readline())
+                connection.writer.write(json.dumps(request).encode() + b"\n")
+                reply: Object = json.loads(await connection.reader.readline())
                 is_ok = reply["ok"]
         except TimeoutError:
             raise NodeUnreachable("the node does not answer") from None
         except (OSError, *MALFORMED_REPLY_ERRORS):
             raise NodeUnreachable("the node closed the connection without a reply") from None
         finally:
-            writer.close()
+            connection.close()
         if not is_ok:
             raise CommandFailed(str(reply["error"]))
         return reply
@@ -414,6 +454,9 @@ class RemoteHost:
     ) -> Object:
         if len(payload) <= MAX_INLINE_PAYLOAD_BYTES:
             return await self._request(command, base64=b64encode(payload).decode("ascii"), **fields)
+        if isinstance(self.target, SshTarget):  # a file would be there, not here
+            limit = f"{MAX_INLINE_PAYLOAD_BYTES:,} bytes"
+            raise CommandFailed(f"too large: over ssh, at most {limit} can be sent")
         with tempfile.NamedTemporaryFile(prefix="grapevine-") as file:  # mode 0600
             file.write(payload)
             file.flush()
@@ -534,6 +577,41 @@ class RemoteHost:
             overridden_by=reply["overridden_by"],
         )
         return result, _settings_from_reply(reply)
+
+
+class _Connection(NamedTuple):
+    """A connection to the node, with the ssh that carries it."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    ssh: SshProcess | None = None
+
+    async def failure(self) -> str:
+        """Why the other end has closed it."""
+        reason = "" if self.ssh is None else await asyncio.to_thread(self.ssh.failure)
+        return reason or CLOSED_TEXT
+
+    def close(self) -> None:
+        self.writer.close()
+        if self.ssh is not None:
+            self.ssh.end()
+
+
+async def _open_here(target: LocalTarget) -> _Connection:
+    """Connect to the socket of a node on this machine. Raises NodeUnreachable."""
+    try:
+        with connectable_path(target.socket_path) as path:
+            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_REPLY_BYTES)
+    except OSError as error:
+        is_absent = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
+        reason = "no node is running there" if is_absent else error.strerror
+        raise NodeUnreachable(f"no node answers at {target}: {reason}") from None
+    try:
+        check_server_owner(writer.get_extra_info("socket"), target.socket_path)
+    except UntrustedFile as error:
+        writer.close()
+        raise NodeUnreachable(f"{target}: {error.strerror}") from None
+    return _Connection(reader, writer)
 
 
 def _settings_from_reply(reply: Object) -> Settings:

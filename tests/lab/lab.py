@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from grapevine_proto import ClusterKey
-from grapevine_tui.control.client import NodeUnreachable, send_command
+from grapevine_tui.control.client import send_command
+from grapevine_tui.control.target import NodeUnreachable
 from tests.lab.network import Host, Topology
 
 Object = dict[str, Any]

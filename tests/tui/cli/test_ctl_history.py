@@ -9,7 +9,7 @@ import pytest
 
 from grapevine_tui.cli import ctl_history
 from grapevine_tui.cli.main import run
-from grapevine_tui.control.client import NodeUnreachable
+from grapevine_tui.control.target import NodeUnreachable
 from grapevine_tui.history.database import HISTORY_FILE
 from grapevine_tui.history.records import to_key
 from grapevine_tui.history.writer import Limits

@@ -39,7 +39,7 @@ from tests.tui.fake_host import FakeHost
 from tests.tui.lively import fill
 from tests.tui.stage import Stage, staged
 
-OF_CTL_ITSELF = {"record"}  # what it does is no act of the node
+OF_CTL_ITSELF = {"record", "stream"}  # what it does is no act of the node
 SAMPLE_BY_TYPE = {
     ArgumentType.PEER: "bob",
     ArgumentType.ADDRESS: "127.0.0.1:8001",

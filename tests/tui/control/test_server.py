@@ -22,7 +22,7 @@ from grapevine_tui import __version__
 from grapevine_tui.cli.ctl import format_facts, format_table
 from grapevine_tui.control import server as control_module
 from grapevine_tui.control import socket_file
-from grapevine_tui.control.client import CommandFailed, NodeUnreachable, send_command
+from grapevine_tui.control.client import CommandFailed, send_command
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.server import MAX_CLIENTS, ControlServer, control_server
 from grapevine_tui.control.socket_file import (
@@ -31,6 +31,7 @@ from grapevine_tui.control.socket_file import (
     check_server_owner,
     connectable_path,
 )
+from grapevine_tui.control.target import NodeUnreachable
 from grapevine_tui.host.local import Host
 from tests.tui.runs import WAIT_S, Bench, Run, environ_of
 

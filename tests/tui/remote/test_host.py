@@ -20,9 +20,12 @@ from grapevine_proto.events import MessageReceived, Question
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.screens.settings import SettingsScreen
 from grapevine_tui.control import subscribers as watching_module
-from grapevine_tui.control.client import CommandFailed, NodeUnreachable
+from grapevine_tui.control.client import CommandFailed
+from grapevine_tui.control.read_only import ReadOnly
 from grapevine_tui.control.server import control_server
 from grapevine_tui.control.socket_file import SOCKET_NAME
+from grapevine_tui.control.target import LocalTarget, NodeUnreachable, SshTarget
+from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Model
@@ -30,6 +33,7 @@ from grapevine_tui.host.report import ReportFormat
 from grapevine_tui.remote import host as attached_module
 from grapevine_tui.remote.host import RemoteHost
 from tests.tui.fake_host import FakeSettings
+from tests.tui.fake_ssh import install_fake_ssh
 from tests.tui.runs import WAIT_S, Bench
 from tests.tui.stage import text_of
 from tests.tui.values import received
@@ -154,11 +158,14 @@ async def test_attach_without_a_target_lists_the_nodes_that_run_here(bench: Benc
     done = bench.command("attach")
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (1, "")
-    assert lines[0].split() == ["name", "address", "cluster", "peers", "members", "target"]
-    assert [line.split()[0] for line in lines[1:3]] == ["one", "two"]
-    assert all("--state-dir /" in line for line in lines[1:3])
-    assert "attach to one of them" in lines[3]
+    columns = ["number", "context", "node", "address", "cluster", "peers", "members"]
+    assert lines[0].split() == columns
+    assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
+    assert [line.split()[2] for line in lines[1:3]] == ["one", "two"]
+    assert "attach to one of them by its context" in lines[3]
     assert "\x1b" not in done.stdout
+    by_name = bench.command("attach", lines[1].split()[1])
+    assert "the app needs a terminal" in by_name.stderr  # found
 
 
 # --- in this process ------------------------------------------------------------------------------
@@ -324,6 +331,66 @@ async def test_errors_of_the_node_arrive_unchanged(tmp_path: Path) -> None:
         host.listen(lambda event, _: received_messages.put_nowait(event))
         deliver(node, 1)
         assert isinstance(await received_messages.get(), MessageReceived)
+
+
+async def test_a_node_that_hangs_is_as_of_its_last_answer_until_it_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        await a_node(stack, tmp_path)
+        host = RemoteHost(tmp_path, Model(wall_clock=lambda: now + 5e8), clock=lambda: now)
+        await host.start()
+        stack.push_async_callback(host.leave, 0.0)
+        host.refresh()
+        assert not host.model.outdated_since
+        now += attached_module.SILENT_TIMEOUT_S + 0.5
+        host.refresh()  # before the loop has a turn to read an answer
+        assert host.model.disconnect_reason == "the node does not answer"
+        assert host.model.outdated_since == 1_000.0 + 5e8
+        assert host.is_connected
+        while host.model.disconnect_reason:  # noqa: ASYNC110  until the loop has read the answer
+            await asyncio.sleep(0)
+        assert not host.model.outdated_since
+        assert [each.text for each in host.model.notices][-1] == "the node answers again"
+
+
+async def test_a_node_over_ssh_is_like_one_here_and_its_loss_has_the_words_of_ssh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", install_fake_ssh(tmp_path / "bin")["PATH"])
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        node = await a_node(stack, tmp_path)
+        host = RemoteHost(SshTarget("web-1", str(tmp_path)), Model())
+        await host.start()
+        stack.push_async_callback(host.leave, 0.0)
+        assert host.model.local_node is not None
+        assert host.model.local_node.peer_id == node.node.peer_id
+        await host.broadcast(b"over ssh")
+        with pytest.raises(CommandFailed, match="too large: over ssh"):
+            await host.broadcast(b"x" * (attached_module.MAX_INLINE_PAYLOAD_BYTES + 1))
+        with pytest.raises(NodeUnreachable, match="ssh down: ssh: Could not resolve hostname down"):
+            await RemoteHost(SshTarget("down"), Model()).start()
+
+
+async def test_a_read_only_host_reads_and_sends_no_act(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack, asyncio.timeout(WAIT_S):
+        node = await a_node(stack, tmp_path)
+        host = RemoteHost(LocalTarget(tmp_path, is_readonly=True), Model())
+        await host.start()
+        stack.push_async_callback(host.leave, 0.0)
+        assert (await host.snapshot())["status"]["name"] == "us"
+        acts = [
+            host.broadcast(b"x"), host.publish("a.b", b"x"), host.trace(b"x"), host.send("x", b"x"),
+            host.dial("127.0.0.1:1"), host.deny("x"), host.allow("x"), host.start_round(),
+            host.forget(node.node.peer_id), host.reload(), host.prune_history(),
+            host.export_history("f"), host.import_history("f"), host.query(AskMembers("uptime")),
+            host.tags("set", ["a=b"]), host.state(AccessState("set", "a", b"x")),
+        ]  # fmt: skip
+        for act in acts:
+            with pytest.raises(ReadOnly):
+                await act
+        assert (await host.state(AccessState("list", "")))["keys"] == []
 
 
 async def test_the_nodes_settings_are_seen_changed_and_saved_where_it_runs(bench: Bench) -> None:

@@ -1,0 +1,75 @@
+"""What may be asked of a node that is only looked at.
+
+Invariants: whatever is not listed here is an act, so that a new command is refused until it is listed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from grapevine_proto.errors import GrapevineError
+from grapevine_tui.control.commands import (
+    ChangeTags,
+    Command,
+    Filter,
+    Follow,
+    GoTo,
+    MakeReport,
+    Poll,
+    ScreenAction,
+    SearchHistory,
+    ShowDiscovered,
+    ShowEvents,
+    ShowHelp,
+    ShowMembers,
+    ShowPeers,
+    ShowRounds,
+    ShowSettings,
+    ShowSnapshot,
+    ShowStats,
+    ShowStatus,
+    ShowTables,
+    ShowTraces,
+    Sort,
+    Subscribe,
+    Watch,
+)
+from grapevine_tui.control.jsonlines import Object, parse_request
+from grapevine_tui.host.access_state import AccessState
+from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowRtt, ShowTopology
+
+READS: Final = (
+    *(ShowPeers, ShowMembers, ShowStatus, ShowStats, ShowRounds, ShowTraces, ShowDiscovered),
+    *(ShowSettings, ShowHelp, ShowSnapshot, ShowEvents, SearchHistory, MakeReport, Subscribe),
+    *(ShowRtt, ShowMatrix, ShowTopology, ShowHolders),
+    *(Watch, ShowTables, Poll),
+    *(ScreenAction, Filter, Sort, Follow, GoTo),
+)
+
+
+class ReadOnly(GrapevineError):
+    """The command would change the node, or what it sends. Nothing was done."""
+
+
+def is_act(command: Command) -> bool:
+    """Whether `command` changes the node, its cluster or its files, or has the node send a message."""
+    match command:
+        case AccessState(action):
+            return action not in ("list", "get", "watch")
+        case ChangeTags(action):
+            return action != "list"
+    return not isinstance(command, READS)
+
+
+def refuse_act(name: str, command: Command) -> None:
+    """Raise ReadOnly if the command of that name is an act."""
+    if is_act(command):
+        raise ReadOnly(f"{name}: refused, this is read-only")
+
+
+def refuse_act_request(request: Object) -> None:
+    """Raise ReadOnly if the JSON command `request` is an act; InvalidRequest if it is none at all."""
+    parsed = parse_request(json.dumps(request).encode())
+    if parsed is not None:
+        refuse_act(str(request["cmd"]), parsed.command)
