@@ -69,7 +69,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, PeerId, parse_literal
 from grapevine_proto.overlay.query.filters import ALL_MEMBERS, MemberFilter
 from grapevine_proto.overlay.query.request import STALL_S, QueryRequest, check_query_name
-from grapevine_proto.runtime.builtin_queries import builtin_handlers
+from grapevine_proto.runtime.builtin_queries import arrival_fields, builtin_handlers
 from grapevine_proto.runtime.clock import clock
 from grapevine_proto.runtime.discovery.runner import DiscoveryRunner, DiscoverySource
 from grapevine_proto.runtime.discovery.source import Discovery, OwnNode
@@ -96,7 +96,7 @@ from grapevine_proto.runtime.subscription import (
     Subscriptions,
     WhenFull,
 )
-from grapevine_proto.runtime.udp_socket import UdpSocket
+from grapevine_proto.runtime.udp_socket import DatagramSocket, UdpSocket
 from grapevine_proto.tags import includes
 from grapevine_proto.topics import TopicPatterns
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
@@ -140,6 +140,8 @@ class Node:
         discovery: sources of addresses, beside those among the bootstrap peers. What they name is a
             hint to the dialer. Raises ConfigError if a bootstrap peer needs a package that is not
             installed.
+        open_socket: opens what carries datagrams, for the address to bind; by default a UDP socket. A
+            simulated network has another one (`grapevine_proto.sim.live`). Raises BindError.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Node:
         *,
         state_dir: str | Path | None = None,
         discovery: Iterable[Discovery] = (),
+        open_socket: Callable[[str], Awaitable[DatagramSocket]] = UdpSocket.open,
     ) -> None:
         if not isinstance(config, NodeConfig):
             raise InvalidArgument(f"config: expected a NodeConfig, not {type(config).__name__}")
@@ -158,7 +161,8 @@ class Node:
         self._phase = Phase.NEW
         self._failure: GrapevineError | None = None
         self._engine_or_none: Engine | None = None
-        self._socket_or_none: UdpSocket | None = None
+        self._open_socket = open_socket
+        self._socket_or_none: DatagramSocket | None = None
         self._driver_or_none: EngineDriver | None = None
         self._resolver = BootstrapResolver(self._resolve, self._on_resolved)
         self._state_dir = None if state_dir is None else Path(state_dir)
@@ -233,7 +237,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         try:
             saved = await self._persister.load()
-            self._socket_or_none = await UdpSocket.open(self._config.bind)
+            self._socket_or_none = await self._open_socket(self._config.bind)
             engine = self._engine_or_none = Engine(
                 self._config,
                 saved,
@@ -1193,17 +1197,7 @@ class Node:
     def arrival_to_dict(self, message_id: MessageId) -> JsonObject:
         """Whether the broadcast `message_id` is cached here and how it came, as the query ``grapevine.has``
         answers."""
-        found = self._engine.arrival(message_id)
-        if found is None:
-            return {"cached": False}
-        return {
-            "cached": True,
-            "via": found.via.value,
-            "hops": found.hops,
-            "age_ms": found.age_ms,
-            "from": str(found.source),
-            "cached_s": round(max(self.now() - found.cached_at, 0.0), 3),
-        }
+        return arrival_fields(self._engine.arrival(message_id), self.now())
 
     def rounds(self) -> list[Round]:
         """Returns the latest anti-entropy rounds that this node started, oldest first."""
@@ -1308,7 +1302,7 @@ class Node:
         return self._engine_or_none
 
     @property
-    def _socket(self) -> UdpSocket:
+    def _socket(self) -> DatagramSocket:
         if self._socket_or_none is None:
             self._check_process()
             raise NotRunning("this node has not been started")

@@ -22,6 +22,7 @@ from typing import Final, Protocol
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import JsonObject, PeerInfo, Question, Stats
 from grapevine_proto.ids import MessageId
+from grapevine_proto.overlay.store.message_cache import Arrival
 from grapevine_proto.version import __version__
 
 BUILTIN_PREFIX: Final = "grapevine."
@@ -83,6 +84,20 @@ def builtin_handlers(node: AnsweringNode) -> dict[str, Callable[[Question], byte
 
     handlers = {"version": version, "keys": keys, "links": links, "stats": stats, "has": has}
     return {f"{BUILTIN_PREFIX}{name}": guarded(handler) for name, handler in handlers.items()}
+
+
+def arrival_fields(arrival: Arrival | None, now: float) -> JsonObject:
+    """How a broadcast came, as ``grapevine.has`` answers it; `now` is on the clock of the node."""
+    if arrival is None:
+        return {"cached": False}
+    return {
+        "cached": True,
+        "via": arrival.via.value,
+        "hops": arrival.hops,
+        "age_ms": arrival.age_ms,
+        "from": str(arrival.source),
+        "cached_s": round(max(now - arrival.cached_at, 0.0), 3),
+    }
 
 
 def _json(value: object) -> bytes:

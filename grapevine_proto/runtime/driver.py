@@ -31,7 +31,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.runtime.clock import CLOCK_POLL_INTERVAL_S, LoopLagMonitor
 from grapevine_proto.runtime.log_throttle import LogThrottle
-from grapevine_proto.runtime.udp_socket import SocketClosed, UdpSocket
+from grapevine_proto.runtime.udp_socket import DatagramSocket, SocketClosed
 
 logger = logging.getLogger("grapevine")
 
@@ -64,7 +64,7 @@ class EngineDriver:
     def __init__(
         self,
         engine: Engine,
-        sock: UdpSocket,
+        sock: DatagramSocket,
         publish: Callable[[Event], None],
         publish_in_order: Callable[[Message | MessagesSkipped], None],
         fail: Callable[[GrapevineError], None],

@@ -23,10 +23,11 @@ import logging
 import socket
 import sys
 from collections import deque
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Protocol, Self, cast
 
 from asyncio_dgram import TransportClosed
-from asyncio_dgram.aio import DatagramServer, Protocol
+from asyncio_dgram.aio import DatagramServer
+from asyncio_dgram.aio import Protocol as DatagramProtocol
 
 from grapevine_proto.errors import BindError
 from grapevine_proto.ids import (
@@ -80,7 +81,38 @@ class SocketClosed(Exception):
     """Internal: the socket was closed, by this node or by the system."""
 
 
-class _ReceiveQueue:
+class DatagramSocket(Protocol):
+    """What carries the datagrams of a node: a `UdpSocket`, or one of a simulated network."""
+
+    address: Address
+    is_wildcard: bool
+    error_count: int
+    too_large: list[tuple[int, Address]]
+    unsendable: deque[tuple[Address, str]]
+
+    @property
+    def dropped_reads(self) -> int: ...
+
+    @property
+    def is_readable(self) -> bool: ...
+
+    @property
+    def dialable_address(self) -> Address: ...
+
+    def refresh_addresses(self) -> tuple[Address, ...]: ...
+
+    async def receive(self) -> tuple[bytes, Address]: ...
+
+    async def send(self, datagram: bytes, to: Address) -> None: ...
+
+    async def resolve(self, name: str, *, is_urgent: bool = False) -> tuple[Address, ...]: ...
+
+    def close(self) -> None: ...
+
+    def on_forked(self) -> None: ...
+
+
+class ReceiveQueue:
     """The receive queue of asyncio-dgram, in place of its own: it drops datagrams when full, as the kernel
     does, and wakes its one reader cheaply."""
 
@@ -135,7 +167,7 @@ class UdpSocket:
     def __init__(
         self,
         stream: DatagramServer,
-        receive_queue: _ReceiveQueue,
+        receive_queue: ReceiveQueue,
         deferred_errors: asyncio.Queue[Exception],
         sock: socket.socket,
         *,
@@ -341,15 +373,15 @@ class UdpSocket:
 
 async def _open_stream(
     sock: socket.socket, *, has_pktinfo: bool
-) -> tuple[DatagramServer, _ReceiveQueue, asyncio.Queue[Exception]]:
+) -> tuple[DatagramServer, ReceiveQueue, asyncio.Queue[Exception]]:
     """Like `asyncio_dgram.from_socket`, with our receive queue and, for a wildcard, our transport."""
     receive_queue, deferred_errors, drained = (
-        _ReceiveQueue(),
+        ReceiveQueue(),
         asyncio.Queue[Exception](),
         asyncio.Event(),
     )
     loop = asyncio.get_running_loop()
-    protocol = Protocol(cast(Any, receive_queue), deferred_errors, drained)
+    protocol = DatagramProtocol(cast(Any, receive_queue), deferred_errors, drained)
     transport: asyncio.DatagramTransport
     if has_pktinfo:
         transport = PktinfoTransport(loop, sock, protocol)

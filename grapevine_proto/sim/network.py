@@ -6,7 +6,7 @@ Invariants:
   datagrams are sent: a node that behaves the same experiences the same network.
 - A partition stops datagrams when they are sent; those in flight when it begins still arrive.
 - Latency is never negative and, with `per_pair`, the same in both directions.
-- The zones of two nodes alone decide which of the two latencies applies.
+- The zones of two nodes alone decide which latency applies.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Network:
     """Minimum and maximum one-way latency, uniform between them. A spread alone already reorders."""
     latency_between_zones: tuple[float, float] | None = None
     """The same between nodes of different zones; None: zones make no difference."""
+    latency_by_zones: Mapping[tuple[Zone, Zone], tuple[float, float]] = field(
+        default_factory=dict, hash=False
+    )
+    """The same between nodes of these two zones, in either order; it takes precedence."""
     per_pair: bool = False
     """Draw one latency per pair of nodes and keep it, instead of one per datagram."""
     loss: float = 0.0
@@ -49,12 +53,17 @@ class Network:
 
     def __post_init__(self) -> None:
         for name in ("latency", "latency_between_zones"):
-            low, high = getattr(self, name) or (0.0, 0.0)
-            if not 0 <= low <= high:
-                raise ValueError(f"{name}: expected 0 <= minimum <= maximum, got {(low, high)}")
+            _check_range(name, *(getattr(self, name) or (0.0, 0.0)))
+        for zones, (low, high) in self.latency_by_zones.items():
+            _check_range(f"latency_by_zones[{zones}]", low, high)
         for name in ("loss", "duplication", "reorder", "corruption"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must be between 0 and 1, got {getattr(self, name)}")
+
+
+def _check_range(name: str, low: float, high: float) -> None:
+    if not 0 <= low <= high:
+        raise ValueError(f"{name}: expected 0 <= minimum <= maximum, got {(low, high)}")
 
 
 class NetworkModel:
@@ -67,6 +76,7 @@ class NetworkModel:
         self._pair_positions: dict[tuple[int, int], float] = {}
         self._blocked: list[tuple[frozenset[int], frozenset[int]]] = []
         self._zones: dict[int, Zone] = {}
+        self._losses: dict[int, float] = {}  # of nodes, beside the network's
 
     def set_zone(self, number: int, zone: Zone) -> None:
         """Sets the zone of a node; the default is the empty zone."""
@@ -84,6 +94,14 @@ class NetworkModel:
         """Removes all blocks."""
         self._blocked.clear()
 
+    def set_loss(self, number: int, loss: float) -> None:
+        """Loses datagrams from and to a node with this probability, beside those that the network loses."""
+        if not 0 <= loss <= 1:
+            raise ValueError(f"loss: must be between 0 and 1, got {loss}")
+        self._losses[number] = loss
+        if not loss:
+            del self._losses[number]
+
     def transmit(self, source: int, target: int, datagram: bytes) -> list[tuple[float, bytes]]:
         """Returns the copies of `datagram` that arrive, each with its delay in seconds: none, one or two."""
         for blocked_sources, blocked_targets in self._blocked:
@@ -92,6 +110,10 @@ class NetworkModel:
         network, draw = self.network, self._rng.random
         if network.loss and draw() < network.loss:
             return []
+        if self._losses:
+            loss = max(self._losses.get(source, 0.0), self._losses.get(target, 0.0))
+            if loss and draw() < loss:
+                return []
         arrivals = [(self._delay_s(source, target), datagram)]
         if network.duplication and draw() < network.duplication:
             arrivals.append((self._delay_s(source, target), datagram))
@@ -107,6 +129,11 @@ class NetworkModel:
 
     def _range_s(self, source: int, target: int) -> tuple[float, float]:
         network = self.network
+        if network.latency_by_zones:
+            zones = self._zones.get(source, ""), self._zones.get(target, "")
+            found = network.latency_by_zones.get(zones) or network.latency_by_zones.get(zones[::-1])
+            if found is not None:
+                return found
         if network.latency_between_zones is not None and self.crosses_zones(source, target):
             return network.latency_between_zones
         return network.latency

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -47,6 +48,9 @@ class SimulatedNode:
         self.deliveries: dict[MessageId, Delivery] = {}
         self.answers: dict[MessageId, list[Answer]] = {}  # to its queries, in order
         self.engine: Engine | None = None
+        self.receive: Callable[[bytes, Address], None] | None = (
+            None  # of a node that runs elsewhere
+        )
         self.peer_id: PeerId | None = None
         self.stop_reason = ""  # why the engine stopped the node
         self.is_leaving = False

@@ -41,7 +41,7 @@ from grapevine_proto.events import (
     QueryReport,
     Question,
 )
-from grapevine_proto.ids import Address, MessageId, Zone
+from grapevine_proto.ids import Address, MessageId, PeerId, Zone
 from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.sim.fast_start import establish_link, regular_overlay
 from grapevine_proto.sim.nat import NatModel
@@ -142,35 +142,43 @@ class Simulation:
                 f"initial_links: must be at most max_peers, {config.max_peers}, got {initial_links}"
             )
         for number in range(nodes):
-            zone = {"zone": zones[number % len(zones)]} if zones else {}
+            zone: dict[str, Any] = {"zone": zones[number % len(zones)]} if zones else {}
             after = 0.0 if initial_links else start_window * number / nodes
             self.add(bootstrap=0 if initial_links else bootstrap, after=after, **zone)
         if initial_links:
-            self._link_all(regular_overlay(nodes, initial_links, self._rng))
-
-    def _link_all(self, neighbors: list[list[int]]) -> None:
-        """Starts all nodes at once with these links."""
-        for node in self.nodes:
-            node.start(self.now)
-        key = self._config.keys[0]
-        for node in self.nodes:
-            for number in neighbors[node.number]:
-                if number > node.number:
-                    rtt_s = self._network_model.mean_rtt_s(node.number, number)
-                    establish_link(node, self.nodes[number], key, self._rng, self.now, rtt_s)
-        for node in self.nodes:
-            self._respond(node)
+            neighbors = regular_overlay(nodes, initial_links, self._rng)
+            self.link(
+                (one, other) for one in range(nodes) for other in neighbors[one] if other > one
+            )
 
     # --- actions --------------------------------------------------------------------------------
 
+    def link(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Starts all nodes that are down, and links these pairs as handshakes would, at once."""
+        down = [node for node in self.nodes if node.engine is None and node.receive is None]
+        for node in down:
+            node.start(self.now)
+        key = self._config.keys[0]
+        for first, second in pairs:
+            rtt_s = self._network_model.mean_rtt_s(first, second)
+            establish_link(self.nodes[first], self.nodes[second], key, self._rng, self.now, rtt_s)
+        for node in self.nodes:
+            self._respond(node)
+
     def add(
-        self, *, bootstrap: int | Iterable[int] = 3, after: float = 0.0, **changes: object
+        self,
+        *,
+        bootstrap: int | Iterable[int] = 3,
+        after: float = 0.0,
+        address: Address | None = None,
+        **changes: object,
     ) -> int:
         """Adds a node.
 
         Args:
             bootstrap: how many random earlier nodes it knows, of those without a NAT, or their numbers.
             after: virtual seconds until it starts.
+            address: where it is; None: 10.x.y.z by its number. A NAT gives its nodes addresses of its own.
             changes: its own settings, which override `config`.
 
         Returns:
@@ -186,7 +194,7 @@ class Simulation:
             name=f"node {number}",
             bootstrap_peers=tuple(str(self.nodes[each].address) for each in bootstrap),
         ).replace(**changes)
-        address = _address(number, 0)
+        address = _address(number, 0) if address is None else address
         if self._nats is not None:
             address = self._nats.add(number, address)
         node = SimulatedNode(number, address, config, f"{self._seed}/node {number}")
@@ -195,6 +203,33 @@ class Simulation:
         self._network_model.set_zone(number, config.zone)
         self._schedule(self.now + after, _StepKind.START, node)
         return number
+
+    def attach(
+        self, receive: Callable[[bytes, Address], None], address: Address, *, zone: Zone = ""
+    ) -> int:
+        """Adds a place in the network for a node that runs elsewhere; see `LiveSimulation`.
+
+        Args:
+            receive: called with each datagram that arrives there, and its source.
+            address: where it is. It must be free.
+            zone: the zone that decides its latencies.
+
+        Returns:
+            The number of the place, which `send_as` needs.
+        """
+        if address in self._by_address:
+            raise ValueError(f"{address} is in use")
+        number = len(self.nodes)
+        node = SimulatedNode(number, address, self._config, f"{self._seed}/node {number}")
+        node.receive = receive
+        self.nodes.append(node)
+        self._by_address[address] = node
+        self._network_model.set_zone(number, zone)
+        return number
+
+    def send_as(self, number: int, datagram: bytes, to: Address) -> None:
+        """Sends a datagram from a place that `attach` added."""
+        self._send(self.nodes[number], datagram, to)
 
     def broadcast(self, number: int, payload: bytes, *, attributes: bytes = b"") -> MessageId:
         """Broadcasts `payload` from a node; with encoded `attributes` (`wire.attributes`) also as a node of
@@ -298,10 +333,11 @@ class Simulation:
         )
         return next(report for report in reports if report.id == message_id)
 
-    def send(self, number: int, to: int, payload: bytes) -> MessageId:
-        """Sends a direct message. Raises NotRunning, UnknownPeer or MessageTooLarge."""
+    def send(self, number: int, to: int | PeerId, payload: bytes) -> MessageId:
+        """Sends a direct message to a node, by its number or ID. Raises NotRunning, UnknownPeer or
+        MessageTooLarge."""
         node, engine = self._running_engine(number)
-        peer_id = self.nodes[to].peer_id
+        peer_id = self.nodes[to].peer_id if isinstance(to, int) else to
         if peer_id is None:
             raise NotRunning(f"node {to} has not started")
         message_id = engine.send(peer_id, payload, node.read_clock(self.now))
@@ -348,6 +384,10 @@ class Simulation:
         node, _ = self._running_engine(number)
         node.suspended_at = self.now
         self._schedule(self.now + seconds, _StepKind.RESUME, node)
+
+    def degrade(self, number: int, loss: float) -> None:
+        """Loses datagrams from and to a node with this probability; 0 ends it."""
+        self._network_model.set_loss(number, loss)
 
     def slow(self, number: int, seconds: float) -> None:
         """Delays everything a node does by `seconds`; 0 ends the delay."""
@@ -436,6 +476,11 @@ class Simulation:
 
     # --- observation ----------------------------------------------------------------------------
 
+    @property
+    def next_at(self) -> float:
+        """The virtual time at which something happens next; infinite if nothing ever does."""
+        return self._queue[0][0] if self._queue else float("inf")
+
     def listen(self, listener: EventListener) -> None:
         """Calls `listener(time, number, event)` for every event of every node."""
         self._event_listeners.append(listener)
@@ -476,6 +521,9 @@ class Simulation:
         self, node: SimulatedNode, datagram: bytes, source: Address, address_changes: int
     ) -> None:
         engine = node.engine
+        if node.receive is not None:
+            node.receive(datagram, source)
+            return
         if (
             engine is None
             or node.suspended_at is not None

@@ -153,7 +153,7 @@ class GrapevineApp(App[None]):
         self._unconfirmed_line = ""  # a line that was not sent at the first enter
         self.failure: GrapevineError | None = None
         """Why the node could not start, or None."""
-        self.main = MainScreen(host, settings, self._max_payload_bytes)
+        self.main = MainScreen(host, settings, self._max_payload_bytes, demo)
         self._command_runner = CommandRunner(self, host)
         self._window_title = WindowTitle(self._write_to_terminal)
         self._background: BackgroundQuery | None = None

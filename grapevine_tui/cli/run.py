@@ -95,18 +95,24 @@ def run_app(settings: Settings) -> int:
 async def _run_app(settings: Settings) -> int:
     from grapevine_proto.events import Event, NodeStarted
     from grapevine_tui.app.app import GrapevineApp
-    from grapevine_tui.host.demo import Demo
     from grapevine_tui.host.local import Host
     from grapevine_tui.host.model import Changes, Model
     from grapevine_tui.service.services import node_services
 
-    host = Host(
-        settings.node,
-        settings.state_dir,
-        settings=settings,
-        model=Model(max_messages=settings.messages),
-        spare_state_dirs=settings.spare_state_dirs,
-    )
+    demo = None
+    if settings.demo:
+        from grapevine_tui.demo.demo import Demo
+
+        demo = Demo(settings)
+        host = demo.host
+    else:
+        host = Host(
+            settings.node,
+            settings.state_dir,
+            settings=settings,
+            model=Model(max_messages=settings.messages),
+            spare_state_dirs=settings.spare_state_dirs,
+        )
 
     def start_log_file(event: Event, _: Changes) -> None:
         if isinstance(event, NodeStarted) and settings.log_file is None and host.state_dir:
@@ -116,7 +122,7 @@ async def _run_app(settings: Settings) -> int:
                 logs.to_file(host.state_dir / "grapevine.log", settings.log_level)
 
     host.listen(start_log_file)
-    app = GrapevineApp(host, settings, demo=Demo(host) if settings.demo else None)
+    app = GrapevineApp(host, settings, demo=demo)
 
     def notify_hook_failed(fields: dict[str, Any]) -> None:
         text = "--on {on}: {command} {outcome}: {reason}".format(**fields).replace("_", " ")

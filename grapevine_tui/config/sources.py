@@ -294,9 +294,13 @@ DEMO_SETTINGS: Final[Mapping[str, Any]] = {
     "app.state_dir": "",
     # low enough that a peer can be seen exceeding it, high enough for normal traffic
     "rate_limit.enabled": True,
-    "rate_limit.capacity": 10,
-    "rate_limit.refill_rate": 5.0,
+    "rate_limit.capacity": 40,
+    "rate_limit.refill_rate": 10.0,
+    # fewer than the members, so that messages take several hops
+    "max_peers": 8,
 }
+DEMO_DEFAULTS: Final[Mapping[str, Any]] = {"name": "ams-1", "zone": "eu-west"}
+UNSET_ORIGINS: Final = ("default", "host name")
 
 
 def _apply_demo_settings(merged: dict[str, SettingValue]) -> None:
@@ -304,6 +308,9 @@ def _apply_demo_settings(merged: dict[str, SettingValue]) -> None:
     if merged["app.demo"].value is True:
         for name, value in DEMO_SETTINGS.items():
             merged[name] = SettingValue(name, value, "--demo")
+        for name, value in DEMO_DEFAULTS.items():
+            if merged[name].origin in UNSET_ORIGINS:
+                merged[name] = SettingValue(name, value, "--demo")
 
 
 def _default_node_name() -> str:

@@ -42,6 +42,7 @@ from grapevine_proto.overlay.state.shared_map import is_owners_alone
 from grapevine_proto.runtime.discovery.local import LocalDiscovery
 from grapevine_proto.runtime.discovery.mdns import MdnsDiscovery
 from grapevine_proto.runtime.discovery.source import Discovery
+from grapevine_proto.runtime.udp_socket import DatagramSocket, UdpSocket
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.config.sources import SettingValue
@@ -86,7 +87,8 @@ DISCOVERY_SOURCES: Final[Mapping[str, Callable[[], Discovery]]] = {
 class Host:
     """One node and its model.
 
-    What happens is kept in the state directory as `settings` say; without settings nothing is.
+    What happens is kept in the state directory, or in `history_dir`, as `settings` say; without settings
+    nothing is. `open_socket` is that of `Node`.
     `spare_state_dirs` are tried in turn while a state directory is in use. Commands raise what `Node` raises,
     NotRunning before `start` and after `leave`.
     """
@@ -99,6 +101,8 @@ class Host:
         settings: Settings | None = None,
         model: Model | None = None,
         spare_state_dirs: Iterable[Path] = (),
+        history_dir: Path | None = None,
+        open_socket: Callable[[str], Awaitable[DatagramSocket]] = UdpSocket.open,
     ) -> None:
         self.model = Model() if model is None else model
         self.state_dir = state_dir
@@ -110,6 +114,8 @@ class Host:
         """Names of changed settings that need a restart."""
         self.history: History | None = None
         """What is kept of the past, once the node has started; None: nothing."""
+        self._history_dir = history_dir
+        self._open_socket = open_socket
         self._history_settings = None if settings is None else history_settings(settings)
         self._discover = () if settings is None else settings.discover
         self._live_settings = None if settings is None else LiveSettings(settings)
@@ -420,6 +426,7 @@ class Host:
             self._config,
             state_dir=self.state_dir,
             discovery=[DISCOVERY_SOURCES[each]() for each in self._discover],
+            open_socket=self._open_socket,
         )
         node.on_event(self._on_event)
         return node
@@ -444,9 +451,10 @@ class Host:
     def _open_history(self) -> None:
         """Keep a history from now on: only now it is known which state directory this node uses."""
         settings = self._history_settings
-        if self.history is None and self.state_dir and settings and settings.keep != "off":
+        directory = self._history_dir or self.state_dir
+        if self.history is None and directory and settings and settings.keep != "off":
             self.history = History(
-                self.state_dir,
+                directory,
                 settings,
                 name_of=self.name_of,
                 zone_of=self._zone_of,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import Event
@@ -187,8 +187,23 @@ class SettingsView(Protocol):
         ...
 
 
+class Caption(NamedTuple):
+    """What one sees in the demo: `text` is one sentence, and the key of `action` (a name of the keymap) does
+    what `hint` says. `name` tells captions of one kind from others."""
+
+    name: str
+    text: str
+    action: str
+    hint: str
+
+
 class DemoView(Protocol):
-    """Demo peers in this process that send messages."""
+    """A demo cluster in this process."""
+
+    @property
+    def caption(self) -> Caption:
+        """What one sees now."""
+        ...
 
     async def start(self) -> None: ...
 

@@ -55,6 +55,7 @@ from grapevine_proto.engine import Engine, NodeState
 from grapevine_proto.runtime.clock import clock
 from grapevine_proto.runtime.driver import EngineDriver
 from grapevine_proto.runtime.state_file import StateDirectory
+from grapevine_proto.runtime.udp_socket import UdpSocket
 from tests.conftest import Run
 
 KEY = ClusterKey(bytes(range(32)))
@@ -849,7 +850,9 @@ def test_datagrams_that_are_not_read_in_time_count_as_socket_overrun(
                 event_where(node, lambda event: isinstance(event, DatagramDropped))
             )
             await asyncio.sleep(0)
-            node._socket._receive_queue.dropped_reads += 3
+            sock = node._socket
+            assert isinstance(sock, UdpSocket)
+            sock._receive_queue.dropped_reads += 3
             dropped = await waiting
             assert (dropped.reason, dropped.count) == (DropReason.SOCKET_OVERRUN, 3)
             assert dict(node.stats().dropped)[DropReason.SOCKET_OVERRUN] == 3

@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.config.settings import load_settings
-from grapevine_tui.host.demo import Demo
+from grapevine_tui.demo.demo import Demo
 from grapevine_tui.host.local import Host
 from tests.sources import ROOT
 from tests.tui.fake_host import FakeHost, FakeSettings
@@ -135,8 +135,9 @@ async def draw(directory: Path, *, is_fake: bool) -> None:
         settings = load_settings(
             {"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}
         ).with_keys()
-        host = Host(settings.node, None, settings=settings)
-        app = GrapevineApp(host, settings, demo=Demo(host))
+        demo = Demo(settings)
+        host = demo.host
+        app = GrapevineApp(host, settings, demo=demo)
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.pause(1.0 if is_fake else LIVE_S)
         if not is_fake:

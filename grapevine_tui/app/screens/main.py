@@ -29,8 +29,9 @@ from grapevine_proto.runtime.builtin_queries import BUILTIN_QUERIES
 from grapevine_proto.tags import tag_texts
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.facts import addressable_name, paste_facts
-from grapevine_tui.app.screens.layout import PANELS, choose_layout
+from grapevine_tui.app.screens.layout import PANELS, SHORT_LINES, choose_layout
 from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.caption import CaptionLine
 from grapevine_tui.app.widgets.compose import ComposeBox
 from grapevine_tui.app.widgets.draft import Draft, escape_controls
 from grapevine_tui.app.widgets.grid import Grid
@@ -46,7 +47,7 @@ from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
 from grapevine_tui.control.slash_parser import KnownNames
 from grapevine_tui.host.model import ALL_CHANGES, Changes, format_discovered
-from grapevine_tui.host.protocol import HostView, SettingsView
+from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.host.query import MATCH_ALL, parse_query
 from grapevine_tui.text import printable
 
@@ -74,7 +75,13 @@ class MainScreen(Screen[None]):
             self.words = words
             self.around = around
 
-    def __init__(self, host: HostView, settings: SettingsView, max_payload_bytes: int) -> None:
+    def __init__(
+        self,
+        host: HostView,
+        settings: SettingsView,
+        max_payload_bytes: int,
+        demo: DemoView | None = None,
+    ) -> None:
         super().__init__()
         self._host = host
         model = host.model
@@ -88,6 +95,8 @@ class MainScreen(Screen[None]):
         self.is_paused = False
         self._missed_changes = Changes.NONE  # while paused
         self.status = StatusLine(model, settings.node, lambda: host.node.lag_s, id="status")
+        self.caption = CaptionLine(demo, settings.keys, id="caption")
+        self._has_caption = demo is not None
         self.summary = Summary(model, lambda: host.node.now(), id="summary")
         self.peers = PeerGrid(
             PEER_COLUMNS,
@@ -118,6 +127,7 @@ class MainScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield self.status
+        yield self.caption
         with Horizontal(id="body"):
             yield self._left
             yield self._right
@@ -193,6 +203,7 @@ class MainScreen(Screen[None]):
     def tick(self) -> None:
         """Advance clocks, countdowns and highlights; the app calls it twice a second."""
         self.status.refresh()
+        self.caption.tick()
         self.key_footer.update_hints()
         if self.summary.display:
             self.summary.refresh()
@@ -256,6 +267,8 @@ class MainScreen(Screen[None]):
         )
         for panel in panels:
             panel.display = panel.id in visible_ids
+        self.caption.display = self._has_caption and self.size.height >= SHORT_LINES
+        self.caption.set_width(self.size.width)
         self._left.display = self.peers.display or self.log_view.display
         self._right.display = self.traffic.display or self.rates.display or self.rounds.display
         # Peers without the log get a low panel, unless nothing else needs the room.

@@ -113,3 +113,33 @@ def test_the_same_seed_gives_the_same_network() -> None:
 def test_an_invalid_network_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Network(**wrong)  # type: ignore[arg-type]
+
+
+def test_two_zones_have_the_latency_between_them_in_either_direction() -> None:
+    network = Network(
+        latency=(0.001, 0.002),
+        latency_between_zones=(0.080, 0.090),
+        latency_by_zones={("here", "far"): (0.2, 0.3)},
+    )
+    wire = NetworkModel(network, "seed")
+    for number, zone in enumerate(("here", "there", "far")):
+        wire.set_zone(number, zone)
+    for pair in ((0, 2), (2, 0)):
+        assert 0.2 <= wire.transmit(*pair, DATAGRAM)[0][0] <= 0.3
+        assert wire.mean_rtt_s(*pair) == pytest.approx(0.5)
+    assert 0.080 <= wire.transmit(0, 1, DATAGRAM)[0][0] <= 0.090
+    with pytest.raises(ValueError, match="latency_by_zones"):
+        Network(latency_by_zones={("here", "far"): (0.3, 0.2)})
+
+
+def test_a_node_loses_what_it_sends_and_receives_until_it_is_mended() -> None:
+    wire = NetworkModel(Network(), "seed")
+    wire.set_loss(1, 0.5)
+    for pair in ((0, 1), (1, 0)):
+        lost = sum(not wire.transmit(*pair, DATAGRAM) for _ in range(MANY))
+        assert lost / MANY == pytest.approx(0.5, abs=0.02)
+    assert all(wire.transmit(0, 2, DATAGRAM) for _ in range(100))
+    wire.set_loss(1, 0)
+    assert all(wire.transmit(0, 1, DATAGRAM) for _ in range(100))
+    with pytest.raises(ValueError, match="loss"):
+        wire.set_loss(1, 1.5)

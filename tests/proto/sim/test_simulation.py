@@ -19,6 +19,7 @@ from grapevine_proto.events import (
     MessageReceived,
     PeerStateChanged,
 )
+from grapevine_proto.ids import Address
 from grapevine_proto.overlay.peers import TRANSITIONS
 from grapevine_proto.sim import Network, Simulation
 
@@ -430,3 +431,15 @@ def test_nodes_get_zones_in_turn_and_traffic_between_zones_is_counted() -> None:
     rtts_s = {peer.zone: peer.rtt_s for peer in sim.peers(0) if peer.rtt_s is not None}
     assert rtts_s["a"] < 0.01 < 0.15 < rtts_s["b"] < 0.2
     assert 0 < sim.bytes_between_zones < sim.bytes
+
+
+def test_linked_nodes_are_peers_at_once() -> None:
+    simulation = Simulation(nodes=0, seed=1)
+    for number in range(3):
+        simulation.add(bootstrap=0, address=Address(f"10.2.0.{number + 1}", 8000))
+    simulation.link([(0, 1), (1, 2)])
+    assert [simulation.connected(number) for number in range(3)] == [1, 2, 1]
+    assert str(simulation.nodes[2].address) == "10.2.0.3:8000"
+    message = simulation.broadcast(0, b"hello")
+    simulation.run(3)
+    assert set(simulation.deliveries(message)) == {1, 2}

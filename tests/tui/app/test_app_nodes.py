@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from textual.pilot import Pilot
@@ -15,10 +16,10 @@ from grapevine_proto.errors import BindError
 from grapevine_proto.events import PeerState
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.config.settings import load_settings
-from grapevine_tui.host.demo import Demo
+from grapevine_tui.demo.demo import Demo
 from grapevine_tui.host.local import Host
 from tests.tui.fake_host import FakeSettings
-from tests.tui.stage import text_of
+from tests.tui.stage import lines_of, text_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -117,21 +118,32 @@ async def test_a_busy_port_ends_the_app_with_the_nodes_own_error() -> None:
         assert isinstance(app.failure, BindError)
 
 
-async def test_the_demo_fills_every_panel() -> None:
-    settings = load_settings({"app.demo": True, "name": "ams-1"}, {}).with_keys()
-    host = Host(settings.node, None, settings=settings)
-    app = GrapevineApp(host, settings, demo=Demo(host))
+async def test_the_demo_fills_every_panel_and_says_what_one_sees() -> None:
+    settings = load_settings({"app.demo": True, "app.history": "off"}, {}).with_keys()
+    settings = replace(settings, keys={"topology": "f5"})
+    demo = Demo(settings)
+    host = demo.host
+    app = GrapevineApp(host, settings, demo=demo)
     async with app.run_test(size=(120, 36)) as pilot:
         await until(
             pilot,
             lambda: (
-                "Peers 5 up" in text_of(app)
+                demo.caption.name == "overview"
                 and host.model.messages.end > 0
-                and len(app.main.rates.rows) == 5
+                and len(app.main.rates.rows) > 4
                 and len(app.main.rounds.rows) > 0
                 and len(host.model.traffic.in_per_s) > 0
             ),
         )
+        app.main.caption.tick()
+        await pilot.pause()
+        line = lines_of(app)[1]
+        assert "peers in 4 zones" in line, "the caption"
+        assert "f5 draws zones and links" in line, "its key is the one that the settings name"
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "f5 draws zones" in lines_of(app)[2])
+        await pilot.resize_terminal(40, 12)
+        await until(pilot, lambda: "peers in" not in lines_of(app)[1])
         await pilot.press("escape", "q")
         await until(pilot, lambda: not app.is_running)
     assert app.return_code == 0
