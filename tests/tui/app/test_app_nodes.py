@@ -16,6 +16,7 @@ from grapevine_proto.errors import BindError
 from grapevine_proto.events import PeerState
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.config.settings import load_settings
+from grapevine_tui.demo import story
 from grapevine_tui.demo.demo import Demo
 from grapevine_tui.host.local import Host
 from tests.tui.fake_host import FakeSettings
@@ -118,7 +119,10 @@ async def test_a_busy_port_ends_the_app_with_the_nodes_own_error() -> None:
         assert isinstance(app.failure, BindError)
 
 
-async def test_the_demo_fills_every_panel_and_says_what_one_sees() -> None:
+async def test_the_demo_fills_every_panel_and_says_what_one_sees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(story, "WELCOME_S", 1_000.0)
     settings = load_settings({"app.demo": True, "app.history": "off"}, {}).with_keys()
     settings = replace(settings, keys={"topology": "f5"})
     demo = Demo(settings)
@@ -135,11 +139,8 @@ async def test_the_demo_fills_every_panel_and_says_what_one_sees() -> None:
                 and len(host.model.traffic.in_per_s) > 0
             ),
         )
-        app.main.caption.tick()
-        await pilot.pause()
-        line = lines_of(app)[1]
-        assert "peers in 4 zones" in line, "the caption"
-        assert "f5 draws zones and links" in line, "its key is the one that the settings name"
+        await until(pilot, lambda: "peers in 4 zones" in lines_of(app)[1])
+        assert "f5 draws zones and links" in lines_of(app)[1], "the key that the settings name"
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "f5 draws zones" in lines_of(app)[2])
         await pilot.resize_terminal(40, 12)
