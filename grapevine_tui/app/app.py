@@ -36,6 +36,7 @@ from grapevine_tui.app.export import Exporter, payload_text
 from grapevine_tui.app.gc_control import GcController
 from grapevine_tui.app.key_sequencer import KeyHandled, KeySequencer
 from grapevine_tui.app.screens import facts
+from grapevine_tui.app.screens.alerts import AlertsScreen
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.detail import DetailScreen
 from grapevine_tui.app.screens.help import help_facts
@@ -228,10 +229,13 @@ class GrapevineApp(App[None]):
                 self.bell()
             case "notify" if self._has_terminal:
                 self._write_to_terminal(f"\x1b]9;{text}\x07")
+            case "notify-777" if self._has_terminal:
+                self._write_to_terminal(f"\x1b]777;notify;grapevine;{text}\x07")
 
     def _update_window_title(self) -> None:
         if self._has_terminal:
-            self._window_title.show(self.main.status.node_name)
+            alert_count = len(self._host.model.audible_alerts)
+            self._window_title.show(self.main.status.node_name, alert_count)
 
     # Keys
 
@@ -496,6 +500,26 @@ class GrapevineApp(App[None]):
             self._report_done(f"history_prune {before}: {deleted:,} messages and events deleted")
 
         self._confirm(ConfirmScreen("Delete history?", details, yes="Delete"), prune)
+
+    def action_alerts(self) -> None:
+        """Show the alerts and how they stand."""
+        self._bring_to_front(AlertsScreen(self._host.model))
+
+    async def on_alerts_screen_mute_requested(self, message: AlertsScreen.MuteRequested) -> None:
+        await self._await_or_notify(self.set_muted(message.name, is_muted=not message.is_muted))
+
+    async def set_muted(self, name: str, for_s: int | None = None, *, is_muted: bool) -> None:
+        """Mute an alert, for `for_s` seconds or until it is unmuted, or unmute it. Raises GrapevineError."""
+        await self._mute(name, for_s, is_muted=is_muted)
+        how_long = "" if for_s is None else f" for {format_age(for_s)}"
+        description = f"{'mute' if is_muted else 'unmute'} {name}{how_long}"
+        self._report_done(description, undo=partial(self._mute, name, None, is_muted=not is_muted))
+
+    async def _mute(self, name: str, for_s: int | None, *, is_muted: bool) -> None:
+        await (self._host.mute(name, for_s) if is_muted else self._host.unmute(name))
+        self._pending_changes |= self._host.refresh()
+        if isinstance(self.screen, AlertsScreen):
+            self.screen.show()
 
     def action_members(self) -> None:
         """Show all members, connected or not."""

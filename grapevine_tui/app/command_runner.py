@@ -85,6 +85,10 @@ class AppActions(Protocol):
 
     def confirm_prune(self, before: str) -> None: ...
 
+    def action_alerts(self) -> None: ...
+
+    async def set_muted(self, name: str, for_s: int | None = None, *, is_muted: bool) -> None: ...
+
     def action_status(self) -> None: ...
 
     def action_help(self) -> None: ...
@@ -141,16 +145,12 @@ class CommandRunner:
                 await self._send_payload(command)
             case AskMembers() | AccessState() | commands.ChangeTags():
                 await self._use_cluster(command, line)
-            case commands.Dial(address):
-                await self._dial(address)
-            case commands.Deny(peer_ref, for_s):
-                await app.deny(peer_ref, for_s)
-            case commands.Allow(peer_ref):
-                await app.allow(peer_ref)
-            case commands.Forget(peer_ref):
-                await app.forget(peer_ref)
+            case commands.Dial() | commands.Deny() | commands.Allow() | commands.Forget():
+                await self._act_on_peer(command)
             case commands.StartRound():
                 await app.main.action_round()
+            case commands.ShowAlerts() | commands.MuteAlert() | commands.UnmuteAlert():
+                await self._use_alerts(command)
             case commands.SetSettings(changes):
                 await app.set_settings(changes)
             case commands.Reload():
@@ -176,6 +176,31 @@ class CommandRunner:
                 await self._use_history(command)
             case _:
                 await self._show(command)
+
+    async def _act_on_peer(self, command: commands.PeerCommand) -> None:
+        app = self._app
+        match command:
+            case commands.Dial(address):
+                await self._dial(address)
+            case commands.Deny(peer_ref, for_s):
+                await app.deny(peer_ref, for_s)
+            case commands.Allow(peer_ref):
+                await app.allow(peer_ref)
+            case commands.Forget(peer_ref):
+                await app.forget(peer_ref)
+            case _:
+                assert_never(command)
+
+    async def _use_alerts(self, command: commands.AlertCommand) -> None:
+        match command:
+            case commands.ShowAlerts():
+                self._app.action_alerts()
+            case commands.MuteAlert(name, for_s):
+                await self._app.set_muted(name, for_s, is_muted=True)
+            case commands.UnmuteAlert(name):
+                await self._app.set_muted(name, is_muted=False)
+            case _:
+                assert_never(command)
 
     async def _act_on_screen(self, command: commands.AppAct) -> None:
         app = self._app

@@ -118,13 +118,16 @@ class WindowTitle:
         self._write = write
         self._shown_title = ""
 
-    def show(self, name: str) -> None:
-        """Show the node's `name`, which may be untrusted, in the title. Writes only if it changed."""
+    def show(self, name: str, alert_count: int = 0) -> None:
+        """Show the node's `name`, which may be untrusted, in the title, after the number of alerts that
+        fire. Writes only if it changed."""
         title = (
             f"{truncate(printable(name), MAX_TITLE_NAME_CELLS)} · grapevine"
             if name
             else "grapevine"
         )
+        if alert_count:
+            title = f"! {alert_count} alert{'s' * (alert_count != 1)} · {title}"
         if title == self._shown_title:
             return
         if not self._shown_title:

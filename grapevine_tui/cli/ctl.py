@@ -135,6 +135,7 @@ TABLE_COLUMNS: Final = {
     "peers": ("name", "peer_id", "address", "path", "zone", "state", "health", "rtt_ms", "sent",
               "received", "throttled", "tokens", "queued", "last_seen_s"),
     "members": ("name", "peer_id", "address", "zone", "status", "rtt_ms", "tags", "epoch", "reason"),
+    "alerts": ("state", "name", "peer_name", "value", "since_s", "muted", "rule"),
     "traces": ("id", "reached", "expected", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
     "rounds": ("time", "number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),
 }  # fmt: skip
@@ -142,6 +143,8 @@ ENVELOPE_FIELDS: Final = ("event", "time", "request", "ok")
 DONE_TEXTS: Final = {
     "round": "anti-entropy round started",
     "leave": "the node has left the cluster and stopped",
+    "mute": "the alert is muted",
+    "unmute": "the alert is heard again",
 }
 
 
@@ -159,7 +162,7 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
             return format_table(rows, TABLE_COLUMNS[command])
         case "members" | "rtt" | "has":
             return _format_distances(command, reply)
-        case "traces":
+        case "traces" | "alerts":
             return format_table(reply[command], TABLE_COLUMNS[command])
         case "discover":
             return _format_discovered(reply)
@@ -185,7 +188,7 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
             return [f"{saved}{lost}{_restart_note(reply)}", *overridden]
         case "tags":
             return [printable(f"{name}={value}") for name, value in reply["tags"].items()]
-        case "round" | "leave":
+        case "round" | "leave" | "mute" | "unmute":
             return [DONE_TEXTS[command]]
         case _:
             fields = {name: value for name, value in reply.items() if name not in ENVELOPE_FIELDS}

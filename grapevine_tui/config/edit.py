@@ -26,12 +26,12 @@ from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_proto.storage.atomic_file import atomic_write, make_private_directory
 from grapevine_tui.config.keymap import DEFAULT_KEYS
 from grapevine_tui.config.settings import Settings
-from grapevine_tui.config.sources import EDITED_ORIGIN, NOT_IN_FILE, SettingValue
+from grapevine_tui.config.sources import EDITED_ORIGIN, NOT_IN_FILE, TABLE_SETTINGS, SettingValue
 from grapevine_tui.config.toml_edit import edit_toml
 from grapevine_tui.config.user_files import expand_user, user_config_file
 
 LIVE_APP_SETTINGS: Final = frozenset(
-    {"app.theme", "app.alert", "app.log_level", "app.messages", "app.keys"}
+    {"app.theme", "app.alert", "app.alerts", "app.log_level", "app.messages", "app.keys"}
 )
 TRUE_TEXTS: Final = frozenset({"true", "yes", "on"})
 FALSE_TEXTS: Final = frozenset({"false", "no", "off"})
@@ -345,7 +345,7 @@ def _write_file(path: Path, changes: Mapping[str, Any]) -> bool:
 
 
 def _to_file_settings(current: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Map `changes` to the names used in a config file."""
+    """Map `changes` to the names used in a config file; None removes what is there."""
     found: dict[str, Any] = {}
     for name, value in changes.items():
         if name in ("host", "port"):
@@ -354,6 +354,11 @@ def _to_file_settings(current: Mapping[str, Any], changes: Mapping[str, Any]) ->
             old = current.get("app", {}).get("keys", {})
             merged_keys = {each: DEFAULT_KEYS[each] for each in old if each in DEFAULT_KEYS} | value
             found |= {f"app.keys.{each}": keys for each, keys in merged_keys.items()}
+        elif name in TABLE_SETTINGS:
+            section, _, table = name.partition(".")
+            gone = current.get(section, {}).get(table, {}).keys() - value.keys()
+            found |= {f"{name}.{each}": text for each, text in value.items()}
+            found |= {f"{name}.{each}": None for each in gone}
         else:
             found[name] = value
     if "host" in changes or "port" in changes:

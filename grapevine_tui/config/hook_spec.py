@@ -1,7 +1,8 @@
 """``--on EVENT COMMAND`` as a value: which program to run when which event happens.
 
 ``message:PATTERN`` in place of an event selects the messages of some topics, ``entry:PREFIX`` the changes of
-some keys. ``query:NAME`` answers the queries of that name with what the program prints.
+some keys, and ``alert:NAME`` one alert. ``query:NAME`` answers the queries of that name
+with what the program prints.
 
 Invariants: the command is split once, here, and never passes through a shell.
 """
@@ -23,12 +24,13 @@ from grapevine_proto.topics import TopicPatterns, pattern_fault
 
 HOOK_EVENTS: Final = (
     *("started", "ready", "message", "undelivered", "entry", "peer", "member", "rate_limited"),
-    "standing",
+    *("standing", "alert"),
     *("round", "trace", "dropped", "dial_failed", "state_save_failed", "stopped"),
 )
 
 MESSAGE: Final = "message"
 ENTRY: Final = "entry"
+ALERT: Final = "alert"
 QUERY: Final = "query"
 
 
@@ -54,8 +56,8 @@ def _split_command(command: str, trigger: str) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Hook:
     """A program to run when an event happens. A `selector` says for which: a pattern of topics for the event
-    ``message``, the beginning of keys for ``entry``; with ``query`` it is the name of the queries that the
-    program answers."""
+    ``message``, the beginning of keys for ``entry``, a name for ``alert``; with ``query`` it is the
+    name of the queries that the program answers."""
 
     event: str
     command: tuple[str, ...]
@@ -79,6 +81,8 @@ class Hook:
             return True
         if self.event == ENTRY:
             return bool(fields["key"].startswith(self.selector))
+        if self.event == ALERT:
+            return bool(fields["name"] == self.selector)
         return self._topics.matches(fields["topic"])
 
     @cached_property
@@ -96,7 +100,7 @@ class Hook:
         if event == QUERY and selector:
             _check_query_name(selector)
         elif event not in HOOK_EVENTS or (
-            colon and event != MESSAGE and not (event == ENTRY and selector)
+            colon and event != MESSAGE and not (event in (ENTRY, ALERT) and selector)
         ):
             raise ValueError(f"one of {', '.join(HOOK_EVENTS)}, then a command")
         elif event == MESSAGE and colon and (fault := pattern_fault(selector)):

@@ -41,6 +41,7 @@ GLOBAL_KEYS: Final = (
     KeyBinding("members", "m", "members", "Members"),
     KeyBinding("events", "E", "events", "Events"),
     KeyBinding("history", "H", "history", "History"),
+    KeyBinding("alerts", "exclamation_mark", "alerts", "Alerts"),
     KeyBinding("status", "S", "status", "Status and counters"),
     KeyBinding("traces", "t", "traces", "Traces"),
     KeyBinding("topology", "O", "topology", "Topology: zones and links"),
@@ -124,6 +125,7 @@ PAST_KEYS: Final = (
 NETWORK_KEYS: Final = (KeyBinding("ask_again", "U", "ask_again", "Ask again", in_footer=True),)
 TREE_KEYS: Final = (KeyBinding("tree", "o", "tree", "Tree of the trace", in_footer=True),)
 PROBLEM_KEYS: Final = (KeyBinding("problems", "w", "problems", "Problems only", in_footer=True),)
+ALERT_KEYS: Final = (KeyBinding("mute", "M", "mute", "Mute", in_footer=True),)
 EVENT_KEYS: Final = (*PAST_KEYS, *PROBLEM_KEYS)
 SETTINGS_KEYS: Final = (
     KeyBinding("save", "ctrl+s", "save", "Apply and save", in_footer=True),
@@ -158,6 +160,7 @@ SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TIME_RANGE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, NETWORK_KEYS, TREE_KEYS),
     (GLOBAL_KEYS, PAST_KEYS, PROBLEM_KEYS, TABLE_KEYS),
+    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, ALERT_KEYS, TABLE_KEYS),
 )
 # Keys that only move within what is shown, or open the palette: no command, nothing to script.
 VIEW_KEYS: Final = frozenset(
@@ -237,12 +240,17 @@ def parse_keymap(given: Any) -> dict[str, str]:
                 f"; did you mean {close[0]}?" if close else f"; actions: {', '.join(ACTION_NAMES)}"
             )
             raise ConfigError(location, f"unknown action{suggestion}")
-        if not isinstance(value, str) or not value.strip():
-            raise ConfigError(location, f"expected keys separated by commas, not {value!r}")
-        parts = [","] if value.strip() == "," else [each.strip() for each in value.split(",")]
-        chosen[name] = ",".join(_parse_key(each, location) for each in parts)
+        chosen[name] = parse_keys(value, location)
     _check_conflicts(chosen)
     return chosen
+
+
+def parse_keys(value: Any, location: str) -> str:
+    """Keys separated by commas, in long spelling. Raises ConfigError."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(location, f"expected keys separated by commas, not {value!r}")
+    parts = [","] if value.strip() == "," else [each.strip() for each in value.split(",")]
+    return ",".join(_parse_key(each, location) for each in parts)
 
 
 def _check_conflicts(chosen: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from grapevine_proto.ids import canonical_host
 from grapevine_tui.config.hook_spec import Hook
 
 LOG_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")  # as in Grapevine 1.x
-ALERTS: Final = ("off", "bell", "notify")
+ALERTS: Final = ("off", "bell", "notify", "notify-777")
 HISTORIES: Final = ("on", "events", "off")
 DISCOVERIES: Final = ("local", "mdns")
 PROFILES: Final[Mapping[str, Callable[..., NodeConfig]]] = {

@@ -21,6 +21,7 @@ from grapevine_proto.config.node import NodeConfig, key_paths
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import join_host_port, split_host_port
+from grapevine_tui.config.alert_rules import AlertRule, parse_alerts
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import ALERTS, DISCOVERIES, HISTORIES, LOG_LEVELS
 from grapevine_tui.config.sources import (
@@ -86,6 +87,8 @@ class Settings:
     """How the terminal alerts its operator, one of `ALERTS`."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Validated keys of the app that differ from the defaults, by action."""
+    alerts: Mapping[str, str] = field(default_factory=dict)
+    """Rules of alerts, by name."""
     credentials_directory: Path | None = None
     """Directory of secrets from the service manager (LoadCredential)."""
     values: tuple[SettingValue, ...] = ()
@@ -104,6 +107,7 @@ class Settings:
         if not isinstance(self.theme, str):
             raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
         check_choice("app.alert", self.alert, ALERTS)
+        parse_alerts(self.alerts)
         _check_address("app.metrics", self.metrics)
         _check_address("app.web", self.web)
         for hook in self.on:
@@ -116,6 +120,11 @@ class Settings:
         _check_range("app.history_bytes", self.history_bytes, 2**20, 2**50, whole=True)
         _check_range("app.history_days", self.history_days, 0.001, 36_500)
         _check_range("app.messages", self.messages, 1, 10_000_000, whole=True)
+
+    @property
+    def alert_rules(self) -> tuple[AlertRule, ...]:
+        """The rules of `alerts`."""
+        return parse_alerts(self.alerts)
 
     @property
     def preferences_file(self) -> Path | None:

@@ -19,6 +19,7 @@ from grapevine_proto.config.toml import ConfigFile
 from grapevine_proto.config.validate import MAX_TEXT_BYTES
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import split_host_port
+from grapevine_tui.config.alert_rules import parse_alerts
 from grapevine_tui.config.environment import (
     read_env_file,
     unknown_variable_warnings,
@@ -63,7 +64,9 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.history_days": 30.0,
     "app.history_direct": False,
     "app.keys": {},
+    "app.alerts": {},
 }
+TABLE_SETTINGS: Final = tuple(name for name, value in APP_DEFAULTS.items() if value == {})
 NOT_IN_FILE: Final = frozenset({"app.demo", "app.config"})
 FILE_SETTINGS: Final = (
     *setting_names(),
@@ -203,13 +206,12 @@ def _read_config_file(
     chosen = overrides.get("app.config")
     if chosen is not None:
         path = key_paths([chosen.value], Path())[0]
-        return ConfigFile.read(path, FILE_SETTINGS, table_settings=("app.keys",)), chosen
+        return ConfigFile.read(path, FILE_SETTINGS, table_settings=TABLE_SETTINGS), chosen
     path = user_config_directory() / CONFIG_FILE
     with contextlib.suppress(OSError):
         if path.is_absolute() and path.is_file():
-            return ConfigFile.read(path, FILE_SETTINGS, table_settings=("app.keys",)), SettingValue(
-                "app.config", str(path), "the user's own"
-            )
+            file = ConfigFile.read(path, FILE_SETTINGS, table_settings=TABLE_SETTINGS)
+            return file, SettingValue("app.config", str(path), "the user's own")
     return None, SettingValue("app.config", "", "default")
 
 
@@ -234,6 +236,8 @@ def _parse_file_value(name: str, value: Any, directory: Path) -> dict[str, Any]:
         raise ConfigError(name, f"expected text, not {value!r}")
     if name == "app.keys":
         return {name: parse_keymap(value)}
+    if name == "app.alerts":
+        parse_alerts(value)
     if name == "bind":
         host, port = split_host_port(value)
         return {"host": host, "port": port}

@@ -280,7 +280,8 @@ history_days = 30
 history_direct = false
 # Color theme of the app; empty: its own.
 theme = ""
-# How the app alerts its operator to a warning: "off", "bell" or "notify" (a desktop notification, OSC 9).
+# How the app alerts its operator to a warning: "off", "bell", or a desktop notification, "notify" (OSC 9)
+# or "notify-777" (OSC 777).
 alert = "off"
 # Run without the app, with JSON Lines on stdin and stdout.
 headless = false
@@ -293,6 +294,10 @@ wait_peers = 0
 
 [app.keys]
 # Keys of the app, action = "key,key" as in: pause = "o". docs/reference/keys.md lists the actions.
+
+[app.alerts]
+# Alerts, name = "rule" as in: few = "peers < 3 for 30s", or quiet = "no message from:web-1 for 5m".
+# docs/reference/alerts.md lists the readings.
 """)
 
 
@@ -333,17 +338,22 @@ def setting_help() -> dict[str, str]:
     """Returns the comment above each setting, by dotted name."""
     found: dict[str, str] = {}
     section, above, is_open = "", [""], False
+    tables: dict[str, str] = {}  # sections that start empty
     for line in _TEMPLATE.template.splitlines():
         if line.startswith("["):
             section, above, is_open = line.strip("[]") + ".", [], False
+            tables[line.strip("[]")] = ""
         elif match := re.fullmatch(r"(?:# )?([a-z_]+) = \S.*", line):
             found[section + match[1]] = " ".join(above).strip()
+            tables.pop(section.rstrip("."), None)
             is_open = False
         elif line.startswith("#"):
             above = [*above, line[2:]] if is_open else [line[2:]]
             is_open = True
+            if section.rstrip(".") in tables:
+                tables[section.rstrip(".")] = " ".join(above)
         else:
             is_open = False
-    found[section.rstrip(".")] = " ".join(above)  # the last one is a table that starts empty
+    found |= tables
     found["host"] = found["port"] = found.pop("bind")
     return found

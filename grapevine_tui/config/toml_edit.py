@@ -25,8 +25,8 @@ class EditedToml(NamedTuple):
 
 
 def edit_toml(text: str, changes: Mapping[str, Any]) -> EditedToml:
-    """Apply `changes`, by dotted name (``epidemic.hops``), to `text`. Raises ValueError if it is
-    not TOML.
+    """Apply `changes`, by dotted name (``epidemic.hops``), to `text`; None removes a setting. Raises
+    ValueError if it is not TOML.
     """
     expected = tomllib.loads(text)
     for name, value in changes.items():
@@ -36,7 +36,10 @@ def edit_toml(text: str, changes: Mapping[str, Any]) -> EditedToml:
             table = table.setdefault(part, {}) if isinstance(table, dict) else None
         if not isinstance(table, dict):
             raise ValueError(f"{section} is a value there, not a section")  # noqa: TRY004  the file is wrong, not an argument
-        table[key] = value
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
     from tomlkit.exceptions import TOMLKitError  # imported late: few runs change a file
 
     new = text.replace("\r\n", "\n")
@@ -65,7 +68,9 @@ def _set_value(text: str, name: str, value: Any) -> str:
             above = text + "\n" if text.strip() else ""
             return f"{above}[{section}]\n{tomlkit.dumps({key: value})}"
         table = table[part]
-    if key in table:
+    if value is None:
+        table.pop(key, None)
+    elif key in table:
         table[key] = value
     elif not hasattr(table, "body") and not hasattr(getattr(table, "value", None), "body"):
         table[key] = value  # a section defined in several parts

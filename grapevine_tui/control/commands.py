@@ -171,6 +171,26 @@ class ShowDiscovered:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowAlerts:
+    """The alerts, and how they stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class MuteAlert:
+    """Mute the alert `name`, for `for_s` seconds or until it is unmuted."""
+
+    name: str
+    for_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnmuteAlert:
+    """Let the alert `name` be heard again."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShowTraces:
     """The latest traces."""
 
@@ -348,9 +368,13 @@ Query: TypeAlias = (
 HistoryCommand: TypeAlias = (
     ShowEvents | SearchHistory | ExportHistory | ImportHistory | PruneHistory | MakeReport
 )
+PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
+AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
 AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
-Command: TypeAlias = NodeAct | Query | NetworkView | HistoryCommand | AppAct | ClientCommand
+Command: TypeAlias = (
+    NodeAct | Query | NetworkView | HistoryCommand | AlertCommand | AppAct | ClientCommand
+)
 
 
 # --- the registry ---------------------------------------------------------------------------------
@@ -501,10 +525,19 @@ def _make_state(
     return AccessState(action, key, payload or b"", ttl_s, durable, after)
 
 
-def _make_deny(peer_ref: str, for_s: int | None = None) -> Deny:
+def _check_for(for_s: int | None) -> None:
     if for_s is not None and not 1 <= for_s <= MAX_DENY_S:
         raise CommandError(f"for: expected 1 to {MAX_DENY_S:,} seconds, got {for_s}")
+
+
+def _make_deny(peer_ref: str, for_s: int | None = None) -> Deny:
+    _check_for(for_s)
     return Deny(peer_ref, for_s)
+
+
+def _make_mute(name: str, for_s: int | None = None) -> MuteAlert:
+    _check_for(for_s)
+    return MuteAlert(name, for_s)
 
 
 def _make_tags(action: str, words: tuple[str, ...]) -> ChangeTags:
@@ -522,6 +555,7 @@ _TEXT: Final = Argument("text", "TEXT", ArgumentType.PAYLOAD)
 _TOPIC: Final = Argument("topic", "TOPIC", ArgumentType.TOPIC)
 _PATTERN: Final = Argument("pattern", "PATTERN", ArgumentType.PATTERN)
 _PEER: Final = Argument("peer", "PEER", ArgumentType.PEER)
+_ALERT: Final = Argument("name", "ALERT", ArgumentType.NAME)
 _TAGS_OPTION: Final = CommandOption(
     "tags", "--tag", "NAME=VALUE", "Only members with this tag; repeatable", OptionType.TAGS
 )
@@ -753,6 +787,23 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec("forget", Kind.NODE_ACT, "Remove a peer or member that is down", Forget, (_PEER,)),
     CommandSpec(
         "round", Kind.NODE_ACT, "Start an anti-entropy round", StartRound, method="start_round"
+    ),
+    CommandSpec(
+        "alerts",
+        Kind.QUERY,
+        "List the alerts and which of them fire",
+        ShowAlerts,
+    ),
+    CommandSpec(
+        "mute",
+        Kind.NODE_ACT,
+        "Mute an alert for a time or until it is unmuted",
+        _make_mute,
+        (_ALERT,),
+        options=(CommandOption("for_s", "--for", "SECONDS", "Unmute it after so long"),),
+    ),
+    CommandSpec(
+        "unmute", Kind.NODE_ACT, "Let a muted alert be heard again", UnmuteAlert, (_ALERT,)
     ),
     CommandSpec(
         "events",

@@ -26,6 +26,7 @@ from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
+    AlertCommand,
     Allow,
     Broadcast,
     ChangeTags,
@@ -42,6 +43,8 @@ from grapevine_tui.control.commands import (
     ImportHistory,
     Leave,
     MakeReport,
+    MuteAlert,
+    PeerCommand,
     Poll,
     PruneHistory,
     Publish,
@@ -51,6 +54,7 @@ from grapevine_tui.control.commands import (
     SearchHistory,
     Send,
     SetSettings,
+    ShowAlerts,
     ShowDiscovered,
     ShowEvents,
     ShowHelp,
@@ -68,6 +72,7 @@ from grapevine_tui.control.commands import (
     Subscribe,
     Surface,
     Trace,
+    UnmuteAlert,
     Watch,
     commands_on,
 )
@@ -182,20 +187,13 @@ class CommandExecutor:
                 return await self._send_payload(command)
             case AccessState() | ChangeTags():
                 return await self._use_state(command)
-            case Dial(address):
-                await host.dial(address)
-                return {"address": address}
-            case Deny(peer_ref, for_s):
-                return {"peer_id": str(await host.deny(peer_ref, for_s))}
-            case Allow(peer_ref):
-                return {"peer_id": str(await host.allow(peer_ref))}
-            case Forget(peer_ref):
-                peer_id = _parse_peer_id(peer_ref) or host.resolve(peer_ref)
-                await host.forget(peer_id)
-                return {"peer_id": str(peer_id)}
+            case Dial() | Deny() | Allow() | Forget():
+                return await self._use_peer(command)
             case StartRound():
                 await host.start_round()
                 return {}
+            case ShowAlerts() | MuteAlert() | UnmuteAlert():
+                return await self._use_alerts(command)
             case SetSettings(changes):
                 return self._set_settings(changes)
             case Reload():
@@ -217,6 +215,36 @@ class CommandExecutor:
                 return await self._use_history(command)
             case _:
                 return self._query(command)
+
+    async def _use_peer(self, command: PeerCommand) -> Object:
+        host = self._host
+        match command:
+            case Dial(address):
+                await host.dial(address)
+                return {"address": address}
+            case Deny(peer_ref, for_s):
+                return {"peer_id": str(await host.deny(peer_ref, for_s))}
+            case Allow(peer_ref):
+                return {"peer_id": str(await host.allow(peer_ref))}
+            case Forget(peer_ref):
+                peer_id = _parse_peer_id(peer_ref) or host.resolve(peer_ref)
+                await host.forget(peer_id)
+                return {"peer_id": str(peer_id)}
+            case _:
+                assert_never(command)
+
+    async def _use_alerts(self, command: AlertCommand) -> Object:
+        match command:
+            case ShowAlerts():
+                return await self._host.alerts()
+            case MuteAlert(name, for_s):
+                await self._host.mute(name, for_s)
+                return {"name": name}
+            case UnmuteAlert(name):
+                await self._host.unmute(name)
+                return {"name": name}
+            case _:
+                assert_never(command)
 
     async def _use_state(self, command: AccessState | ChangeTags) -> Object:
         if isinstance(command, ChangeTags):
@@ -341,6 +369,7 @@ class CommandExecutor:
             result = editor.save()
         except OSError as error:
             raise Unavailable(f"not saved: {error.strerror or error}") from None
+        self._host.apply_app_settings(editor.settings)
         self._host.pending_restart = editor.pending_restart
         set_level(editor.settings.log_level)
         return {

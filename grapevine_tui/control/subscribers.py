@@ -22,6 +22,7 @@ from grapevine_proto.events import Event, NodeStarted, NodeStopped, PeerStateCha
 from grapevine_proto.topics import TopicPatterns
 from grapevine_tui.control.event_feed import EventFeed
 from grapevine_tui.control.jsonlines import Object, encode_event, named_message
+from grapevine_tui.host.alerts import AlertChange
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Changes
@@ -102,6 +103,7 @@ class Subscribers:
         self._releases: dict[asyncio.StreamWriter, list[Callable[[], None]]] = {}  # of topics
         self._event_feed = EventFeed(host, self._send_to_all, clock)
         host.listen(self._on_event)
+        host.listen_to_alerts(self._on_alert)
 
     def watch(self, writer: asyncio.StreamWriter) -> None:
         """Send `writer` the recent messages and every event from now on."""
@@ -168,6 +170,10 @@ class Subscribers:
                 self._send_to_all("peer", fields)
             case _:
                 self._event_feed.on_event(event)
+
+    def _on_alert(self, change: AlertChange) -> None:
+        if self._subscribers:
+            self._send_to_all("alert", change.to_dict())
 
     def _send_to_all(self, event_name: str, fields: Object) -> None:
         line, now = encode_event(event_name, fields), self._clock()

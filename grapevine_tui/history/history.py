@@ -115,9 +115,12 @@ class History:
         if row is not None:
             self._put(row)
 
-    def note(self, kind: str, text: str, peer_id: PeerId | None = None) -> None:
-        """Record something that an operator or a script did."""
-        self._put(self._describer.note(kind, text, self._wall_clock(), peer_id=peer_id))
+    def note(
+        self, kind: str, text: str, peer_id: PeerId | None = None, *, level: str = "info"
+    ) -> None:
+        """Record something that an operator or a script did, or that the app found."""
+        now = self._wall_clock()
+        self._put(self._describer.note(kind, text, now, peer_id=peer_id, level=level))
 
     def _put_message(self, message: Message) -> None:
         origin = message.origin

@@ -21,41 +21,19 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from grapevine_proto.events import Message
 from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import TopicPatterns, pattern_fault
+from grapevine_tui.filter_syntax import MATCH_ALL as MATCH_ALL
+from grapevine_tui.filter_syntax import TIME_FIELDS as TIME_FIELDS
+from grapevine_tui.filter_syntax import Query as Query
+from grapevine_tui.filter_syntax import Term as Term
+from grapevine_tui.filter_syntax import parse_terms
 from grapevine_tui.history.times import parse_time
 
 T = TypeVar("T")
 
-_TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
 _COMPARISON: Final = re.compile(r"(>=|<=|>|<|=?)(\d+)([kmg]?)b?", re.ASCII)
 _FACTORS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
-TIME_FIELDS: Final = ("since", "before", "at")
 MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: more than a screen shows
 MIN_ID_CHARACTERS: Final = 4  # of a peer ID: fewer match too many
-
-
-class Term(NamedTuple):
-    """`field` is empty for a term that matches anywhere; `text` is lowercase."""
-
-    field: str
-    text: str
-    is_negated: bool
-
-
-class Query(NamedTuple):
-    """A filter whose `terms` must all match. `text` is what was typed."""
-
-    text: str
-    terms: tuple[Term, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.terms)
-
-    @property
-    def has_times(self) -> bool:
-        return any(each.field in TIME_FIELDS for each in self.terms)
-
-
-MATCH_ALL: Final = Query("", ())
 
 
 class TimeRange(NamedTuple):
@@ -68,15 +46,15 @@ class TimeRange(NamedTuple):
 
 def parse_query(text: str) -> Query:
     """Parse `text`."""
-    terms = []
-    for found in _TERM.finditer(text):
-        sign, field, quoted, plain = found.groups()
-        term_text = quoted if quoted is not None else plain or ""
-        if not field and term_text.startswith("@") and _is_time(term_text[1:]):
-            field, term_text = "at", term_text[1:]
-        if term_text or field:
-            terms.append(Term((field or "").lower(), term_text.lower(), bool(sign)))
-    return Query(text.strip(), tuple(terms))
+    query = parse_terms(text)
+    return query._replace(terms=tuple(map(_with_time, query.terms)))
+
+
+def _with_time(term: Term) -> Term:
+    """``@19:05`` as the time that it is."""
+    if not term.field and term.text.startswith("@") and _is_time(term.text[1:]):
+        return term._replace(field="at", text=term.text[1:])
+    return term
 
 
 def _is_time(text: str) -> bool:

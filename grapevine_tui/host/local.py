@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -50,13 +51,15 @@ from grapevine_tui.history.database import HistoryUnavailable
 from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
 from grapevine_tui.history.writer import Limits
+from grapevine_tui.host import snapshot
 from grapevine_tui.host.access_state import AccessState
+from grapevine_tui.host.alerts import AlertBook, AlertChange
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.host.network_views import network_view
 from grapevine_tui.host.protocol import Playback
+from grapevine_tui.host.query import compile_filter, parse_query
 from grapevine_tui.host.report import ReportFormat, render_report
-from grapevine_tui.host.snapshot import whole_snapshot
 from grapevine_tui.host.views import NetworkView
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable
@@ -74,6 +77,8 @@ PEER_COUNT_TIMEOUT_S: Final = (
 DIGEST_DELAY_S: Final = 2.5  # digests omit messages newer than 2 s, which broadcast still delivers
 
 MAX_HISTORY_CLOSE_S: Final = 2.0  # to write what is queued at the end
+
+alert_logger = logging.getLogger("grapevine.alerts")
 
 T = TypeVar("T")
 Listener = Callable[[Event, Changes], None]
@@ -112,6 +117,8 @@ class Host:
         """Outcomes of ``--on`` programs and their counts."""
         self.pending_restart: tuple[str, ...] = ()
         """Names of changed settings that need a restart."""
+        self.alert_book = AlertBook(lambda text: compile_filter(parse_query(text), self.model))
+        """The alerts, which `service.alerts` evaluates."""
         self.history: History | None = None
         """What is kept of the past, once the node has started; None: nothing."""
         self._history_dir = history_dir
@@ -122,13 +129,17 @@ class Host:
         self._config = self._desired_config = config
         self._spare_state_dirs = list(spare_state_dirs)
         self._listeners: list[Listener] = []
+        self._alert_listeners: list[Callable[[AlertChange], object]] = []
         self._denied_overrides: dict[PeerId, bool] = {}
         self._ban_timers: dict[PeerId, asyncio.TimerHandle] = {}  # one per ban that ends
         self._peer_counts: OrderedDict[MessageId, int] = OrderedDict()
         self._peer_count_waiters: dict[MessageId, asyncio.Future[int]] = {}
         self._last_unpushed_at = 0.0
+        self._changes = Changes.NONE  # of the model, between two refreshes
         self.model.denied = frozenset(config.denied)
         self.node = self._new_node()
+        if settings is not None:
+            self.apply_app_settings(settings)
 
     @property
     def playback(self) -> Playback | None:
@@ -152,11 +163,17 @@ class Host:
         if self._live_settings is None:
             raise ConfigError("", "this node has no settings to reload")
         settings, self.pending_restart = self._live_settings.reload(self.reconfigure)
+        self.apply_app_settings(settings)
         set_level(settings.log_level)
         return self.pending_restart
 
+    def apply_app_settings(self, settings: Settings) -> None:
+        """Apply what this host takes from `settings` beside the configuration of the node."""
+        self.alert_book.set_rules(settings.alert_rules, self.node.now())
+
     def on_settings_saved(self, settings: Settings) -> None:
         """Note that an editor of `edit` has saved `settings`."""
+        self.apply_app_settings(settings)
         if self._live_settings is not None:
             self.pending_restart = self._live_settings.on_saved(settings)
 
@@ -165,6 +182,37 @@ class Host:
         quickly.
         """
         self._listeners.append(listener)
+
+    def listen_to_alerts(self, listener: Callable[[AlertChange], object]) -> None:
+        """Call `listener` with every alert that begins to fire or is over, also if it is muted."""
+        self._alert_listeners.append(listener)
+
+    def report_alert(self, change: AlertChange) -> None:
+        """Report a change of an alert: in the model, the history and the log, and to the listeners."""
+        if change.peer_id is not None:
+            change = change._replace(peer_name=self.name_of(change.peer_id))
+        self._changes |= self.model.on_alert(change)
+        level = "warning" if change.is_firing else "info"
+        text = f"{change.text} (muted)" if change.is_muted else change.text
+        self._note("alert", text, change.peer_id, level=level)
+        alert_logger.log(logging.WARNING if change.is_firing else logging.INFO, "%s", text)
+        for listener in self._alert_listeners:
+            listener(change)
+
+    async def alerts(self) -> dict[str, Any]:
+        """How every alert stands, as JSON fields."""
+        return snapshot.alerts(self)
+
+    async def mute(self, name: str, for_s: int | None = None) -> None:
+        """Mute an alert for `for_s` seconds, or until `unmute` or the restart. Raises GrapevineError."""
+        self.alert_book.mute(name, for_s, self.node.now())
+        how_long = "" if for_s is None else f" for {format_age(for_s)}"
+        self._note("muted", f"alert {name} was muted here{how_long}")
+
+    async def unmute(self, name: str) -> None:
+        """Let a muted alert be heard again. Raises GrapevineError."""
+        self.alert_book.unmute(name)
+        self._note("muted", f"alert {name} was unmuted here")
 
     async def start(self) -> None:
         """Start the node. Raises ConfigError, BindError, StateLockedError."""
@@ -328,9 +376,11 @@ class Host:
             if value != before[name] and name != "denied":
                 self._note("settings", f"{name}: {before[name]!r} became {value!r}")
 
-    def _note(self, kind: str, text: str, peer_id: PeerId | None = None) -> None:
+    def _note(
+        self, kind: str, text: str, peer_id: PeerId | None = None, *, level: str = "info"
+    ) -> None:
         if self.history is not None:
-            self.history.note(kind, text, peer_id)
+            self.history.note(kind, text, peer_id, level=level)
 
     async def deny(self, peer_ref: str, for_s: int | None = None) -> PeerId:
         """Ban a peer for `for_s` seconds, or until the node restarts. A full ID need not be known. Raises
@@ -391,7 +441,9 @@ class Host:
         """Update the model's tables."""
         node = self.node
         self.model.tags = node.tags
-        return self.model.refresh(node.peers(), node.members(), node.stats(), node.now())
+        self.model.alerts = self.alert_book.statuses(node.now())
+        changes, self._changes = self._changes, Changes.NONE
+        return changes | self.model.refresh(node.peers(), node.members(), node.stats(), node.now())
 
     def resolve(self, peer_ref: str) -> PeerId:
         """Resolve a name, an ID or at least four digits of its prefix, or an address to a peer.
@@ -484,7 +536,7 @@ class Host:
 
     async def snapshot(self) -> dict[str, Any]:
         """Status, tables, counters, traffic and changed settings as JSON fields."""
-        return whole_snapshot(self)
+        return snapshot.whole_snapshot(self)
 
     @property
     def settings_values(self) -> tuple[SettingValue, ...]:

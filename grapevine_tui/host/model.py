@@ -59,6 +59,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.history.describe import format_undelivered
+from grapevine_tui.host.alerts import AlertChange, AlertStatus
 from grapevine_tui.host.message_buffer import (
     MAX_BUFFERED_BYTES,
     MAX_BUFFERED_MESSAGES,
@@ -236,6 +237,7 @@ class Model:
         self.dial_noticed_at: dict[
             Address | str, float
         ] = {}  # when the last notice about the address was added
+        self.alerts: Sequence[AlertStatus] = ()  # firing ones first
         self.discovered: dict[Address, str] = {}  # the source of each address, oldest first
         self.events_lost = 0
         self.save_error = ""  # why the state directory cannot be written; empty if it can
@@ -294,6 +296,7 @@ class Model:
         self.dial_noticed_at.clear()
         self.undelivered.clear()
         self.stats, self.now, self.sampler = Stats(), 0.0, Sampler()
+        self.alerts = ()
         self.save_error = self.history_error = self.stop_reason = self.disconnect_reason = ""
         self.outdated_since = 0.0
 
@@ -518,6 +521,18 @@ class Model:
             f"(attribute {event.attribute})",
         )
         return Changes.NOTICES
+
+    @property
+    def audible_alerts(self) -> list[AlertStatus]:
+        """The alerts that fire and are not muted."""
+        return [each for each in self.alerts if each.is_firing and not each.is_muted]
+
+    def on_alert(self, change: AlertChange) -> Changes:
+        """Note that an alert began to fire, or is over. One that is muted gives no notice."""
+        if not change.is_muted:
+            level = NoticeLevel.WARNING if change.is_firing else NoticeLevel.INFORMATION
+            self._add_notice(level, change.text)
+        return Changes.NOTICES | Changes.STATUS
 
     def _on_events_lost(self, event: EventsLost) -> Changes:
         self.events_lost += event.count

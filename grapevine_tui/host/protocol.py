@@ -114,6 +114,18 @@ class HostView(Protocol):
 
     async def forget(self, peer_id: PeerId) -> None: ...
 
+    async def alerts(self) -> dict[str, Any]:
+        """How every alert stands, as JSON fields. Raises GrapevineError."""
+        ...
+
+    async def mute(self, name: str, for_s: int | None = None) -> None:
+        """Mute an alert, for `for_s` seconds or until `unmute`. Raises GrapevineError."""
+        ...
+
+    async def unmute(self, name: str) -> None:
+        """Let a muted alert be heard again. Raises GrapevineError."""
+        ...
+
     async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
         """A page of the messages kept, as JSON fields; the arguments are those of `history.read_page`.
         Raises GrapevineError."""

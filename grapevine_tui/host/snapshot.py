@@ -81,9 +81,19 @@ def changing_values(host: Host) -> Object:
         "members": stats.members,
         "denied": [str(peer_id) for peer_id in host.config.denied],
         "tags": node.tags,
+        **alerts(host),
         "peers": [peer.to_dict(now=now) for peer in node.peers()],
         "stats": stats.to_dict(now=now),
     }
+
+
+def alerts(host: Host) -> Object:
+    """How every alert stands, firing ones first."""
+    found = []
+    for each in host.alert_book.statuses(host.node.now()):
+        name = "" if each.peer_id is None else host.name_of(each.peer_id)
+        found.append(each.to_dict() | {"peer_name": name})
+    return {"alerts": found}
 
 
 def full_state(host: Host) -> Object:
@@ -145,6 +155,7 @@ def whole_snapshot(host: Host) -> Object:
     return {
         "at": round(taken_at, 3),
         **state,
+        "alerts": changing["alerts"],
         "peers": [
             each | {"denied": each["peer_id"] in changing["denied"]} for each in changing["peers"]
         ],

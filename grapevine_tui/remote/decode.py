@@ -56,6 +56,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address, MessageId, PeerId, Stream, parse_literal
 from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.host.alerts import AlertChange, AlertStatus
 
 DECODE_ERRORS: Final = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
 
@@ -244,6 +245,35 @@ def event_from_json(fields: Object, now: float) -> Event | None:
             return _dropped_from_json(fields)
         case _:
             return _problem_from_json(fields)
+
+
+def alert_from_json(fields: Object) -> AlertChange:
+    """The change of an alert."""
+    peer_id = fields["peer_id"]
+    return AlertChange(
+        _text(fields["name"]),
+        _text(fields["rule"]),
+        fields["state"] == "firing",
+        None if peer_id is None else PeerId.parse(peer_id),
+        _text(fields["value"]),
+        float(fields["held_s"]),
+        bool(fields["muted"]),
+        _text(fields["peer_name"]),
+    )
+
+
+def alert_status_from_json(fields: Object) -> AlertStatus:
+    """How an alert stands."""
+    peer_id, since_s = fields["peer_id"], fields["since_s"]
+    return AlertStatus(
+        _text(fields["name"]),
+        _text(fields["rule"]),
+        _text(fields["state"]),
+        None if peer_id is None else PeerId.parse(peer_id),
+        _text(fields["value"]),
+        None if since_s is None else float(since_s),
+        bool(fields["muted"]),
+    )
 
 
 def _entry_from_json(fields: Object) -> EntryChanged:

@@ -68,6 +68,8 @@ from grapevine_tui.host.views import (
 )
 from grapevine_tui.remote.decode import (
     DECODE_ERRORS,
+    alert_from_json,
+    alert_status_from_json,
     event_from_json,
     member_from_json,
     message_from_json,
@@ -294,6 +296,9 @@ class RemoteHost:
         if fields["event"] == "message" and "at" in fields:
             self._add_past_message(fields, now)
             return
+        if fields["event"] == "alert":
+            self._changes |= self.model.on_alert(alert_from_json(fields))
+            return
         event = event_from_json(fields, now)
         if event is None:
             return
@@ -371,6 +376,7 @@ class RemoteHost:
         self._clock_offset_s = now - self._clock()
         self._lag_s = float(snapshot["lag_ms"]) / 1000
         self.model.tags = tags_from_json(snapshot.get("tags", {}))
+        self.model.alerts = tuple(map(alert_status_from_json, snapshot.get("alerts", ())))
         denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))
         if denied != self.model.denied:
             self.model.denied = denied
@@ -529,6 +535,15 @@ class RemoteHost:
 
     async def start_round(self) -> None:
         await self._request("round")
+
+    async def alerts(self) -> Object:
+        return await self._request("alerts")
+
+    async def mute(self, name: str, for_s: int | None = None) -> None:
+        await self._request("mute", name=name, **_given(for_s=for_s))
+
+    async def unmute(self, name: str) -> None:
+        await self._request("unmute", name=name)
 
     async def search_history(self, words: str = "", **place: Any) -> Object:
         return await self._request("history", words=words, **place)

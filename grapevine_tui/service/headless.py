@@ -110,6 +110,9 @@ class Headless:
             self._on_hook_failed,
         ) as self._run_stopped_hooks:
             self.host.listen(self._on_event)
+            self.host.listen_to_alerts(
+                lambda change: self._write_if_read("alert", change.to_dict())
+            )
             await self.host.start()
             self._start_tasks()
             reason, code = await self._stop
@@ -214,8 +217,11 @@ class Headless:
                 self._event_feed.on_event(event)
 
     def _on_hook_failed(self, fields: Object) -> None:
+        self._write_if_read("hook_failed", fields)
+
+    def _write_if_read(self, event: str, fields: Object) -> None:
         if self._output.has_capacity:
-            self._write_event("hook_failed", fields)
+            self._write_event(event, fields)
         else:
             self._dropped_events += 1
 

@@ -34,6 +34,7 @@ from grapevine_tui.config.hook_spec import MESSAGE, QUERY, Hook
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed, RateLimitedCounter
 from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
+from grapevine_tui.host.alerts import AlertChange
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
 from grapevine_tui.systemd import MANAGER_VARIABLES
@@ -133,6 +134,7 @@ class HookRunner:
         self._host = host
         self._hooks = hooks
         self._event_feed = EventFeed(host, self._enqueue)
+        host.listen_to_alerts(self._on_alert)
         self._queue: asyncio.Queue[tuple[Hook, bytes]] = asyncio.Queue(MAX_QUEUED_RUNS)
         self._running = 0
 
@@ -149,6 +151,10 @@ class HookRunner:
             for pattern in held - {""}:
                 self._host.node.hold_topics(pattern)
         self._event_feed.on_event(event)
+
+    def _on_alert(self, change: AlertChange) -> None:
+        if not change.is_muted:
+            self._enqueue("alert", change.to_dict())
 
     def _enqueue(self, event_name: str, fields: Object) -> None:
         for hook in self._hooks:

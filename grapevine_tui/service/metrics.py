@@ -171,6 +171,8 @@ class Snapshot:
     pending_restart: int
     identity: Mapping[str, str]
     hook_outcomes: Mapping[str, int]
+    alerts: Mapping[str, int]
+    """How often each alert fires."""
 
 
 class Metrics:
@@ -243,6 +245,7 @@ class Metrics:
             lag_s=node.lag_s,
             unacknowledged=host.unacknowledged,
             hook_outcomes=dict(host.hook_outcomes),
+            alerts=host.alert_book.firing_counts(),
             pending_restart=len(host.pending_restart),
             identity={
                 "peer_id": str(node.peer_id),
@@ -302,6 +305,11 @@ def _node_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     for outcome in ("run", "failed", "timed_out", "skipped"):
         hook_runs.add_metric([outcome], snapshot.hook_outcomes.get(outcome, 0))
     yield hook_runs
+    help_text = "Alerts that fire, by name; one about peers counts each of them"
+    alerts = GaugeMetricFamily("grapevine_alerts_firing", help_text, labels=["alert"])
+    for alert_name, count in snapshot.alerts.items():
+        alerts.add_metric([alert_name], count)
+    yield alerts
     offenses = CounterMetricFamily(
         "grapevine_offenses", "Misconduct of peers, by offense", labels=["offense"]
     )

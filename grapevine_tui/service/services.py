@@ -1,7 +1,8 @@
 """Services around a running node, for the app and headless nodes: control socket, metrics, web,
-hooks, log.
+hooks, alerts, log.
 
-Invariants: each service runs, and is imported, only if the settings ask for it.
+Invariants: each service but the control socket, the alerts and the log runs, and is imported, only if the
+settings ask for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.server import control_server
 from grapevine_tui.host.local import Host
+from grapevine_tui.service.alerts import alert_monitor
 from grapevine_tui.service.event_log import EventLog
 
 
@@ -55,6 +57,7 @@ async def node_services(
             )
             run_stopped_hooks = hooks.run_stopped_hooks
         await stack.enter_async_context(control_server(host, on_quit, settings))
+        await stack.enter_async_context(alert_monitor(host))
         yield run_stopped_hooks
 
 

@@ -11,7 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from grapevine_proto.config.node import NodeConfig
-from grapevine_proto.errors import ConfigError, GrapevineError, MessageTooLarge, UnknownPeer
+from grapevine_proto.errors import (
+    ConfigError,
+    GrapevineError,
+    InvalidArgument,
+    MessageTooLarge,
+    UnknownPeer,
+)
 from grapevine_proto.events import (
     Event,
     KeyInfo,
@@ -241,6 +247,23 @@ class FakeHost:
             raise UnknownPeer("no peer or member has this ID")
         self.peers = [peer for peer in self.peers if peer.peer_id != peer_id]
         self.members = [member for member in self.members if member.peer_id != peer_id]
+
+    async def alerts(self) -> dict[str, Any]:
+        return {"alerts": [each.to_dict() for each in self.model.alerts]}
+
+    async def mute(self, name: str, for_s: int | None = None) -> None:
+        self._set_muted(name, is_muted=True)
+
+    async def unmute(self, name: str) -> None:
+        self._set_muted(name, is_muted=False)
+
+    def _set_muted(self, name: str, *, is_muted: bool) -> None:
+        if name not in {each.name for each in self.model.alerts}:
+            raise InvalidArgument(f"no alert is named {name!r}")
+        self.model.alerts = [
+            each._replace(is_muted=is_muted if each.name == name else each.is_muted)
+            for each in self.model.alerts
+        ]
 
     async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
         return await with_time_errors(self._history.search(words, **place))

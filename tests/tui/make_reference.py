@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from grapevine_proto.events import Stats
 from grapevine_tui.cli.main import PROGRAM, ROOT_COMMAND
 from grapevine_tui.config import keymap
+from grapevine_tui.config.alert_rules import READINGS
 from grapevine_tui.config.edit import format_value, is_live
 from grapevine_tui.config.options import OPTIONS, PROFILES
 from grapevine_tui.config.sources import APP_DEFAULTS, FILE_SETTINGS
@@ -198,10 +199,12 @@ PARTS: Final = (
     ("Queries", (*keymap.NEW_QUERY_KEYS, *keymap.TRACE_KEYS)),
     ("Traffic over time", keymap.TIME_RANGE_KEYS),
     ("Events and history", keymap.EVENT_KEYS[len(keymap.FRONT_SCREEN_KEYS) :]),
+    ("Alerts", keymap.ALERT_KEYS),
     ("Settings", keymap.SETTINGS_KEYS[:1]),
 )
 SHOWN: Final = {
     "question_mark": "?",
+    "exclamation_mark": "!",
     "colon": ":",
     "slash": "/",
     "plus": "+",
@@ -288,6 +291,15 @@ def _empty_snapshot() -> Snapshot:
         pending_restart=0,
         identity=identity,
         hook_outcomes={},
+        alerts={},
+    )
+
+
+def alert_readings() -> str:
+    """What a rule of an alert can compare."""
+    return table(
+        ("Reading", "Limit", "Meaning"),
+        ((code(name), each.unit.value, sentence(each.help)) for name, each in READINGS.items()),
     )
 
 
@@ -296,6 +308,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "commands": commands,
     "slash-commands": slash_commands,
     "settings": settings,
+    "alert-readings": alert_readings,
     "keys": app_keys,
     "metrics": metrics,
 }

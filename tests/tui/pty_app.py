@@ -41,7 +41,7 @@ class Show(GrapevineApp):
 
     def __init__(self, host: FakeHost, *, crashes: bool, is_still: bool) -> None:
         theme = "nord" if "themed" in sys.argv else ""
-        alert = next((each for each in ("bell", "notify") if each in sys.argv), "off")
+        alert = next((each for each in ("bell", "notify", "notify-777") if each in sys.argv), "off")
         node = NodeConfig(name="\x1b]0;me\x07", zone="[/z]")
         super().__init__(host, FakeSettings(node=node, theme=theme, alert=alert))
         self.fake = host

@@ -283,6 +283,7 @@ def test_a_terminal_is_not_asked_for_its_background_in_vain(
         ("off", b""),
         ("bell", b"\x07"),
         ("notify", "\x1b]9;state not saved: disk ␛]9;full\x07".encode()),
+        ("notify-777", "\x1b]777;notify;grapevine;state not saved: disk ␛]9;full\x07".encode()),
     ],
 )
 def test_a_warning_alerts_the_operator_as_is_set(alert: str, expected: bytes) -> None:

@@ -51,6 +51,7 @@ def sections(
         ("Topology, latency and holders", (*keymap.NETWORK_KEYS, *keymap.TREE_KEYS)),
         ("Traffic over time", keymap.TIME_RANGE_KEYS),
         ("Events and history", keymap.EVENT_KEYS[len(keymap.FRONT_SCREEN_KEYS) :]),
+        ("Alerts", keymap.ALERT_KEYS),
         ("Settings", keymap.SETTINGS_KEYS[:1]),
         *((("Recordings", keymap.REPLAY_KEYS),) if is_replay else ()),
     )

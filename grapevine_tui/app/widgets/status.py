@@ -133,6 +133,11 @@ class StatusLine(LineWidget):
             items.append(StatusItem(truncate(text, MAX_ERROR_CELLS), "bad", 0))
         if model.save_error:
             items.append(StatusItem("STATE NOT SAVED", "bad", 1))
+        if firing := model.audible_alerts:
+            first = firing[0]
+            peer = "" if first.peer_id is None else f" {model.name_of(first.peer_id)}"
+            text = f"ALERT {first.name}{peer}" if len(firing) == 1 else f"{len(firing)} ALERTS"
+            items.append(StatusItem(truncate(printable(text), MAX_NAME_CELLS * 2), "bad", 1))
         if self.is_leaving:
             items.append(StatusItem("detaching…" if model.is_remote else "leaving…", "warn", 0))
         if self.is_paused:

@@ -13,6 +13,7 @@ from textual.binding import Binding
 
 from grapevine_proto.events import AntiEntropyRound, TraceUpdated
 from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.screens.alerts import AlertsScreen
 from grapevine_tui.app.screens.help import sections
 from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.app.screens.message import MessageScreen
@@ -26,6 +27,7 @@ from grapevine_tui.app.screens.traffic import TrafficScreen
 from grapevine_tui.app.widgets.fact_sheet import FactSheet
 from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.config.settings import load_settings
+from grapevine_tui.host.alerts import AlertStatus
 from grapevine_tui.host.query import MATCH_ALL
 from grapevine_tui.host.views import ShowTopology
 from tests.tui.fake_host import FakeHost
@@ -148,6 +150,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "status": Effect((), text("this node")),
         "events": Effect((), front(EventsScreen)),
         "history": Effect((), front(HistoryScreen)),
+        "alerts": Effect((), front(AlertsScreen)),
         "traces": Effect((), front(TraceScreen)),
         "topology": Effect((), front(TopologyScreen)),
         "matrix": Effect((), front(MatrixScreen)),
@@ -240,6 +243,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "travel(60)": Effect((*EVENTS, *["left_square_bracket"] * 2), around(59, 100)),
         "problems": Effect(EVENTS, lambda stage: past(stage).words == "-level:info"),
     },
+    "Alerts": {"mute": Effect(("exclamation_mark",), text("1 muted"))},
     "Settings": {"save": Effect(("C",), text("no changes"))},
     "Details": {
         "next_format": Effect((*LOG, "enter"), text("6c 69 6e 65")),
@@ -300,6 +304,7 @@ def a_host() -> FakeHost:
     host.happen(*(received(1, n, f"line {n}".encode()) for n in range(1, LINES + 1)))
     host.happen(AntiEntropyRound(a_round(1, 1)))
     host.happen(TraceUpdated(a_trace(1, 2)), TraceUpdated(a_trace(2, 2)))
+    host.model.alerts = (AlertStatus("few", "peers < 99", "firing", None, "peers 30", 5.0),)
     host.model.add_query("/query load")
     host.model.add_query("/query load again")
     return host

@@ -227,6 +227,18 @@ def test_a_title_that_is_shown_already_is_not_written_again() -> None:
     assert written == ["\x1b[22;0t", "\x1b]2;db-1 · grapevine\x07", "\x1b]2;db-2 · grapevine\x07"]
 
 
+def test_alerts_that_fire_stand_before_the_name() -> None:
+    written: list[str] = []
+    title = WindowTitle(written.append)
+    for alert_count in (1, 2, 0):
+        title.show("db-1", alert_count)
+    assert written[1:] == [
+        "\x1b]2;! 1 alert · db-1 · grapevine\x07",
+        "\x1b]2;! 2 alerts · db-1 · grapevine\x07",
+        "\x1b]2;db-1 · grapevine\x07",
+    ]
+
+
 def test_a_terminal_that_is_not_read_keeps_what_gives_its_title_back() -> None:
     assert _mode_sequences([POP_TITLE.encode(), b"a frame"]) == [POP_TITLE.encode()]
 

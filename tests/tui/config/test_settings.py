@@ -18,7 +18,7 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, KeyFileError
 from grapevine_tui.config.options import OPTIONS, PROFILES, rust_log_level
 from grapevine_tui.config.settings import Settings, load_settings
-from grapevine_tui.config.sources import APP_DEFAULTS, FILE_SETTINGS
+from grapevine_tui.config.sources import APP_DEFAULTS, FILE_SETTINGS, TABLE_SETTINGS
 from grapevine_tui.config.template import BIND_BY_PROFILE, render, setting_help
 from grapevine_tui.config.user_files import expand_user, user_key_file
 from tests.sources import ROOT
@@ -401,7 +401,8 @@ def test_the_settings_files_we_ship_are_right_and_come_to_their_profile(profile:
         if isinstance(table, dict):
             names |= {f"{section}.{name}" for name in table}
     assert names == differs | {"bind"}  # and no default is kept for ever
-    assert app == {"profile": profile, "keys": {}}
+    tables: dict[str, object] = {name.removeprefix("app."): {} for name in TABLE_SETTINGS}
+    assert app == {"profile": profile, **tables}
 
 
 @pytest.mark.parametrize("profile", list(PROFILES))

@@ -42,13 +42,16 @@ from grapevine_proto.events import (
     UndeliveredReason,
     Via,
 )
-from grapevine_proto.ids import Address, MessageId, Stream
+from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 from grapevine_tui.control.jsonlines import (
     Object,
     named_event,
 )
+from grapevine_tui.host.alerts import AlertChange, AlertStatus
 from grapevine_tui.remote.decode import (
     DECODE_ERRORS,
+    alert_from_json,
+    alert_status_from_json,
     event_from_json,
     member_from_json,
     message_from_json,
@@ -163,6 +166,17 @@ def test_counters_come_out_as_they_went_in() -> None:
 def test_an_event_comes_out_as_it_went_in(event: Event) -> None:
     word, fields = named_event(event, lambda _: "")
     assert event_from_json(through_json({"event": word, **fields}), NOW) == event
+
+
+@pytest.mark.parametrize("peer_id", [None, an_id(1)])
+def test_alerts_come_out_as_they_went_in(peer_id: PeerId | None) -> None:
+    name = "" if peer_id is None else "bob"
+    for is_firing in (True, False):
+        change = AlertChange("few", "peers < 3", is_firing, peer_id, "peers 2", 1.5, True, name)
+        assert alert_from_json(json.loads(json.dumps(change.to_dict()))) == change
+    for since_s in (None, 1.5):
+        status = AlertStatus("few", "peers < 3", "firing", peer_id, "peers 2", since_s, True)
+        assert alert_status_from_json(json.loads(json.dumps(status.to_dict()))) == status
 
 
 def test_fields_encoded_differently_than_for_scripts_round_trip_too() -> None:
