@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
@@ -35,6 +36,7 @@ from grapevine_tui.app.contrast import with_contrast
 from grapevine_tui.app.export import Exporter, payload_text
 from grapevine_tui.app.gc_control import GcController
 from grapevine_tui.app.key_sequencer import KeyHandled, KeySequencer
+from grapevine_tui.app.own_command_run import OwnCommandRun
 from grapevine_tui.app.screens import facts
 from grapevine_tui.app.screens.alerts import AlertsScreen
 from grapevine_tui.app.screens.confirm import ConfirmScreen
@@ -50,12 +52,14 @@ from grapevine_tui.app.screens.network import (
     TopologyScreen,
 )
 from grapevine_tui.app.screens.node import MAX_EVENTS, NodeScreen
+from grapevine_tui.app.screens.output import OutputScreen
 from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
 from grapevine_tui.app.screens.queries import QueriesScreen, query_outcome
 from grapevine_tui.app.screens.settings import SettingsScreen, format_save_result
 from grapevine_tui.app.screens.state import StateScreen, entry_facts, entry_text
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.app.screens.traffic import TrafficScreen
+from grapevine_tui.app.selection import message_row, node_row
 from grapevine_tui.app.shutdown import GracefulShutdown
 from grapevine_tui.app.terminal import (
     BackgroundQuery,
@@ -84,6 +88,7 @@ from grapevine_tui.control.commands import (
     command_help,
     commands_by_name,
     commands_on,
+    suggest_command,
 )
 from grapevine_tui.control.slash_parser import intended_command
 from grapevine_tui.history.describe import format_age
@@ -148,6 +153,12 @@ class GrapevineApp(App[None]):
         self.gc_controller = GcController()
         self.exporter = Exporter(self, host.model, settings.state_dir)
         self.set_keymap(dict(settings.keys))
+        self._own_commands = {each.name: each for each in settings.own_commands}
+        for each in settings.own_commands:
+            if each.key:
+                self.bind(
+                    each.key, f"own_command('{each.name}')", description=each.words, show=False
+                )
         self._has_panicked = False
         self._undo: Undo | None = None
         self._is_state_outdated = False
@@ -715,7 +726,12 @@ class GrapevineApp(App[None]):
         is_attached = self._host.model.is_remote
         is_replay = self._host.playback is not None
         get_facts = partial(
-            help_facts, self, self._settings.keys, is_attached=is_attached, is_replay=is_replay
+            help_facts,
+            self,
+            self._settings.keys,
+            is_attached=is_attached,
+            is_replay=is_replay,
+            own_commands=tuple(self._own_commands.values()),
         )
         self._bring_to_front(DetailScreen("Help", get_facts, has_columns=True))
 
@@ -771,6 +787,40 @@ class GrapevineApp(App[None]):
         elif not table.sort_by_title(column):
             titles = ", ".join(table.sortable_titles)
             raise CommandError(f"no column is named {printable(column)!r}; columns: {titles}")
+
+    def action_own_command(self, name: str) -> None:
+        """Run an own command; if it cannot run on the selected row, say why."""
+        try:
+            self.run_own_command(name)
+        except GrapevineError as error:
+            self.notify(printable(str(error)), severity="warning", markup=False)
+
+    def run_own_command(self, name: str) -> None:
+        """Run the own command `name` on the selected row and show its output. Raises GrapevineError."""
+        command = self._own_commands.get(name)
+        if command is None:
+            hint = suggest_command(name, self._own_commands)
+            known = ", ".join(self._own_commands) or "none (setting app.commands)"
+            raise CommandError(f"no own command {name!r:.80}; {hint or f'there are: {known}'}")
+        if not self.screen.is_modal:
+            run = OwnCommandRun(command, self._selected_row())
+            self._host.model.log_command(f"run {shlex.join(run.argv)}")
+            self._replace_in_front(OutputScreen(run))
+
+    def _selected_row(self) -> dict[str, Any]:
+        """The fields of the selected peer, member or message; empty if there is none."""
+        screen, model = self.screen, self._host.model
+        panel = self.main.current_panel() if screen is self.main else screen.focused
+        if isinstance(screen, NodeScreen):
+            return node_row(model, screen.peer_id)
+        if isinstance(screen, MessageScreen):
+            return message_row(model, screen.message)
+        if isinstance(panel, MessageLog):
+            entry = panel.cursor_entry
+            return {} if entry is None else message_row(model, entry.message)
+        key = panel.cursor_key if isinstance(panel, Grid) else None
+        peer_id = key[1] if isinstance(key, tuple) else key
+        return node_row(model, peer_id) if isinstance(peer_id, PeerId) else {}
 
     def _redial(self, address: str) -> None:
         self._command_runner.enqueue(f"/dial {address}")
@@ -1022,6 +1072,10 @@ class GrapevineApp(App[None]):
             else:
                 text = keyed.label if keyed.is_relabeled else help_text
                 yield SystemCommand(title, f"{text} · {self._keys_of(keyed)}", self._runner(keyed))
+        for own in self._own_commands.values():
+            key = f" · key {own.key}" if own.key else ""
+            action = partial(self.action_own_command, own.name)
+            yield SystemCommand(own.words, f"/run {own.name}{key}", action)
         for each in view_actions:
             yield SystemCommand(each.label, self._keys_of(each), self._runner(each))
 

@@ -103,6 +103,8 @@ class AppActions(Protocol):
 
     def sort_table(self, column: str) -> None: ...
 
+    def run_own_command(self, name: str) -> None: ...
+
     async def allow(self, peer_ref: str) -> None: ...
 
     async def forget(self, peer_ref: str) -> None: ...
@@ -162,6 +164,7 @@ class CommandRunner:
                 | commands.Sort()
                 | commands.Follow()
                 | commands.GoTo()
+                | commands.Run()
                 | ScreenAction()
             ):
                 await self._act_on_screen(command)
@@ -215,6 +218,8 @@ class CommandRunner:
                 if self._host.playback is None:
                     raise CommandError("this is no recording; /history shows the past of a node")
                 self._host.playback.go_to_time(time_text)
+            case commands.Run(name):
+                app.run_own_command(name)
             case ScreenAction():
                 await app.run_screen_action(command)
             case _:

@@ -24,6 +24,7 @@ from grapevine_proto.errors import GrapevineError
 from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import run_on_terminal
 from grapevine_tui.cli.ctl import format_table
+from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.control.client import find_state_dir, send_command
 from grapevine_tui.control.jsonlines import Object
@@ -45,6 +46,7 @@ class RemoteAppSettings:
     state_dir: Path | None
     preferences_file: Path | None
     keys: Mapping[str, str]
+    own_commands: tuple[OwnCommand, ...] = ()
 
 
 @click.command()
@@ -136,7 +138,13 @@ async def run_attached_app(flags: dict[str, Any], target: Target) -> int:
     host = RemoteHost(target, Model(max_messages=local.messages))
     await host.start()
     settings = RemoteAppSettings(
-        host.config, local.theme, local.alert, None, local.preferences_file, local.keys
+        host.config,
+        local.theme,
+        local.alert,
+        None,
+        local.preferences_file,
+        local.keys,
+        local.own_commands,
     )
     app = GrapevineApp(host, settings)
     host.on_config_changed = partial(app.call_later, app.main.apply_config, is_restarted=True)

@@ -108,7 +108,13 @@ async def run_replay_app(flags: dict[str, Any], path: Path, speed: float) -> int
     )
     await host.start()
     settings = RemoteAppSettings(
-        host.config, local.theme, "off", None, local.preferences_file, local.keys
+        host.config,
+        local.theme,
+        "off",
+        None,
+        local.preferences_file,
+        local.keys,
+        local.own_commands,
     )
     app = ReplayApp(host, settings, note=recording.problem)
     try:

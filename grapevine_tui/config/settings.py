@@ -24,6 +24,7 @@ from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.config.alert_rules import AlertRule, parse_alerts
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import ALERTS, DISCOVERIES, HISTORIES, LOG_LEVELS
+from grapevine_tui.config.own_commands import OwnCommand, parse_commands
 from grapevine_tui.config.sources import (
     EDITED_ORIGIN,
     SettingValue,
@@ -89,6 +90,8 @@ class Settings:
     """Validated keys of the app that differ from the defaults, by action."""
     alerts: Mapping[str, str] = field(default_factory=dict)
     """Rules of alerts, by name."""
+    commands: Mapping[str, Any] = field(default_factory=dict)
+    """Own commands, by name, as the config file has them."""
     credentials_directory: Path | None = None
     """Directory of secrets from the service manager (LoadCredential)."""
     values: tuple[SettingValue, ...] = ()
@@ -108,6 +111,7 @@ class Settings:
             raise ConfigError("app.theme", f"expected text, not {self.theme!r}")
         check_choice("app.alert", self.alert, ALERTS)
         parse_alerts(self.alerts)
+        parse_commands(self.commands, self.keys)
         _check_address("app.metrics", self.metrics)
         _check_address("app.web", self.web)
         for hook in self.on:
@@ -125,6 +129,11 @@ class Settings:
     def alert_rules(self) -> tuple[AlertRule, ...]:
         """The rules of `alerts`."""
         return parse_alerts(self.alerts)
+
+    @property
+    def own_commands(self) -> tuple[OwnCommand, ...]:
+        """The commands of `commands`."""
+        return parse_commands(self.commands, self.keys)
 
     @property
     def preferences_file(self) -> Path | None:

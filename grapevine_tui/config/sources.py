@@ -27,6 +27,7 @@ from grapevine_tui.config.environment import (
 )
 from grapevine_tui.config.keymap import parse_keymap
 from grapevine_tui.config.options import OPTIONS, PROFILES, rust_log_level
+from grapevine_tui.config.own_commands import parse_commands
 from grapevine_tui.config.user_files import CONFIG_FILE, user_config_directory
 
 HEARTBEATS_PER_TIMEOUT: Final = 6  # Grapevine 1.x: 30 s at an interval of 5 s
@@ -65,6 +66,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.history_direct": False,
     "app.keys": {},
     "app.alerts": {},
+    "app.commands": {},
 }
 TABLE_SETTINGS: Final = tuple(name for name, value in APP_DEFAULTS.items() if value == {})
 NOT_IN_FILE: Final = frozenset({"app.demo", "app.config"})
@@ -220,6 +222,8 @@ def _from_file(file: ConfigFile) -> list[SettingValue]:
     for name, value in file.values.items():
         location = file.location_of(name)
         try:
+            if name == "app.commands":
+                parse_commands(value, parse_keymap(file.values.get("app.keys", {})))
             for plain, read in _parse_file_value(name, value, file.path.parent).items():
                 found.append(SettingValue(plain, read, location))
         except ValueError as error:

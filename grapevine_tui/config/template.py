@@ -298,6 +298,10 @@ wait_peers = 0
 [app.alerts]
 # Alerts, name = "rule" as in: few = "peers < 3 for 30s", or quiet = "no message from:web-1 for 5m".
 # docs/reference/alerts.md lists the readings.
+
+[app.commands]
+# Programs to run on the selected row, as in: ping = { key = "alt+p", argv = ["ping", "-c3", "{host}"] }.
+# docs/how-to/own-commands.md lists the placeholders.
 """)
 
 

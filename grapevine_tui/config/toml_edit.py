@@ -66,21 +66,32 @@ def _set_value(text: str, name: str, value: Any) -> str:
     for part in section.split(".") if section else ():
         if part not in table:  # the section does not exist yet
             above = text + "\n" if text.strip() else ""
-            return f"{above}[{section}]\n{tomlkit.dumps({key: value})}"
+            return f"{above}[{section}]\n{tomlkit.dumps({key: _inline(value)})}"
         table = table[part]
     if value is None:
         table.pop(key, None)
     elif key in table:
-        table[key] = value
+        table[key] = _inline(value)
     elif not hasattr(table, "body") and not hasattr(getattr(table, "value", None), "body"):
         table[key] = value  # a section defined in several parts
     else:
         body = table.body if table is document else table.value.body
         is_last = table is not document and table is document.body[-1][1]
-        line = tomlkit.item(value)
+        line = tomlkit.item(_inline(value))
         line.trivia.trail = "\n"
         body.insert(_insertion_index(body, key, is_last=is_last), (tomlkit.key(key), line))
     return tomlkit.dumps(document)
+
+
+def _inline(value: Any) -> Any:
+    """A table on one line; any other value as it is."""
+    import tomlkit
+
+    if not isinstance(value, dict):
+        return value
+    table = tomlkit.inline_table()
+    table.update(value)
+    return table
 
 
 def _insertion_index(body: list[tuple[Any, Any]], key: str, *, is_last: bool) -> int:

@@ -294,6 +294,13 @@ class Follow:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Run the own command `name` on the selected row."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class GoTo:
     """Show another time of a recording: `time` as people write it, or ``+10`` or ``-60`` seconds."""
 
@@ -370,7 +377,7 @@ HistoryCommand: TypeAlias = (
 )
 PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
 AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
-AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo
+AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo | Run
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
 Command: TypeAlias = (
     NodeAct | Query | NetworkView | HistoryCommand | AlertCommand | AppAct | ClientCommand
@@ -918,6 +925,13 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (Argument("time", "TIME", ArgumentType.NAME),),
     ),
     CommandSpec("follow", Kind.APP_ACT, "Show only the messages of PEER", Follow, (_PEER,)),
+    CommandSpec(
+        "run",
+        Kind.APP_ACT,
+        "Run the command NAME of [app.commands] on the selected row",
+        Run,
+        (Argument("name", "NAME", ArgumentType.NAME),),
+    ),
     _app_act(ScreenAction.REVERSE, "Reverse the order of the table"),
     CommandSpec("watch", Kind.CLIENT, "Reply with the full state, then send every event", Watch),
     CommandSpec("tables", Kind.CLIENT, "Reply with the full state", ShowTables),

@@ -50,6 +50,7 @@ from grapevine_tui.control.commands import (
     Publish,
     Query,
     Reload,
+    Run,
     ScreenAction,
     SearchHistory,
     Send,
@@ -200,7 +201,7 @@ class CommandExecutor:
                 return {"restart": list(reload_settings(host, self._known_settings))}
             case Leave():
                 return {}  # the caller of `execute` shuts the node down
-            case ScreenAction() | Filter() | Sort() | Follow() | GoTo():
+            case ScreenAction() | Filter() | Sort() | Follow() | GoTo() | Run():
                 kind = "go_to" if isinstance(command, GoTo) else type(command).__name__.lower()
                 name = command.value if isinstance(command, ScreenAction) else kind
                 raise Unavailable(f"/{name} acts on the app's screen; this node has none")

@@ -49,6 +49,8 @@ class KnownNames(NamedTuple):
     zones: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    alerts: tuple[str, ...] = ()
+    own_commands: tuple[str, ...] = ()
 
 
 NO_NAMES: Final = KnownNames()
@@ -292,18 +294,20 @@ def _words_for(spec: CommandSpec, words: list[str], known: KnownNames) -> Iterat
         yield from (f"{each.flag} " for each in spec.options if each.flag not in given)
     elif position < len(spec.arguments):
         space = " " if position + 1 < len(spec.arguments) else ""
-        for each in _names_for(spec.arguments[position], known):
+        for each in _names_for(spec, spec.arguments[position], known):
             yield each + space
 
 
-def _names_for(argument: Argument, known: KnownNames) -> Iterable[str]:
+def _names_for(spec: CommandSpec, argument: Argument, known: KnownNames) -> Iterable[str]:
     match argument.type:
         case ArgumentType.TOPIC:
             return known.topics
         case ArgumentType.PATTERN:
             return topic_patterns(known.topics)
         case ArgumentType.NAME:
-            return known.queries
+            alerts, own = known.alerts, known.own_commands
+            by_command = {"query": known.queries, "mute": alerts, "unmute": alerts, "run": own}
+            return by_command.get(spec.name, ())
         case ArgumentType.CHOICE:
             return argument.choices
         case ArgumentType.KEY:

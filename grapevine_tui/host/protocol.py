@@ -14,6 +14,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import Event
 from grapevine_proto.ids import MessageId, PeerId
 from grapevine_tui.config.edit import SettingsEditor
+from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
@@ -196,6 +197,11 @@ class SettingsView(Protocol):
     @property
     def keys(self) -> Mapping[str, str]:
         """Keys that the config file changes, by action."""
+        ...
+
+    @property
+    def own_commands(self) -> tuple[OwnCommand, ...]:
+        """Programs that the operator runs on a row."""
         ...
 
 

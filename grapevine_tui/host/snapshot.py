@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 MAX_AUTHORS: Final = 100  # those with the most messages
-PROGRAM_SETTINGS: Final = frozenset({"app.on"})  # their arguments may contain a password
+PROGRAM_SETTINGS: Final = frozenset(
+    {"app.on", "app.commands"}
+)  # their arguments may contain a password
 DEFAULT_ORIGINS: Final = ("default", "profile ")
 
 
@@ -171,7 +173,7 @@ def changed_settings(values: Iterable[SettingValue]) -> list[Object]:
     return [
         {"name": each.name, "value": _shown_value(each), "origin": each.origin}
         for each in values
-        if not each.origin.startswith(DEFAULT_ORIGINS) and each.value not in ("", [], None)
+        if not each.origin.startswith(DEFAULT_ORIGINS) and each.value not in ("", [], {}, None)
     ]
 
 

@@ -247,7 +247,7 @@ class HookRunner:
                 stdin=read_fd,
                 stdout=subprocess.DEVNULL,
                 stderr=None if self._echoes_stderr else subprocess.DEVNULL,
-                env=_child_environment(),
+                env=child_environment(),
                 start_new_session=True,
             )
         finally:
@@ -295,7 +295,7 @@ class HookRunner:
                 # our stdout belongs to the caller
                 stdout=asyncio.subprocess.DEVNULL if is_event else asyncio.subprocess.PIPE,
                 stderr=stderr.write_fd,
-                env=_child_environment(),
+                env=child_environment(),
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:  # ValueError: a null byte in an argument
@@ -356,7 +356,7 @@ def _error_reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _child_environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Environment of a program, without the variables the service manager meant for us."""
     return {name: value for name, value in os.environ.items() if name not in MANAGER_VARIABLES}
 

@@ -31,6 +31,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
+from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.history.database import HistoryUnavailable
 from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
@@ -57,6 +58,7 @@ class FakeSettings:
     state_dir: Path | None = None
     preferences_file: Path | None = None
     keys: dict[str, str] = field(default_factory=dict)
+    own_commands: tuple[OwnCommand, ...] = ()
 
 
 class FakeNode:

@@ -5,7 +5,7 @@ Invariants: everything is read from the bindings and the registry of commands; n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -16,7 +16,9 @@ from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.draft import Draft
 from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.config import keymap
+from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.control.commands import DETACH_HELP, Surface, command_help, commands_on
+from grapevine_tui.text import printable
 
 
 def _binding(each: BindingType) -> Binding:
@@ -68,15 +70,23 @@ def help_facts(
     *,
     is_attached: bool = False,
     is_replay: bool = False,
+    own_commands: Sequence[OwnCommand] = (),
 ) -> list[Fact]:
-    """All sections of keys, then the slash commands. `is_attached`: the node runs in another process;
-    `is_replay`: a recording is shown."""
+    """All sections of keys, own commands, then the slash commands. `is_attached`: the node runs in another
+    process; `is_replay`: a recording is shown."""
     facts: list[Fact] = []
     for name, part in sections(key_overrides, is_replay=is_replay):
         quit_label = f"{DETACH_HELP if is_attached else 'Quit'}; on other screens: back"
         part_facts = key_facts(app, name, part)
         facts += [
             each._replace(value=quit_label) if each.value == "Quit" else each for each in part_facts
+        ]
+        facts.append(Fact("", ""))
+    if own_commands:
+        facts.append(Fact("Own commands, on the selected row", ""))
+        facts += [
+            Fact(each.key or "/run", f"{printable(each.words)} (/run {each.name})")
+            for each in own_commands
         ]
         facts.append(Fact("", ""))
     facts.append(Fact("Slash commands", ""))

@@ -87,6 +87,7 @@ class MainScreen(Screen[None]):
         model = host.model
         self._model = model
         self._max_peers = settings.node.max_peers
+        self._own_commands = tuple(each.name for each in settings.own_commands)
         self._active_panel = "log"
         self._zoomed_panel = ""
         self._was_composing = False  # when the compose box was hidden for lack of room
@@ -428,6 +429,8 @@ class MainScreen(Screen[None]):
             zones=tuple(sorted(each for each in zones if each and printable(each) == each)),
             keys=model.keys.sorted(),
             tags=tuple(sorted(tags)),
+            alerts=tuple(dict.fromkeys(each.name for each in model.alerts)),
+            own_commands=self._own_commands,
         )
 
     def on_paste(self, event: events.Paste) -> None:

@@ -131,6 +131,11 @@ class MessageScreen(DetailScreen):
         self._available_formats = available_formats(entry.message.payload)
         self._format_name = self._available_formats[0]
 
+    @property
+    def message(self) -> Message:
+        """The message that is shown."""
+        return self._entry.message
+
     def _build_facts(self) -> list[Fact]:
         return message_facts(self._model, self._entry, self._format_name, self._size_bytes)
 
