@@ -18,10 +18,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple, assert_never
 
-from rich.console import RenderableType
 from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -32,7 +30,6 @@ from grapevine_proto.errors import GrapevineError, UnknownPeer
 from grapevine_proto.events import Event, MemberInfo, Message, PeerInfo
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.command_runner import CommandRunner
-from grapevine_tui.app.contrast import with_contrast
 from grapevine_tui.app.export import Exporter, payload_text
 from grapevine_tui.app.gc_control import GcController
 from grapevine_tui.app.key_sequencer import KeyHandled, KeySequencer
@@ -68,7 +65,8 @@ from grapevine_tui.app.terminal import (
     install_paste_safe_decoder,
     understands_osc,
 )
-from grapevine_tui.app.themes import THEME_VARIABLES, ThemeManager
+from grapevine_tui.app.themed_app import ThemedApp
+from grapevine_tui.app.themes import ThemeManager
 from grapevine_tui.app.toasts import Toasts
 from grapevine_tui.app.widgets.bindings import AvailableAction, available_actions, bindings
 from grapevine_tui.app.widgets.draft import Draft
@@ -123,16 +121,16 @@ class Undo(NamedTuple):
     expires_at: float
 
 
-class GrapevineApp(App[None]):
+class GrapevineApp(ThemedApp):
     """The app over `host`; with `demo`, it also starts and stops the demo's peers."""
 
-    TITLE = "grapevine"
-    CSS_PATH: ClassVar[Path] = Path(__file__).with_name("grapevine.tcss")
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(keymap.GLOBAL_KEYS),
         Binding("ctrl+p", "command_palette", "Commands", show=False, priority=True),
     ]
     ENABLE_COMMAND_PALETTE = True
+    OWN_KEYS: ClassVar[tuple[tuple[str, tuple[keymap.KeyBinding, ...]], ...]] = ()
+    """Keys that only this kind of app has, for its help."""
 
     def __init__(
         self, host: HostView, settings: SettingsView, *, demo: DemoView | None = None
@@ -159,7 +157,6 @@ class GrapevineApp(App[None]):
                 self.bind(
                     each.key, f"own_command('{each.name}')", description=each.words, show=False
                 )
-        self._has_panicked = False
         self._undo: Undo | None = None
         self._is_state_outdated = False
         self._unconfirmed_line = ""  # a line that was not sent at the first enter
@@ -169,22 +166,16 @@ class GrapevineApp(App[None]):
         self._command_runner = CommandRunner(self, host)
         self._window_title = WindowTitle(self._write_to_terminal)
         self._background: BackgroundQuery | None = None
+        self._stop_listening: Callable[[], None] = lambda: None
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        return THEME_VARIABLES
-
-    def get_css_variables(self) -> dict[str, str]:
-        self.theme_variables = with_contrast(super().get_css_variables())
-        return self.theme_variables
 
     def on_mount(self) -> None:
         self._theme_manager.apply(self._settings.theme)
         self._ask_background()
         self._graceful_shutdown.catch_signals()
-        self._host.listen(self._on_node_event)
+        self._stop_listening = self._host.listen(self._on_node_event)
         self.set_interval(1 / FRAMES_PER_S, self.tick)
         self.run_worker(self._start(), exit_on_error=True)
         self.run_worker(self._command_runner.run(), exit_on_error=True)
@@ -192,15 +183,6 @@ class GrapevineApp(App[None]):
     def watch_theme(self, theme: str) -> None:
         """Remember a theme chosen on the screen."""
         self._theme_manager.on_changed(theme, self._settings.theme)
-
-    def panic(self, *renderables: RenderableType) -> None:
-        self._has_panicked = True
-        super().panic(*renderables)
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the process; 1 after an internal error, wherever it was raised."""
-        return self.return_code or int(self._has_panicked)
 
     @property
     def _has_terminal(self) -> bool:
@@ -220,6 +202,7 @@ class GrapevineApp(App[None]):
 
     async def on_unmount(self) -> None:
         self._window_title.restore()
+        self._stop_listening()
         if self._background is not None:
             self._background.drop()
         # Also reached after an error, before the node has left.
@@ -732,6 +715,7 @@ class GrapevineApp(App[None]):
             is_attached=is_attached,
             is_replay=is_replay,
             own_commands=tuple(self._own_commands.values()),
+            own=self.OWN_KEYS,
         )
         self._bring_to_front(DetailScreen("Help", get_facts, has_columns=True))
 

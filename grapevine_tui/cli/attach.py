@@ -25,7 +25,7 @@ from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import run_on_terminal
 from grapevine_tui.cli.ctl import format_table
 from grapevine_tui.config.own_commands import OwnCommand
-from grapevine_tui.config.settings import load_settings
+from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.client import find_state_dir, send_command
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.target import LocalTarget, Target
@@ -128,6 +128,19 @@ def _pick(contexts: list[Context]) -> Context:
     return picked
 
 
+def attached_settings(node: NodeConfig, local: Settings) -> RemoteAppSettings:
+    """The settings of an app that is attached to a node with the configuration `node`."""
+    return RemoteAppSettings(
+        node,
+        local.theme,
+        local.alert,
+        None,
+        local.preferences_file,
+        local.keys,
+        local.own_commands,
+    )
+
+
 async def run_attached_app(flags: dict[str, Any], target: Target) -> int:
     """Run the app until it is quit and return its exit code. Raises NodeUnreachable."""
     from grapevine_tui.app.app import GrapevineApp
@@ -137,16 +150,7 @@ async def run_attached_app(flags: dict[str, Any], target: Target) -> int:
     local = load_settings(flags, os.environ)
     host = RemoteHost(target, Model(max_messages=local.messages))
     await host.start()
-    settings = RemoteAppSettings(
-        host.config,
-        local.theme,
-        local.alert,
-        None,
-        local.preferences_file,
-        local.keys,
-        local.own_commands,
-    )
-    app = GrapevineApp(host, settings)
+    app = GrapevineApp(host, attached_settings(host.config, local))
     host.on_config_changed = partial(app.call_later, app.main.apply_config, is_restarted=True)
     try:
         await app.run_async()

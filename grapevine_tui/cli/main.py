@@ -197,7 +197,7 @@ def _start(**parameters: Any) -> int | None:
 class _LazyGroup(click.Group):
     """A group that imports its larger subcommands on demand, so that nodes start quickly."""
 
-    LAZY: Final = ("attach", "ctl", "invite", "join", "replay", "sim")
+    LAZY: Final = ("attach", "ctl", "fleet", "invite", "join", "replay", "sim")
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), *self.LAZY])
@@ -211,6 +211,10 @@ class _LazyGroup(click.Group):
             from grapevine_tui.cli.attach import attach
 
             return attach
+        if name == "fleet":
+            from grapevine_tui.cli.fleet import fleet
+
+            return fleet
         if name == "replay":
             from grapevine_tui.cli.replay import replay
 

@@ -149,11 +149,23 @@ REPLAY_KEYS: Final = (
     KeyBinding("on_60_s", "right_curly_bracket", "replay(60)", "1 min on"),
     KeyBinding("go_to", "at", "go_to_time_of_recording", "Go to a time", in_footer=True),
 )
+FLEET_KEYS: Final = (
+    KeyBinding("compare", "equals_sign", "compare", "Compare members", in_footer=True),
+)
+# Where several contexts are looked after.
+CONTEXT_KEYS: Final = tuple(
+    KeyBinding(name, f"alt+{number}", f"context({number})", f"Context {number}")
+    for number, name in enumerate(
+        ("context_1", "context_2", "context_3", "context_4", "context_5",
+         "context_6", "context_7", "context_8", "context_9"), 1
+    )
+)  # fmt: skip
 # Sets of keys that are active together: those of the focused widget, its screen and the app.
 SIMULTANEOUS_KEYS: Final = (
-    (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS, REPLAY_KEYS),
-    (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS, REPLAY_KEYS),
+    (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS, REPLAY_KEYS, CONTEXT_KEYS),
+    (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS, REPLAY_KEYS, CONTEXT_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, PEER_KEYS),
+    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, FLEET_KEYS, CONTEXT_KEYS),
     (GLOBAL_KEYS, SETTINGS_KEYS, TABLE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_QUERY_KEYS),
@@ -169,7 +181,7 @@ VIEW_KEYS: Final = frozenset(
      "back_10_s", "on_10_s", "back_60_s", "on_60_s",
      "sort_name", "sort_rtt", "sort_load", "sort_zone", "shorter", "older", "newer",
      "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems",
-     "ask_again", "tree")
+     "ask_again", "tree", "compare", *(key.name for key in CONTEXT_KEYS))
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(
     dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)

@@ -17,8 +17,10 @@ from grapevine_tui.control.commands import (
     GoTo,
     MakeReport,
     Poll,
+    Run,
     ScreenAction,
     SearchHistory,
+    ShowAlerts,
     ShowDiscovered,
     ShowEvents,
     ShowHelp,
@@ -41,10 +43,19 @@ from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowRtt, ShowTopol
 
 READS: Final = (
     *(ShowPeers, ShowMembers, ShowStatus, ShowStats, ShowRounds, ShowTraces, ShowDiscovered),
-    *(ShowSettings, ShowHelp, ShowSnapshot, ShowEvents, SearchHistory, MakeReport, Subscribe),
+    *(
+        ShowAlerts,
+        ShowSettings,
+        ShowHelp,
+        ShowSnapshot,
+        ShowEvents,
+        SearchHistory,
+        MakeReport,
+        Subscribe,
+    ),
     *(ShowRtt, ShowMatrix, ShowTopology, ShowHolders),
     *(Watch, ShowTables, Poll),
-    *(ScreenAction, Filter, Sort, Follow, GoTo),
+    *(ScreenAction, Filter, Sort, Follow, GoTo, Run),
 )
 
 

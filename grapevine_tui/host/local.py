@@ -17,6 +17,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -177,11 +178,12 @@ class Host:
         if self._live_settings is not None:
             self.pending_restart = self._live_settings.on_saved(settings)
 
-    def listen(self, listener: Listener) -> None:
-        """Call `listener` with every event and what it changed in the model. It must return
-        quickly.
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every event and what it changed in the model, until the function returned is
+        called. It must return quickly.
         """
         self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
 
     def listen_to_alerts(self, listener: Callable[[AlertChange], object]) -> None:
         """Call `listener` with every alert that begins to fire or is over, also if it is muted."""

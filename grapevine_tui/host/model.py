@@ -600,7 +600,7 @@ class Model:
 
     def on_reconnected(self) -> Changes:
         """Note that the process of the node can be reached again, or answers again."""
-        if self.disconnect_reason:
+        if self.outdated_since:
             text = (
                 "the node answers again"
                 if self.disconnect_reason == SILENT_TEXT

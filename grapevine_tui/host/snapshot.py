@@ -81,6 +81,7 @@ def changing_values(host: Host) -> Object:
         "now_s": now,
         "lag_ms": round(node.lag_s * 1000, 3),
         "members": stats.members,
+        "unacknowledged": host.unacknowledged,
         "denied": [str(peer_id) for peer_id in host.config.denied],
         "tags": node.tags,
         **alerts(host),

@@ -22,6 +22,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
@@ -82,6 +83,7 @@ from grapevine_tui.remote.decode import (
 
 REPLY_TIMEOUT_S: Final = 30.0  # a broadcast may wait for backpressure; other replies are immediate
 RECONNECT_INTERVAL_S: Final = 1.0  # between attempts to reconnect
+MAX_SSH_RECONNECT_INTERVAL_S: Final = 30.0  # doubled up to this over ssh: each attempt is a login
 MAX_REPLY_BYTES: Final = (
     64 * 2**20
 )  # of one line; all members of a large cluster take a few megabytes
@@ -116,6 +118,8 @@ class RemoteHost:
         self._listeners: list[Listener] = []
         self._clock_offset_s = 0.0  # from our clock to the node's
         self._lag_s = 0.0
+        self.unacknowledged = 0
+        """Own broadcasts of the node that no peer has acknowledged yet."""
         self._request_ids = count(1)
         self._pending_replies: dict[int, asyncio.Future[Object]] = {}
         self._connection: _Connection | None = None
@@ -152,9 +156,11 @@ class RemoteHost:
     def lag_s(self) -> float:
         return self._lag_s
 
-    def listen(self, listener: Listener) -> None:
-        """Call `listener` with every event and what it changed in the model."""
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every event and what it changed in the model, until the function returned is
+        called."""
         self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
 
     def refresh(self) -> Changes:
         """Poll the tables; return what the latest poll changed."""
@@ -176,6 +182,10 @@ class RemoteHost:
     async def start(self) -> None:
         """Connect and keep connected. Raises NodeUnreachable."""
         await self._connect()
+        self._start_task(self._keep_connected())
+
+    def start_later(self) -> None:
+        """Connect as soon as the node can be reached, and keep connected."""
         self._start_task(self._keep_connected())
 
     async def leave(self, timeout_s: float) -> int:
@@ -244,10 +254,17 @@ class RemoteHost:
             if self._connection is not None:
                 reason = await self._read_until_closed(self._connection)
                 self._on_disconnected(reason)
-            while self._connection is None:
                 await asyncio.sleep(RECONNECT_INTERVAL_S)
-                with contextlib.suppress(NodeUnreachable):
+            delay_s = RECONNECT_INTERVAL_S
+            while self._connection is None:
+                try:
                     await self._connect()
+                except NodeUnreachable as error:
+                    if self.model.local_node is None:  # it never answered
+                        self.model.disconnect_reason = str(error)
+                    await asyncio.sleep(delay_s)
+                    if isinstance(self.target, SshTarget):
+                        delay_s = min(2 * delay_s, MAX_SSH_RECONNECT_INTERVAL_S)
 
     async def _read_until_closed(self, connection: _Connection) -> str:
         """Process lines until the connection ends; return the reason.
@@ -375,6 +392,7 @@ class RemoteHost:
         now = float(snapshot["now_s"])
         self._clock_offset_s = now - self._clock()
         self._lag_s = float(snapshot["lag_ms"]) / 1000
+        self.unacknowledged = int(snapshot.get("unacknowledged", 0))
         self.model.tags = tags_from_json(snapshot.get("tags", {}))
         self.model.alerts = tuple(map(alert_status_from_json, snapshot.get("alerts", ())))
         denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,8 +129,9 @@ class FakeHost:
             self.live_settings = LiveSettings(settings)
         return self
 
-    def listen(self, listener: Callable[[Event, Changes], None]) -> None:
+    def listen(self, listener: Callable[[Event, Changes], None]) -> Callable[[], None]:
         self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
 
     def keep_history(self, state_dir: Path) -> History:
         """Keep what happens from now on. Call it in the event loop of the app."""

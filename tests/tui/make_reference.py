@@ -201,6 +201,7 @@ PARTS: Final = (
     ("Events and history", keymap.EVENT_KEYS[len(keymap.FRONT_SCREEN_KEYS) :]),
     ("Alerts", keymap.ALERT_KEYS),
     ("Settings", keymap.SETTINGS_KEYS[:1]),
+    ("Several contexts", (*keymap.FLEET_KEYS, *keymap.CONTEXT_KEYS)),
 )
 SHOWN: Final = {
     "question_mark": "?",
@@ -210,6 +211,7 @@ SHOWN: Final = {
     "plus": "+",
     "greater_than_sign": ">",
     "at": "@",
+    "equals_sign": "=",
     "left_curly_bracket": "{",
     "right_curly_bracket": "}",
     "left_square_bracket": "[",

@@ -38,9 +38,13 @@ def key_facts(app: App[None], name: str, bindings: Iterable[BindingType]) -> lis
 
 
 def sections(
-    key_overrides: Mapping[str, str], *, is_replay: bool = False
+    key_overrides: Mapping[str, str],
+    *,
+    is_replay: bool = False,
+    own: Sequence[tuple[str, tuple[keymap.KeyBinding, ...]]] = (),
 ) -> list[tuple[str, list[BindingType]]]:
-    """Each part of the app with its bindings, including the keys of the config file."""
+    """Each part of the app with its bindings, including the keys of the config file. `own` are parts that
+    only this kind of app has."""
     parts = (
         ("Everywhere", keymap.GLOBAL_KEYS),
         ("Panels", keymap.PANEL_KEYS),
@@ -56,6 +60,7 @@ def sections(
         ("Alerts", keymap.ALERT_KEYS),
         ("Settings", keymap.SETTINGS_KEYS[:1]),
         *((("Recordings", keymap.REPLAY_KEYS),) if is_replay else ()),
+        *own,
     )
     return [
         *((name, bindings(keymap.apply_keymap(part, key_overrides))) for name, part in parts),
@@ -71,11 +76,12 @@ def help_facts(
     is_attached: bool = False,
     is_replay: bool = False,
     own_commands: Sequence[OwnCommand] = (),
+    own: Sequence[tuple[str, tuple[keymap.KeyBinding, ...]]] = (),
 ) -> list[Fact]:
     """All sections of keys, own commands, then the slash commands. `is_attached`: the node runs in another
-    process; `is_replay`: a recording is shown."""
+    process; `is_replay`: a recording is shown; `own` as in `sections`."""
     facts: list[Fact] = []
-    for name, part in sections(key_overrides, is_replay=is_replay):
+    for name, part in sections(key_overrides, is_replay=is_replay, own=own):
         quit_label = f"{DETACH_HELP if is_attached else 'Quit'}; on other screens: back"
         part_facts = key_facts(app, name, part)
         facts += [

@@ -75,6 +75,9 @@ class MainScreen(Screen[None]):
             self.words = words
             self.around = around
 
+    class BackRequested(Posted):
+        """Nothing is left on this screen to go back from."""
+
     def __init__(
         self,
         host: HostView,
@@ -342,6 +345,8 @@ class MainScreen(Screen[None]):
             self._set_filter(panel, "")
         elif self._zoomed_panel:
             self.action_zoom()
+        else:
+            self.post_message(self.BackRequested())
 
     # Filters
 

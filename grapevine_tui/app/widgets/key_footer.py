@@ -30,6 +30,7 @@ KEY_PRIORITY: Final = (
         "help",
         "back",
         "",
+        "compare",
         "back_10_s",
         "on_10_s",
         "go_to",

@@ -1,0 +1,106 @@
+"""``grapevine-tui fleet``: all contexts in one table, and the app over each of them.
+
+Invariants: without the UI the output is one table or one JSON object per context, whatever does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from grapevine_proto.errors import ConfigError
+from grapevine_tui import logs
+from grapevine_tui.app.on_terminal import require_terminal, run_on_terminal
+from grapevine_tui.cli.attach import RemoteAppSettings, attached_settings
+from grapevine_tui.cli.ctl import format_table
+from grapevine_tui.config.settings import Settings, load_settings
+from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.process_exit import EXIT_FAILED, EXIT_OK
+from grapevine_tui.remote.contexts import Context, all_contexts
+
+if TYPE_CHECKING:
+    from grapevine_tui.remote.fleet import Fleet, FleetNode
+
+ANSWER_TIMEOUT_S: Final = 5.0  # for the contexts to answer, without the UI
+RATE_INTERVAL_S: Final = 2.5  # for two samples of what is counted
+COLUMNS: Final = (
+    *("context", "state", "up", "suspect", "down", "messages_per_s", "loss", "lag_ms"),
+    *("unacknowledged", "last_event"),
+)
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Print the table and exit; exit code 1 if one is not up")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object per context and exit")
+@click.pass_obj
+def fleet(inherited: dict[str, Any] | None, once: bool, is_json: bool) -> int:
+    """Look after all contexts: one row each, and the app over the one you open.
+
+    Contexts are the sections of contexts.toml; without that file, the nodes of yours that run here.
+    """
+    contexts = all_contexts()
+    if not contexts:
+        raise ConfigError("context", "there is no contexts.toml, and no node of yours runs here")
+    if once or is_json:
+        return asyncio.run(_print_rows(contexts, is_json=is_json))
+    require_terminal()
+    local = load_settings(dict(inherited or {}), os.environ)
+    logs.to_null()
+    return run_on_terminal(lambda: _run(contexts, local))
+
+
+async def _run(contexts: Iterable[Context], local: Settings) -> int:
+    from grapevine_tui.app.fleet import run_fleet
+    from grapevine_tui.remote.fleet import Fleet
+
+    def context_settings(node: FleetNode) -> RemoteAppSettings:
+        return attached_settings(node.host.config, local)
+
+    fleet = Fleet(list(contexts))
+    fleet.start()
+    try:
+        return await run_fleet(fleet, local, context_settings, lambda app: app.run_async())
+    finally:
+        await fleet.leave()
+
+
+async def _print_rows(contexts: Iterable[Context], *, is_json: bool) -> int:
+    """Print a row of each context once it has answered, or does not."""
+    from grapevine_tui.remote.fleet import UP, Fleet
+
+    fleet = Fleet(list(contexts))
+    fleet.start()
+    refreshing = asyncio.create_task(fleet.run())
+    try:
+        await _until_answered(fleet)
+        await asyncio.sleep(RATE_INTERVAL_S)
+        rows = fleet.rows()
+    finally:
+        refreshing.cancel()
+        await fleet.leave()
+    objects: list[Object] = [each.to_dict() for each in rows]
+    if is_json:
+        for each in objects:
+            click.echo(json.dumps(each, allow_nan=False))
+    else:
+        for row in objects:
+            row["last_event"] = row["last_event"] if row["state"] == UP else row["reason"]
+        for line in format_table(objects, COLUMNS):
+            click.echo(line)
+    return EXIT_OK if all(each.state == UP for each in rows) else EXIT_FAILED
+
+
+async def _until_answered(fleet: Fleet) -> None:
+    """Wait until every context has answered or cannot be reached, at most `ANSWER_TIMEOUT_S`."""
+    from grapevine_tui.remote.fleet import CONNECTING
+
+    deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
+    while any(each.state == CONNECTING for each in fleet.nodes.values()):
+        if asyncio.get_running_loop().time() > deadline:
+            return
+        await asyncio.sleep(0.05)

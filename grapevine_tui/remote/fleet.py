@@ -1,0 +1,233 @@
+"""Several nodes looked after at once: a connection and a model for each context, and a row that sums it up.
+
+Invariants:
+
+- Contexts share nothing: one that hangs, is lost or lies changes no row but its own.
+- What a row says is of now, or carries the time as of which it was so.
+- Each model keeps little, so that a context costs about 3 MB; the app over one has the same model.
+
+Driven by `run` in the loop of the app; whoever shows one context in detail calls its `refresh` meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from grapevine_proto.events import MemberStatus
+from grapevine_proto.ids import PeerId
+from grapevine_tui.host.model import SILENT_TEXT, Model
+from grapevine_tui.remote.contexts import Context
+from grapevine_tui.remote.host import RemoteHost
+from grapevine_tui.text import printable
+
+MAX_MESSAGES: Final = (
+    1_000  # of each context, as many as a node sends a client that begins to watch
+)
+MAX_MESSAGE_BYTES: Final = 2**20
+REFRESH_INTERVAL_S: Final = 1.0
+LOSS_SAMPLES: Final = 30  # seconds over which loss is measured
+TREND_SAMPLES: Final = 60
+HIGH_LAG_S: Final = 0.2
+HIGH_LOSS: Final = 0.02
+
+CONNECTING: Final = "connecting"
+UP: Final = "up"
+SILENT: Final = "silent"
+LOST: Final = "lost"
+STATES: Final = (LOST, SILENT, CONNECTING, UP)  # worst first
+
+
+class FleetRow(NamedTuple):
+    """One context at a moment. `up` counts the node itself. `loss` is a fraction, None if nothing was sent;
+    `as_of` is 0 if the row is of now, else the Unix time as of which it was so, for `reason`."""
+
+    name: str
+    place: str
+    is_readonly: bool
+    state: str
+    up: int
+    suspect: int
+    down: int
+    messages_per_s: float
+    trend: tuple[float, ...]
+    loss: float | None
+    lag_s: float
+    unacknowledged: int
+    last_event: str
+    last_event_at: float
+    as_of: float
+    reason: str
+
+    @property
+    def severity(self) -> tuple[float, ...]:
+        """Sorts rows worst first: cut off, members down or suspect, then what is slow or lossy."""
+        return (
+            STATES.index(self.state),
+            -self.down,
+            -self.suspect,
+            -float(self.lag_s > HIGH_LAG_S),
+            -float(self.loss is not None and self.loss > HIGH_LOSS),
+            -float(self.unacknowledged > 0),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of its JSON object."""
+        is_known = self.state != CONNECTING and bool(self.up)
+        return {
+            "context": self.name,
+            "place": self.place,
+            "readonly": self.is_readonly,
+            "state": self.state,
+            "reason": self.reason,
+            "up": self.up if is_known else None,
+            "suspect": self.suspect if is_known else None,
+            "down": self.down if is_known else None,
+            "messages_per_s": round(self.messages_per_s, 3) if is_known else None,
+            "loss": None if self.loss is None else round(self.loss, 5),
+            "lag_ms": round(self.lag_s * 1000, 3) if is_known else None,
+            "unacknowledged": self.unacknowledged if is_known else None,
+            "last_event": self.last_event,
+            "last_event_at": round(self.last_event_at, 3) or None,
+            "as_of": round(self.as_of, 3) or None,
+        }
+
+
+class FleetNode:
+    """One context with its connection."""
+
+    def __init__(self, context: Context, wall_clock: Callable[[], float] = time.time) -> None:
+        self.context = context
+        self.model = Model(
+            max_messages=MAX_MESSAGES, max_message_bytes=MAX_MESSAGE_BYTES, wall_clock=wall_clock
+        )
+        self.host = RemoteHost(context.target, self.model)
+        self._datagrams: deque[tuple[int, int]] = deque(maxlen=LOSS_SAMPLES)  # sent, lost
+
+    def sample(self) -> None:
+        """Count what its peers were sent and lost until now."""
+        peers = self.model.peers.values()
+        self._datagrams.append((sum(each.sent for each in peers), sum(each.lost for each in peers)))
+
+    @property
+    def state(self) -> str:
+        if self.host.is_connected:
+            return SILENT if self.model.disconnect_reason == SILENT_TEXT else UP
+        return LOST if self.model.disconnect_reason else CONNECTING
+
+    def row(self) -> FleetRow:
+        model, context = self.model, self.context
+        counts = Counter(each.status for each in model.members.values())
+        notice = model.notices[-1] if model.notices else None
+        return FleetRow(
+            context.name,
+            context.place,
+            context.is_readonly,
+            self.state,
+            counts[MemberStatus.UP] + (model.local_node is not None),
+            counts[MemberStatus.SUSPECT],
+            counts[MemberStatus.DOWN],
+            model.traffic.messages_per_s,
+            tuple(model.traffic.messages.fine)[-TREND_SAMPLES:],
+            self._loss(),
+            self.host.lag_s,
+            self.host.unacknowledged,
+            "" if notice is None else notice.text,
+            0.0 if notice is None else notice.at_unix,
+            model.outdated_since if model.local_node is not None else 0.0,
+            printable(model.disconnect_reason),
+        )
+
+    def _loss(self) -> float | None:
+        """The part of the latest datagrams that was lost."""
+        if len(self._datagrams) < 2:
+            return None
+        sent = self._datagrams[-1][0] - self._datagrams[0][0]
+        lost = self._datagrams[-1][1] - self._datagrams[0][1]
+        # Counters of a peer that reconnected restart at zero.
+        return min(1.0, max(0.0, lost / sent)) if sent > 0 else None
+
+
+class Fleet:
+    """All contexts. `opened` is the name of the one that is shown in detail; empty for none."""
+
+    def __init__(
+        self, contexts: Sequence[Context], wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self.nodes = {each.name: FleetNode(each, wall_clock) for each in contexts}
+        self.opened = ""
+
+    def start(self) -> None:
+        """Begin to connect to all of them, and keep connected."""
+        for node in self.nodes.values():
+            node.host.start_later()
+
+    async def leave(self) -> None:
+        for node in self.nodes.values():
+            await node.host.leave(0.0)
+
+    async def run(self) -> None:
+        """Refresh all that is not shown in detail, until it is cancelled. One after the other, so that no
+        turn of the loop takes long."""
+        while True:
+            for node in self.nodes.values():
+                if node.context.name != self.opened:
+                    node.host.refresh()
+                node.sample()
+                await asyncio.sleep(REFRESH_INTERVAL_S / len(self.nodes))
+
+    def rows(self) -> list[FleetRow]:
+        """A row of each context, worst first."""
+        rows = [node.row() for node in self.nodes.values()]
+        return sorted(rows, key=lambda row: (row.severity, row.name))
+
+
+# --- two views of the members ---------------------------------------------------------------------
+
+UNKNOWN: Final = "unknown"  # the node does not list this member
+
+
+class MemberViews(NamedTuple):
+    """What two nodes think of a member."""
+
+    peer_id: PeerId
+    name: str
+    first: str
+    second: str
+
+    @property
+    def differs(self) -> bool:
+        return self.first != self.second
+
+
+def compare_views(first: FleetNode, second: FleetNode) -> list[MemberViews]:
+    """Every member that one of two nodes lists, with the status that each gives it; those that differ come
+    first. A node lists itself as up."""
+    views = (_statuses(first.model), _statuses(second.model))
+    names = _names(first) | _names(second)
+    rows = [
+        MemberViews(
+            peer_id,
+            printable(names.get(peer_id) or peer_id.short),
+            *(view.get(peer_id, UNKNOWN) for view in views),
+        )
+        for peer_id in views[0].keys() | views[1].keys()
+    ]
+    return sorted(rows, key=lambda row: (not row.differs, row.name.casefold(), row.peer_id))
+
+
+def _statuses(model: Model) -> Mapping[PeerId, str]:
+    statuses = {each.peer_id: each.status.value for each in model.members.values()}
+    if model.local_node is not None:
+        statuses[model.local_node.peer_id] = MemberStatus.UP.value
+    return statuses
+
+
+def _names(node: FleetNode) -> dict[PeerId, str]:
+    names = {peer_id: each.name for peer_id, each in node.model.members.items() if each.name}
+    if node.model.local_node is not None:
+        names[node.model.local_node.peer_id] = node.host.config.name
+    return names

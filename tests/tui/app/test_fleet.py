@@ -1,0 +1,253 @@
+"""The table of contexts and the app over one, with real nodes, one that hangs and one that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual._xterm_parser import XTermParser
+from textual.app import App
+from textual.pilot import Pilot
+
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_tui.app.fleet import ContextApp, FleetApp, run_fleet
+from grapevine_tui.app.screens.confirm import ConfirmScreen
+from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
+from grapevine_tui.config.settings import Settings, load_settings
+from grapevine_tui.control.server import ControlServer, control_server
+from grapevine_tui.control.socket_file import SOCKET_NAME
+from grapevine_tui.control.target import LocalTarget
+from grapevine_tui.host import snapshot
+from grapevine_tui.host.local import Host
+from grapevine_tui.remote import host as remote_host
+from grapevine_tui.remote.contexts import Context
+from grapevine_tui.remote.fleet import Fleet, FleetNode
+from tests.tui.fake_host import FakeSettings
+from tests.tui.runs import WAIT_S
+from tests.tui.stage import text_of
+
+pytestmark = pytest.mark.asyncio
+Step = Callable[[App[None], Pilot[None]], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_host, "RECONNECT_INTERVAL_S", 0.05)
+    monkeypatch.setattr(remote_host, "SILENT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("grapevine_tui.remote.fleet.REFRESH_INTERVAL_S", 0.1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings({"app.state_dir": str(tmp_path / "none")}, {}, directory=tmp_path)
+
+
+async def a_node(stack: AsyncExitStack, state_dir: Path, name: str, *peers: str) -> Host:
+    key_file = state_dir.parent / "cluster.key"
+    config = NodeConfig.local(
+        keys=[ClusterKey.load_or_generate(key_file)], name=name, bootstrap_peers=list(peers)
+    )
+    host = Host(config, state_dir)
+    await stack.enter_async_context(control_server(host, lambda: None))
+    await host.start()
+    stack.push_async_callback(host.leave, 0.1)
+    return host
+
+
+async def serve_once(stack: AsyncExitStack, state_dir: Path, node: Host) -> None:
+    """A node that shows its state to whoever watches, and then hangs."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stack.callback(writer.close)
+        request = json.loads(await reader.readline())
+        reply = {"event": "reply", "request": request.get("request"), "ok": True}
+        writer.write(json.dumps(reply | snapshot.full_state(node)).encode() + b"\n")
+
+    state_dir.mkdir()  # noqa: ASYNC240
+    server = await asyncio.start_unix_server(answer, str(state_dir / SOCKET_NAME))
+    stack.callback(server.close)
+
+
+@asynccontextmanager
+async def a_fleet(*contexts: Context) -> AsyncIterator[Fleet]:
+    fleet = Fleet(contexts)
+    fleet.start()
+    try:
+        yield fleet
+    finally:
+        await fleet.leave()
+
+
+def context(state_dir: Path, *, is_readonly: bool = False) -> Context:
+    return Context(state_dir.name, LocalTarget(state_dir, is_readonly))
+
+
+async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not is_so():
+            await pilot.pause(0.02)
+
+
+async def play(fleet: Fleet, settings: Settings, *steps: Step) -> int:
+    """Runs the apps one after the other, each with the next of `steps`, which must end it."""
+    left = list(steps)
+
+    def context_settings(node: FleetNode) -> Any:
+        return FakeSettings(node=node.host.config)
+
+    async def run(app: App[None]) -> None:
+        step = left.pop(0)
+        async with app.run_test(size=(140, 20), notifications=True) as pilot:
+            await step(app, pilot)
+            await until(pilot, lambda: not app.is_running)
+
+    code = await run_fleet(fleet, settings, context_settings, run)
+    assert not left
+    return code
+
+
+async def test_contexts_are_opened_switched_and_left_and_their_connections_stay(
+    tmp_path: Path, settings: Settings
+) -> None:
+    async with AsyncExitStack() as stack:
+        for name in ("alpha", "beta"):
+            await a_node(stack, tmp_path / name, name)
+        fleet = await stack.enter_async_context(
+            a_fleet(context(tmp_path / "alpha"), context(tmp_path / "beta"))
+        )
+
+        async def table(app: App[None], pilot: Pilot[None]) -> None:
+            assert isinstance(app, FleetApp)
+            await until(pilot, lambda: text_of(app).count("● up") == 2)
+            assert "Fleet 2 · 2 up" in text_of(app)
+            await pilot.press("escape")  # leads nowhere
+            await pilot.press("enter")
+
+        async def alpha(app: App[None], pilot: Pilot[None]) -> None:
+            assert isinstance(app, ContextApp)
+            await until(pilot, lambda: "alpha" in text_of(app))
+            assert "q Fleet" in text_of(app)
+            await pilot.press("alt+9", "alt+2")
+
+        async def beta(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: "beta" in text_of(app))
+            await pilot.press("m", "q", "q")
+
+        async def table_again(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: text_of(app).count("● up") == 2)
+            await pilot.press("alt+1")
+
+        async def alpha_again(app: App[None], pilot: Pilot[None]) -> None:
+            assert isinstance(app, ContextApp)
+            app.main.compose_box.draft.replace_text("half a sentence")
+            await pilot.press("escape")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+            assert "half a sentence" in text_of(app)
+            await pilot.press("n", "escape", "y")
+
+        async def last(app: App[None], pilot: Pilot[None]) -> None:
+            await pilot.press("question_mark")
+            await until(pilot, lambda: "alt+1" in text_of(app))
+            await pilot.press("q", "q")
+
+        code = await play(fleet, settings, table, alpha, beta, table_again, alpha_again, last)
+        assert code == 0
+        for node in fleet.nodes.values():
+            assert node.host.is_connected
+            assert not node.host._listeners  # of an app that has ended
+
+
+async def test_a_context_that_hangs_and_one_that_goes_away_are_dimmed_with_their_age(
+    tmp_path: Path, settings: Settings
+) -> None:
+    async with AsyncExitStack() as stack:
+        host = await a_node(stack, tmp_path / "well", "well")
+        await serve_once(stack, tmp_path / "hangs", host)
+        leaving = ControlServer(host, tmp_path / "leaves", lambda: None)
+        (tmp_path / "leaves").mkdir()
+        leaving.bind()
+        await leaving.start()
+        fleet = await stack.enter_async_context(
+            a_fleet(*(context(tmp_path / each) for each in ("well", "hangs", "leaves", "absent")))
+        )
+
+        def line_of(app: App[None], name: str) -> str:
+            return next(line for line in text_of(app).splitlines() if f" {name} " in line)
+
+        async def table(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: "● up" in line_of(app, "leaves"))
+            await until(pilot, lambda: "◐ silent" in line_of(app, "hangs"))
+            leaving.close()
+            await until(pilot, lambda: "✕ lost" in line_of(app, "leaves"))
+            clock = time.strftime("as of %H:", time.localtime())
+            assert clock in line_of(app, "leaves")
+            assert re.search(r" ago: [Cc]onnection (closed|reset)", line_of(app, "leaves"))
+            assert clock in line_of(app, "hangs")
+            assert " ago: the node does not answer" in line_of(app, "hangs")
+            assert "no node" in line_of(app, "absent")
+            assert "as of" not in line_of(app, "absent")  # nothing was ever known of it
+            assert "● up" in line_of(app, "well")
+            rows = {row.key: row for row in app.screen.query_one("#fleet").rows}  # type: ignore[attr-defined]
+            for name in ("hangs", "leaves"):
+                assert {each.tone for each in rows[name].cells[3:]} == {"dim"}
+            assert [row.key for row in rows.values()][-1] == "well"
+            await pilot.press("alt+4")
+            await until(pilot, lambda: "absent has not answered yet" in text_of(app))
+            leaving.bind()
+            await leaving.start()
+            await until(pilot, lambda: "● up" in line_of(app, "leaves"))
+            await pilot.press("q")
+
+        await play(fleet, settings, table)
+        leaving.close()
+
+
+async def test_the_members_as_two_contexts_see_them_are_compared_and_marked(
+    tmp_path: Path, settings: Settings
+) -> None:
+    async with AsyncExitStack() as stack:
+        alpha = await a_node(stack, tmp_path / "alpha", "alpha")
+        await a_node(stack, tmp_path / "beta", "beta", str(alpha.node.address))
+        await a_node(stack, tmp_path / "apart", "apart")
+        names = ("alpha", "beta", "apart")
+        fleet = await stack.enter_async_context(a_fleet(*(context(tmp_path / n) for n in names)))
+
+        async def table(app: App[None], pilot: Pilot[None]) -> None:
+            await until(
+                pilot,
+                lambda: sum(each.up == 2 for each in fleet.rows()) == 2 and "up" in text_of(app),
+            )
+            screen = app.screen
+            assert isinstance(screen, FleetScreen)
+            await until(pilot, lambda: len(screen.table.rows) == 3)
+            order = [str(row.key) for row in screen.table.rows]
+            assert order == ["alpha", "apart", "beta"]
+            await pilot.press("equals_sign")
+            await until(pilot, lambda: "comparing alpha with" in text_of(app))
+            await pilot.press("down", "down", "equals_sign")
+            await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+            await until(pilot, lambda: "Members of alpha and beta · no difference" in text_of(app))
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is screen)
+            await pilot.press("g", "equals_sign", "down", "equals_sign")
+            await until(pilot, lambda: "Members of alpha and apart · 3 differ" in text_of(app))
+            assert text_of(app).count("≠") == 3
+            assert text_of(app).count("? unknown") == 3
+            await pilot.press("q", "q")
+
+        await play(fleet, settings, table)
+
+
+async def test_alt_with_a_digit_is_that_key_in_every_terminal(settings: Settings) -> None:
+    FleetApp(Fleet([]), settings)
+    for sequence in ("\x1b1", "\x1b[49;3u"):
+        (key,) = XTermParser().feed(sequence)
+        assert key.key == "alt+1"  # type: ignore[attr-defined]
