@@ -78,11 +78,12 @@ async def _record(target: Target, path: Path, for_s: float | None) -> int:
 
 
 @click.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE|STATE_DIR")
 @click.option("--speed", type=float, default=1.0, metavar="N", help="N times as fast [1]")
 @click.pass_obj
 def replay(inherited: dict[str, Any] | None, file: str, speed: float) -> int:
-    """Show a recording in the screens of the app, at any time of it. Nothing can be sent."""
+    """Show a recording, or the history of a state directory, in the screens of the app, at any time of it.
+    Nothing can be sent."""
     from grapevine_tui.app.on_terminal import run_on_terminal
 
     if not 0 < speed <= 1_000:
@@ -92,19 +93,26 @@ def replay(inherited: dict[str, Any] | None, file: str, speed: float) -> int:
 
 
 async def run_replay_app(flags: dict[str, Any], path: Path, speed: float) -> int:
-    """Run the app over a recording until it is quit. Raises InvalidRecording."""
+    """Run the app over a recording or a history until it is quit. Raises InvalidRecording,
+    HistoryUnavailable."""
     from grapevine_tui.app.replay import ReplayApp
     from grapevine_tui.cli.attach import RemoteAppSettings
     from grapevine_tui.config.settings import load_settings
+    from grapevine_tui.history.database import HISTORY_FILE
     from grapevine_tui.host.model import Model
-    from grapevine_tui.remote.recording import Recording
+    from grapevine_tui.remote.history_tape import HistoryTape
+    from grapevine_tui.remote.recording import Recording, Tape
     from grapevine_tui.remote.replay import ReplayClock, ReplayHost
 
     local = load_settings(flags, os.environ)
     clock = ReplayClock()
-    recording = await asyncio.to_thread(Recording, path)
+
+    def open_tape() -> Tape:
+        return HistoryTape(path / HISTORY_FILE) if path.is_dir() else Recording(path)
+
+    tape = await asyncio.to_thread(open_tape)
     host = ReplayHost(
-        recording, Model(max_messages=local.messages, wall_clock=clock), clock, speed=speed
+        tape, Model(max_messages=local.messages, wall_clock=clock), clock, speed=speed
     )
     await host.start()
     settings = RemoteAppSettings(
@@ -116,7 +124,7 @@ async def run_replay_app(flags: dict[str, Any], path: Path, speed: float) -> int
         local.keys,
         local.own_commands,
     )
-    app = ReplayApp(host, settings, note=recording.problem)
+    app = ReplayApp(host, settings, note=tape.problem)
     try:
         await app.run_async()
     finally:

@@ -10,7 +10,8 @@ Invariants:
 - Importing this imports no sqlite3; a process that keeps no history never loads it.
 
 Tables: ``origins`` (author, last known name and zone, bytes kept), ``messages``, ``parts`` (which messages a
-part indexes), ``index_N`` (FTS5 over trigrams, contentless), ``events``.
+part indexes), ``index_N`` (FTS5 over trigrams, contentless), ``events``, ``samples`` (what the screens
+show, as packed JSON, every few seconds).
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ CREATE TABLE events (
     suppressed INTEGER NOT NULL
 );
 """
+# Added to a file that an earlier build of this schema made; it reads such a file as before.
+_SAMPLES_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS samples (key INTEGER PRIMARY KEY, is_full INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS full_samples ON samples (key) WHERE is_full;
+"""
 
 
 class HistoryUnavailable(GrapevineError):
@@ -95,6 +101,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
                 f"BEGIN;{_SCHEMA}PRAGMA application_id = {APPLICATION_ID};"
                 f"PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
             )
+        connection.executescript(_SAMPLES_SCHEMA)
     except (OSError, sqlite3.Error) as error:
         connection.close()
         raise unavailable(error) from None

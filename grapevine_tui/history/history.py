@@ -25,7 +25,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_tui.history.database import HISTORY_FILE, HistoryUnavailable
 from grapevine_tui.history.describe import EventDescriber
-from grapevine_tui.history.records import StoredEvent, to_key
+from grapevine_tui.history.records import NewSample, StoredEvent, to_key
 from grapevine_tui.history.search import (
     DEFAULT_PAGE_ROWS,
     Page,
@@ -122,12 +122,16 @@ class History:
         now = self._wall_clock()
         self._put(self._describer.note(kind, text, now, peer_id=peer_id, level=level))
 
+    def sample(self, body: bytes, *, is_full: bool) -> None:
+        """Record the tables of the screens, as in `NewSample`."""
+        self._put(NewSample(to_key(self._wall_clock()), is_full, body))
+
     def _put_message(self, message: Message) -> None:
         origin = message.origin
         key = to_key(self._wall_clock())
         self._put(NewMessage(key, message, self._name_of(origin), self._zone_of(origin)))
 
-    def _put(self, row: NewMessage | StoredEvent) -> None:
+    def _put(self, row: NewMessage | StoredEvent | NewSample) -> None:
         if self._writer.put(row):
             self._is_loss_reported = False
         elif not self._is_loss_reported and not self._writer.is_given_up:

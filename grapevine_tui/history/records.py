@@ -80,6 +80,15 @@ class StoredEvent(NamedTuple):
         }
 
 
+class NewSample(NamedTuple):
+    """The tables of the screens at one time: `body` is a JSON list of [kind, fields], as an attached app
+    receives them. `is_full`: nothing before it is needed to show it."""
+
+    key: int
+    is_full: bool
+    body: bytes
+
+
 def event_text(row: Mapping[str, Any]) -> str:
     """The sentence of an event in JSON, and how many of its kind before it were not kept. Unescaped."""
     more = f" (and {row['suppressed']:,} of this kind before)" if row["suppressed"] else ""

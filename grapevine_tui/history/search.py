@@ -16,10 +16,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from heapq import merge
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from grapevine_proto.ids import PeerId
 from grapevine_tui.history.database import index_name, open_for_reading, unavailable
@@ -41,6 +42,9 @@ from grapevine_tui.history.terms import (
     parse_time_range,
     without_times,
 )
+
+if TYPE_CHECKING:
+    import sqlite3
 
 DEFAULT_PAGE_ROWS: Final = 200
 MAX_PAGE_ROWS: Final = 1_000
@@ -110,6 +114,29 @@ def search_events(
     with _Reading(path) as reading:
         search = _EventSearch(reading, without_times(query))
         return _page(search.rows, place, times, limit)
+
+
+def messages_between(
+    connection: sqlite3.Connection,
+    first_key: int,
+    last_key: int,
+    limit: int,
+    *,
+    newest: bool = False,
+) -> list[StoredMessage]:
+    """Return the messages of these keys, oldest first: the first `limit` of them, or the `newest`. Raises
+    sqlite3.Error."""
+    select = _SELECT.format(shown_bytes=MAX_SHOWN_BYTES, source="messages AS m")
+    order = "DESC" if newest else "ASC"
+    rows = connection.execute(
+        f"{select} WHERE m.key BETWEEN ? AND ? ORDER BY m.key {order} LIMIT ?",
+        (first_key, last_key, limit),
+    ).fetchall()
+    found = []
+    for row in reversed(rows) if newest else rows:
+        with suppress(ValueError):  # a damaged row
+            found.append(message_of_row(row))
+    return found
 
 
 class _Stopped(Exception):

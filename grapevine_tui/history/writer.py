@@ -5,7 +5,7 @@ Invariants:
 - `put` never waits: rows that do not fit in the bounded queue are dropped and counted.
 - Rows are written in batches; each batch is one transaction, so a crash loses at most the last ones.
 - The file stays within its limits in bytes and days. The messages of one member take at most a quarter of the
-  bytes, so a member that floods evicts its own messages.
+  bytes, so a member that floods evicts its own messages. Samples take at most an eighth.
 - No problem with the file ends the process: it is reported once, writing is retried, and rows lost meanwhile
   are counted and reported when writing works again.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from grapevine_tui.history.database import (
     set_aside,
     unavailable,
 )
-from grapevine_tui.history.records import MICROSECONDS, StoredEvent, to_key
+from grapevine_tui.history.records import MICROSECONDS, NewSample, StoredEvent, to_key
 
 if TYPE_CHECKING:
     import sqlite3
@@ -48,6 +49,7 @@ PRUNE_INTERVAL_S: Final = 10.0
 MIN_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
 ORIGIN_SHARE: Final = 4  # one member may use this fraction of the bytes
+SAMPLES_SHARE: Final = 8  # all samples may use this fraction of the bytes
 PARTS_IN_FILE: Final = 16  # so that the oldest part is a sixteenth
 MAX_PART_ROWS: Final = 200_000
 MAX_EVENTS: Final = 100_000
@@ -74,7 +76,7 @@ class NewMessage(NamedTuple):
     zone: str
 
 
-Row = NewMessage | StoredEvent
+Row = NewMessage | StoredEvent | NewSample
 Job = Callable[["HistoryWriter", "sqlite3.Connection"], Any]
 
 
@@ -341,7 +343,9 @@ class HistoryWriter:
 
 
 def _size_of(row: Row) -> int:
-    return len(row.message.payload) if isinstance(row, NewMessage) else len(row.text)
+    if isinstance(row, NewMessage):
+        return len(row.message.payload)
+    return len(row.body if isinstance(row, NewSample) else row.text)
 
 
 def _is_storage_error(error: Exception) -> bool:
@@ -363,8 +367,11 @@ class _Table:
         self._origins: OrderedDict[PeerId, tuple[int, str, str]] = OrderedDict()  # row, name, zone
         self._newest = {
             name: connection.execute(f"SELECT max(key) FROM {name}").fetchone()[0] or 0
-            for name in ("messages", "events")
+            for name in ("messages", "events", "samples")
         }
+        self._sample_bytes: int = (
+            connection.execute("SELECT sum(length(body)) FROM samples").fetchone()[0] or 0
+        )
         row = connection.execute(
             "SELECT number, first_key, last_key, rows, bytes FROM parts ORDER BY number DESC LIMIT 1"
         ).fetchone()
@@ -379,6 +386,8 @@ class _Table:
         """Add `rows` in one transaction."""
         messages = [each for each in rows if isinstance(each, NewMessage)]
         events = [each for each in rows if isinstance(each, StoredEvent)]
+        samples = [each for each in rows if isinstance(each, NewSample)]
+        sample_bytes = self._sample_bytes
         part, newest = list(self._part), dict(self._newest)
         self._pending_keys.clear()
         self._connection.execute("BEGIN IMMEDIATE")
@@ -387,9 +396,11 @@ class _Table:
                 self._add_messages(messages)
             if events:
                 self._add_events(events)
+            if samples:
+                self._add_samples(samples)
             self._connection.execute("COMMIT")
         except BaseException:
-            self._part, self._newest = part, newest
+            self._part, self._newest, self._sample_bytes = part, newest, sample_bytes
             self._origins.clear()  # a row that was rolled back may be among them
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -401,6 +412,8 @@ class _Table:
         return [each for each in rows if not self._has(each)]
 
     def _has(self, row: Row) -> bool:
+        if isinstance(row, NewSample):
+            return False  # none is imported
         if isinstance(row, StoredEvent):
             found = self._connection.execute("SELECT text FROM events WHERE key = ?", (row.key,))
             return bool(found.fetchone() == (row.text,))
@@ -466,6 +479,14 @@ class _Table:
     def _add_events(self, events: list[StoredEvent]) -> None:
         rows = [(self._unique_key("events", each.key), *each[1:]) for each in events]
         self._connection.executemany("INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+
+    def _add_samples(self, samples: list[NewSample]) -> None:
+        rows = [
+            (self._unique_key("samples", each.key), int(each.is_full), zlib.compress(each.body))
+            for each in samples
+        ]
+        self._connection.executemany("INSERT INTO samples VALUES (?,?,?)", rows)
+        self._sample_bytes += sum(len(body) for _, _, body in rows)
 
     def _unique_key(self, table: str, key: int) -> int:
         """`key`, or the next one that is free."""
@@ -548,6 +569,7 @@ class _Table:
                 break
             deleted += evicted
         deleted += self._limit_events()
+        deleted += self._limit_samples(max(oldest, before_key or 0))
         if deleted:
             self._connection.execute("DELETE FROM origins WHERE bytes <= 0")
             self._origins.clear()
@@ -680,6 +702,24 @@ class _Table:
                 self._cleaned[number] = removed
                 name = index_name(number)
                 self._connection.execute(f"INSERT INTO {name} ({name}) VALUES ('optimize')")
+
+    def _limit_samples(self, oldest_key: int) -> int:
+        """Delete samples older than `oldest_key`, and the oldest tenth while they take too many bytes."""
+        execute = self._connection.execute
+        deleted = execute("DELETE FROM samples WHERE key < ?", (oldest_key,)).rowcount
+        allowed = self._limits.bytes // SAMPLES_SHARE
+        while self._sample_bytes > allowed or deleted:
+            count, total = execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0) FROM samples"
+            ).fetchone()
+            self._sample_bytes = total
+            if total <= allowed:
+                break
+            deleted += execute(
+                "DELETE FROM samples WHERE key <= (SELECT key FROM samples ORDER BY key LIMIT 1 OFFSET ?)",
+                (count // 10,),
+            ).rowcount
+        return deleted
 
     def _limit_events(self) -> int:
         """Keep the newest events; those of one member are at most a quarter."""

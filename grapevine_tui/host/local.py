@@ -61,6 +61,7 @@ from grapevine_tui.host.network_views import network_view
 from grapevine_tui.host.protocol import Playback
 from grapevine_tui.host.query import compile_filter, parse_query
 from grapevine_tui.host.report import ReportFormat, render_report
+from grapevine_tui.host.state_sampler import FIRST_SAMPLE_S, SAMPLE_INTERVAL_S, StateSampler
 from grapevine_tui.host.views import NetworkView
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable
@@ -123,6 +124,7 @@ class Host:
         self.history: History | None = None
         """What is kept of the past, once the node has started; None: nothing."""
         self._history_dir = history_dir
+        self._sampling: asyncio.Task[None] | None = None
         self._open_socket = open_socket
         self._history_settings = None if settings is None else history_settings(settings)
         self._discover = () if settings is None else settings.discover
@@ -239,6 +241,8 @@ class Host:
             for timer in self._ban_timers.values():
                 timer.cancel()
             self._ban_timers.clear()
+            if self._sampling is not None:
+                self._sampling.cancel()
             if self.history is not None:
                 await self.history.close(min(MAX_HISTORY_CLOSE_S, timeout_s))
 
@@ -514,6 +518,18 @@ class Host:
                 zone_of=self._zone_of,
                 on_problem=self.model.on_history_problem,
             )
+            self._sampling = asyncio.create_task(self._take_samples(), name="history samples")
+
+    async def _take_samples(self) -> None:
+        """Keep what the screens show, every `SAMPLE_INTERVAL_S`."""
+        sampler, delay_s = StateSampler(self), FIRST_SAMPLE_S
+        while self.history is not None:
+            await asyncio.sleep(delay_s)
+            delay_s = SAMPLE_INTERVAL_S
+            with suppress(GrapevineError):  # the node has stopped
+                self.refresh()
+                body, is_full = sampler.take()
+                self.history.sample(body, is_full=is_full)
 
     def _zone_of(self, peer_id: PeerId) -> str:
         if peer_id == self.node.peer_id:

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from grapevine_proto.errors import GrapevineError
 
@@ -32,6 +32,7 @@ FORMAT: Final = "grapevine recording"
 VERSION: Final = 1
 KEY_FRAME_INTERVAL_S: Final = 30.0
 FLUSH_INTERVAL_S: Final = 2.0  # what is lost at most if the recorder is killed
+MESSAGE_WINDOW_S: Final = 300.0  # before the time shown, whose messages are in the log
 MAX_LINE_BYTES: Final = 64 * 2**20
 MAX_RECORDING_BYTES: Final = 16 * 2**30  # unpacked: a packed file may claim any size
 STATE: Final = "state"
@@ -48,6 +49,25 @@ class Frame(NamedTuple):
     at: float
     kind: str
     fields: Object
+
+
+class Tape(Protocol):
+    """What can be played back: a recording, or the history of a node. `start` and `end` are Unix seconds;
+    `problem` says what is missing, empty if nothing."""
+
+    start: float
+    end: float
+    problem: str
+
+    def until(self, at: float) -> Iterator[tuple[Frame, int]]:
+        """What shows that time, each frame with the offset from where `read` goes on."""
+        ...
+
+    def read(self, offset: int) -> Iterator[tuple[Frame, int]]:
+        """The frames from there on, each with the offset of the next."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class RecordingWriter:
@@ -130,6 +150,20 @@ class Recording:
             if offset > MAX_RECORDING_BYTES:
                 self.problem = f"more than {MAX_RECORDING_BYTES // 2**30} GiB: the rest is left out"
                 return
+
+    def until(self, at: float) -> Iterator[tuple[Frame, int]]:
+        """What shows that time: the messages of `MESSAGE_WINDOW_S` before, the last full state, and what came
+        after it; each with the offset from where `read` goes on."""
+        state_offset = self.offset_before(at)
+        for frame, offset in self.read(self.offset_before(at - MESSAGE_WINDOW_S)):
+            if offset > state_offset:
+                break
+            if frame.kind == EVENT and frame.fields.get("event") == "message":
+                yield frame, state_offset
+        for frame, offset in self.read(state_offset):
+            if frame.at > at:
+                break
+            yield frame, offset
 
     def offset_before(self, at: float) -> int:
         """Where the last full state at or before that time is; the first if there is none."""

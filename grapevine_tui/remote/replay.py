@@ -1,15 +1,15 @@
-"""A recording as a host: the app shows it in the same screens, at any time of it and at any speed.
+"""A recording, or the history of a node, as a host: the same screens show it, at any time and any speed.
 
 Invariants:
 
 - What is shown is what the node reported up to the time shown, nothing later.
 - Nothing can be sent or changed: there is no node.
-- Going to a time reads the recording from the last full state before it, and the messages of
-  `MESSAGE_WINDOW_S` before that.
+- Going to a time reads what `Tape.until` names, not all before it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +19,15 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import GrapevineError, InvalidArgument
 from grapevine_tui.config.edit import RemoteSettingsEditor
 from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.history.history import read_page
 from grapevine_tui.history.times import parse_time
+from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import ALL_CHANGES, Changes, Model
 from grapevine_tui.host.protocol import Playback
+from grapevine_tui.remote.history_tape import HistoryTape
 from grapevine_tui.remote.host import MALFORMED_REPLY_ERRORS, RemoteHost
-from grapevine_tui.remote.recording import EVENT, Frame, Recording
+from grapevine_tui.remote.recording import Frame, Tape
 
-MESSAGE_WINDOW_S: Final = 300.0  # before the time shown, whose messages are in the log
 MAX_STEP_S: Final = 3_600.0  # of recorded time between two refreshes, after a stall of the app
 _NO_DIRECTORY: Final = Path("/nonexistent")
 NO_HISTORY: Final = (
@@ -53,7 +55,7 @@ class ReplayHost(RemoteHost):
 
     def __init__(
         self,
-        recording: Recording,
+        recording: Tape,
         model: Model,
         replay_clock: ReplayClock,
         *,
@@ -125,16 +127,10 @@ class ReplayHost(RemoteHost):
         at = max(self._recording.start, min(at, self._recording.end))
         self.model.clear()
         self._known_messages = set()
-        state_offset = self._recording.offset_before(at)
-        for frame, offset in self._recording.read(
-            self._recording.offset_before(at - MESSAGE_WINDOW_S)
-        ):
-            if offset > state_offset:
-                break
-            if frame.kind == EVENT and frame.fields.get("event") == "message":
-                self._apply(frame)
-        self._offset = state_offset
-        self._play_until(at)
+        for frame, offset in self._recording.until(at):
+            self._apply(frame)
+            self._offset = offset
+        self._replay_clock.now = at
         self._changes = ALL_CHANGES
         self._update_label()
 
@@ -176,10 +172,17 @@ class ReplayHost(RemoteHost):
         raise RecordingOnly(NOTHING_CAN_BE_SENT)
 
     async def search_history(self, words: str = "", **place: Any) -> Object:
-        raise RecordingOnly(NO_HISTORY)
+        return await self._search("messages", words, place)
 
     async def search_events(self, words: str = "", **place: Any) -> Object:
-        raise RecordingOnly(NO_HISTORY)
+        return await self._search("events", words, place)
+
+    async def _search(self, kind: str, words: str, place: dict[str, Any]) -> Object:
+        if not isinstance(self._recording, HistoryTape):
+            raise RecordingOnly(NO_HISTORY)
+        return await with_time_errors(
+            asyncio.to_thread(read_page, self._recording.path, kind, words, **place)
+        )
 
     async def edit(self) -> RemoteSettingsEditor:
         raise RecordingOnly("this is a recording: the settings of the node are not in it")

@@ -1,5 +1,5 @@
 """The history at one million messages: pages, the start of the writer, and stalls of the loop at 10,000 a
-second.
+second, with a sample of 50 peers every second.
 
 `python -m tests.benchmarks.bench_history [--messages N]`
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +26,7 @@ from grapevine_tui.history.records import to_key
 from grapevine_tui.history.search import search_messages
 from grapevine_tui.history.terms import parse_query
 from grapevine_tui.history.writer import HistoryWriter, Limits, NewMessage
-from tests.tui.values import a_message
+from tests.tui.values import a_message, a_peer
 
 WORDS: Final = (
     "deploy",
@@ -107,6 +109,8 @@ async def measure_live(directory: Path) -> None:
         directory, settings, name_of=lambda _: "node", zone_of=lambda _: "eu", on_problem=print
     )
     opened_ms = (time.perf_counter() - started_at) * 1_000
+    peers = [a_peer(number, f"node-{number}").to_dict(now=0.0) for number in range(50)]
+    sampled_at = 0.0
     events = [MessageReceived(a_message(n % 50, n, payload(rng, n))) for n in range(RATE_PER_S)]
     per_step = int(RATE_PER_S * STEP_S)
     worst_put = worst_stall = worst_processor = 0.0
@@ -117,6 +121,10 @@ async def measure_live(directory: Path) -> None:
         for number in range(sent, min(due, sent + 4 * per_step)):
             history.on_event(events[number % RATE_PER_S])
             sent += 1
+        if before - sampled_at >= 1.0:
+            sampled_at = before
+            body = json.dumps([("poll", {"peers": peers})]).encode()
+            history.sample(body, is_full=False)
         asleep = time.perf_counter()
         worst_put = max(worst_put, asleep - before)
         worst_processor = max(worst_processor, time.thread_time() - processor_at)
@@ -124,6 +132,8 @@ async def measure_live(directory: Path) -> None:
         worst_stall = max(worst_stall, time.perf_counter() - asleep - STEP_S)
     rate = sent / (time.perf_counter() - begin)
     await history.close(60.0)
+    packed = len(zlib.compress(body))
+    print(f"a sample of 50 peers: {len(body):,} bytes, packed {packed:,}")
     print(
         f"live: {rate:,.0f} messages/s, longest stall {worst_stall * 1_000:.1f} ms, longest step "
         f"{worst_put * 1_000:.1f} ms, on the processor {worst_processor * 1_000:.1f} ms, "
