@@ -93,6 +93,7 @@ from grapevine_proto.publisher import Publisher, SignedBatch
 from grapevine_proto.tags import parse_tags
 from grapevine_proto.topics import MAX_PATTERNS, TopicPatterns, topic_fault
 from grapevine_proto.transport.events import (
+    AnsweringChanged,
     DialAnswered,
     DialFailed,
     DialRejected,
@@ -485,7 +486,8 @@ class Engine:
         self._transport.on_emsgsize(size_bytes, address, now)
 
     def on_unsendable(self, address: Address, reason: str, now: float) -> None:
-        """The operating system cannot send to `address`: dials of it fail at once, for `reason`."""
+        """The operating system cannot send to `address`: dials of it fail at once, for `reason`, and a peer
+        linked there is dialed at its other addresses."""
         self._on_events(self._transport.on_unsendable(address, reason, now), now)
 
     def on_addresses_changed(self, addresses: tuple[Address, ...], now: float) -> bool:
@@ -602,6 +604,11 @@ class Engine:
                     overlay.on_fragment(link.peer_id, now)
             case RumorsAcked(keys):
                 self._publisher.unacked.on_acked(keys)
+            case AnsweringChanged(peer_id, is_answering, is_silent):
+                effects = overlay.on_answering_changed(
+                    peer_id, now, is_answering=is_answering, is_silent=is_silent
+                )
+                self._apply_effects(effects, now)
             case SessionReady():
                 self._admit(event, now)
             case PeerRestarted(peer_id):

@@ -206,6 +206,16 @@ class Overlay:
         if referrals is not None:
             yield from self.membership.on_evicted(referrals, peer_id, now)
 
+    def on_answering_changed(
+        self, peer_id: PeerId, now: float, *, is_answering: bool, is_silent: bool
+    ) -> list[Effect]:
+        """A linked peer acknowledges nothing that this node sends, or does so again. `is_silent`: nothing is
+        heard of it either."""
+        effects = self.dissemination.on_answering_changed(peer_id, is_answering=is_answering)
+        if is_silent:
+            effects += self.membership.renew_path(peer_id, now)
+        return effects
+
     @staticmethod
     def _contained(step: Callable[[], list[Effect]]) -> list[Effect]:
         """The effects of one component."""

@@ -54,6 +54,15 @@ class RumorsAcked(NamedTuple):
     keys: Sequence[tuple[int, int]]
 
 
+class AnsweringChanged(NamedTuple):
+    """A linked peer acknowledges nothing that is sent to it, or does so again. `is_silent`: nothing is heard
+    of it either."""
+
+    peer_id: PeerId
+    is_answering: bool
+    is_silent: bool = False
+
+
 class SessionReady(NamedTuple):
     """A session with a peer that has no link is live. The engine accepts or refuses it at once.
     `wants_room` and `swap_request`: what the end that dialed asks for, if anything."""
@@ -140,6 +149,7 @@ TransportEvent: TypeAlias = (
     | DirectMessageIn
     | PacketIn
     | RumorsAcked
+    | AnsweringChanged
     | SessionReady
     | PeerRestarted
     | LinkUp

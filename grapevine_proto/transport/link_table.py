@@ -38,6 +38,7 @@ from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Close, CloseReason, Frame, Kind, OverlayMessage, Rumors
 from grapevine_proto.wire.signed import PeerRecord
 
+UNANSWERED_REPEAT_S: Final = 1.0  # between reports of a peer that acknowledges nothing
 CLOSED_LINK_LINGER_S: Final = 10.0  # for which a closed session repeats its Close
 CLOSED_SESSIONS_LIMIT: Final = 64
 
@@ -61,6 +62,14 @@ class LinkError(NamedTuple):
 
     link: Link
     error: builtins.Exception
+
+
+class AnsweringChange(NamedTuple):
+    """As `transport.events.AnsweringChanged`."""
+
+    peer_id: PeerId
+    is_answering: bool
+    is_silent: bool = False
 
 
 class ClosedPacket(NamedTuple):
@@ -92,6 +101,8 @@ class LinkTable(Mapping[PeerId, Link]):
         self._leave_messages: list[bytes] = []
         self._to_close: dict[Link, None] = {}  # links that have not been sent a leave message
         self._outbox: list[tuple[bytes, Address]] = []
+        self._unanswered: dict[Link, float] = {}  # and since when
+        self._answering_changes: list[AnsweringChange] = []
         self._past_send_drops = 0
         self._internal_errors: list[LinkError] = []  # for the owner to end those links
         self.closed_links_evicted = 0  # before their timeout
@@ -251,6 +262,7 @@ class LinkTable(Mapping[PeerId, Link]):
         self._dirty.pop(link, None)
         self._timers.cancel(link)
         self._to_close.pop(link, None)
+        self._forget_answering(link)
         self._past_send_drops += link.send_drops + link.queued
         for session_id in self._indexed_sessions.pop(link, ()):
             self._by_session.pop(session_id, None)
@@ -343,6 +355,7 @@ class LinkTable(Mapping[PeerId, Link]):
         if self.is_link(link):
             del self._links[link.peer_id]
             self._past_send_drops += self.coalescer.remove_peer(link.peer_id)
+        self._forget_answering(link)
         self._dirty.pop(link, None)
         self._timers.cancel(link)
         self._to_close.pop(link, None)
@@ -437,12 +450,41 @@ class LinkTable(Mapping[PeerId, Link]):
         for datagram in link.transmit(now):
             self._outbox.append((datagram, link.address))
 
+        if link.is_unanswered:
+            self._note_unanswered(link, now, is_silent=link.is_silent(now))
+        elif link in self._unanswered and link.last_heard_at > self._unanswered[link]:
+            del self._unanswered[link]
+            self._answering_changes.append(AnsweringChange(link.peer_id, True))
+
+    def _note_unanswered(self, link: Link, now: float, *, is_silent: bool) -> None:
+        since = self._unanswered.get(link, -math.inf)
+        if self.is_link(link) and now >= since + UNANSWERED_REPEAT_S:
+            self._unanswered[link] = now
+            self._answering_changes.append(AnsweringChange(link.peer_id, False, is_silent))
+
+    def on_unsendable(self, address: Address, now: float) -> None:
+        """The operating system cannot send to `address`: a link there is not answered."""
+        link = self._by_address.get(address)
+        if link is not None:
+            self._note_unanswered(link, now, is_silent=True)
+
+    def _forget_answering(self, link: Link) -> None:
+        if self._unanswered.pop(link, None) is not None:
+            changes = self._answering_changes
+            self._answering_changes = [each for each in changes if each.peer_id != link.peer_id]
+
+    def take_answering_changes(self) -> list[AnsweringChange]:
+        """Returns which peers with a link stopped to acknowledge what they are sent, or resumed, since the
+        last call. Those that do not are reported again every `UNANSWERED_REPEAT_S`."""
+        changes, self._answering_changes = self._answering_changes, []
+        return changes
+
     # --- time -----------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:
-        """When a link next has something to send."""
-        if self._dirty:
+        """When a link next has something to send, or `take_answering_changes` something to return."""
+        if self._dirty or self._answering_changes:
             return -math.inf
         return min(self._timers.deadline, self.coalescer.deadline)
 

@@ -41,6 +41,7 @@ from grapevine_proto.ids import RELAY_HOST_PREFIX, Address, MessageId, PeerId
 from grapevine_proto.transport.direct_deliveries import DirectDeliveries
 from grapevine_proto.transport.drop_counts import DropCounts
 from grapevine_proto.transport.events import (
+    AnsweringChanged,
     DialAnswered,
     DialFailed,
     DialRejected,
@@ -759,7 +760,9 @@ class Transport:
         return self._is_behind_nat(dial.expected)
 
     def on_unsendable(self, address: Address, reason: str, now: float) -> Iterator[TransportEvent]:
-        """The operating system cannot send to `address`: dials of it fail at once."""
+        """The operating system cannot send to `address`: dials of it fail at once, and a link there is not
+        answered."""
+        self.links.on_unsendable(address, now)
         for session_id in self.handshakes.sessions_dialing(address):
             yield from self._end_dial(session_id, reason, now)
 
@@ -1021,6 +1024,8 @@ class Transport:
     def advance(self, now: float) -> Iterator[TransportEvent]:
         """Time passed: maintains links and sessions. The last step of a turn."""
         self.links.advance(now)
+        for answering in self.links.take_answering_changes():
+            yield AnsweringChanged(*answering)
         if now < self._tick_at:
             return
         self._tick_at = now + TICK_INTERVAL_S

@@ -11,7 +11,16 @@ from grapevine_proto import NodeConfig
 from grapevine_proto.events import Event, MessageReceived, MessageUndelivered, PathKind
 from grapevine_proto.sim import Nat, NatKind, Network, Simulation
 from grapevine_proto.wire.attributes import parse_record_attributes
-from tests.scenarios.nats import FIRST, PAIRS, SECOND, faults, is_linked, link_between, start
+from tests.scenarios.nats import (
+    FIRST,
+    PAIRS,
+    SECOND,
+    delays,
+    faults,
+    is_linked,
+    link_between,
+    start,
+)
 
 SEEDS = (1,)
 
@@ -21,6 +30,13 @@ def test_every_pair_of_nats_that_can_be_punched_is_and_a_lying_common_peer_chang
     pair: tuple[NatKind, NatKind],
 ) -> None:
     assert [fault for seed in SEEDS for fault in faults(pair, seed)] == []
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_broadcasts_reach_all_within_a_second_and_within_two_after_a_nat_changed(
+    pair: tuple[NatKind, NatKind],
+) -> None:
+    assert [fault for seed in SEEDS for fault in delays(pair, seed)] == []
 
 
 def test_two_members_behind_port_restricted_nats_link_within_two_seconds_of_their_start() -> None:

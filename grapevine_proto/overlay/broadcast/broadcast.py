@@ -191,6 +191,7 @@ class Broadcast:
         """A new link: announce recent rumors. The first link of all gets those that were sent to no
         peer.
         """
+        self._near_peers.on_answering_changed(peer_id, is_answering=True)
         effects = self._strategy.on_link_up(peer_id, now) + self.lazy_push.announce_recent(
             peer_id, now
         )
@@ -211,9 +212,20 @@ class Broadcast:
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link closed."""
+        self._near_peers.on_answering_changed(peer_id, is_answering=True)
         if not self._peers.linked:
             self._unclaimed.clear()
         return self._strategy.on_link_down(peer_id, now) + self.puller.on_link_down(peer_id, now)
+
+    def on_path_changed(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """A linked peer is at another address: announcements that went to the earlier one are lost."""
+        return self.lazy_push.announce_recent(peer_id, now)
+
+    def on_answering_changed(self, peer_id: PeerId, *, is_answering: bool) -> list[Effect]:
+        """A linked peer acknowledges nothing that this node sends, or does so again. Until it does, its link
+        carries no mail, and others announce to it what was mailed."""
+        self._near_peers.on_answering_changed(peer_id, is_answering=is_answering)
+        return [] if is_answering else self.lazy_push.on_mail_unanswered(peer_id)
 
     # --- own rumors -----------------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ class LazyPush:
     ) -> None:
         """`strategy` determines how long to wait for pushes and receives `on_request_sent`."""
         self._config = context.config
+        self._our_id = context.our_id
         self._peers = context.peers
         self._near_peers = near_peers
         self._store = store
@@ -183,6 +184,9 @@ class LazyPush:
         if not self._config.current.lazy_push:
             return
         if is_mailed:  # announced much later, so it is merged when first needed
+            newcomers = self._near_peers.new_successors(now)
+            if newcomers:
+                holders = self._announce_to_newcomers(newcomers, rumor, holders, now)
             self._unsorted_mail.append((rumor, tuple(holders)))
             if len(self._unsorted_mail) + len(self._unannounced_mail) > UNANNOUNCED_LIMIT:
                 self._flush_unsorted_mail()
@@ -190,8 +194,44 @@ class LazyPush:
                 self._announce_mail_at = now + MAIL_IHAVE_DELAY_S
             return
         self._enqueue(self._unannounced, rumor, holders)
+        self._schedule_announcements(now)
+
+    def _announce_to_newcomers(
+        self, newcomers: set[PeerId], rumor: Rumor, holders: Iterable[PeerId], now: float
+    ) -> set[PeerId]:
+        """Announces mail soon to `newcomers`, which its origin may not know yet. Returns who needs no other
+        announcement."""
+        holders = {rumor.origin, *holders}
+        if newcomers <= holders:
+            return holders
+        others = [each for each in self._near_peers.near if each not in newcomers]
+        self._enqueue(self._unannounced, rumor, (*holders, *others))
+        self._schedule_announcements(now)
+        return holders | newcomers
+
+    def _schedule_announcements(self, now: float) -> None:
         if self._announce_at == math.inf:
             self._announce_at = max(now + IHAVE_BATCH_DELAY_S, self._paced_until)
+
+    def on_mail_unanswered(self, peer_id: PeerId) -> list[Effect]:
+        """A peer acknowledges nothing that this node sends: the peers to which it is near are told what this
+        node mailed, and announce that to it at once."""
+        self._flush_unsorted_mail()
+        ours = [each for each in self._unannounced_mail if each.stream.origin == self._our_id]
+        targets = tuple(self._near_peers.near_to(peer_id)) if ours else ()
+        if not targets:
+            return []
+        ranges = sorted(ours, key=lambda each: (each.stream, each.first))
+        return [Send(targets, IHave(batch)) for batch in pack(ranges)]
+
+    def _on_mail_incomplete(self, ids: StreamRange, now: float) -> None:
+        """The origin announces what it mailed: a member did not acknowledge it."""
+        if self._unsorted_mail:
+            self._flush_unsorted_mail()
+        holders = self._unannounced_mail.pop(ids, None)
+        if holders is not None:
+            self._unannounced[ids] = holders
+            self._schedule_announcements(now)
 
     def _flush_unsorted_mail(self) -> None:
         for rumor, holders in self._unsorted_mail:
@@ -216,8 +256,8 @@ class LazyPush:
         return [Send(targets, Offer((rumor.ids,)))] if targets else []
 
     def announce_recent(self, peer_id: PeerId, now: float) -> list[Effect]:
-        """Announce recent rumors to a newly linked peer: other peers know them, and no digest
-        covers them yet.
+        """Announce recent rumors to a peer that is newly linked or at another address: other peers know
+        them, and no digest covers them yet.
         """
         if not self._config.current.lazy_push:
             return []
@@ -296,6 +336,8 @@ class LazyPush:
         if self._config.current.lazy_push or is_offer:
             for ids in _disjoint(message.ranges):
                 self._on_announced(ids, sender, now, is_offer=is_offer)
+                if ids.stream.origin == sender:
+                    self._on_mail_incomplete(ids, now)
         return self._request_due(now) if is_offer else []
 
     def _on_announced(

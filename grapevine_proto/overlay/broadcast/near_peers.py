@@ -26,6 +26,7 @@ RING_COUNT: Final = 4
 NEAR_PEERS_LIMIT: Final = 2 * RING_COUNT
 RING_POINT_BYTES: Final = 8  # of a peer ID, which is a public key and thus as good as random
 MIN_HOPS_LIMIT: Final = 10
+NEWCOMER_INTERVALS: Final = 2.0  # of heartbeats, on which the record of a new member spreads
 
 
 class NearPeers:
@@ -40,7 +41,9 @@ class NearPeers:
         self._near: tuple[PeerId, ...] = ()
         self._ring_successors: tuple[PeerId, ...] = ()
         self._computed_for: tuple[PeerId, ...] = ()
+        self._newest_link_at = -math.inf  # of the successors
         self._callers: dict[PeerId, None] = {}
+        self._unanswering: set[PeerId] = set()  # of the linked ones
 
     @property
     def linked(self) -> Sequence[PeerId]:
@@ -53,6 +56,13 @@ class NearPeers:
         """Whether `peer_id` is linked and answered its last probe."""
         peer = self._peers.get(peer_id)
         return peer is not None and self._peers.is_linked(peer_id) and not peer.is_unresponsive
+
+    def on_answering_changed(self, peer_id: PeerId, *, is_answering: bool) -> None:
+        """`peer_id` acknowledges nothing that this node sends, or does so again."""
+        if is_answering:
+            self._unanswering.discard(peer_id)
+        elif self._peers.is_linked(peer_id):
+            self._unanswering.add(peer_id)
 
     def rtt_s(self, peer_id: PeerId) -> float:
         return self._peers.rtt_s(peer_id)
@@ -89,6 +99,20 @@ class NearPeers:
         self._refresh()
         return self._ring_successors
 
+    def new_successors(self, now: float) -> set[PeerId]:
+        """Our successors on the rings that linked so recently that other members may not know them. None if
+        most are that new: then a cluster starts, and each node meets all others itself."""
+        self._refresh()
+        since = now - NEWCOMER_INTERVALS * self._config.current.gossip_interval
+        if self._newest_link_at <= since:
+            return set()
+        found = {each for each in self._ring_successors if self._linked_at(each) > since}
+        return found if 2 * len(found) <= len(self._ring_successors) else set()
+
+    def _linked_at(self, peer_id: PeerId) -> float:
+        peer = self._peers.get(peer_id)
+        return -math.inf if peer is None or peer.linked_at is None else peer.linked_at
+
     def on_caller(self, peer_id: PeerId) -> None:
         """`peer_id` counts us among its near peers."""
         self._refresh()
@@ -96,6 +120,14 @@ class NearPeers:
         if is_new and len(self._callers) < NEAR_PEERS_LIMIT:
             self._callers[peer_id] = None
             self._near = (*self._near, peer_id)
+
+    def near_to(self, peer_id: PeerId) -> Sequence[PeerId]:
+        """The linked peers to which `peer_id` is near, if they are linked to the same peers as this node."""
+        linked = [each for each in self._peers.linked if each != peer_id]
+        if len(linked) <= NEAR_PEERS_LIMIT:
+            return linked
+        rings = (_ring_adjacent(linked, peer_id, ring) for ring in range(RING_COUNT))
+        return list(dict.fromkeys(each for pair in rings for each in pair))
 
     def _refresh(self) -> None:
         linked = self._peers.linked
@@ -107,26 +139,22 @@ class NearPeers:
         near: dict[PeerId, None] = {}
         if linked:
             for ring in range(RING_COUNT):
-                successor, predecessor = self._ring_adjacent(ring)
+                successor, predecessor = _ring_adjacent(linked, self._our_id, ring)
                 near[successor] = near[predecessor] = successors[successor] = None
         self._ring_successors = tuple(successors)
+        self._newest_link_at = max(map(self._linked_at, successors), default=-math.inf)
         self._near = tuple(near) if len(linked) > NEAR_PEERS_LIMIT else tuple(linked)
 
-    def _ring_adjacent(self, ring: int) -> tuple[PeerId, PeerId]:
-        """Our successor and predecessor on a ring."""
-        point_slice = slice(ring * RING_POINT_BYTES, (ring + 1) * RING_POINT_BYTES)
-        our_point = self._our_id[point_slice]
-        points = [(peer_id[point_slice], peer_id) for peer_id in self._computed_for]
-        successor = min(points, key=lambda point: (point[0] < our_point, point[0]))
-        predecessor = max(points, key=lambda point: (point[0] < our_point, point[0]))
-        return successor[1], predecessor[1]
-
     def is_fully_linked(self) -> bool:
-        """Whether every member that is not down or left is linked."""
+        """Whether every member that is not down or left is linked, and acknowledges what it is sent."""
         is_linked, inactive = self._peers.is_linked, (MemberStatus.DOWN, MemberStatus.LEFT)
-        return bool(self._peers.linked) and all(
-            member.status in inactive or is_linked(member.record.peer_id)
-            for member in self._members
+        return (
+            bool(self._peers.linked)
+            and not self._unanswering
+            and all(
+                member.status in inactive or is_linked(member.record.peer_id)
+                for member in self._members
+            )
         )
 
     @property
@@ -135,3 +163,13 @@ class NearPeers:
         binary tree.
         """
         return max(MIN_HOPS_LIMIT, 2 * math.ceil(math.log2(len(self._members) + 2)))
+
+
+def _ring_adjacent(peers: Sequence[PeerId], peer_id: PeerId, ring: int) -> tuple[PeerId, PeerId]:
+    """The successor and the predecessor of `peer_id` on a ring of `peers`."""
+    point_slice = slice(ring * RING_POINT_BYTES, (ring + 1) * RING_POINT_BYTES)
+    own_point = peer_id[point_slice]
+    points = [(each[point_slice], each) for each in peers]
+    successor = min(points, key=lambda point: (point[0] < own_point, point[0]))
+    predecessor = max(points, key=lambda point: (point[0] < own_point, point[0]))
+    return successor[1], predecessor[1]

@@ -15,7 +15,7 @@ for links, `local_record` owns our record.
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from grapevine_proto.coordinate import Coordinate, Estimate
 from grapevine_proto.errors import DropReason, UnknownPeer
@@ -71,6 +71,12 @@ WELCOME_RECORDS: Final = 12  # records sent to a new peer
 STALL_THRESHOLD_S: Final = 0.5  # lateness of our own timer above which peers are credited
 
 
+class BroadcastLinks(LinkUsage, Protocol):
+    """What `Membership` reads of broadcast and tells it."""
+
+    def on_path_changed(self, peer_id: PeerId, now: float) -> list[Effect]: ...
+
+
 class Membership:
     """The state machine that owns peers and members."""
 
@@ -79,7 +85,7 @@ class Membership:
         context: OverlayContext,
         local_record: LocalRecord,
         store: MessageStore,
-        broadcast: LinkUsage,
+        broadcast: BroadcastLinks,
         now: float,
         coordinate: Coordinate | None = None,
     ) -> None:
@@ -87,6 +93,7 @@ class Membership:
         self._config = context.config
         self._peers = context.peers
         self._rng = context.rng
+        self._broadcast = broadcast
         self.members = context.members
         self.local_record = local_record
         self.active_view = ActiveView(context, broadcast)
@@ -270,6 +277,11 @@ class Membership:
             effects.append(member.set_status(MemberStatus.UP, "connected", now))
         return effects
 
+    def renew_path(self, peer_id: PeerId, now: float) -> list[Effect]:
+        """Dials a linked peer that acknowledges nothing where else it may be."""
+        member = self.members.get(peer_id)
+        return [] if member is None else self.dialer.renew_path(member, now)
+
     def on_link_down(
         self, peer_id: PeerId, detail: str, reason: CloseReason | None, now: float
     ) -> list[Effect]:
@@ -311,7 +323,7 @@ class Membership:
             return []
         effects: list[Effect] = []
         if address != peer.address:
-            effects += self._on_address_changed(peer, address)
+            effects += self._on_address_changed(peer, address, now)
         if peer.state is PeerState.STALE:
             effects.append(
                 PeerTransitioned(
@@ -324,13 +336,13 @@ class Membership:
             effects += self.detector.on_packet(peer_id, now)
         return effects
 
-    def _on_address_changed(self, peer: Peer, address: Address) -> list[Effect]:
+    def _on_address_changed(self, peer: Peer, address: Address, now: float) -> list[Effect]:
         """The session of a linked peer validated a new path."""
         peer.on_address_changed(address)
         member = self.members.get(peer.peer_id)
         if member is not None:
             member.on_address_validated(address)
-        return self.reachability.tell(peer)
+        return self.reachability.tell(peer) + self._broadcast.on_path_changed(peer.peer_id, now)
 
     def on_dial_failed(
         self, address: Address, expected: PeerId | None, reason: DropReason | str | None, now: float

@@ -14,8 +14,8 @@ Invariants:
   addresses that were never dialed come first, then those that have waited longest.
 - An address that only a record claims gets `UNVALIDATED_HELLOS` Hellos from a small budget, which
   an answer refunds, and none if `address_policy` forbids it.
-- No address is dialed twice at once for the same purpose, nor while a link to it exists, nor if it
-  is ours.
+- No address is dialed twice at once for the same purpose, nor while a link to it exists and its peer
+  acknowledges what it is sent, nor if it is ours.
 - A claimed address neither prevents nor delays another dial: only a session proves that a member is
   at an address, and a dial for one member says nothing about other nodes there.
 
@@ -547,26 +547,45 @@ class Dialer:
         addresses, peer_id = self.addresses_of(member), member.record.peer_id
         if peer_id in self._config.current.denied:
             return []
-        effects: list[Effect] = []
-        for address in addresses:
-            is_claimed = address != member.validated_address
-            effects += self._dial(
-                address, peer_id, now, wants_room=wants_room, is_unvalidated=is_claimed
-            )
+        effects = self._dial_all(member, addresses, now, wants_room=wants_room)
         if not addresses:  # it can only be introduced
             self.on_member_failed(member, now)
         elif not effects:
             return []
-        introducers = self.introducers_of(member) if member.record.attributes else ()
-        if introducers:
-            self._note_asked(peer_id, wants_room=wants_room)
-            effects.append(Send(introducers, Introduce(peer_id, False)))
+        effects += self._ask_for_introduction(member, wants_room=wants_room)
         if addresses and not member.was_linked and member.failures == 0:
-            peer = self._peers.add(peer_id, member.record, address, now)
+            peer = self._peers.add(peer_id, member.record, addresses[-1], now)
             if peer.state is PeerState.DISCONNECTED:
                 self._peers.transition(peer, PeerTrigger.DIALED)
                 # Before the dial, which may fail at once and report that.
                 effects.insert(0, PeerTransitioned(peer_id, None, "discovered"))
+        return effects
+
+    def renew_path(self, member: Member, now: float) -> list[Effect]:
+        """Dials a linked member that acknowledges nothing, if it may be elsewhere: it has another address, or
+        its NAT may have changed. A session that results replaces the one of the link."""
+        peer = self._peers.get(member.record.peer_id)
+        if peer is None or not self._peers.is_linked(peer.peer_id):
+            return []
+        addresses = self.addresses_of(member)
+        if all(each == peer.address for each in addresses) and member.record.introducers is None:
+            return []
+        effects = self._dial_all(member, addresses, now, wants_room=False)
+        return effects + self._ask_for_introduction(member, wants_room=False)
+
+    def _dial_all(
+        self, member: Member, addresses: tuple[Address, ...], now: float, *, wants_room: bool
+    ) -> list[Effect]:
+        effects: list[Effect] = []
+        for address in addresses:
+            is_claimed = address != member.validated_address
+            effects += self._dial(
+                address,
+                member.record.peer_id,
+                now,
+                wants_room=wants_room,
+                is_unvalidated=is_claimed,
+            )
         return effects
 
     def addresses_of(self, member: Member) -> tuple[Address, ...]:
@@ -605,6 +624,13 @@ class Dialer:
             return tuple(reachable[:ASK_PEERS])
         return tuple(self._rng.sample(linked, min(ASK_PEERS_AT_RANDOM, len(linked))))
 
+    def _ask_for_introduction(self, member: Member, *, wants_room: bool) -> list[Effect]:
+        introducers = self.introducers_of(member) if member.record.attributes else ()
+        if not introducers:
+            return []
+        self._note_asked(member.record.peer_id, wants_room=wants_room)
+        return [Send(introducers, Introduce(member.record.peer_id, False))]
+
     def _note_asked(self, peer_id: PeerId, *, wants_room: bool) -> None:
         self._asked.pop(peer_id, None)
         self._asked[peer_id] = wants_room
@@ -616,18 +642,21 @@ class Dialer:
     ) -> list[Effect]:
         """A common peer sees `member` at `address`, where it dials us now: dial it there.
 
+        A link at another address may be one that does not get through any more, as its other end found out.
         An introduction that this node did not ask for is charged to a small budget, because a peer may
         name any member and any address.
         """
         peer_id = member.record.peer_id
-        if peer_id in self._config.current.denied or self._peers.is_linked(peer_id):
+        peer = self._peers.get(peer_id)
+        linked_at = peer.address if peer is not None and self._peers.is_linked(peer_id) else None
+        if peer_id in self._config.current.denied or address == linked_at:
             return []
         if address in self.our_addresses or not can_dial_claimed(address, self.our_addresses):
             return []
         wants_room = self._asked.pop(peer_id, None)
         if wants_room is None and not self._introduced_budget.try_take(now):
             return []
-        if is_transient:
+        if is_transient and linked_at is None:
             return [Dial(address, peer_id, punch(TRANSIENT), INTRODUCED_HELLOS)]
         self._begin_dial((address, peer_id), now)
         purpose = punch(NEIGHBOR if wants_room else LINK)

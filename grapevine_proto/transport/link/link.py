@@ -59,6 +59,7 @@ from grapevine_proto.wire.signed import PeerRecord
 
 RETRANSMITTED_START: Final = 1  # of the session ID in a Retransmit
 RETRANSMITTED_END: Final = 9
+PTOS_OF_SILENCE: Final = 2  # after which a peer that does not acknowledge may be elsewhere
 DEFAULT_MAX_MESSAGE_BYTES: Final = 10 * 2**20  # the default of `NodeConfig.max_message_size`
 
 
@@ -355,6 +356,10 @@ class Link:
         """Whether the peer has not answered what was sent for several probe timeouts in a row."""
         return self._sender.recovery.is_unanswered
 
+    def is_silent(self, now: float) -> bool:
+        """Whether nothing arrived from the peer for several probe timeouts either."""
+        return now - self.last_heard_at > PTOS_OF_SILENCE * self.path.rtt.pto_s
+
     @property
     def packets_lost(self) -> int:
         """Sent packets that were lost."""
@@ -410,6 +415,7 @@ class Link:
             ):  # NAT rebinding: another port is the same path
                 self.path.reset(new_address.host, None, now)
             self.address = new_address
+            self._sender.recovery.on_new_address(now)
         challenges = [
             (session.seal(encode_frame(PathChallenge(token)), now), to or self.address)
             for token, to in validator.pop_due_challenges(now)

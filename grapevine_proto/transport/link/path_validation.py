@@ -9,7 +9,8 @@ Invariants:
 - One address is validated at a time, at most one per second, and only for the packet with the highest number.
 - The current address wins if it answers within `CURRENT_PATH_ROUNDS` of its RTTs; otherwise the new one,
   whose path may be much longer, if it answers within `VALIDATION_TIMEOUT_S`; otherwise nothing changes.
-- The new address is sent no more bytes than it sent (anti-amplification, RFC 9000, section 8.1).
+- The new address is sent no more bytes than it sent (anti-amplification, RFC 9000, section 8.1). One whose
+  first packet is smaller than a challenge is challenged when more arrived from it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ CHALLENGE_DATAGRAM_BYTES: Final = DATA_OVERHEAD_BYTES + 1 + PATH_TOKEN_BYTES
 VALIDATION_INTERVAL_S: Final = 1.0
 VALIDATION_TIMEOUT_S: Final = 1.0  # above any terrestrial RTT
 CURRENT_PATH_ROUNDS: Final = 3  # one challenge each: single ones may be lost
+CANDIDATE_CHALLENGES: Final = 3
 
 
 class PathValidator:
@@ -34,7 +36,9 @@ class PathValidator:
     __slots__ = (
         "_amplification_credit_bytes",
         "_candidate",
+        "_candidate_challenges_left",
         "_candidate_token",
+        "_current_challenges_left",
         "_current_path_until",
         "_current_token",
         "_entropy",
@@ -50,6 +54,7 @@ class PathValidator:
         self._candidate: Address | None = None
         self._candidate_token = self._current_token = b""
         self._amplification_credit_bytes = 0
+        self._current_challenges_left = self._candidate_challenges_left = 0
         self._is_validated = False
         self._interval_s = 0.0
         self._send_at = math.inf
@@ -77,12 +82,17 @@ class PathValidator:
         """
         if source == self._candidate:
             self._amplification_credit_bytes += size_bytes
+            if self._send_at == math.inf and self._may_challenge_candidate:
+                self._send_at = now
+                self._expires_at = max(self._expires_at, now + VALIDATION_TIMEOUT_S)
         elif self._candidate is None and is_newest and now >= self._next_validation_at:
             self._candidate, self._amplification_credit_bytes, self._is_validated = (
                 source,
                 size_bytes,
                 False,
             )
+            self._current_challenges_left = CURRENT_PATH_ROUNDS
+            self._candidate_challenges_left = CANDIDATE_CHALLENGES
             self._candidate_token, self._current_token = (
                 self._entropy(PATH_TOKEN_BYTES) for _ in range(2)
             )
@@ -90,17 +100,28 @@ class PathValidator:
             self._send_at, self._current_path_until = now, now + CURRENT_PATH_ROUNDS * interval_s
             self._expires_at = max(self._current_path_until, now + VALIDATION_TIMEOUT_S)
 
+    @property
+    def _may_challenge_candidate(self) -> bool:
+        return (
+            not self._is_validated
+            and self._candidate_challenges_left > 0
+            and self._amplification_credit_bytes >= CHALLENGE_DATAGRAM_BYTES
+        )
+
     def pop_due_challenges(self, now: float) -> list[tuple[bytes, Address | None]]:
         """Returns the due challenges as (token, destination); None is the current address."""
         if self._candidate is None or now < self._send_at:
             return []
-        self._send_at = now + self._interval_s
-        if self._send_at >= self._current_path_until:
-            self._send_at = math.inf
-        tokens: list[tuple[bytes, Address | None]] = [(self._current_token, None)]
-        if self._amplification_credit_bytes >= CHALLENGE_DATAGRAM_BYTES:
+        tokens: list[tuple[bytes, Address | None]] = []
+        if self._current_challenges_left > 0:
+            self._current_challenges_left -= 1
+            tokens.append((self._current_token, None))
+        if self._may_challenge_candidate:
+            self._candidate_challenges_left -= 1
             self._amplification_credit_bytes -= CHALLENGE_DATAGRAM_BYTES
             tokens.append((self._candidate_token, self._candidate))
+        is_done = not self._current_challenges_left and not self._may_challenge_candidate
+        self._send_at = math.inf if is_done else now + self._interval_s
         return tokens
 
     def on_response(self, token: bytes, now: float) -> None:

@@ -33,6 +33,7 @@ RETRANSMISSIONS_LIMIT: Final = 16  # per content: at 30 % loss one in 200 millio
 PTO_LIMIT: Final = 12  # consecutive, unanswered: about ten seconds
 PTOS_BEFORE_BACKOFF: Final = 2  # without backoff: random loss can explain them
 PTO_PACKETS: Final = 2  # both must get lost to waste a PTO (RFC 9002, 6.2.4)
+UNANSWERED_PTOS: Final = 3  # rare at 10 % loss
 PERSISTENT_PTOS: Final = 4  # from then on lower the rate and the datagram size
 MAX_PTO_S: Final = 2.0  # upper limit of the backoff, to notice the end of an outage
 
@@ -79,7 +80,7 @@ class Recovery:
     @property
     def is_unanswered(self) -> bool:
         """Whether several PTOs in a row expired without an answer: more than random loss can explain."""
-        return self._pto_count >= PERSISTENT_PTOS
+        return self._pto_count >= UNANSWERED_PTOS
 
     def clear(self) -> None:
         """Forgets all packets in flight."""
@@ -156,6 +157,13 @@ class Recovery:
         for packet in reversed(self.sent_packets.pop_all()):
             self._retransmit(packet, session_id, packet.attempts, now)
         self.pto_at, self._pto_count = math.inf, 0
+
+    def on_new_address(self, now: float) -> None:
+        """The peer has another address: what went to the earlier one is probably lost, and its PTO expires
+        now."""
+        self._pto_count = 0
+        if self.sent_packets:
+            self.pto_at = now
 
     def _on_lost(self, packet: SentPacket, session_id: bytes, now: float) -> None:
         if packet.content is None:

@@ -14,7 +14,7 @@ from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.overlay.broadcast.near_peers import NearPeers
 from grapevine_proto.overlay.broadcast.strategy import NewRumor
 from grapevine_proto.overlay.context import OverlayContext
-from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import PeerRecord, Rumor
@@ -75,6 +75,9 @@ class Links:
 
     def is_in_use(self, peer: PeerId, now: float) -> bool:
         return peer in self.in_use
+
+    def on_path_changed(self, peer: PeerId, now: float) -> list[Effect]:
+        return []
 
 
 class NodeTables:

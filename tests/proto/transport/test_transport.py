@@ -22,6 +22,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address, Stream, StreamRange
 from grapevine_proto.transport.events import (
+    AnsweringChanged,
     DialAnswered,
     DialFailed,
     DialRejected,
@@ -102,6 +103,53 @@ def break_method(patch: pytest.MonkeyPatch, broken: object, method: str) -> None
         return original(self, *args, **options)
 
     patch.setattr(type(broken), method, run)
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+def answering(node: TransportNode) -> list[bool]:
+    return [each.is_answering for each in node.reported(AnsweringChanged)]
+
+
+def test_a_peer_that_acknowledges_nothing_is_reported_until_it_does() -> None:
+    network, _, _ = linked()
+    network.is_lost = lambda *_: True
+    network.send_direct(1, 2, b"unheard")
+    network.run(4.0)
+    reports = network[1].reported(AnsweringChanged)
+    assert 3 <= len(reports) <= 4, "repeated, for what may help needs a second try"
+    assert not any(each.is_answering for each in reports)
+    assert reports[-1].is_silent
+    network.is_lost = lambda *_: False
+    network.run(5.0)
+    assert answering(network[1]).count(True) == 1
+    assert answering(network[1])[-1]
+    assert answering(network[2]) == []
+
+
+def test_a_link_whose_address_the_system_cannot_send_to_is_not_answered() -> None:
+    network, node, _ = linked()
+    for _ in range(2):
+        node.take(node.transport.on_unsendable(address_of(2), "no route", network.now))
+        node.take(node.transport.on_unsendable(OUTSIDER, "no route", network.now))
+    network.run(0.1)
+    assert answering(node) == [False]
+    network.send_direct(2, 1, b"heard")
+    network.run(0.5)
+    network.send_direct(1, 2, b"and answered")
+    network.run(0.5)
+    assert answering(node) == [False, True]
+
+
+def test_nothing_is_reported_of_a_link_that_ended_meanwhile() -> None:
+    network, node, _ = linked()
+    node.take(node.transport.on_unsendable(address_of(2), "no route", network.now))
+    node.take(
+        node.transport.disconnect(network[2].peer_id, "test", None, notify=False, now=network.now)
+    )
+    network.run(0.1)
+    assert answering(node) == []
 
 
 # --- counting -----------------------------------------------------------------------------------

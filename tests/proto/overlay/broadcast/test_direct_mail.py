@@ -27,6 +27,17 @@ def auto(*linked: int, members: tuple[int, ...] = ()) -> tuple[NodeTables, Auto]
     return tables, Auto(tables.context, tables.near_peers)
 
 
+def test_a_peer_that_acknowledges_nothing_gets_no_mail() -> None:
+    tables = NodeTables(1, 2)
+    mail = DirectMail(tables.near_peers)
+    tables.near_peers.on_answering_changed(peer_id(2), is_answering=False)
+    assert not mail.on_new_rumor(new_rumor(), 0.0).is_mail
+    tables.near_peers.on_answering_changed(peer_id(2), is_answering=True)
+    assert mail.on_new_rumor(new_rumor(), 0.0).is_mail
+    tables.near_peers.on_answering_changed(peer_id(9), is_answering=False)
+    assert mail.on_new_rumor(new_rumor(), 0.0).is_mail, "it has no link"
+
+
 def test_auto_mails_small_rumors_while_all_members_are_linked() -> None:
     tables, strategy = auto(*range(1, 11))
     assert strategy.on_new_rumor(new_rumor(size=DIRECT_MAIL_LIMIT_BYTES // 10), 0.0).is_mail

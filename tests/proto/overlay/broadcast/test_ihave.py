@@ -163,6 +163,44 @@ def test_mailed_rumors_are_announced_in_ranges_and_not_to_holders() -> None:
     assert ids[peer_id(3)] == [ids_of(1, 2)]
 
 
+def test_mail_is_announced_soon_to_a_newcomer_that_its_origin_may_not_know() -> None:
+    node = Node(links=3)
+    newcomer = node.peers.get(peer_id(2))
+    assert newcomer is not None
+    newcomer.on_link_up(0.05, 100.0, is_self_chosen=False)
+    node.lazy_push.announce(copy(ORIGIN, 1).rumor, (), 101.0, is_mailed=True)
+    assert announced_in(node.lazy_push.advance(101.01)) == {peer_id(2): [ids_of(1)]}
+    assert set(announced_in(node.lazy_push.advance(104.0))) == {peer_id(1), peer_id(3)}
+    node.lazy_push.announce(copy(ORIGIN, 2).rumor, (peer_id(2),), 104.0, is_mailed=True)
+    assert node.lazy_push.advance(104.01) == [], "the newcomer has it"
+    node.lazy_push.advance(108.0)
+    node.lazy_push.announce(copy(ORIGIN, 3).rumor, (), 111.0, is_mailed=True)
+    assert node.lazy_push.advance(111.01) == [], "by now its record has spread"
+
+
+def test_mail_that_a_peer_does_not_acknowledge_is_announced_to_it_by_others_at_once() -> None:
+    origin, relay = Node(links=3), Node(links=3)
+    made = copy(0, 1)
+    origin.lazy_push.announce(made.rumor, tuple(map(peer_id, (1, 2, 3))), 0.0, is_mailed=True)
+    effects = origin.lazy_push.on_mail_unanswered(peer_id(2))
+    ids = made.rumor.ids
+    assert announced_in(effects) == {peer_id(1): [ids], peer_id(3): [ids]}
+
+    relay.store.insert(made, peer_id(0), True, 0.0)
+    relay.lazy_push.announce(made.rumor, (peer_id(0),), 0.0, is_mailed=True)
+    relay.lazy_push.handle(IHave((ids,)), peer_id(1), 0.5)
+    assert relay.lazy_push.advance(0.6) == [], "that peer did not mail it"
+    relay.lazy_push.handle(IHave((ids,)), peer_id(0), 0.6)
+    assert peer_id(2) in announced_in(relay.lazy_push.advance(0.7))
+    assert relay.lazy_push.advance(3.0) == [], "once"
+
+
+def test_a_silent_peer_causes_no_announcement_if_nothing_was_mailed() -> None:
+    node = Node(links=3)
+    node.lazy_push.announce(copy(ORIGIN, 1).rumor, (), 0.0, is_mailed=True)  # of another origin
+    assert node.lazy_push.on_mail_unanswered(peer_id(2)) == []
+
+
 def test_ids_of_mailed_rumors_have_their_own_limit_and_drops_are_counted() -> None:
     node = Node(links=3)
     for first in range(1, 1024 + 2):

@@ -56,6 +56,30 @@ def test_in_a_mesh_nearness_is_mutual_and_connects_all_nodes() -> None:
     )
 
 
+def test_those_to_which_a_peer_is_near_are_found_without_asking_it() -> None:
+    views = mesh(50)
+    silent = peer_id(7)
+    found = views[peer_id(0)].near_to(silent)
+    assert set(found) <= set(views[silent].near)
+    assert len(found) >= 3
+    few = NodeTables(1, 2, 3).near_peers
+    assert list(few.near_to(peer_id(2))) == [peer_id(1), peer_id(3)]
+
+
+@pytest.mark.parametrize(("newcomers", "found"), [((3,), {3}), ((1, 2, 3), set())])
+def test_successors_that_linked_lately_are_new_unless_most_are(
+    newcomers: tuple[int, ...], found: set[int]
+) -> None:
+    tables = NodeTables(1, 2, 3)
+    for number in newcomers:
+        peer = tables.peers.get(peer_id(number))
+        assert peer is not None
+        peer.on_link_up(None, 100.0, is_self_chosen=False)
+    successors = set(tables.near_peers.ring_successors)
+    assert tables.near_peers.new_successors(101.0) == set(map(peer_id, found)) & successors
+    assert tables.near_peers.new_successors(111.0) == set()
+
+
 def test_of_more_than_eight_links_two_on_each_of_four_rings_are_near() -> None:
     near_peers = NodeTables(*range(1, 10)).near_peers
     assert len(near_peers.near) < 9

@@ -181,12 +181,38 @@ def test_an_introduction_at_an_address_that_is_no_member_is_ignored(address: Add
     assert node.dialer.on_introduction(node.member(9), address, 0.0, is_transient=True) == []
 
 
-def test_linked_and_denied_members_are_not_introduced() -> None:
+def test_members_linked_at_that_address_and_denied_ones_are_not_introduced() -> None:
     node = DialingNode(linked=1, denied=(peer_id(9),))
     know(node, hidden(9))
-    for number in (0, 9):
+    linked = node.peers.get(peer_id(0))
+    assert linked is not None
+    for number, address in ((0, linked.address), (9, OUTSIDE)):
         member = node.member(number)
-        assert node.dialer.on_introduction(member, OUTSIDE, 0.0, is_transient=False) == []
+        assert node.dialer.on_introduction(member, address, 0.0, is_transient=False) == []
+
+
+def test_a_member_linked_elsewhere_is_dialed_for_its_link_because_that_may_not_get_through() -> (
+    None
+):
+    for is_transient in (True, False):
+        node = DialingNode(linked=1)
+        effects = node.dialer.on_introduction(
+            node.member(0), OUTSIDE, 0.0, is_transient=is_transient
+        )
+        assert effects == [Dial(OUTSIDE, peer_id(0), punch(LINK), INTRODUCED_HELLOS)]
+
+
+def test_a_linked_member_that_acknowledges_nothing_is_dialed_where_else_it_may_be() -> None:
+    node = DialingNode(linked=3)
+    assert node.dialer.renew_path(node.member(0), 0.0) == [], "it has one address and no NAT"
+    node.member(1).update_record(hidden(1), 0.0)
+    assert asked(node.dialer.renew_path(node.member(1), 0.0)), "its NAT may have changed"
+    elsewhere = replace(record(2), addresses=(*record(2).addresses, INSIDE))
+    node.member(2).update_record(elsewhere, 0.0)
+    found = dials(node.dialer.renew_path(node.member(2), 0.0))
+    assert INSIDE in [each.address for each in found]
+    node.unlink(2)
+    assert node.dialer.renew_path(node.member(2), 2.0) == []
 
 
 def test_the_member_asked_for_longest_ago_is_forgotten() -> None:
