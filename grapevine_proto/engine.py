@@ -157,6 +157,7 @@ class NodeState:
     entries: tuple[SavedEntry, ...] = ()
     coordinate: bytes = b""  # encoded; empty: none
     is_lost: bool = False  # an earlier run of this identity kept something that is not here
+    earlier_epoch: int = 0  # of the run that this state is from; not saved; 0: there was none
 
 
 class Engine:
@@ -178,7 +179,7 @@ class Engine:
         self._identity = identity = Identity(state.seed)
         self._overlay = Overlay(
             OverlayContext(live, identity, rng),
-            LocalRecord(live, identity, state.epoch, address),
+            LocalRecord(live, identity, state.epoch, address, state.earlier_epoch),
             state.streams,
             state.peers,
             now,
@@ -773,7 +774,7 @@ class Engine:
         """Outranks a record of our identity that is not ours: a new epoch, new streams, new links."""
         self._spread_all(self._publisher.start_epoch(epoch + 1, now), now)
         self._epoch_changes += 1
-        self._overlay.start_epoch(epoch + 1)
+        self._overlay.start_epoch(epoch + 1, now)
         closed = self._transport.disconnect_all("new epoch", CloseReason.REDUNDANT, now)
         self._on_events(closed, now)
 

@@ -75,7 +75,7 @@ class Member:
         self.changed_at = now
         self.known_at = now
         self.epoch_known_at = now  # when its current epoch was first seen
-        self.earlier_epoch: int | None = None  # the epoch it had before, if known
+        self.earlier_epoch = record.earlier_epoch  # the epoch it had before; 0: not known
         self.dial_at = now
         self.proximity_check_at = now  # when to measure its RTT next
         # RTT measured when the link was rejected as too far
@@ -105,7 +105,8 @@ class Member:
         contain, because a restarted member may have moved.
         """
         if record.epoch > self.record.epoch:
-            self.earlier_epoch, self.epoch_known_at = self.record.epoch, now
+            self.earlier_epoch = record.earlier_epoch or self.record.epoch
+            self.epoch_known_at = now
         if record.epoch > self.record.epoch and self.validated_address not in record.addresses:
             self.validated_address = None
         self.record = record

@@ -304,9 +304,9 @@ class Overlay:
         self._is_leaving = True
         return self.membership.leave()
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int, now: float) -> None:
         """Signs the record of this node under a new epoch."""
-        self.membership.local_record.start_epoch(epoch)
+        self.membership.start_epoch(epoch, now)
 
     # --- what the transport reads ---------------------------------------------------------------
 

@@ -220,7 +220,7 @@ class StateDirectory:
         if epoch >= EPOCH_LIMIT:
             raise ConfigError("state_dir", f"{self.path}: the identity has no epoch left")
         is_lost = (had_identity and saved is _NOTHING) or saved.is_lost
-        return replace(saved, seed=seed, epoch=epoch, is_lost=is_lost)
+        return replace(saved, seed=seed, epoch=epoch, is_lost=is_lost, earlier_epoch=saved.epoch)
 
     def _load_identity(self) -> bytes:
         path = self.path / "identity"

@@ -90,7 +90,7 @@ class SimulatedNode:
         if saved is None or lose_state:
             identity = random.Random(f"{seed}/identity").randbytes(SEED_BYTES)
             saved = NodeState(seed=identity, epoch=0, streams=(), peers=())
-        saved = replace(saved, epoch=self.next_epoch(saved, at))
+        saved = replace(saved, epoch=self.next_epoch(saved, at), earlier_epoch=saved.epoch)
         self._saved, self._previous_save = saved, None
         self.engine = engine = Engine(
             self.config,

@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgpack
 
 from grapevine_proto.coordinate import Coordinate
+from grapevine_proto.ids import EPOCH_LIMIT
 from grapevine_proto.topics import topic_fault
 from grapevine_proto.wire.bounded_msgpack import unpack
 from grapevine_proto.wire.entry_terms import EntryTerms
@@ -43,6 +44,7 @@ MAX_INTRODUCERS: Final = 3
 QUERY: Final = 131
 ENTRY: Final = 132
 RECORD_COORDINATE: Final = 3  # of a record
+EARLIER_EPOCH: Final = 7  # of a record
 MAX_EXPIRY_S: Final = (1 << 32) - 1
 TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
@@ -124,14 +126,19 @@ def decode_attributes(data: bytes) -> dict[int, Any]:
 
 
 def record_attributes(
-    *, coordinate: Coordinate | None = None, introducers: tuple[bytes, ...] | None = None
+    *,
+    coordinate: Coordinate | None = None,
+    introducers: tuple[bytes, ...] | None = None,
+    earlier_epoch: int = 0,
 ) -> bytes:
-    """Returns the encoded attributes of a record. `introducers` are as in `RecordAttributes`."""
+    """Returns the encoded attributes of a record. The arguments are as in `RecordAttributes`."""
     values: dict[int, Any] = {}
     if coordinate is not None:
         values[RECORD_COORDINATE] = coordinate.encode()
     if introducers is not None:
         values[INTRODUCERS] = b"".join(introducers)
+    if earlier_epoch:
+        values[EARLIER_EPOCH] = earlier_epoch
     return encode_attributes(values)
 
 
@@ -208,10 +215,12 @@ class RecordAttributes:
     """The attributes of a record that this version knows.
 
     `introducers`: the subject is behind a NAT, and the members whose IDs begin like this, at most
-    `MAX_INTRODUCERS`, introduce it; None: it is reached at its addresses.
+    `MAX_INTRODUCERS`, introduce it; None: it is reached at its addresses. `earlier_epoch` is the epoch of
+    the run before this one, whose messages may still be on their way; 0: none of them is.
     """
 
     introducers: tuple[bytes, ...] | None = None
+    earlier_epoch: int = 0
 
 
 NO_RECORD_ATTRIBUTES: Final = RecordAttributes()
@@ -221,13 +230,24 @@ NO_RECORD_ATTRIBUTES: Final = RecordAttributes()
 def parse_record_attributes(data: bytes) -> RecordAttributes:
     """Interprets the attributes of a record, which `decode_attributes` accepts. A value that makes no sense
     counts as absent."""
-    prefixes = decode_attributes(data).get(INTRODUCERS) if data else None
+    if not data:
+        return NO_RECORD_ATTRIBUTES
+    values = decode_attributes(data)
+    return RecordAttributes(
+        _parse_introducers(values.get(INTRODUCERS)), _parse_epoch(values.get(EARLIER_EPOCH))
+    )
+
+
+def _parse_introducers(prefixes: Any) -> tuple[bytes, ...] | None:
     size = INTRODUCER_PREFIX_BYTES
     if (
         type(prefixes) is not bytes
         or len(prefixes) % size
         or len(prefixes) > MAX_INTRODUCERS * size
     ):
-        return NO_RECORD_ATTRIBUTES
-    starts = range(0, len(prefixes), size)
-    return RecordAttributes(tuple(prefixes[start : start + size] for start in starts))
+        return None
+    return tuple(prefixes[start : start + size] for start in range(0, len(prefixes), size))
+
+
+def _parse_epoch(epoch: Any) -> int:
+    return epoch if type(epoch) is int and 0 < epoch < EPOCH_LIMIT else 0

@@ -108,6 +108,11 @@ class PeerRecord:
         not."""
         return parse_record_attributes(self.attributes).introducers if self.attributes else None
 
+    @property
+    def earlier_epoch(self) -> int:
+        """The epoch of the run before this one, whose messages may still be on their way; 0: none is."""
+        return parse_record_attributes(self.attributes).earlier_epoch if self.attributes else 0
+
     def signed(self, identity: Identity, cluster: str) -> PeerRecord:
         """Returns the record signed by `identity`, which must be its subject."""
         signature = identity.sign(self._domain, *self._signed_parts(cluster))

@@ -46,6 +46,45 @@ def test_a_joining_node_catches_up_from_several_peers_without_overloading_one() 
     assert total < 1.5 * len(old) * len(PAYLOAD), "and hardly anything is sent twice"
 
 
+def test_a_node_that_was_away_gets_what_an_origin_published_before_it_was_restarted() -> None:
+    """A rolling restart: the reader comes back after the origin did, so it never knew the run before."""
+    sim = Simulation(nodes=4, seed=2)
+    sim.run(5.0)
+    earlier = [sim.broadcast(0, b"two runs before")]
+    sim.run(2.0)
+    sim.restart(0)
+    sim.run(5.0)
+    sim.crash(3)
+    missed = sim.broadcast(0, b"published while a reader was away")
+    sim.run(2.0)
+    sim.restart(0)
+    sim.run(10.0)
+    sim.restart(3)
+    joined = sim.add()
+    assert sim.run_until(lambda: missed in sim.nodes[3].deliveries, 20.0)
+    assert sim.run_until(lambda: missed in sim.nodes[joined].deliveries, 20.0)
+    assert not any(each in sim.nodes[joined].deliveries for each in earlier), "only the run before"
+
+
+def test_the_run_before_is_named_no_longer_than_its_messages_are_repaired() -> None:
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig(message_dedup_ttl=60.0))
+    sim.run(5.0)
+    origin = sim.nodes[0]
+    assert origin.engine is not None and origin.peer_id is not None
+    subject, first_epoch = origin.peer_id, origin.engine.epoch
+    sim.restart(0)
+
+    def named() -> set[int]:
+        engines = [node.engine for node in sim.nodes[1:]]
+        members = [engine._overlay.membership.members.get(subject) for engine in engines if engine]
+        return {member.record.earlier_epoch for member in members if member}
+
+    sim.run(10.0)
+    assert named() == {first_epoch}
+    sim.run(55.0)
+    assert named() == {0}
+
+
 def test_an_interrupted_repair_resumes_where_it_stopped() -> None:
     config = NodeConfig(
         rate_limit=UNLIMITED, peer_timeout=200.0, anti_entropy=AntiEntropyConfig(interval=80_000.0)

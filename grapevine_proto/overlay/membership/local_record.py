@@ -31,8 +31,14 @@ class LocalRecord:
     """Owns our record and decides when it changes (SWIM, Das 2002, section 4.2: incarnations)."""
 
     def __init__(
-        self, config: LiveConfig, identity: Identity, epoch: int, address: Address
+        self,
+        config: LiveConfig,
+        identity: Identity,
+        epoch: int,
+        address: Address,
+        earlier_epoch: int = 0,
     ) -> None:
+        """`earlier_epoch` is that of the run before; 0: there was none."""
         self._config = config
         self._identity = identity
         configured = config.current.advertise
@@ -40,6 +46,7 @@ class LocalRecord:
         self.host_addresses: tuple[Address, ...] = (advertised.without_zone,)
         self.observed: Address | None = None  # where peers see this node
         self._introducers: tuple[bytes, ...] | None = None
+        self._earlier_epoch = earlier_epoch
         self._conflicts_seen = 0
         self._is_later_node = False  # and the other node on our identity was here first
         self._was_ever_linked = False  # since this node started
@@ -81,7 +88,9 @@ class LocalRecord:
             refill,
             left,
             attributes=record_attributes(
-                coordinate=self._coordinate, introducers=self._introducers
+                coordinate=self._coordinate,
+                introducers=self._introducers,
+                earlier_epoch=self._earlier_epoch,
             ),
         )
         return unsigned.signed(self._identity, config.cluster)
@@ -124,13 +133,22 @@ class LocalRecord:
         self.bump_incarnation()
         return True
 
+    def forget_earlier_run(self) -> bool:
+        """Nothing of the run before is on its way any more; whether our record was signed again."""
+        if not self._earlier_epoch or self.record.left:
+            return False
+        self._earlier_epoch = 0
+        self.bump_incarnation()
+        return True
+
     def bump_incarnation(self, *, left: bool = False) -> PeerRecord:
         """Sign and return our record with the next incarnation."""
         self.record = self._sign_record(self.record.epoch, self.record.incarnation + 1, left=left)
         return self.record
 
     def start_epoch(self, epoch: int) -> None:
-        """Sign our record with a higher epoch."""
+        """Sign our record with a higher epoch. What was published until now has the earlier one."""
+        self._earlier_epoch = self.record.epoch
         self.record = self._sign_record(epoch, 0, left=False)
 
     def refute(self, update: MemberUpdate, sender: PeerId, now: float) -> bool | Effect:

@@ -112,6 +112,7 @@ class Membership:
         )
         self.evictor = LinkEvictor(context, self.active_view, self.proximity, self.update_handler)
         self._tick_at = now
+        self._epoch_began_at = now
         self._cleaned_up_at = now
 
     # --- what the application and the engine say ------------------------------------------------
@@ -162,6 +163,11 @@ class Membership:
         the coordinates of both are known."""
         ours, theirs = self.coordinate_of(first), self.coordinate_of(second)
         return None if ours is None or theirs is None else Estimate.between(ours, theirs)
+
+    def start_epoch(self, epoch: int, now: float) -> None:
+        """Signs our record under a new epoch."""
+        self._epoch_began_at = now
+        self.local_record.start_epoch(epoch)
 
     def leave(self) -> Records:
         """The record to send to every linked peer before leaving. Only this node can have signed
@@ -468,10 +474,14 @@ class Membership:
             effects.append(Send((peer.peer_id,), CoordinateUpdate(coordinate.encode())))
         return effects
 
-    def _sign_coordinate(self, linked: list[Peer], now: float) -> None:
-        """Our coordinate goes into our record if it has moved far; the next heartbeats carry that."""
+    def _sign_again(self, linked: list[Peer], now: float) -> None:
+        """Our record says where we are, if our coordinate has moved far, and names the run before this one
+        for as long as its messages are repaired; the next heartbeats carry what changed."""
         coordinate = self.coordinates.next_for_record(now)
-        if coordinate is not None and self.local_record.set_coordinate(coordinate):
+        is_signed = coordinate is not None and self.local_record.set_coordinate(coordinate)
+        if now - self._epoch_began_at >= self._config.current.message_dedup_ttl:
+            is_signed |= self.local_record.forget_earlier_run()
+        if is_signed:
             for peer in linked:
                 peer.owe_record()
 
@@ -495,7 +505,7 @@ class Membership:
         for peer in linked:
             effects += self._check_peer(peer, now)
         effects += self.detector.check_peers(linked, now)
-        self._sign_coordinate(linked, now)
+        self._sign_again(linked, now)
         for peer in self._heartbeats.due_peers(linked, now, check_interval_s(self._config.current)):
             since_heard_s = now - peer.last_heard_at
             peer.record_interval(

@@ -32,7 +32,13 @@ def config(**changes: object) -> NodeConfig:
 
 
 def record(
-    number: int, *, epoch: int = EPOCH, incarnation: int = 0, left: bool = False, zone: str = ""
+    number: int,
+    *,
+    epoch: int = EPOCH,
+    incarnation: int = 0,
+    left: bool = False,
+    zone: str = "",
+    attributes: bytes = b"",
 ) -> PeerRecord:
     signer = identity(number)
     bare = PeerRecord(
@@ -45,6 +51,7 @@ def record(
         90,
         45,
         left,
+        attributes=attributes,
     )
     return bare.signed(signer, "default")
 

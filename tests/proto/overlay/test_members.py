@@ -20,6 +20,7 @@ from grapevine_proto.overlay.members import (
     MemberTable,
     id_prefix,
 )
+from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.signed import PeerRecord
 from tests.proto.overlay.builders import EPOCH, peer_id, record
 
@@ -224,8 +225,20 @@ def test_a_new_member_was_never_linked_and_may_be_dialed_at_once() -> None:
     assert (member.status, member.failures, member.was_linked) == (MemberStatus.UP, 0, False)
     assert {member.changed_at, member.known_at, member.epoch_known_at} == {7.0}
     assert {member.dial_at, member.proximity_check_at} == {7.0}
-    assert (member.validated_address, member.earlier_epoch, member.rejected_rtt_s) == (None,) * 3
+    assert (member.validated_address, member.rejected_rtt_s) == (None, None)
+    assert member.earlier_epoch == 0
     assert table().add(record(2, left=True), SOURCE, 0.0).status is MemberStatus.LEFT
+
+
+def test_a_record_says_which_epoch_was_before_it() -> None:
+    names_it = record_attributes(earlier_epoch=EPOCH - 3)
+    member = table().add(record(1, attributes=names_it), SOURCE, 0.0)
+    assert member.earlier_epoch == EPOCH - 3
+    member.update_record(record(1, incarnation=1), 1.0)
+    assert member.earlier_epoch == EPOCH - 3, "it is no longer named, and no other run has begun"
+    names_it = record_attributes(earlier_epoch=EPOCH + 5)
+    member.update_record(record(1, epoch=EPOCH + 6, attributes=names_it), 2.0)
+    assert member.earlier_epoch == EPOCH + 5, "a run that was never heard of here"
 
 
 def test_a_validated_address_is_dialed_first_and_named_once() -> None:
@@ -247,7 +260,7 @@ def test_a_new_epoch_is_remembered_and_drops_an_address_that_it_does_not_claim()
     claimed = member.record.addresses[0]
     member.validated_address = claimed
     member.update_record(record(1, incarnation=5), 3.0)
-    assert (member.earlier_epoch, member.epoch_known_at) == (None, 0.0)
+    assert (member.earlier_epoch, member.epoch_known_at) == (0, 0.0)
     member.update_record(record(1, epoch=EPOCH + 1), 4.0)
     assert (member.earlier_epoch, member.epoch_known_at) == (EPOCH, 4.0)
     assert member.validated_address == claimed

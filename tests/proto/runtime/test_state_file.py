@@ -102,7 +102,11 @@ def test_a_later_run_has_the_same_identity_and_the_saved_state(tmp_path: Path) -
     saved = filled(tmp_path)
     again = load_once(tmp_path, UNIX_NOW + 60)
     assert again == NodeState(
-        seed=saved.seed, epoch=int(UNIX_NOW) + 60, streams=STREAMS, peers=PEERS
+        seed=saved.seed,
+        epoch=int(UNIX_NOW) + 60,
+        streams=STREAMS,
+        peers=PEERS,
+        earlier_epoch=int(UNIX_NOW),
     )
 
 

@@ -14,7 +14,9 @@ from grapevine_proto.wire.attributes import (
     RumorAttributes,
     decode_attributes,
     encode_attributes,
+    parse_record_attributes,
     parse_rumor_attributes,
+    record_attributes,
     rumor_attributes,
 )
 from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS
@@ -34,6 +36,13 @@ def test_attributes_are_encoded_in_ascending_order() -> None:
 @pytest.mark.parametrize("share", [1, 300, TRACE_ALL])
 def test_a_trace_share_is_an_attribute(share: int) -> None:
     assert parse_rumor_attributes(rumor_attributes(trace_share=share)) == RumorAttributes(share)
+
+
+@pytest.mark.parametrize(("value", "epoch"), [(5, 5), (0, 0), (1 << 48, 0), (-1, 0), (b"5", 0)])
+def test_an_earlier_epoch_is_an_attribute_of_a_record(value: object, epoch: int) -> None:
+    encoded = encode_attributes({7: value})
+    assert parse_record_attributes(encoded).earlier_epoch == epoch
+    assert epoch == 0 or record_attributes(earlier_epoch=epoch) == encoded
 
 
 def test_a_topic_and_an_expiry_are_attributes() -> None:

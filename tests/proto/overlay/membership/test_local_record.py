@@ -25,6 +25,20 @@ def make(**changes: Any) -> LocalRecord:
     return LocalRecord(LiveConfig(config(**changes)), identity(1), EPOCH, OURS)
 
 
+def test_the_run_before_is_named_until_it_is_forgotten() -> None:
+    live = LiveConfig(config())
+    local = LocalRecord(live, identity(1), EPOCH, OURS, EPOCH - 9)
+    assert (local.record.earlier_epoch, local.record.incarnation) == (EPOCH - 9, 0)
+    assert local.forget_earlier_run()
+    assert (local.record.earlier_epoch, local.record.incarnation) == (0, 1)
+    assert local.record.is_authentic("default")
+    assert not local.forget_earlier_run()
+    local.start_epoch(EPOCH + 4)
+    assert local.record.earlier_epoch == EPOCH, "what was published until now"
+    local.bump_incarnation(left=True)
+    assert not local.forget_earlier_run(), "a farewell is the last record"
+
+
 def limits_in(rate_limit: RateLimitConfig) -> tuple[int, int]:
     record = make(rate_limit=rate_limit).record
     return record.rate_capacity, record.rate_refill

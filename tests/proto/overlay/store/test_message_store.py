@@ -247,9 +247,7 @@ def test_a_linked_origin_is_always_inserted() -> None:
 # --- epochs of member records -------------------------------------------------------------------
 
 
-def store_with_member(
-    epoch: int, known_since: float, earlier_epoch: int | None = None
-) -> MessageStore:
+def store_with_member(epoch: int, known_since: float, earlier_epoch: int = 0) -> MessageStore:
     """A store that knows member 1 in `epoch` since `known_since`."""
     node = context()
     member = node.members.ensure(record(1, epoch=epoch), known_since)
