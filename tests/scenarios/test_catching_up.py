@@ -70,7 +70,8 @@ def test_the_run_before_is_named_no_longer_than_its_messages_are_repaired() -> N
     sim = Simulation(nodes=3, seed=1, config=NodeConfig(message_dedup_ttl=60.0))
     sim.run(5.0)
     origin = sim.nodes[0]
-    assert origin.engine is not None and origin.peer_id is not None
+    assert origin.engine is not None
+    assert origin.peer_id is not None
     subject, first_epoch = origin.peer_id, origin.engine.epoch
     sim.restart(0)
 
