@@ -88,6 +88,7 @@ from grapevine_tui.control.commands import (
     commands_on,
     suggest_command,
 )
+from grapevine_tui.control.read_only import REFUSED_TEXT
 from grapevine_tui.control.slash_parser import intended_command
 from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.records import to_key
@@ -170,6 +171,11 @@ class GrapevineApp(ThemedApp):
 
     def get_default_screen(self) -> Screen[None]:
         return self.main
+
+    @property
+    def is_readonly(self) -> bool:
+        """Whether the node is only looked at."""
+        return self._host.is_readonly
 
     def on_mount(self) -> None:
         self._theme_manager.apply(self._settings.theme)
@@ -863,7 +869,10 @@ class GrapevineApp(ThemedApp):
     def _confirm(
         self, confirm_screen: ConfirmScreen, action: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Run `action` if the user confirms."""
+        """Run `action` if the user confirms. In a read-only app nothing is asked, for it would be refused."""
+        if self.is_readonly:
+            self.notify(REFUSED_TEXT, severity="warning", markup=False)
+            return
 
         def on_answer(is_confirmed: bool | None) -> None:
             if is_confirmed:

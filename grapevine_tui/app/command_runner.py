@@ -30,6 +30,7 @@ from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
 from grapevine_tui.control.commands import Command, CommandError, ScreenAction
 from grapevine_tui.control.network_text import rtt_text
+from grapevine_tui.control.read_only import refuse_act
 from grapevine_tui.control.slash_parser import parse_command, quote_name
 from grapevine_tui.history.terms import with_times
 from grapevine_tui.host.access_state import AccessState
@@ -142,6 +143,8 @@ class CommandRunner:
 
     async def _execute(self, command: Command, line: str) -> None:
         app = self._app
+        if self._host.is_readonly and not isinstance(command, commands.Leave):  # which detaches
+            refuse_act(command)
         match command:
             case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
                 await self._send_payload(command)

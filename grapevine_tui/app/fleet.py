@@ -78,6 +78,11 @@ class FleetApp(ThemedApp):
     def get_default_screen(self) -> Screen[None]:
         return FleetScreen(self.fleet)
 
+    @property
+    def is_readonly(self) -> bool:
+        """Whether every context is only looked at."""
+        return all(each.context.is_readonly for each in self.fleet.nodes.values())
+
     def on_mount(self) -> None:
         self._theme_manager.apply(self._settings.theme)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

@@ -22,6 +22,11 @@ class ThemedApp(App[None]):
     CSS_PATH: ClassVar[Path] = Path(__file__).with_name("grapevine.tcss")
     _has_panicked = False
 
+    @property
+    def is_readonly(self) -> bool:
+        """Whether nothing that is shown can be changed from here."""
+        return False
+
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return THEME_VARIABLES
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -52,10 +52,15 @@ class RemoteAppSettings:
 @click.command()
 @click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
 @click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
+@click.option("--read-only", "is_readonly", is_flag=True, help="Refuse what would change the node")
 @click.argument("name", required=False)
 @click.pass_obj
 def attach(
-    inherited: dict[str, Any] | None, state_dir: str | None, port: str | None, name: str | None
+    inherited: dict[str, Any] | None,
+    state_dir: str | None,
+    port: str | None,
+    is_readonly: bool,
+    name: str | None,
 ) -> int:
     """Open the UI for a running node. Quitting detaches; the node keeps running.
 
@@ -83,6 +88,7 @@ def attach(
         elif running:
             target = running[0].target
     chosen = target or LocalTarget(find_state_dir(flags))
+    chosen = replace(chosen, is_readonly=chosen.is_readonly or is_readonly)
     logs.to_null()
     return run_on_terminal(lambda: run_attached_app(flags, chosen))
 

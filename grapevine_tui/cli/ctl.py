@@ -298,6 +298,7 @@ class CtlGroup(JsonErrorGroup):
 @click.option("--context", "name", metavar="NAME", help="The node that contexts.toml names so")
 @click.option("--all-contexts", "is_all", is_flag=True, help="Every node of contexts.toml")
 @click.option("--yes", "is_confirmed", is_flag=True, help="With --all-contexts: do not ask")
+@click.option("--read-only", "is_readonly", is_flag=True, help="Refuse what would change the node")
 @click.option("--json", "is_json", is_flag=True, help="Print the reply as a JSON object")
 @click.pass_context
 def ctl(
@@ -307,6 +308,7 @@ def ctl(
     name: str | None,
     is_all: bool,
     is_confirmed: bool,
+    is_readonly: bool,
     is_json: bool,
 ) -> None:
     """Query and control a running node."""
@@ -318,7 +320,16 @@ def ctl(
     if state_dir is not None:
         flags["app.state_dir"] = state_dir
     chosen = None if name is None else find_context(name)
-    context.obj = CtlSession(flags, is_json, chosen, is_all=is_all, is_confirmed=is_confirmed)
+    if chosen is not None and is_readonly:
+        chosen = chosen.as_readonly()
+    context.obj = CtlSession(
+        flags,
+        is_json,
+        chosen,
+        is_all=is_all,
+        is_confirmed=is_confirmed,
+        is_readonly=is_readonly,
+    )
 
 
 def _run_command(session: CtlSession, spec: CommandSpec, parameters: Mapping[str, Any]) -> int:

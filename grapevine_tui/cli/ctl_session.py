@@ -32,7 +32,7 @@ from grapevine_tui.control.commands import (
 )
 from grapevine_tui.control.jsonlines import Object, parse_request
 from grapevine_tui.control.lines import MAX_LINE_BYTES
-from grapevine_tui.control.read_only import is_act
+from grapevine_tui.control.read_only import is_act, refuse_act_request
 from grapevine_tui.control.target import LocalTarget, Target
 from grapevine_tui.process_exit import EXIT_FAILED
 from grapevine_tui.remote.contexts import Context, all_contexts
@@ -51,6 +51,7 @@ class CtlSession:
     context: Context | None = None
     is_all: bool = False
     is_confirmed: bool = False
+    is_readonly: bool = False
     prepared_request: Object | None = None
     output: Callable[[str], object] = click.echo
 
@@ -61,13 +62,17 @@ class CtlSession:
             return self.context.target
         if self.is_all:
             raise click.UsageError("acts on one context only; choose it with --context")
-        return LocalTarget(find_state_dir(self.flags))
+        return LocalTarget(find_state_dir(self.flags), self.is_readonly)
 
     def request(self, spec: CommandSpec, parameters: Mapping[str, Any]) -> Object:
-        """The JSON command for the parameters of a subcommand."""
-        if self.prepared_request is not None:
-            return self.prepared_request
-        return request_fields(spec, parameters, is_here=isinstance(self.target, LocalTarget))
+        """The JSON command for the parameters of a subcommand. Raises ReadOnly."""
+        request = self.prepared_request
+        if request is None:
+            is_here = isinstance(self.target, LocalTarget)
+            request = request_fields(spec, parameters, is_here=is_here)
+        if self.target.is_readonly:
+            refuse_act_request(request)
+        return request
 
     def echo(self, line: str) -> None:
         self.output(line)
@@ -101,6 +106,8 @@ def run_on_all(
         raise ConfigError("context", "there is no contexts.toml, and no node of yours runs here")
     if spec.name in ONE_CONTEXT_COMMANDS:
         raise click.UsageError(f"{spec.name} acts on one context only; choose it with --context")
+    if session.is_readonly:
+        contexts = [each.as_readonly() for each in contexts]
     is_here = all(isinstance(each.target, LocalTarget) for each in contexts)
     request = request_fields(spec, parameters, is_here=is_here)
     _confirm_act(session, request, contexts)

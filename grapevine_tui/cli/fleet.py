@@ -37,8 +37,9 @@ COLUMNS: Final = (
 @click.command()
 @click.option("--once", is_flag=True, help="Print the table and exit; exit code 1 if one is not up")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object per context and exit")
+@click.option("--read-only", "is_readonly", is_flag=True, help="Refuse what would change a node")
 @click.pass_obj
-def fleet(inherited: dict[str, Any] | None, once: bool, is_json: bool) -> int:
+def fleet(inherited: dict[str, Any] | None, once: bool, is_json: bool, is_readonly: bool) -> int:
     """Look after all contexts: one row each, and the app over the one you open.
 
     Contexts are the sections of contexts.toml; without that file, the nodes of yours that run here.
@@ -46,6 +47,8 @@ def fleet(inherited: dict[str, Any] | None, once: bool, is_json: bool) -> int:
     contexts = all_contexts()
     if not contexts:
         raise ConfigError("context", "there is no contexts.toml, and no node of yours runs here")
+    if is_readonly:
+        contexts = [each.as_readonly() for each in contexts]
     if once or is_json:
         return asyncio.run(_print_rows(contexts, is_json=is_json))
     require_terminal()

@@ -25,6 +25,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_tui.config.edit import SettingsEditor
 from grapevine_tui.config.settings import Settings
+from grapevine_tui.config.sources import SettingValue
 from grapevine_tui.control.commands import (
     AlertCommand,
     Allow,
@@ -85,6 +86,7 @@ from grapevine_tui.control.jsonlines import (
     parse_request,
 )
 from grapevine_tui.control.lines import MAX_LINE_BYTES
+from grapevine_tui.control.read_only import refuse_act
 from grapevine_tui.control.reload import reload_settings
 from grapevine_tui.host import snapshot
 from grapevine_tui.host.access_state import AccessState
@@ -128,10 +130,13 @@ class Unavailable(GrapevineError):
 
 class CommandExecutor:
     """Executes commands on one host. `settings` are those the process started with; None: they can
-    be neither read nor changed."""
+    be neither read nor changed. `is_readonly`: every act is refused."""
 
-    def __init__(self, host: Host, settings: Settings | None = None) -> None:
+    def __init__(
+        self, host: Host, settings: Settings | None = None, *, is_readonly: bool = False
+    ) -> None:
         self._host = host
+        self._is_readonly = is_readonly
         self._settings = settings
         self._payload_readers = DaemonThreads("payload files", MAX_PAYLOAD_READS)
 
@@ -144,6 +149,8 @@ class CommandExecutor:
             if request is None:
                 return None
             request_id = request.request_id
+            if self._is_readonly:
+                refuse_act(request.command)
             result = await self._execute(await self._load_payload(request))
         except GrapevineError as error:
             if request_id is None and isinstance(error, InvalidRequest):
@@ -332,11 +339,8 @@ class CommandExecutor:
             case ShowSnapshot():
                 return snapshot.whole_snapshot(self._host)
             case ShowSettings():
-                return {
-                    "values": [
-                        each._asdict() for each in self._new_editor().values_with_restart_notes
-                    ]
-                }
+                values = self._new_editor().values_with_restart_notes
+                return {"values": [self._setting_fields(each) for each in values]}
             case Watch() | ShowTables():
                 return snapshot.full_state(self._host)
             case Subscribe(pattern):
@@ -347,6 +351,12 @@ class CommandExecutor:
                 return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
             case _:
                 assert_never(command)
+
+    def _setting_fields(self, setting: SettingValue) -> Object:
+        """The setting, to those who only watch without programs: their arguments may contain a password."""
+        if self._is_readonly and setting.value and setting.name in snapshot.PROGRAM_SETTINGS:
+            setting = setting._replace(value=type(setting.value)(), origin="not shown")
+        return setting._asdict()
 
     @property
     def _known_settings(self) -> Settings:

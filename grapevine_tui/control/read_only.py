@@ -59,6 +59,9 @@ READS: Final = (
 )
 
 
+REFUSED_TEXT: Final = "refused: this is read-only"
+
+
 class ReadOnly(GrapevineError):
     """The command would change the node, or what it sends. Nothing was done."""
 
@@ -73,14 +76,14 @@ def is_act(command: Command) -> bool:
     return not isinstance(command, READS)
 
 
-def refuse_act(name: str, command: Command) -> None:
-    """Raise ReadOnly if the command of that name is an act."""
+def refuse_act(command: Command) -> None:
+    """Raise ReadOnly if `command` is an act."""
     if is_act(command):
-        raise ReadOnly(f"{name}: refused, this is read-only")
+        raise ReadOnly(REFUSED_TEXT)
 
 
 def refuse_act_request(request: Object) -> None:
     """Raise ReadOnly if the JSON command `request` is an act; InvalidRequest if it is none at all."""
     parsed = parse_request(json.dumps(request).encode())
     if parsed is not None:
-        refuse_act(str(request["cmd"]), parsed.command)
+        refuse_act(parsed.command)

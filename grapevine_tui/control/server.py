@@ -4,6 +4,7 @@ Invariants:
 
 - The socket is `control.sock` in the state directory, mode 0600 before anyone can connect. It is
   removed when the node stops; a stale one is replaced.
+- `watch.sock` beside it, mode 0660, answers commands that read and refuses every other.
 - It speaks the JSON Lines protocol of a headless node: one command per line, one reply object each;
   after ``watch`` also events.
 - Clients, their lines and their timeouts are bounded; a slow client delays only itself.
@@ -30,13 +31,15 @@ from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S
 from grapevine_tui.control.executor import CommandExecutor, Reply
 from grapevine_tui.control.jsonlines import encode_event
 from grapevine_tui.control.lines import READ_CHUNK_BYTES, LineSplitter
-from grapevine_tui.control.socket_file import SOCKET_NAME, connectable_path
+from grapevine_tui.control.socket_file import SOCKET_NAME, WATCH_SOCKET_NAME, connectable_path
 from grapevine_tui.control.subscribers import Subscribers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
 
 logger = logging.getLogger("grapevine.control")
 
+SOCKET_MODE: Final = 0o600
+WATCH_SOCKET_MODE: Final = 0o660  # the directory decides whether the group gets there
 MAX_CLIENTS: Final = 16  # at once; further ones get an error and are disconnected
 LINE_TIMEOUT_S: Final = (
     10.0  # for a whole line from its first byte, and for the first line from the connection on
@@ -50,7 +53,8 @@ MAX_UNREAD_REPLY_BYTES: Final = (
 
 
 class ControlServer:
-    """Listens at `state_dir` for one host. `on_quit` is called when a client sends ``leave``."""
+    """Listens at `state_dir` for one host. `on_quit` is called when a client sends ``leave``. `is_readonly`:
+    at the socket for those who only watch."""
 
     def __init__(
         self,
@@ -58,11 +62,14 @@ class ControlServer:
         state_dir: Path,
         on_quit: Callable[[], object],
         settings: Settings | None = None,
+        *,
+        is_readonly: bool = False,
     ) -> None:
-        self._executor = CommandExecutor(host, settings)
+        self._executor = CommandExecutor(host, settings, is_readonly=is_readonly)
+        self._mode = WATCH_SOCKET_MODE if is_readonly else SOCKET_MODE
         self._subscribers = Subscribers(host)
         self._flush_task: asyncio.Task[None] | None = None
-        self._path = state_dir / SOCKET_NAME
+        self._path = state_dir / (WATCH_SOCKET_NAME if is_readonly else SOCKET_NAME)
         self._on_quit = on_quit
         self._clients: set[asyncio.Task[None]] = set()
         self._idle_clients: dict[asyncio.Task[None], None] = {}  # no command yet; oldest first
@@ -81,7 +88,7 @@ class ControlServer:
             with connectable_path(self._path) as path:
                 sock.bind(path)
             self._inode = self._path.lstat().st_ino
-            self._path.chmod(0o600)  # before `listen`, so that no other user can connect
+            self._path.chmod(self._mode)  # before `listen`, so that no other user can connect
             sock.listen(MAX_CLIENTS)
             sock.setblocking(False)
         except BaseException:
@@ -195,31 +202,32 @@ class ControlServer:
 async def control_server(
     host: Host, on_quit: Callable[[], object], settings: Settings | None = None
 ) -> AsyncIterator[None]:
-    """Serve from the start of the host's node until the end of this context. Clients may connect as
-    soon as a listener added afterwards sees NodeStarted.
+    """Serve both sockets from the start of the host's node until the end of this context. Clients may connect
+    as soon as a listener added afterwards sees NodeStarted.
     """
-    server: ControlServer | None = None
-    start_task: asyncio.Task[None] | None = None
+    servers: list[ControlServer] = []
+    start_tasks: list[asyncio.Task[None]] = []
 
     def on_event(event: Event, _: Changes) -> None:
-        nonlocal server, start_task
         if not isinstance(event, NodeStarted) or not hasattr(socket, "AF_UNIX"):
             return
         if host.state_dir is None:  # a demo
             return
-        server = ControlServer(host, host.state_dir, on_quit, settings)
-        try:
-            server.bind()
-        except OSError as error:
-            logger.warning("no control socket: %s", error)
-        else:
-            start_task = asyncio.create_task(server.start())
+        for is_readonly in (False, True):
+            server = ControlServer(host, host.state_dir, on_quit, settings, is_readonly=is_readonly)
+            try:
+                server.bind()
+            except OSError as error:
+                logger.warning("no %s socket: %s", "watch" if is_readonly else "control", error)
+            else:
+                servers.append(server)
+                start_tasks.append(asyncio.create_task(server.start()))
 
     host.listen(on_event)
     try:
         yield
     finally:
-        if start_task is not None:
-            await start_task
-        if server is not None:
+        for task in start_tasks:
+            await task
+        for server in servers:
             server.close()

@@ -14,6 +14,7 @@ from typing import Any, Final
 from grapevine_proto.storage.permissions import UntrustedFile
 
 SOCKET_NAME: Final = "control.sock"
+WATCH_SOCKET_NAME: Final = "watch.sock"  # answers commands that read, and no other
 MAX_SOCKET_PATH_BYTES: Final = 100  # systems accept 104 to 108
 PEER_CREDENTIALS: Final = struct.Struct(
     "3i"
@@ -38,13 +39,17 @@ def check_server_owner(sock: Any, path: Path) -> None:
     """Raise UntrustedFile if the process that serves `path` runs as another user.
 
     `sock` is connected to it. Such a process would receive what is meant for the node. Root may query
-    the node of any user.
+    the node of any user. The socket for those who only watch may also belong to the owner of its directory:
+    it gets nothing but questions.
     """
     if sys.platform != "linux" or os.geteuid() == 0:
         return
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
     _, uid, _ = PEER_CREDENTIALS.unpack(credentials)
-    if uid not in (0, os.geteuid()):
+    owners = {0, os.geteuid()}
+    if path.name == WATCH_SOCKET_NAME:
+        owners.add(path.parent.stat().st_uid)
+    if uid not in owners:
         raise UntrustedFile(
             path, f"the process that answers belongs to uid {uid}, not to this user"
         )

@@ -6,7 +6,8 @@ Invariants:
   stdin and stdout to the socket there, so no port opens.
 - ssh runs as argv, without a terminal and without questions. A host name that begins with ``-`` is refused:
   it would be an option.
-- What is sent to a read-only target changes nothing (`control.read_only`).
+- A read-only target is reached through the socket that answers commands that read, and is sent no other
+  (`control.read_only`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from grapevine_proto.errors import ConfigError, GrapevineError
-from grapevine_tui.control.socket_file import SOCKET_NAME
+from grapevine_tui.control.socket_file import SOCKET_NAME, WATCH_SOCKET_NAME
 
 SSH: Final = (
     "ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
@@ -45,7 +46,7 @@ class LocalTarget:
 
     @property
     def socket_path(self) -> Path:
-        return self.state_dir / SOCKET_NAME
+        return self.state_dir / (WATCH_SOCKET_NAME if self.is_readonly else SOCKET_NAME)
 
     def __str__(self) -> str:
         return str(self.socket_path)
@@ -67,8 +68,9 @@ class SshTarget:
 
     def argv(self) -> list[str]:
         """The command that connects to the node. The words behind the host go to a shell there."""
-        where = ["--state-dir", self.state_dir] if self.state_dir else []
-        return [*SSH, self.host, shlex.join([self.program, "ctl", *where, "stream"])]
+        options = ["--state-dir", self.state_dir] if self.state_dir else []
+        options += ["--read-only"] if self.is_readonly else []
+        return [*SSH, self.host, shlex.join([self.program, "ctl", *options, "stream"])]
 
     def __str__(self) -> str:
         return f"ssh {self.host}"

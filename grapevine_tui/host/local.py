@@ -145,6 +145,10 @@ class Host:
             self.apply_app_settings(settings)
 
     @property
+    def is_readonly(self) -> bool:
+        return False
+
+    @property
     def playback(self) -> Playback | None:
         """This is no recording."""
         return None

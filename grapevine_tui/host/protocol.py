@@ -63,6 +63,11 @@ class HostView(Protocol):
     def model(self) -> Model: ...
 
     @property
+    def is_readonly(self) -> bool:
+        """Whether it refuses everything that would change the node."""
+        ...
+
+    @property
     def playback(self) -> Playback | None:
         """The recording that this host plays back; None: a node."""
         ...

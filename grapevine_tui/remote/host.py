@@ -140,6 +140,10 @@ class RemoteHost:
     # State for the screens
 
     @property
+    def is_readonly(self) -> bool:
+        return self.target.is_readonly
+
+    @property
     def playback(self) -> Playback | None:
         """This is no recording."""
         return None

@@ -113,6 +113,8 @@ class FakeHost:
         self.limit_bytes = 1100
         self._listeners: list[Callable[[Event, Changes], None]] = []
 
+    is_readonly = False
+
     @property
     def playback(self) -> None:
         return None

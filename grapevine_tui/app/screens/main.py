@@ -121,7 +121,7 @@ class MainScreen(Screen[None]):
             max_payload_bytes,
             self._known_names,
             is_attached=model.is_remote,
-            is_replay=host.playback is not None,
+            no_sending="recording" if host.playback else "read-only" if host.is_readonly else "",
         )
         self.filter_bar = FilterBar()
         self._filtered_panel = "log"  # the panel that the filter bar is open for

@@ -19,7 +19,7 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
-from grapevine_tui.app.widgets.draft import PLACEHOLDER, REPLAY_PLACEHOLDER, Draft
+from grapevine_tui.app.widgets.draft import NO_SENDING_PLACEHOLDER, PLACEHOLDER, Draft
 from grapevine_tui.app.widgets.format import format_bytes
 from grapevine_tui.control.commands import CommandError, command_help, find_command
 from grapevine_tui.control.slash_parser import KnownNames, quote_name
@@ -52,8 +52,8 @@ def format_hint(
 class ComposeBox(Vertical):
     """Prompt, draft and size on one line; a hint and feedback below it when there are any.
 
-    `get_names` returns the names to complete. `is_attached` tells that the node runs elsewhere, `is_replay`
-    that a recording is shown."""
+    `get_names` returns the names to complete. `is_attached` tells that the node runs elsewhere. `no_sending`
+    is a word for why nothing can be sent from here, if so."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class ComposeBox(Vertical):
         get_names: Callable[[], KnownNames] = KnownNames,
         *,
         is_attached: bool = False,
-        is_replay: bool = False,
+        no_sending: str = "",
     ) -> None:
         super().__init__(id="compose")
         self._is_attached = is_attached
-        self._is_replay = is_replay
+        self._no_sending = no_sending
         self._max_payload_bytes = max_payload_bytes
         self._is_compact = False
         self._stashed_draft = ""
@@ -162,7 +162,7 @@ class ComposeBox(Vertical):
 
     @property
     def _placeholder(self) -> str:
-        return REPLAY_PLACEHOLDER if self._is_replay else PLACEHOLDER
+        return NO_SENDING_PLACEHOLDER if self._no_sending else PLACEHOLDER
 
     def set_compact(self, is_compact: bool) -> None:
         """Shorten the prompt and the placeholder on a narrow screen."""
@@ -188,8 +188,8 @@ class ComposeBox(Vertical):
         size = len(text.encode(errors="replace"))
         is_command = text.startswith("/") and not text.startswith("//")
         prompt = " to everyone" if not is_command else " command"
-        if self._is_replay and not is_command:
-            prompt = " recording"
+        if self._no_sending and not is_command:
+            prompt = f" {self._no_sending}"
         elif text.startswith(DIAL_PREFIX):
             prompt = " dial"
         elif text.startswith(TRACE_PREFIX):

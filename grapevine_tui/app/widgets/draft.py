@@ -23,7 +23,7 @@ from grapevine_tui.text import escape
 
 MAX_HISTORY_LINES: Final = 200
 PLACEHOLDER: Final = "message to everyone · / command · esc keys · ? help"
-REPLAY_PLACEHOLDER: Final = "nothing is sent from here · / command · esc keys · ? help"
+NO_SENDING_PLACEHOLDER: Final = "nothing is sent from here · / command · esc keys · ? help"
 CONFIRM_PASTE_CHARACTERS: Final = 2_000  # a larger paste, in either unit, may be a mistake
 CONFIRM_PASTE_LINES: Final = 20
 

@@ -5,6 +5,7 @@ Invariants:
 - Hints that do not fit are omitted whole, lowest priority first; quit and help go last. Spare room shows
   further keys that work here.
 - A label says what the key does now: a toggle is named after the state it leads to.
+- In a read-only app the line begins with that word, and keys that only act are left out.
 """
 
 from __future__ import annotations
@@ -17,11 +18,17 @@ from textual.app import ScreenStackError
 from textual.binding import Binding
 from textual.dom import NoScreen
 
+from grapevine_tui.app.themed_app import ThemedApp
 from grapevine_tui.app.widgets.bindings import label_of
 from grapevine_tui.app.widgets.line_widget import LineWidget, Span
+from grapevine_tui.control.commands import COMMANDS, Kind
 from grapevine_tui.text import cells
 
 KEY_GAP_CELLS: Final = 2
+READ_ONLY_LABEL: Final = "read-only  "
+ACT_KEYS: Final = frozenset(
+    each.name for each in COMMANDS if each.kind is Kind.NODE_ACT and each.name != "leave"
+) | {"redial"}  # which dials
 REFRESH_INTERVAL_S: Final = 0.5
 # Names of actions by priority. "" stands for actions without a name: the compose box's own.
 KEY_PRIORITY: Final = (
@@ -142,6 +149,8 @@ class KeyFooter(LineWidget):
         for node, binding, enabled, _ in self.screen.active_bindings.values():
             if not enabled or not (binding.show or binding.id in KEY_PRIORITY):
                 continue
+            if self._is_readonly and binding.id in ACT_KEYS:
+                continue
             label = label_of(node, binding)
             existing = hints_by_label.get(label)
             if existing is not None and existing.binding.action == binding.action:
@@ -160,14 +169,27 @@ class KeyFooter(LineWidget):
         if y:
             return []
         spans = [Span(" ", self.tone_styles.foreground("dim"))]
-        for each in fit_hints(self._hints, width):
+        if self._is_readonly:
+            spans.append(Span(READ_ONLY_LABEL, self.tone_styles.foreground("warn")))
+        for each in self._placed_hints(width):
             spans.append(Span(each.display, self.tone_styles.foreground("accent")))
             spans.append(
                 Span(f" {each.label}{' ' * KEY_GAP_CELLS}", self.tone_styles.foreground("dim"))
             )
         return spans
 
+    def _placed_hints(self, width_cells: int) -> list[KeyHint]:
+        """Return the hints that fit, behind the label of a read-only app."""
+        start = cells(READ_ONLY_LABEL) if self._is_readonly else 0
+        hints = fit_hints(self._hints, width_cells - start)
+        return [each._replace(x=each.x + start) for each in hints]
+
+    @property
+    def _is_readonly(self) -> bool:
+        app = self.app
+        return isinstance(app, ThemedApp) and app.is_readonly
+
     def on_click(self, event: events.Click) -> None:
-        for each in fit_hints(self._hints, self.size.width):
+        for each in self._placed_hints(self.size.width):
             if each.x <= event.x < each.x + each.width:
                 self.app.simulate_key(each.binding.key)

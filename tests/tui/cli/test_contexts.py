@@ -75,7 +75,7 @@ def test_an_act_on_all_contexts_asks_once_and_what_cuts_off_acts_on_one(
     done = bench.command("ctl", "--all-contexts", "--yes", "--json", "broadcast", "hi", environ=ssh)
     by_context = {each["context"]: each for each in objects(done.stdout)}
     assert [name for name, each in by_context.items() if each["ok"]] == ["here", "there"]
-    assert by_context["watched"]["error"] == "broadcast: refused, this is read-only"
+    assert by_context["watched"]["error"] == "refused: this is read-only"
 
     for name in sorted(ONE_CONTEXT_COMMANDS):
         argument = {"set_settings": ["fanout=5"], "reload": []}.get(name, ["x"])
