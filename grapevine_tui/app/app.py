@@ -164,6 +164,8 @@ class GrapevineApp(ThemedApp):
         self.failure: GrapevineError | None = None
         """Why the node could not start, or None."""
         self.main = MainScreen(host, settings, self._max_payload_bytes, demo)
+        self._preferences = Preferences(settings.preferences_file)
+        self.main.set_choice(*self._preferences.load_layout())
         self._command_runner = CommandRunner(self, host)
         self._window_title = WindowTitle(self._write_to_terminal)
         self._background: BackgroundQuery | None = None
@@ -609,6 +611,7 @@ class GrapevineApp(ThemedApp):
     def _begin_command(self, name: str) -> None:
         """Begin a slash command in the compose box, for the user to complete."""
         self._return_to_main()
+        self.main.leave_wall()
         if self.main.compose_box.display:
             self.main.compose_box.begin_command(name)
         else:
@@ -811,6 +814,13 @@ class GrapevineApp(ThemedApp):
         key = panel.cursor_key if isinstance(panel, Grid) else None
         peer_id = key[1] if isinstance(key, tuple) else key
         return node_row(model, peer_id) if isinstance(peer_id, PeerId) else {}
+
+    def on_main_screen_boxes_changed(self, message: MainScreen.BoxesChanged) -> None:
+        try:
+            self._preferences.save_layout(*message.choice)
+        except OSError as error:
+            text = f"layout not saved: {error.strerror or error}"
+            self.notify(printable(text), severity="warning", markup=False)
 
     def _redial(self, address: str) -> None:
         self._command_runner.enqueue(f"/dial {address}")

@@ -168,6 +168,8 @@ class CommandRunner:
                 | commands.Follow()
                 | commands.GoTo()
                 | commands.Run()
+                | commands.ChooseLayout()
+                | commands.ToggleBox()
                 | ScreenAction()
             ):
                 await self._act_on_screen(command)
@@ -221,6 +223,10 @@ class CommandRunner:
                 if self._host.playback is None:
                     raise CommandError("this is no recording; /history shows the past of a node")
                 self._host.playback.go_to_time(time_text)
+            case commands.ChooseLayout(name):
+                app.main.show_layout(name)
+            case commands.ToggleBox(name):
+                app.main.toggle_box("log" if name == "messages" else name)
             case commands.Run(name):
                 app.run_own_command(name)
             case ScreenAction():

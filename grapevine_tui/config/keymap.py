@@ -63,6 +63,7 @@ PANEL_KEYS: Final = (
     KeyBinding("filter", "slash", "filter", "Filter", in_footer=True),
     KeyBinding("write", "i", "write", "Write", in_footer=True),
     KeyBinding("zoom", "z", "zoom", "Zoom", in_footer=True),
+    KeyBinding("layout", "V", "next_layout", "Next layout"),
     KeyBinding("pause", "space", "pause", "Pause", in_footer=True),
     KeyBinding("dial", "c", "dial", "Connect", in_footer=True),
     KeyBinding("round", "A", "round", "Start a round now"),

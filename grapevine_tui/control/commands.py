@@ -294,6 +294,20 @@ class Follow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChooseLayout:
+    """Show the boxes of a preset of the main screen, one of `LAYOUTS`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToggleBox:
+    """Switch a box of the main screen on or off, one of `BOXES`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Run the own command `name` on the selected row."""
 
@@ -377,7 +391,7 @@ HistoryCommand: TypeAlias = (
 )
 PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
 AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
-AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo | Run
+AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo | Run | ChooseLayout | ToggleBox
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
 Command: TypeAlias = (
     NodeAct | Query | NetworkView | HistoryCommand | AlertCommand | AppAct | ClientCommand
@@ -504,6 +518,8 @@ class CommandSpec:
         return surface in SURFACES[self.kind]
 
 
+LAYOUTS: Final = ("all", "chat", "traffic", "repair", "wall")
+BOXES: Final = ("peers", "messages", "rates", "rounds", "traffic")
 MAX_DENY_S: Final = 365 * 86_400
 TAG_ACTIONS: Final = ("list", "set", "unset")
 
@@ -925,6 +941,24 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (Argument("time", "TIME", ArgumentType.NAME),),
     ),
     CommandSpec("follow", Kind.APP_ACT, "Show only the messages of PEER", Follow, (_PEER,)),
+    CommandSpec(
+        "layout",
+        Kind.APP_ACT,
+        "Choose the boxes of the main screen by a preset",
+        ChooseLayout,
+        (
+            Argument(
+                "name", "|".join(LAYOUTS), ArgumentType.CHOICE, is_required=False, choices=LAYOUTS
+            ),
+        ),
+    ),
+    CommandSpec(
+        "box",
+        Kind.APP_ACT,
+        "Switch a box of the main screen on or off",
+        ToggleBox,
+        (Argument("name", "|".join(BOXES), ArgumentType.CHOICE, choices=BOXES),),
+    ),
     CommandSpec(
         "run",
         Kind.APP_ACT,

@@ -31,6 +31,7 @@ from grapevine_tui.control.commands import (
     Allow,
     Broadcast,
     ChangeTags,
+    ChooseLayout,
     ClientCommand,
     Command,
     Deny,
@@ -73,6 +74,7 @@ from grapevine_tui.control.commands import (
     StartRound,
     Subscribe,
     Surface,
+    ToggleBox,
     Trace,
     UnmuteAlert,
     Watch,
@@ -208,10 +210,17 @@ class CommandExecutor:
                 return {"restart": list(reload_settings(host, self._known_settings))}
             case Leave():
                 return {}  # the caller of `execute` shuts the node down
-            case ScreenAction() | Filter() | Sort() | Follow() | GoTo() | Run():
-                kind = "go_to" if isinstance(command, GoTo) else type(command).__name__.lower()
-                name = command.value if isinstance(command, ScreenAction) else kind
-                raise Unavailable(f"/{name} acts on the app's screen; this node has none")
+            case (
+                ScreenAction()
+                | Filter()
+                | Sort()
+                | Follow()
+                | GoTo()
+                | Run()
+                | ChooseLayout()
+                | ToggleBox()
+            ):
+                raise Unavailable("this acts on the app's screen; this node has none")
             case (
                 ShowEvents()
                 | SearchHistory()

@@ -29,7 +29,15 @@ from grapevine_proto.runtime.builtin_queries import BUILTIN_QUERIES
 from grapevine_proto.tags import tag_texts
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.facts import addressable_name, paste_facts
-from grapevine_tui.app.screens.layout import PANELS, SHORT_LINES, choose_layout
+from grapevine_tui.app.screens.layout import (
+    ALL,
+    BOXES,
+    PANELS,
+    PRESETS,
+    SHORT_LINES,
+    Choice,
+    choose_layout,
+)
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.caption import CaptionLine
 from grapevine_tui.app.widgets.compose import ComposeBox
@@ -45,6 +53,7 @@ from grapevine_tui.app.widgets.status import StatusLine, Summary
 from grapevine_tui.app.widgets.titles import FRAME_CELLS, filter_status, format_as_of, shorten_title
 from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
+from grapevine_tui.control.commands import CommandError
 from grapevine_tui.control.slash_parser import KnownNames
 from grapevine_tui.host.model import ALL_CHANGES, Changes, format_discovered
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
@@ -66,6 +75,13 @@ class MainScreen(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(PANEL_KEYS)
     AUTO_FOCUS = "#log"  # so that the first key does what the footer says
+
+    class BoxesChanged(Posted):
+        """The operator switched boxes on or off."""
+
+        def __init__(self, choice: Choice) -> None:
+            super().__init__()
+            self.choice = choice
 
     class HistoryRequested(Posted):
         """Search the history for `words`; `around` is the time to begin at, in Unix seconds, or None."""
@@ -92,6 +108,7 @@ class MainScreen(Screen[None]):
         self._max_peers = settings.node.max_peers
         self._own_commands = tuple(each.name for each in settings.own_commands)
         self._active_panel = "log"
+        self._choice = ALL
         self._zoomed_panel = ""
         self._was_composing = False  # when the compose box was hidden for lack of room
         self._shown_titles: dict[Widget, str] = {}
@@ -255,7 +272,11 @@ class MainScreen(Screen[None]):
     def _apply_layout(self) -> None:
         """Show the panels that fit the screen."""
         css_class, visible_ids = choose_layout(
-            self.size.width, self.size.height, self._active_panel, self._zoomed_panel
+            self.size.width,
+            self.size.height,
+            self._active_panel,
+            self._zoomed_panel,
+            self._choice,
         )
         for each in LAYOUT_CLASSES:
             self.set_class(each == css_class, each)
@@ -275,6 +296,9 @@ class MainScreen(Screen[None]):
         self.caption.set_width(self.size.width)
         self._left.display = self.peers.display or self.log_view.display
         self._right.display = self.traffic.display or self.rates.display or self.rounds.display
+        self.set_class(not self._right.display, "-all-left")
+        self.set_class(not self._left.display, "-all-right")
+        self.set_class(self._choice.preset == "traffic", "-graphs")
         # Peers without the log get a low panel, unless nothing else needs the room.
         self._left.set_class(self._right.display and not self.log_view.display, "-low")
         self.set_class(bool(self._zoomed_panel) or len(visible_ids & set(PANELS)) == 1, "-single")
@@ -309,17 +333,75 @@ class MainScreen(Screen[None]):
         return {"peers": self.peers, "rates": self.rates, "rounds": self.rounds}[name]
 
     def action_panel(self, name: str) -> None:
-        """Focus a panel; if only one fits, it replaces the visible one."""
+        """Focus a panel, switched on if it is off; if only one fits, it replaces the visible one."""
         self._active_panel = name
+        self._choose(self._choice.with_box(name))
         if self._zoomed_panel:
             self._zoomed_panel = name
         self._apply_layout()
         self.set_focus(self.panel(name))
 
     def action_next_panel(self, by: int) -> None:
-        if self.compose_box.display:  # else only the log fits
+        if "-tiny" not in self.classes:  # else only the log fits
             current = self.current_panel().id or self._active_panel
-            self.action_panel(PANELS[(PANELS.index(current) + by) % len(PANELS)])
+            shown: list[str] = [
+                each for each in PANELS if each in self._choice.boxes or each == current
+            ]
+            self.action_panel(shown[(shown.index(current) + by) % len(shown)])
+
+    # Boxes
+
+    def set_choice(self, preset: str, boxes: frozenset[str]) -> None:
+        """Show the boxes that were remembered. Words that mean nothing here are left out."""
+        known = boxes & set(BOXES)
+        if known & set(PANELS):
+            self._choice = Choice(preset if preset in PRESETS else "", known)
+            self._active_panel = self._first_panel()
+
+    def _first_panel(self) -> str:
+        """The log, or if it is off the first panel that is on."""
+        boxes = self._choice.boxes
+        return next(each for each in ("log", *PANELS) if each in boxes)
+
+    def _choose(self, choice: Choice) -> None:
+        """Change which boxes are on."""
+        if choice == self._choice:
+            return
+        self._choice = choice
+        if self._active_panel not in choice.boxes:
+            self._active_panel = self._first_panel()
+        self.post_message(self.BoxesChanged(choice))
+
+    def show_layout(self, preset: str) -> None:
+        """Show the boxes of a preset."""
+        self._zoomed_panel = ""
+        self._choose(PRESETS[preset])
+        self._apply_layout()
+        if self._choice.is_bare or self.focused is None:
+            self.set_focus(self.panel(self._active_panel))
+        self.refresh_bindings()
+
+    def action_next_layout(self) -> None:
+        """Show the next preset."""
+        names = list(PRESETS)
+        preset = self._choice.preset
+        at = names.index(preset) if preset in names and self._choice == PRESETS[preset] else -1
+        self.show_layout(names[(at + 1) % len(names)])
+        self.app.notify(f"layout {self._choice.preset}", timeout=2, markup=False)
+
+    def toggle_box(self, name: str) -> None:
+        """Switch a box on or off. Raises CommandError for the last panel."""
+        choice = self._choice
+        changed = choice.without_box(name) if name in choice.boxes else choice.with_box(name)
+        if changed == choice:
+            raise CommandError("one panel must stay; /layout shows all boxes again")
+        self._choose(changed)
+        self._apply_layout()
+
+    def leave_wall(self) -> None:
+        """Show the compose box, which the wall has not."""
+        if self._choice.is_bare:
+            self.show_layout("all")
 
     def key_label(self, action: str) -> str:
         """Return the label of the zoom and pause keys: the state they lead to."""
@@ -368,7 +450,7 @@ class MainScreen(Screen[None]):
             else "words zone:eu tag:role=web -not"
         )
         topics = self._model.topics.sorted() if is_log else ()
-        if self.compose_box.display:  # else there is no room
+        if "-tiny" not in self.classes:  # else there is no room
             self.filter_bar.open(
                 FILTER_LABELS[self._filtered_panel], panel.filter_query.text, hint, topics
             )
@@ -407,6 +489,7 @@ class MainScreen(Screen[None]):
 
     def action_write(self) -> None:
         """Focus the compose box."""
+        self.leave_wall()
         if self.compose_box.display:
             self.compose_box.is_opened_by_key = True
             self.set_focus(self.compose_box.draft)
@@ -480,6 +563,7 @@ class MainScreen(Screen[None]):
 
     def action_dial(self) -> None:
         """Begin a ``/connect`` line."""
+        self.leave_wall()
         if self.compose_box.display:
             self.compose_box.begin_dial()
 

@@ -18,7 +18,7 @@ from grapevine_tui.host.model import Model
 from grapevine_tui.text import cells, pad
 
 LABEL_CELLS: Final = 16  # "      225 KB/s"
-GRAPH_ROWS: Final = 2
+MIN_GRAPH_ROWS: Final = 2  # of each graph
 
 
 def redundancy(stats: Stats) -> float:
@@ -37,23 +37,30 @@ class TrafficPanel(LineWidget):
         rate = self._model.traffic.messages_per_s
         return format_title("Traffic", (f"{format_count(rate)} messages/s", "$text-accent"))
 
-    def line_spans(self, y: int, width: int) -> list[Span]:
-        if y < GRAPH_ROWS:
-            return self._curve_spans(y, width, is_in=True)
-        if y < 2 * GRAPH_ROWS:
-            return self._curve_spans(y - GRAPH_ROWS, width, is_in=False)
-        return self._counter_spans(width) if y == 2 * GRAPH_ROWS else []
+    @property
+    def _graph_rows(self) -> int:
+        """The lines of each graph: what the panel has beside the counters."""
+        return max(MIN_GRAPH_ROWS, (self.size.height - 1) // 2)
 
-    def _curve_spans(self, row: int, width: int, *, is_in: bool) -> list[Span]:
+    def line_spans(self, y: int, width: int) -> list[Span]:
+        rows = self._graph_rows
+        if y < rows:
+            return self._curve_spans(y, width, rows, is_in=True)
+        if y < 2 * rows:
+            return self._curve_spans(y - rows, width, rows, is_in=False)
+        return self._counter_spans(width) if y == 2 * rows else []
+
+    def _curve_spans(self, row: int, width: int, rows: int, *, is_in: bool) -> list[Span]:
         traffic = self._model.traffic
         values = traffic.in_per_s if is_in else traffic.out_per_s
         bytes_per_s = traffic.bytes_in_per_s if is_in else traffic.bytes_out_per_s
         tone = self.tone_styles.foreground("good" if is_in else "accent")
         now = values[-1] if values else 0.0
         rate_text = ("in   " if is_in else "out  ") + f"{format_count(now)}/s"
-        label = rate_text if row == 0 else f"     {format_bytes(bytes_per_s)}/s"
+        byte_text = f"     {format_bytes(bytes_per_s)}/s" if row == 1 else ""
+        label = rate_text if row == 0 else byte_text
         graph_cells = width - LABEL_CELLS - 2
-        lines = braille_graph(values, max(0, graph_cells), GRAPH_ROWS, hanging=not is_in)
+        lines = braille_graph(values, max(0, graph_cells), rows, hanging=not is_in)
         style = tone if row == 0 else self.tone_styles.foreground("dim")
         return [Span(pad(f" {label}", LABEL_CELLS), style), Span(lines[row], tone)]
 

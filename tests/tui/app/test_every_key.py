@@ -170,6 +170,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "panel('rounds')": Effect((), focused("rounds")),
         "filter": Effect((), lambda stage: stage.main.filter_bar.display),
         "write": Effect((), focused("draft")),
+        "next_layout": Effect((), lambda stage: not stage.shows("rates")),
         "zoom": Effect(("1",), lambda stage: not stage.shows("log")),
         "pause": Effect((), lambda stage: stage.main.is_paused),
         "dial": Effect((), draft("/dial ")),
@@ -294,6 +295,7 @@ async def restart(stage: Stage) -> None:
     main.action_panel("log")
     while not stage.shows("peers"):
         main.action_zoom()
+    main.show_layout("all")
     await stage.paint()
 
 

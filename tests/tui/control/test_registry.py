@@ -60,8 +60,9 @@ def names_on(surface: Surface) -> set[str]:
 
 
 def sample_of(argument: Argument) -> str:
-    is_choice = argument.type is ArgumentType.CHOICE
-    return "set" if is_choice else SAMPLE_BY_TYPE[argument.type]
+    if argument.type is ArgumentType.CHOICE:
+        return "set" if "set" in argument.choices else argument.choices[-1]
+    return SAMPLE_BY_TYPE[argument.type]
 
 
 def slash_line(spec: CommandSpec, name: str) -> str:
