@@ -918,11 +918,14 @@ class Engine:
         ]
 
     def members(self, now: float | None = None) -> list[MemberInfo]:
-        """All known members of the cluster except this node; with `now`, with their round-trip times."""
+        """All known members of the cluster except this node; with `now`, with their round-trip times and
+        paths."""
         members = self._overlay.membership.members
         if now is None:
             return [member.to_info() for member in members]
-        return [member.to_info(self._rtt_to(member.record.peer_id, now)) for member in members]
+        path_to, rtt_to = self._transport.path_to, self._rtt_to
+        ids = ((member, member.record.peer_id) for member in members)
+        return [member.to_info(rtt_to(each, now), path_to(each)) for member, each in ids]
 
     @property
     def coordinate(self) -> Coordinate | None:

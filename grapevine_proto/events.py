@@ -94,7 +94,8 @@ class PathKind(StrEnum):
     PUNCHED = "punched"
     """Through NATs that both ends opened at the same time: a common peer introduced them."""
     RELAYED = "relayed"
-    """Through a common peer, which cannot read them; of transient sessions only."""
+    """Through a common peer, which cannot read them: only direct messages travel so, on transient
+    sessions."""
 
 
 class Via(StrEnum):
@@ -292,6 +293,9 @@ class MemberInfo:
     """Where it is, as far as is known here; changes without an event."""
     rtt: Estimate | None = field(default=None, compare=False)
     """The round-trip time from this node, as in `Node.rtt`; only in the result of `Node.members`."""
+    path: PathKind | None = field(default=None, compare=False)
+    """How its packets travel, over a link or a transient session; None without either; only in the result of
+    `Node.members`."""
 
     def has_tags(self, tags: Mapping[str, str]) -> bool:
         """Whether it has all of `tags`, with these values."""
@@ -308,6 +312,7 @@ class MemberInfo:
             "epoch": self.epoch,
             "tags": dict(self.tags),
             "reason": self.reason,
+            "path": None if self.path is None else self.path.value,
             **(NO_RTT if self.rtt is None else self.rtt.to_dict()),
         }
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.coordinate import Estimate
-from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus
+from grapevine_proto.events import MemberChanged, MemberInfo, MemberStatus, PathKind
 from grapevine_proto.ids import PEER_ID_BYTES, Address, PeerId
 from grapevine_proto.overlay.effects import Effect, Emit
 from grapevine_proto.overlay.transmit_queue import retransmit_limit
@@ -140,8 +140,8 @@ class Member:
         self.changed_at = now
         return Emit(MemberChanged(self.to_info()))
 
-    def to_info(self, rtt: Estimate | None = None) -> MemberInfo:
-        """What the application sees; `rtt` is that from this node."""
+    def to_info(self, rtt: Estimate | None = None, path: PathKind | None = None) -> MemberInfo:
+        """What the application sees; `rtt` is that from this node, `path` how its packets travel now."""
         record = self.record
         return MemberInfo(
             record.peer_id,
@@ -154,6 +154,7 @@ class Member:
             self.status_reason,
             self.coordinate,
             rtt,
+            path,
         )
 
 

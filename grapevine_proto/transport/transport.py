@@ -364,6 +364,11 @@ class Transport:
         elif (passed_on := self.relays.forward(link, message)) is not None:
             self._enqueue_contained(*passed_on, now)
 
+    def path_to(self, peer_id: PeerId) -> PathKind | None:
+        """How packets reach a peer now; None without a link or transient session."""
+        link = self._session_with(peer_id)
+        return None if link is None else link.path_kind
+
     def _session_with(self, peer_id: PeerId) -> Link | None:
         return self.links.get(peer_id) or self.transients.get(peer_id)
 

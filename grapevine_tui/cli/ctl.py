@@ -134,7 +134,7 @@ def format_facts(fields: Object) -> list[str]:
 TABLE_COLUMNS: Final = {
     "peers": ("name", "peer_id", "address", "path", "zone", "state", "health", "rtt_ms", "sent",
               "received", "throttled", "tokens", "queued", "last_seen_s"),
-    "members": ("name", "peer_id", "address", "zone", "status", "rtt_ms", "tags", "epoch", "reason"),
+    "members": ("name", "peer_id", "address", "path", "zone", "status", "rtt_ms", "tags", "epoch", "reason"),
     "alerts": ("state", "name", "peer_name", "value", "since_s", "muted", "rule"),
     "traces": ("id", "reached", "expected", "known", "p50_ms", "p99_ms", "last_ms", "hops"),
     "rounds": ("time", "number", "peer_id", "outcome", "sent", "received", "bytes", "duration_ms"),

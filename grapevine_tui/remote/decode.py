@@ -89,7 +89,7 @@ def peer_from_json(fields: Object, now: float) -> PeerInfo:
         datagram_bytes=int(fields["datagram_bytes"]),
         score=_number(fields.get("score", 0.0), 0.0),
         standing=Standing(fields.get("standing", Standing.NORMAL.value)),
-        path=None if fields.get("path") is None else PathKind(fields["path"]),
+        path=_path_from_json(fields),
         advertised=tuple(map(Address.parse, fields.get("advertised", ()))),
     )
 
@@ -105,7 +105,14 @@ def member_from_json(fields: Object) -> MemberInfo:
         tags=tags_from_json(fields.get("tags", {})),  # absent from older nodes, as is the reason
         reason=_text(fields.get("reason", "")),
         rtt=_rtt_from_json(fields),
+        path=_path_from_json(fields),
     )
+
+
+def _path_from_json(fields: Object) -> PathKind | None:
+    """None without a session, or if the node is older."""
+    path = fields.get("path")
+    return None if path is None else PathKind(path)
 
 
 def _rtt_from_json(fields: Object) -> Estimate | None:

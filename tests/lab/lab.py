@@ -127,6 +127,12 @@ class LabNode:
         """The address at which this node shows its peer `other`."""
         return str(self.peers()[other.name]["address"])
 
+    def path_to(self, other: LabNode) -> str | None:
+        """How packets reach another member, over a link or a transient session."""
+        members = {each["peer_id"]: each for each in self.ctl("members")["members"]}
+        path = members[other.peer_id]["path"]
+        return None if path is None else str(path)
+
     def broadcast(self, text: str) -> None:
         self.ctl("broadcast", text=text)
 

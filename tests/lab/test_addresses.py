@@ -125,3 +125,21 @@ def test_a_host_with_both_families_connects_those_that_have_one(lab: Lab) -> Non
     assert both.address_of(old) == bob.endpoint
     assert both.address_of(new) == eve.endpoint
     assert old.address_of(both) == ada.addresses[0].endpoint
+
+
+def test_messages_flow_again_after_a_host_lost_the_address_family_that_its_links_use(
+    lab: Lab,
+) -> None:
+    office = lab.network("10.7.0.0/24", OFFICE_IPV6)
+    ada, bob = lab.host("ada", office), lab.host("bob", office)
+    source = lab.node(ada, bind="[::]")
+    target = lab.node(bob, ada, bind="[::]")
+    lab.until_connected()
+    used = 6 if source.address_of(target).startswith("[") else 4
+    ada.keep_only_ip_version(10 - used)
+    lab.until_messages_flow(label="over the other family", within_s=2.0)
+    lab.until(
+        lambda: source.address_of(target).startswith("[") is (used == 4),
+        "the other address is shown",
+        5.0,
+    )

@@ -9,6 +9,7 @@ import pytest
 
 from grapevine_proto import NodeConfig
 from grapevine_proto.events import Event, MessageReceived, MessageUndelivered, PathKind
+from grapevine_proto.ids import PeerId
 from grapevine_proto.sim import Nat, NatKind, Network, Simulation
 from grapevine_proto.wire.attributes import parse_record_attributes
 from tests.scenarios.nats import (
@@ -58,8 +59,14 @@ def test_what_no_nat_lets_through_is_relayed_within_a_second(second: NatKind) ->
     message_id = sim.send(FIRST, SECOND, b"through a common peer")
     assert sim.run_until(lambda: message_id in sim.nodes[SECOND].deliveries, 1.0)
     assert sum(node.stats().relayed_datagrams for node in sim.nodes[:FIRST]) > 0
-    for number in (FIRST, SECOND):
+    for number, other in ((FIRST, SECOND), (SECOND, FIRST)):
         assert sim.nodes[number].stats().relay_refused == 0
+        engine = sim.nodes[number].engine
+        assert engine is not None
+        members = engine.members(sim.nodes[number].read_clock(sim.now))
+        paths: dict[PeerId | None, PathKind | None] = {each.peer_id: each.path for each in members}
+        assert paths[sim.nodes[other].peer_id] is PathKind.RELAYED
+        assert paths[sim.nodes[0].peer_id] is PathKind.DIRECT
 
 
 def test_members_of_one_lan_link_by_their_private_addresses() -> None:

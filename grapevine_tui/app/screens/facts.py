@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from grapevine_proto.events import MemberStatus, PeerInfo, PeerState
+from grapevine_proto.events import MemberInfo, MemberStatus, PathKind, PeerInfo, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.widgets.charts import braille_graph
 from grapevine_tui.app.widgets.fact_sheet import Fact
@@ -294,7 +294,7 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
     return [
         Fact("status", f"{glyph} {label}", tone),
         *_reason_facts(model, peer_id),
-        Fact("connection", "none: known from other members"),
+        Fact("connection", _format_session(member)),
         Fact("name", printable(member.name) or "none"),
         Fact("id", str(peer_id), "accent"),
         Fact("started", _format_start(member.epoch)),
@@ -303,6 +303,17 @@ def member_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:
         *_tag_facts(model, peer_id),
         *_author_facts(model, peer_id),
     ]
+
+
+def _format_session(member: MemberInfo) -> str:
+    """How packets reach a member without a link."""
+    match member.path:
+        case None:
+            return "none: known from other members"
+        case PathKind.RELAYED:
+            return "none; direct messages: relayed by a common peer"
+        case path:
+            return f"none; direct messages: {path.value}"
 
 
 def node_facts(model: Model, peer_id: PeerId) -> list[Fact] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grapevine_proto.errors import UnknownPeer
-from grapevine_proto.events import AntiEntropyRound, MemberStatus, PeerState
+from grapevine_proto.events import AntiEntropyRound, MemberStatus, PathKind, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.screens.facts import addressable_name
 from grapevine_tui.app.screens.members import ROWS_PER_PASS, MemberRowCache
@@ -97,6 +97,14 @@ async def test_a_member_that_is_not_linked_has_details_too() -> None:
         assert "none: known from other members" in stage.text
         await stage.press("escape", "escape")
         assert "Peers 1 up" in stage.text
+
+
+async def test_a_member_reached_through_a_relay_is_shown_so() -> None:
+    host = peopled()
+    host.members = [replace(each, path=PathKind.RELAYED) for each in host.members]
+    async with staged(host) as stage:
+        await stage.press("escape", "m", "G", "k", "enter")
+        assert "relayed by a common peer" in stage.text
 
 
 async def test_a_key_begins_a_line_to_a_node_and_keeps_the_draft() -> None:
