@@ -151,7 +151,8 @@ async def test_a_read_only_app_refuses_every_act_and_its_key_bar_says_so() -> No
         stage.main.compose_box.draft.replace_text("")
         await stage.submit("hello everyone")
         assert REFUSED_TEXT in stage.text
-        assert not (host.broadcasts or host.published or host.sends or host.dials or host.denied)
+        acts = (host.broadcasts, host.published, host.sends, host.dials, host.denied)
+        assert acts == ([],) * 5
         stage.main.compose_box.draft.replace_text("")
         await stage.press("escape", "1", "D")
         assert not stage.app.screen.is_modal  # nothing to confirm
