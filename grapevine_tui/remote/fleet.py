@@ -15,13 +15,16 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
+from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
+from grapevine_tui.history.records import event_text
 from grapevine_tui.host.model import SILENT_TEXT, Model
 from grapevine_tui.remote.contexts import Context
-from grapevine_tui.remote.host import RemoteHost
+from grapevine_tui.remote.host import MALFORMED_REPLY_ERRORS, RemoteHost
 from grapevine_tui.text import printable
 
 MAX_MESSAGES: Final = (
@@ -96,6 +99,13 @@ class FleetRow(NamedTuple):
         }
 
 
+class Event(NamedTuple):
+    """Something that happened; `text` is printable."""
+
+    text: str
+    at_unix: float
+
+
 class FleetNode:
     """One context with its connection."""
 
@@ -106,6 +116,34 @@ class FleetNode:
         )
         self.host = RemoteHost(context.target, self.model)
         self._datagrams: deque[tuple[int, int]] = deque(maxlen=LOSS_SAMPLES)  # sent, lost
+        self._kept_event = Event("", 0.0)
+        self._asking: asyncio.Task[None] | None = None
+
+    def ask_last_event(self) -> None:
+        """Ask once what happened before this connection."""
+        if self._asking is None and self.state == UP:
+            self._asking = asyncio.create_task(self._fetch_last_event())
+
+    async def leave(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        await self.host.leave(0.0)
+
+    async def _fetch_last_event(self) -> None:
+        with suppress(
+            GrapevineError, *MALFORMED_REPLY_ERRORS
+        ):  # without a history, nothing is known
+            events = (await self.host.search_events(limit=1))["events"]
+            if events:
+                self._kept_event = Event(printable(event_text(events[-1])), float(events[-1]["at"]))
+
+    @property
+    def _last_event(self) -> Event:
+        """The latest notice of this connection, or what happened before it."""
+        if not self.model.notices:
+            return self._kept_event
+        notice = self.model.notices[-1]
+        return Event(notice.text, notice.at_unix)
 
     def sample(self) -> None:
         """Count what its peers were sent and lost until now."""
@@ -121,7 +159,7 @@ class FleetNode:
     def row(self) -> FleetRow:
         model, context = self.model, self.context
         counts = Counter(each.status for each in model.members.values())
-        notice = model.notices[-1] if model.notices else None
+        event = self._last_event
         return FleetRow(
             context.name,
             context.place,
@@ -135,8 +173,8 @@ class FleetNode:
             self._loss(),
             self.host.lag_s,
             self.host.unacknowledged,
-            "" if notice is None else notice.text,
-            0.0 if notice is None else notice.at_unix,
+            event.text,
+            event.at_unix,
             model.outdated_since if model.local_node is not None else 0.0,
             printable(model.disconnect_reason),
         )
@@ -167,7 +205,7 @@ class Fleet:
 
     async def leave(self) -> None:
         for node in self.nodes.values():
-            await node.host.leave(0.0)
+            await node.leave()
 
     async def run(self) -> None:
         """Refresh all that is not shown in detail, until it is cancelled. One after the other, so that no
@@ -176,6 +214,7 @@ class Fleet:
             for node in self.nodes.values():
                 if node.context.name != self.opened:
                     node.host.refresh()
+                node.ask_last_event()
                 node.sample()
                 await asyncio.sleep(REFRESH_INTERVAL_S / len(self.nodes))
 

@@ -54,23 +54,23 @@ MAX_NUMBERED: Final = 9  # contexts that a digit selects
 NO_VALUE: Final = "-"
 STATE_GLYPHS: Final = {
     UP_STATE: UP,
-    CONNECTING: DIALING._replace(label="connecting"),
+    CONNECTING: DIALING,
     SILENT: STALE,
     LOST: DOWN._replace(label="lost"),
 }
 FLEET_COLUMNS: Final = (
     Column("", 1, is_right_aligned=True),
-    Column("context", 16, grow=2),
-    Column("state", 12),
+    Column("context", 14, grow=2),
+    Column("state", 9),
     Column("up", 4, is_right_aligned=True),
-    Column("suspect", 7, is_right_aligned=True, drop_rank=2),
+    Column("suspect", 7, is_right_aligned=True, drop_rank=3),
     Column("down", 4, is_right_aligned=True),
-    Column("msg/s", 5, is_right_aligned=True),
-    Column("trend", TREND_CELLS, drop_rank=6),
-    Column("loss", 5, is_right_aligned=True, drop_rank=3),
-    Column("lag", 6, is_right_aligned=True, drop_rank=4),
-    Column("unacked", 7, is_right_aligned=True, drop_rank=5),
-    Column("last event", 20, grow=4, drop_rank=1),
+    Column("msg/s", 5, is_right_aligned=True, drop_rank=1),
+    Column("trend", TREND_CELLS, drop_rank=7),
+    Column("loss", 5, is_right_aligned=True, drop_rank=4),
+    Column("lag", 6, is_right_aligned=True, drop_rank=5),
+    Column("unacked", 7, is_right_aligned=True, drop_rank=6),
+    Column("last event", 20, grow=4, drop_rank=2),
 )
 STATUS_GLYPHS: Final = {
     "up": UP,

@@ -41,7 +41,7 @@ Step = Callable[[App[None], Pilot[None]], Awaitable[None]]
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_host, "RECONNECT_INTERVAL_S", 0.05)
-    monkeypatch.setattr(remote_host, "SILENT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(remote_host, "SILENT_TIMEOUT_S", 2.0)
     monkeypatch.setattr("grapevine_tui.remote.fleet.REFRESH_INTERVAL_S", 0.1)
 
 
@@ -194,7 +194,7 @@ async def test_a_context_that_hangs_and_one_that_goes_away_are_dimmed_with_their
             assert " ago: the node does not answer" in line_of(app, "hangs")
             assert "no node" in line_of(app, "absent")
             assert "as of" not in line_of(app, "absent")  # nothing was ever known of it
-            assert "● up" in line_of(app, "well")
+            await until(pilot, lambda: "● up" in line_of(app, "well"))
             rows = {row.key: row for row in app.screen.query_one("#fleet").rows}  # type: ignore[attr-defined]
             for name in ("hangs", "leaves"):
                 assert {each.tone for each in rows[name].cells[3:]} == {"dim"}
@@ -228,6 +228,7 @@ async def test_the_members_as_two_contexts_see_them_are_compared_and_marked(
             screen = app.screen
             assert isinstance(screen, FleetScreen)
             await until(pilot, lambda: len(screen.table.rows) == 3)
+            await pilot.press("s")  # by name: the worst one may change on a busy machine
             order = [str(row.key) for row in screen.table.rows]
             assert order == ["alpha", "apart", "beta"]
             await pilot.press("equals_sign")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pty
 import subprocess
 import sys
@@ -28,6 +29,27 @@ def ssh(bench: Bench) -> dict[str, str]:
         f'[watched]\nstate_dir = "{bench.directory}/two"\nreadonly = true\n'
     )
     return install_fake_ssh(bench.directory / "bin")
+
+
+def answer(
+    bench: Bench, typed: bytes, *arguments: str, environ: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that asks on a terminal, and answer it."""
+    ours, theirs = pty.openpty()
+    with open(ours, "r+b", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "grapevine_tui", *arguments],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ_of(bench.directory) | environ,
+            cwd=bench.directory,
+            text=True,
+        )
+        terminal.write(typed)
+        out, errors = process.communicate(timeout=WAIT_S)
+    os.close(theirs)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -89,22 +111,10 @@ def test_an_act_on_all_contexts_asks_once_and_what_cuts_off_acts_on_one(
 def test_a_question_on_a_terminal_names_the_contexts_and_no_means_no(
     bench: Bench, ssh: dict[str, str]
 ) -> None:
-    ours, theirs = pty.openpty()
-    with open(ours, "r+b", buffering=0) as terminal:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "grapevine_tui", "ctl", "--all-contexts", "broadcast", "hi"],
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environ_of(bench.directory) | ssh,
-            cwd=bench.directory,
-            text=True,
-        )
-        terminal.write(b"n\n")
-        out, errors = process.communicate(timeout=WAIT_S)
-    assert out == ""
-    assert "broadcast acts on 4 contexts: here, there, gone, watched. Go on? [y/N]" in errors
-    assert process.returncode == 130
+    done = answer(bench, b"n\n", "ctl", "--all-contexts", "broadcast", "hi", environ=ssh)
+    assert done.stdout == ""
+    assert "broadcast acts on 4 contexts: here, there, gone, watched. Go on? [y/N]" in done.stderr
+    assert done.returncode == 130
 
 
 def test_a_payload_from_a_file_goes_over_ssh_in_the_line(
@@ -159,3 +169,14 @@ def test_attach_finds_contexts_and_asks_which_node(bench: Bench, ssh: dict[str, 
     assert "no context is named 'nobody'; there are here, there, gone, watched" in unknown.stderr
     both = bench.command("attach", "here", "--port", "1", environ=ssh)
     assert "not several of them" in both.stderr
+
+
+def test_of_several_nodes_that_run_here_one_is_picked(bench: Bench) -> None:
+    for name in ("one", "two"):
+        bench.started("--name", name)
+    done = answer(bench, b"7\n2\n", "attach", environ={})
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:3]] == ["1", "2"]
+    assert "Attach to (number or context)" in done.stdout
+    assert "'7' is none of them" in done.stdout + done.stderr
+    assert "the app needs a terminal" in done.stderr  # one was picked; its output is no terminal
+    assert done.returncode == 2

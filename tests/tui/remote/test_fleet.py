@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from grapevine_proto.events import MemberStatus, NodeStarted, Stats
 from grapevine_proto.ids import Address
+from grapevine_tui.control.client import CommandFailed
 from grapevine_tui.control.target import LocalTarget, SshTarget
 from grapevine_tui.remote.contexts import Context
 from grapevine_tui.remote.fleet import (
@@ -113,3 +116,35 @@ def test_two_views_that_differ_come_first() -> None:
         (an_id(99).short, "up", "up", False),  # the node itself, which both are here
         ("node-1", "up", "up", False),
     ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("reply", "shown"),
+    [
+        ({"events": [{"text": "db-1 \x1b[2J down", "at": 7.5, "suppressed": 0}]}, "db-1 "),
+        ({"events": []}, ""),
+        ({"events": [{"text": "without a time"}]}, ""),
+        (CommandFailed("no history"), ""),
+    ],
+)
+async def test_before_anything_happens_the_last_event_is_that_of_the_history(
+    reply: Any, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def search(**_: Any) -> Any:
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    node = connected(a_node("eu"), monkeypatch)
+    monkeypatch.setattr(node.host, "search_events", search)
+    node.ask_last_event()
+    node.ask_last_event()  # once
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    row = node.row()
+    assert row.last_event.startswith(shown)
+    assert bool(row.last_event) == bool(shown)
+    assert "\x1b" not in row.last_event
+    node.model.on_silent(NOW)
+    assert node.row().last_event == "the node does not answer"
