@@ -28,6 +28,7 @@ FREE_KINDS: Final = frozenset(
         Kind.MTU_PROBE,
         Kind.PATH_RESPONSE,
         Kind.RELAYED,  # charged by bytes instead
+        Kind.PIGGYBACKED_ACK,  # its message is charged
     }
 )
 

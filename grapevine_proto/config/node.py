@@ -169,7 +169,8 @@ class NodeConfig:
     """How long a message is cached for repair, and the maximum age at which one is accepted."""
     batch_delay: float = 0.0
     """How long a payload may wait for others to share its signature. 0: until the event loop comes
-    around, so a single payload does not wait. Longer makes fewer and larger rumors."""
+    around, so a single payload does not wait. Longer makes fewer and larger rumors, and lets ACKs wait
+    twice as long for a datagram that they can share."""
     batch_bytes: int = 2**16
     """Maximum bytes of payloads that share one signature; 1: each has its own."""
     topics: Sequence[str] = (">",)
@@ -339,6 +340,12 @@ class NodeConfig:
     def bootstrap_sources(self) -> tuple[str, ...]:
         """The bootstrap peers that name a source of addresses: ``@FILE`` and ``srv+NAME``."""
         return tuple(each for each in self.bootstrap_peers if is_bootstrap_source(each))
+
+    @property
+    def max_ack_delay(self) -> float:
+        """How long peers may wait before they acknowledge rumors of this node, in seconds: a batch and the
+        wait for the next one, so that most ACKs share its packet."""
+        return 2 * self.batch_delay
 
     def replace(self, **changes: Any) -> Self:
         """Returns a validated copy with `changes`. Raises ConfigError, also for an unknown field."""

@@ -114,6 +114,7 @@ class LinkTable(Mapping[PeerId, Link]):
         """Applies changed settings to the limits of all peers."""
         self.peer_limits.reconfigure(self._config.current.rate_limit, now)
         for peer_id, link in self._links.items():
+            link.set_max_ack_delay(self._config.current.max_ack_delay)
             limits = self.peer_limits.get(peer_id)
             if limits is not None:
                 link.inbound_limit.set_bucket(limits.bucket)
@@ -190,6 +191,7 @@ class LinkTable(Mapping[PeerId, Link]):
             congestion=self._config.current.congestion,
             max_message_bytes=self._config.current.max_message_size,
             reassembly_budget=self._reassembly_budget,
+            max_ack_delay_s=self._config.current.max_ack_delay,
             entropy=self._entropy,
         )
 
@@ -273,6 +275,8 @@ class LinkTable(Mapping[PeerId, Link]):
         self.is_leaving = True
         self._leave_messages = leave_messages
         self._to_close = dict.fromkeys((*self._links.values(), *self._by_session.values()))
+        for link in self._to_close:
+            link.expect_prompt_acks()
 
     @property
     def is_drained(self) -> bool:

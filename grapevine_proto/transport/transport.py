@@ -22,6 +22,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import chain
 from typing import Final, Protocol, assert_never
 
 from grapevine_proto.config.live import LiveConfig
@@ -298,17 +299,20 @@ class Transport:
         except Dropped as dropped:
             return self._on_dropped_packet(link, dropped.reason, source, now)
         is_linked = self.links.is_link(link)
+        events: Iterable[TransportEvent]
         if plaintext is None:
-            event = PacketIn(link, is_linked, link.has_progressed)
-            acked = self._take_acked(link, now)
-            return (RumorsAcked(acked), event) if acked else (event,)
-        try:
-            return self._on_message(link, is_linked, codec.decode_message(plaintext), now)
-        except Dropped as dropped:
-            return (
-                PacketIn(link, is_linked, False),
-                *self._on_dropped_packet(link, dropped.reason, source, now),
-            )
+            events = (PacketIn(link, is_linked, link.has_progressed),)
+        else:
+            try:
+                events = self._on_message(link, is_linked, codec.decode_message(plaintext), now)
+            except Dropped as dropped:
+                events = (
+                    PacketIn(link, is_linked, False),
+                    *self._on_dropped_packet(link, dropped.reason, source, now),
+                )
+        if link.has_acked and (acked := self._take_acked(link, now)):
+            return chain((RumorsAcked(acked),), events)
+        return events
 
     def _take_acked(self, link: Link, now: float) -> list[tuple[int, int]]:
         """Returns the rumors that the peer of `link` acknowledged, and ends the direct messages."""

@@ -45,6 +45,8 @@ QUERY: Final = 131
 ENTRY: Final = 132
 RECORD_COORDINATE: Final = 3  # of a record
 EARLIER_EPOCH: Final = 7  # of a record
+MAX_ACK_DELAY: Final = 6  # of a record
+MAX_ACK_DELAY_LIMIT_MS: Final = 1000
 MAX_EXPIRY_S: Final = (1 << 32) - 1
 TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
@@ -130,6 +132,7 @@ def record_attributes(
     coordinate: Coordinate | None = None,
     introducers: tuple[bytes, ...] | None = None,
     earlier_epoch: int = 0,
+    max_ack_delay_s: float = 0.0,
 ) -> bytes:
     """Returns the encoded attributes of a record. The arguments are as in `RecordAttributes`."""
     values: dict[int, Any] = {}
@@ -139,6 +142,8 @@ def record_attributes(
         values[INTRODUCERS] = b"".join(introducers)
     if earlier_epoch:
         values[EARLIER_EPOCH] = earlier_epoch
+    if max_ack_delay_ms := int(max_ack_delay_s * 1000):
+        values[MAX_ACK_DELAY] = max_ack_delay_ms
     return encode_attributes(values)
 
 
@@ -217,10 +222,12 @@ class RecordAttributes:
     `introducers`: the subject is behind a NAT, and the members whose IDs begin like this, at most
     `MAX_INTRODUCERS`, introduce it; None: it is reached at its addresses. `earlier_epoch` is the epoch of
     the run before this one, whose messages may still be on their way; 0: none of them is.
+    `max_ack_delay_s` is how long peers may wait before they acknowledge rumors of the subject, in seconds.
     """
 
     introducers: tuple[bytes, ...] | None = None
     earlier_epoch: int = 0
+    max_ack_delay_s: float = 0.0
 
 
 NO_RECORD_ATTRIBUTES: Final = RecordAttributes()
@@ -234,7 +241,9 @@ def parse_record_attributes(data: bytes) -> RecordAttributes:
         return NO_RECORD_ATTRIBUTES
     values = decode_attributes(data)
     return RecordAttributes(
-        _parse_introducers(values.get(INTRODUCERS)), _parse_epoch(values.get(EARLIER_EPOCH))
+        _parse_introducers(values.get(INTRODUCERS)),
+        _parse_epoch(values.get(EARLIER_EPOCH)),
+        _parse_max_ack_delay(values.get(MAX_ACK_DELAY)),
     )
 
 
@@ -251,3 +260,8 @@ def _parse_introducers(prefixes: Any) -> tuple[bytes, ...] | None:
 
 def _parse_epoch(epoch: Any) -> int:
     return epoch if type(epoch) is int and 0 < epoch < EPOCH_LIMIT else 0
+
+
+def _parse_max_ack_delay(delay_ms: Any) -> float:
+    is_valid = type(delay_ms) is int and 0 < delay_ms <= MAX_ACK_DELAY_LIMIT_MS
+    return delay_ms / 1000 if is_valid else 0.0

@@ -15,6 +15,8 @@ from grapevine_proto.wire.fields import (
     encode_record,
 )
 from grapevine_proto.wire.frames import (
+    ACK_BYTES,
+    ACK_RANGE_BYTES,
     FRAGMENT_OVERHEAD_BYTES,
     PATH_TOKEN_BYTES,
     decode_frame,
@@ -61,6 +63,8 @@ from grapevine_proto.wire.rumors import (
 from grapevine_proto.wire.tracked_bytes import TrackedBytes, TrackedKey
 
 __all__ = [
+    "ACK_BYTES",
+    "ACK_RANGE_BYTES",
     "BASE_DATAGRAM_BYTES",
     "BASE_PLAINTEXT_BYTES",
     "BOX_TAG_BYTES",

@@ -21,6 +21,7 @@ from grapevine_proto.wire.messages import (
     MtuProbe,
     PathChallenge,
     PathResponse,
+    PiggybackedAck,
     Retransmit,
 )
 
@@ -32,6 +33,8 @@ _PROBE_PADDING: Final = bytes(1 << 16)
 
 FRAGMENT_OVERHEAD_BYTES: Final = _FRAGMENT.size
 MAX_ACK_RANGES: Final = 64
+ACK_BYTES: Final = _ACK.size  # without missing ranges
+ACK_RANGE_BYTES: Final = _RANGE.size
 PATH_TOKEN_BYTES: Final = 8
 
 
@@ -48,18 +51,22 @@ def encode_frame(frame: LinkFrame) -> bytes:
             return fragment_header(number, total_bytes, offset, is_repair=is_repair) + body
         case Retransmit(session_id, counter, plaintext):
             return _RETRANSMIT.pack(Kind.RETRANSMIT, session_id, counter) + plaintext
-        case Ack(session_id, first, end, latest, delay_us, missing):
-            encoded_delay_us = min(delay_us, MAX_COUNT)
-            header = _ACK.pack(
-                Kind.ACK, session_id, first, end, latest, encoded_delay_us, len(missing)
-            )
-            return header + b"".join(_RANGE.pack(*each) for each in missing)
+        case Ack():
+            return _encode_ack(Kind.ACK, frame)
+        case PiggybackedAck(ack, plaintext):
+            return _encode_ack(Kind.PIGGYBACKED_ACK, ack) + plaintext
         case MtuProbe(padding):
             return bytes((Kind.MTU_PROBE,)) + _PROBE_PADDING[:padding]
         case PathChallenge(token):
             return bytes((Kind.PATH_CHALLENGE,)) + token
         case PathResponse(token):
             return bytes((Kind.PATH_RESPONSE,)) + token
+
+
+def _encode_ack(kind: int, ack: Ack) -> bytes:
+    delay_us, missing = min(ack.delay_us, MAX_COUNT), ack.missing
+    header = _ACK.pack(kind, ack.session_id, ack.first, ack.end, ack.latest, delay_us, len(missing))
+    return header + b"".join(_RANGE.pack(*each) for each in missing)
 
 
 def decode_frame(plaintext: bytes) -> LinkFrame:
@@ -90,16 +97,32 @@ def _decode_retransmit(plaintext: bytes) -> Retransmit:
 
 
 def _decode_ack(plaintext: bytes) -> Ack:
+    ack, message = _split_ack(plaintext)
+    if message:
+        raise ValueError("bytes after the ranges")
+    return ack
+
+
+def _decode_piggybacked_ack(plaintext: bytes) -> PiggybackedAck:
+    ack, message = _split_ack(plaintext)
+    if not message or message[0] == Kind.PIGGYBACKED_ACK:
+        raise ValueError("an ACK without a message, or two of them")
+    return PiggybackedAck(ack, message)
+
+
+def _split_ack(plaintext: bytes) -> tuple[Ack, bytes]:
+    """Returns the ACK at the beginning of `plaintext`, and what follows."""
     _, session_id, first, end, latest, delay_us, count = _ACK.unpack_from(plaintext)
-    if count > MAX_ACK_RANGES or len(plaintext) != _ACK.size + count * _RANGE.size:
+    stop = _ACK.size + count * _RANGE.size
+    if count > MAX_ACK_RANGES or len(plaintext) < stop:
         raise ValueError("wrong number of ranges")
-    missing = tuple(_RANGE.iter_unpack(plaintext[_ACK.size :]))
+    missing = tuple(_RANGE.iter_unpack(plaintext[_ACK.size : stop]))
     previous = first - 1
     for low, high in missing:
         if not previous < low <= high < end:
             raise ValueError("ranges out of order")
         previous = high
-    return Ack(session_id, first, end, latest, delay_us, missing)
+    return Ack(session_id, first, end, latest, delay_us, missing), plaintext[stop:]
 
 
 def _decode_mtu_probe(plaintext: bytes) -> MtuProbe:
@@ -117,6 +140,7 @@ FRAME_DECODERS: Final[dict[int, Callable[[bytes], LinkFrame]]] = {
     Kind.REPAIR_FRAGMENT: _decode_fragment,
     Kind.RETRANSMIT: _decode_retransmit,
     Kind.ACK: _decode_ack,
+    Kind.PIGGYBACKED_ACK: _decode_piggybacked_ack,
     Kind.MTU_PROBE: _decode_mtu_probe,
     Kind.PATH_CHALLENGE: lambda plaintext: PathChallenge(_decode_token(plaintext)),
     Kind.PATH_RESPONSE: lambda plaintext: PathResponse(_decode_token(plaintext)),

@@ -96,6 +96,7 @@ class Kind(IntEnum):
     INTRODUCTION = 54
     PAUSE = 58
     DIRECT_RECEIPT = 59
+    PIGGYBACKED_ACK = 60
 
 
 LINK_FRAME_KINDS: Final = frozenset(
@@ -107,6 +108,7 @@ LINK_FRAME_KINDS: Final = frozenset(
         Kind.MTU_PROBE,
         Kind.PATH_CHALLENGE,
         Kind.PATH_RESPONSE,
+        Kind.PIGGYBACKED_ACK,
     }
 )
 """Kinds that links exchange and do not pass on."""
@@ -620,6 +622,14 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
+class PiggybackedAck:
+    """`ack`, in one packet with another message, which may be of any kind but this one."""
+
+    ack: Ack
+    plaintext: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class MtuProbe:
     """Padding to a size that the path may or may not carry (RFC 8899)."""
 
@@ -640,5 +650,7 @@ class PathResponse:
     token: bytes
 
 
-LinkFrame: TypeAlias = Fragment | Retransmit | Ack | MtuProbe | PathChallenge | PathResponse
+LinkFrame: TypeAlias = (
+    Fragment | Retransmit | Ack | PiggybackedAck | MtuProbe | PathChallenge | PathResponse
+)
 """One type for each of `LINK_FRAME_KINDS`, except that both kinds of fragments share one."""

@@ -113,6 +113,11 @@ class PeerRecord:
         """The epoch of the run before this one, whose messages may still be on their way; 0: none is."""
         return parse_record_attributes(self.attributes).earlier_epoch if self.attributes else 0
 
+    @property
+    def max_ack_delay_s(self) -> float:
+        """How long peers may wait before they acknowledge rumors of the subject, in seconds."""
+        return parse_record_attributes(self.attributes).max_ack_delay_s if self.attributes else 0.0
+
     def signed(self, identity: Identity, cluster: str) -> PeerRecord:
         """Returns the record signed by `identity`, which must be its subject."""
         signature = identity.sign(self._domain, *self._signed_parts(cluster))

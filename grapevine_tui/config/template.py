@@ -116,6 +116,7 @@ message_dedup_ttl = $message_dedup_ttl
 
 # How long a payload may wait for others to share its signature, and how many bytes share one. 0 seconds:
 # until the event loop comes around, so a single payload does not wait. 1 byte: one signature per payload.
+# Peers may acknowledge such messages up to twice the delay later, to save datagrams.
 batch_delay = $batch_delay
 batch_bytes = $batch_bytes
 

@@ -142,7 +142,7 @@ def test_a_bucket_requires_a_positive_capacity_and_refill_rate(
 
 def test_cheap_kinds_are_free_and_all_others_cost_one_token() -> None:
     began = {Kind.CONFIRM, Kind.NEIGHBOR_REQUEST, Kind.SWAP_REQUEST, Kind.OPEN_TRANSIENT}
-    free = began | {Kind.CLOSE, Kind.ACK, Kind.MTU_PROBE, Kind.PATH_RESPONSE}
+    free = began | {Kind.CLOSE, Kind.ACK, Kind.MTU_PROBE, Kind.PATH_RESPONSE, Kind.PIGGYBACKED_ACK}
     free.add(Kind.RELAYED)  # it has a budget of bytes
 
     assert {kind for kind in Kind if token_cost(kind) == 0} == free

@@ -194,3 +194,24 @@ def test_a_request_for_unannounced_ids_is_answered_like_any_other() -> None:
     send_from(sim, 1, IWant(2**32 - 1, (StreamRange(message.stream, 1, 2**53),)))
     sim.run(1.0)
     assert sim.nodes[1].duplicates == before + 2
+
+
+def test_a_node_that_leaves_does_not_wait_for_acks_that_peers_delay() -> None:
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig(batch_delay=0.5))
+    sim.run(5.0)
+    sent = sim.broadcast(0, b"good-bye")
+    sim.run(0.55)  # it went, and nobody acknowledged it yet
+    assert sim.nodes[0].engine is not None
+    assert sim.nodes[0].engine.unacknowledged == 1
+    sim.leave(0)
+    assert sim.run_until(lambda: sim.nodes[0].engine is None, 0.4)
+    assert len(sim.deliveries(sent)) == 2
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_delayed_acks_lose_nothing(loss: float) -> None:
+    config = NodeConfig(batch_delay=0.5, anti_entropy=NO_ROUNDS)
+    sim = Simulation(nodes=8, seed=2, config=config, network=Network(loss=loss))
+    latencies_s, missing = broadcast_from_random_nodes(sim, 40, every_s=0.4, settle_s=10.0)
+    assert missing == 0
+    assert latencies_s[-1] < (0.7 if loss == 0 else 5.0)

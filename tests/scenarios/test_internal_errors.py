@@ -46,6 +46,7 @@ from grapevine_proto.wire.messages import (
     OverlayMessage,
     PathChallenge,
     Pause,
+    PiggybackedAck,
     Ping,
     PingAck,
     PingReq,
@@ -326,8 +327,10 @@ def link_frames(theirs: bytes, ours: bytes) -> st.SearchStrategy[LinkFrame]:
     """`theirs` is the session ID on the malicious peer's packets, `ours` the one on the victim's."""
     sessions = st.sampled_from([theirs, ours, bytes(8)])
     missing = st.lists(st.tuples(counters, counters), max_size=3).map(tuple)
+    acks = st.builds(Ack, sessions, counters, counters, counters, counters, missing)
     return st.one_of(
-        st.builds(Ack, sessions, counters, counters, counters, counters, missing),
+        acks,
+        st.builds(PiggybackedAck, acks, plaintexts),
         st.builds(Fragment, long_counters, counters, counters, bodies, st.booleans()),
         st.builds(Retransmit, sessions, counters, plaintexts),
         st.builds(MtuProbe, small),

@@ -64,6 +64,7 @@ from grapevine_proto.wire.messages import (
     PathChallenge,
     PathResponse,
     Pause,
+    PiggybackedAck,
     Ping,
     PingAck,
     PingReq,
@@ -333,6 +334,12 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     ],
     Kind.ACK: lambda cluster: [
         Ack(_session(cluster).our_id, 1, 1000, 999, 0, tuple((n, n + 1) for n in range(2, 98, 2)))
+    ],
+    Kind.PIGGYBACKED_ACK: lambda cluster: [
+        PiggybackedAck(
+            Ack(_session(cluster).our_id, 1, 1000, 999, 0, tuple((n, n) for n in range(2, 66, 2))),
+            codec.encode_message(Offer(_all_sequences()[:20])),
+        )
     ],
     Kind.MTU_PROBE: _one(MtuProbe(1000)),
     Kind.PATH_CHALLENGE: _one(PathChallenge(bytes(8))),

@@ -91,6 +91,7 @@ class LocalRecord:
                 coordinate=self._coordinate,
                 introducers=self._introducers,
                 earlier_epoch=self._earlier_epoch,
+                max_ack_delay_s=config.max_ack_delay,
             ),
         )
         return unsigned.signed(self._identity, config.cluster)

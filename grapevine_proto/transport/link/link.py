@@ -53,6 +53,7 @@ from grapevine_proto.wire.messages import (
     MtuProbe,
     PathChallenge,
     PathResponse,
+    PiggybackedAck,
     Retransmit,
 )
 from grapevine_proto.wire.signed import PeerRecord
@@ -79,6 +80,7 @@ class Link:
         congestion: settings of the congestion controller.
         max_message_bytes: largest accepted message.
         reassembly_budget: memory for incomplete messages, shared by all links.
+        max_ack_delay_s: how long the peer may wait before it acknowledges rumors of this node.
         entropy: random bytes for path validation. Without it the peer's address never changes.
     """
 
@@ -87,6 +89,7 @@ class Link:
         "_enqueued_at",
         "_last_was_fragment",
         "_path_validator",
+        "_peers_max_ack_delay_s",
         "_pending_replies",
         "_sender",
         "_sessions",
@@ -115,6 +118,7 @@ class Link:
         congestion: CongestionConfig | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         reassembly_budget: ReassemblyBudget | None = None,
+        max_ack_delay_s: float = 0.0,
         entropy: Callable[[int], bytes] | None = None,
     ) -> None:
         self.peer_id: PeerId = established.record.peer_id
@@ -125,15 +129,17 @@ class Link:
         self.received = 1  # the packet that made the session live
         self.record: PeerRecord = established.record
         self._sessions = Sessions(established.session, now)
-        self._pending_replies = PendingReplies()
+        self._pending_replies = PendingReplies(self._sessions)
         self._sender = Sender(
             limits,
             congestion or CongestionConfig(),
             self.address.host,
             established.rtt_s,
             int.from_bytes(established.session.their_id[:4], "big") << 32,
+            self._pending_replies,
             now,
         )
+        self.set_max_ack_delay(max_ack_delay_s)
         self._sender.send_limit = send_limit
         self.path = self._sender.path
         self.inbound_limit = InboundLimit(bucket)
@@ -185,6 +191,7 @@ class Link:
     def apply_record(self, record: PeerRecord, now: float) -> None:
         """Uses a newer record of the peer, whose rate limit may have changed."""
         self.record = record
+        self._peers_max_ack_delay_s = record.max_ack_delay_s
         self._sender.set_send_limit(record.rate_capacity, record.rate_refill, now)
         self._transmit_at = self._next_transmit_at(now)
 
@@ -263,7 +270,8 @@ class Link:
             # Of two sessions at once this end has not confirmed that one yet: the message comes once more.
             raise Dropped(DropReason.UNKNOWN_SESSION)
         if kind not in NON_ACK_ELICITING_KINDS:
-            self._pending_replies.schedule_ack(session, counter, now)
+            max_delay_s = self._peers_max_ack_delay_s if kind == Kind.RUMORS else 0.0
+            self._pending_replies.schedule_ack(session, counter, now, max_delay_s)
         elif kind in (Kind.CONFIRM, Kind.NEIGHBOR_REQUEST, Kind.SWAP_REQUEST, Kind.OPEN_TRANSIENT):
             self._pending_replies.schedule_confirm(session, now)
         if kind not in LINK_FRAME_KINDS:
@@ -276,6 +284,9 @@ class Link:
                 return self._content_receiver.on_retransmit(retransmit, now)
             case Ack() as ack:
                 self._on_ack(ack, now)
+            case PiggybackedAck(ack, message):
+                self._on_ack(ack, now)
+                return self.handle_payload(message, session, counter, now)
             case PathChallenge() as challenge:
                 self.inbound_limit.charge_tokens(token_cost(kind), now)
                 self._pending_replies.schedule_path_response(challenge, now)
@@ -387,6 +398,19 @@ class Link:
             self._enqueued_at = now
         return True
 
+    def set_max_ack_delay(self, seconds: float) -> None:
+        """How long the peer may wait before it acknowledges rumors; this node's record tells it."""
+        self._sender.recovery.max_ack_delay_s = seconds
+
+    def expect_prompt_acks(self) -> None:
+        """This node leaves, and waits no longer for ACKs than it must."""
+        self._sender.recovery.expect_prompt_acks()
+
+    @property
+    def has_acked(self) -> bool:
+        """Whether `take_acked` has something to return."""
+        return bool(self._sender.recovery.acked_keys)
+
     def take_acked(self) -> list[TrackedKey]:
         """Returns the tracked messages that the peer acknowledged since the last call."""
         return self._sender.recovery.take_acked()
@@ -433,12 +457,10 @@ class Link:
             self._transmit_at = math.inf
             return []
         has_replies = now >= pending_replies.due_at
-        datagrams = (
-            pending_replies.seal_acks_and_responses(self._sessions, now) if has_replies else []
-        )
-        datagrams += self._sender.transmit(session, now)
+        datagrams = self._sender.transmit(session, now)  # an ACK that is due shares one of these
         if has_replies:
-            pending_replies.append_confirms(datagrams, session, now)
+            datagrams += pending_replies.seal_acks_and_responses(now)
+            pending_replies.append_confirms(datagrams, now)
         self.sent += len(datagrams)
         self._transmit_at = self._next_transmit_at(now)
         return datagrams

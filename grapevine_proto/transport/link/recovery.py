@@ -6,6 +6,8 @@ Invariants:
   counted, and anti-entropy takes over.
 - After a PTO the content of the latest packets is sent again, exempt from pacing and window. PTOs back off
   exponentially and end.
+- The PTO allows for the delay that this node permits the peer for ACKs of rumors (RFC 9002, 6.2.1), and only
+  while the latest packet carries rumors and no packet was lost lately, as the peer does.
 - `acked_keys` lists each tracked message once, when the peer has acknowledged all of it; `abandoned_keys`
   lists those that were given up.
 """
@@ -26,8 +28,9 @@ from grapevine_proto.transport.link.send_queues import (
     SendQueues,
 )
 from grapevine_proto.transport.link.sent_packets import PacketContent, SentPacket, SentPackets
+from grapevine_proto.transport.session.ack_tracker import PROMPT_AFTER_LOSS_S
 from grapevine_proto.wire.codec import TrackedBytes, TrackedKey
-from grapevine_proto.wire.messages import Ack
+from grapevine_proto.wire.messages import Ack, Kind
 
 RETRANSMISSIONS_LIMIT: Final = 16  # per content: at 30 % loss one in 200 million is abandoned
 PTO_LIMIT: Final = 12  # consecutive, unanswered: about ten seconds
@@ -42,16 +45,20 @@ class Recovery:
     """Tracks `sent_packets` and returns lost content to the send queues.
 
     `pto_at` is when the PTO expires, `pto_credit` how many packets a PTO exempts from pacing and window.
+    `max_ack_delay_s` is how long the peer may wait before it acknowledges rumors.
     `packets_lost` counts lost packets, `abandoned` messages given up.
     """
 
     __slots__ = (
+        "_lost_at",
         "_path",
+        "_pto_allows_delay",
         "_pto_count",
         "_queues",
         "abandoned",
         "abandoned_keys",
         "acked_keys",
+        "max_ack_delay_s",
         "packets_lost",
         "pto_at",
         "pto_credit",
@@ -62,9 +69,12 @@ class Recovery:
         self._path = path
         self._queues = queues
         self._pto_count = 0
+        self._lost_at = -math.inf
+        self._pto_allows_delay = False
         self.sent_packets = SentPackets()
         self.pto_at = math.inf
         self.pto_credit = 0
+        self.max_ack_delay_s = 0.0
         self.packets_lost = self.abandoned = 0
         self.acked_keys: list[TrackedKey] = []
         self.abandoned_keys: list[TrackedKey] = []
@@ -75,7 +85,24 @@ class Recovery:
         if self.pto_credit:
             self.pto_credit -= 1
         if not self._pto_count:
-            self.pto_at = packet.sent_at + self._path.rtt.pto_s
+            self.pto_at = self._pto_after(packet.sent_at)
+
+    def _pto_after(self, now: float) -> float:
+        """When the PTO expires if nothing happens after `now`."""
+        pto_at = now + self._path.rtt.pto_s
+        self._pto_allows_delay = False
+        if self.max_ack_delay_s and now - self._lost_at >= PROMPT_AFTER_LOSS_S:
+            content = self.sent_packets.latest.content
+            if isinstance(content, bytes) and content[0] == Kind.RUMORS:
+                pto_at += self.max_ack_delay_s
+                self._pto_allows_delay = True
+        return pto_at
+
+    def expect_prompt_acks(self) -> None:
+        """This node leaves: a PTO now asks for ACKs that the peer may delay."""
+        if self._pto_allows_delay and self.sent_packets:
+            self.pto_at = self.sent_packets.latest.sent_at
+        self.max_ack_delay_s = 0.0
 
     @property
     def is_unanswered(self) -> bool:
@@ -119,7 +146,7 @@ class Recovery:
             acked or lost
         ):  # otherwise it concerns packets retransmitted since: the PTO was too short
             self._pto_count = 0
-            self.pto_at = now + path.rtt.pto_s if self.sent_packets else math.inf
+            self.pto_at = self._pto_after(now) if self.sent_packets else math.inf
             latest_acked_sent_at = acked[-1].sent_at if acked else -math.inf
             path.on_ack(len(acked), acked_bytes, len(reported_lost), latest_acked_sent_at, now)
         else:
@@ -170,6 +197,7 @@ class Recovery:
             self._path.mtu.on_probe_lost(now)
             return
         self.packets_lost += 1
+        self._lost_at = now
         self._retransmit(packet, session_id, packet.attempts + 1, now)
 
     def _retransmit(self, packet: SentPacket, session_id: bytes, attempts: int, now: float) -> None:
@@ -206,6 +234,8 @@ class Recovery:
         """The PTO expired: retransmits the content of the latest packets, whose ACK will also resolve all
         earlier ones (RFC 8985, 7.3; RFC 9002, 6.2.4)."""
         self.pto_credit = 0
+        if self._pto_allows_delay:  # else the peer may not know of a loss, and delay its ACKs still
+            self._lost_at = now
         sent_packets = self.sent_packets
         self._pto_count += 1
         if self._pto_count > PTO_LIMIT:

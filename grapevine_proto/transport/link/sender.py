@@ -15,6 +15,7 @@ from typing import Final
 
 from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
 from grapevine_proto.token_bucket import TokenBucket
+from grapevine_proto.transport.link.acks import PendingReplies
 from grapevine_proto.transport.link.fragments import BYTES_PER_TOKEN, FragmentedMessage
 from grapevine_proto.transport.link.path import Path
 from grapevine_proto.transport.link.recovery import Recovery
@@ -47,9 +48,10 @@ MIN_REFILL_PER_S: Final = 0.09  # a record rounds 0.09 down to 0; never stall on
 
 
 class Sender:
-    """The sending side of one link. `path` is the network path, `recovery` tracks the packets in flight."""
+    """The sending side of one link. `path` is the network path, `recovery` tracks the packets in flight.
+    Pending ACKs of `replies` share its packets."""
 
-    __slots__ = ("_is_bulks_turn", "_queues", "_send_drops", "path", "recovery")
+    __slots__ = ("_is_bulks_turn", "_queues", "_replies", "_send_drops", "path", "recovery")
 
     def __init__(
         self,
@@ -58,9 +60,11 @@ class Sender:
         host: str,
         rtt_s: float | None,
         first_number: int,
+        replies: PendingReplies,
         now: float,
     ) -> None:
         self._queues = SendQueues(limits, first_number)
+        self._replies = replies
         self._is_bulks_turn = False
         self._send_drops = 0
         self.path = Path(congestion, host, rtt_s, now)
@@ -313,7 +317,8 @@ class Sender:
         self.recovery.on_sent(SentPacket(number, now, size_bytes, content, start, end, attempts))
 
     def _seal(self, session: Session, plaintext: bytes, now: float, datagrams: list[bytes]) -> int:
-        datagram = session.seal(plaintext, now)
+        limit_bytes = self.path.plaintext_limit_bytes
+        datagram = session.seal(self._replies.piggyback(plaintext, limit_bytes, now), now)
         datagrams.append(datagram)
         self.path.spend(len(datagram), now)
         return len(datagram)

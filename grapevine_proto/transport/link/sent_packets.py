@@ -38,6 +38,7 @@ NON_ACK_ELICITING_KINDS: Final = frozenset(
         Kind.COORDINATE_UPDATE,
         Kind.PAUSE,
         Kind.ACK,
+        Kind.PIGGYBACKED_ACK,
         Kind.PATH_CHALLENGE,
         Kind.PATH_RESPONSE,
         Kind.RELAYED,
@@ -45,7 +46,8 @@ NON_ACK_ELICITING_KINDS: Final = frozenset(
 )
 """Kinds that are neither acknowledged nor retransmitted. The next heartbeat supersedes a lost one, and
 several peers send the same IDs, member updates and digests, so ACKs would cost more datagrams than they
-save. The ends of a relayed session acknowledge for themselves."""
+save. The ends of a relayed session acknowledge for themselves. The message of a `PIGGYBACKED_ACK` counts by
+its own kind."""
 
 PacketContent: TypeAlias = bytes | FragmentedMessage | Retransmission | None  # None: an MTU probe
 
@@ -88,6 +90,11 @@ class SentPackets:
             self._packets = deque()
         self._packets.append(packet)
         self.size_bytes += packet.size_bytes
+
+    @property
+    def latest(self) -> SentPacket:
+        """The packet sent last; there must be one."""
+        return self._packets[-1]
 
     def pop_latest(self) -> SentPacket:
         """Removes and returns the latest packet."""

@@ -9,6 +9,8 @@ Invariants:
   by later packets at least `reorder_window_s` ago.
 - The cost of one packet does not depend on how many numbers it skips.
 - A packet number is claimed once: by the packet that bears it or by the one that retransmits its content.
+- An ACK waits longer than the reordering window only where the peer permits it (RFC 9000, section 13.2.1):
+  never on a path that lately lost or reordered packets, nor for more than `DELAYED_PACKETS_LIMIT` packets.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ REORDER_FACTOR_GROWTH: Final = (
 REORDER_FACTOR_LIMIT: Final = 4.0  # a quarter of the RTT times this is one RTT
 REORDER_FACTOR_DECAY: Final = 0.98  # per ACK
 MIN_REORDER_WINDOW_S: Final = 0.010  # reordering by queues within one machine
+DELAYED_PACKETS_LIMIT: Final = 8  # less than the initial window, which must not fill up
+PROMPT_AFTER_LOSS_S: Final = (
+    30.0  # at 10 % loss and a packet a second, the next loss is nearly certain
+)
 _RANGE_START: Final = itemgetter(0)
 
 
@@ -51,13 +57,16 @@ class AckTracker:
     """Tracks the packet numbers of one receiving session and decides when to acknowledge them.
 
     Call `on_packet` for each packet, `schedule_ack` also for each ack-eliciting one, and `build_ack` once
-    `due_at` has passed. `update_rtt` keeps the ACK interval and the reordering window current.
+    `due_at` has passed, or `can_piggyback` holds. `update_rtt` keeps the ACK interval and the reordering
+    window current.
     """
 
     __slots__ = (
         "_ack_tops",
         "_checkpoint",
         "_checkpoint_at",
+        "_first_delayed",
+        "_gap_at",
         "_is_ack_pending",
         "_last_ack_at",
         "_latest",
@@ -88,6 +97,8 @@ class AckTracker:
         self._reorder_cutoff = -1  # what is missing up to here is lost, not reordered
         self._latest, self._latest_at = -1, 0.0
         self._is_ack_pending = False
+        self._first_delayed: int | None = None  # since when the pending ACK is delayed; None: not
+        self._gap_at = float("-inf")  # when a packet last was missing
         self._ack_tops = [-1] * ACKS_PER_LOSS  # the highest numbers covered by the last ACKs
         self._last_ack_at = float("-inf")
 
@@ -100,6 +111,7 @@ class AckTracker:
             self._missing.append((expected, counter - 1))
             self._limit_missing()
             self.highest = counter
+            self._gap_at = now
         else:
             if self._remove_missing(counter) and counter <= self._ack_tops[-1]:
                 self._reorder_factor = min(
@@ -136,21 +148,52 @@ class AckTracker:
         if len(self._missing) > MISSING_RANGES_LIMIT:
             del self._missing[0]  # it will be acknowledged although it is lost
 
-    def schedule_ack(self, counter: int, now: float) -> None:
+    def schedule_ack(self, counter: int, now: float, max_delay_s: float = 0.0) -> None:
         """Schedules an ACK for the ack-eliciting packet number `counter`: at most one per RTT, and late
-        enough to distinguish a lost packet from a reordered one."""
+        enough to distinguish a lost packet from a reordered one. `max_delay_s` is how long the peer permits
+        to wait for a packet that it can share."""
         if counter > self._latest:
             self._latest, self._latest_at = counter, now
-        if not self._is_ack_pending:
-            self._is_ack_pending = True
-            self.due_at = max(now + self._scaled_reorder_window_s, self._last_ack_at + self.rtt_s)
+        if self._is_ack_pending and self._first_delayed is None:
+            return  # it is prompt
+        first = counter if self._first_delayed is None else self._first_delayed
+        may_delay = (
+            max_delay_s > 0
+            and counter - first < DELAYED_PACKETS_LIMIT
+            and now - self._gap_at >= PROMPT_AFTER_LOSS_S
+        )
+        due_at = max(now + self._scaled_reorder_window_s, self._last_ack_at + self.rtt_s)
+        if may_delay:
+            due_at = max(due_at, now + max_delay_s)
+        self.due_at = min(self.due_at, due_at) if self._is_ack_pending else due_at
+        self._first_delayed = first if may_delay else None
+        self._is_ack_pending = True
+
+    @property
+    def _has_new_gap(self) -> bool:
+        """Whether a number is missing that no ACK has covered yet."""
+        return bool(self._missing) and self._missing[-1][1] > self._ack_tops[-1]
+
+    @property
+    def ack_ranges(self) -> int:
+        """Upper bound of the missing ranges in the next ACK."""
+        return min(len(self._missing), ACK_RANGES_LIMIT)
+
+    def can_piggyback(self, now: float) -> bool:
+        """Whether an ACK may go now because a packet goes that it can share. An ACK that is to report a new
+        gap waits until it can: otherwise the one that reports it would be an RTT later."""
+        return self._is_ack_pending and (
+            self.due_at <= now or (self._last_ack_at + self.rtt_s <= now and not self._has_new_gap)
+        )
 
     def claim(self, counter: int, now: float) -> bool:
         """Claims packet number `counter`, whose content arrived in a retransmission. Returns whether
         that content is new. The original packet no longer counts as new after this call."""
-        if counter <= self.highest:
-            return self._remove_missing(counter)
-        self.on_packet(counter, now)
+        if counter > self.highest:
+            self.on_packet(counter, now)
+        elif not self._remove_missing(counter):
+            return False
+        self._gap_at = now
         return True
 
     def build_ack(self, now: float) -> AckRanges:
@@ -180,6 +223,7 @@ class AckTracker:
                 top = ranges.pop()[0] - 1  # the next ACK reports it, without delay
                 is_truncated = True
         self._is_ack_pending = top < self.highest
+        self._first_delayed = None
         self._ack_tops = [*self._ack_tops[1:], max(top, self._ack_tops[-1])]
         self._last_ack_at = now
         self._reorder_factor = max(self._reorder_factor * REORDER_FACTOR_DECAY, 1.0)

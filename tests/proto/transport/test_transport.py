@@ -278,6 +278,16 @@ def test_acknowledged_rumors_of_this_node_are_reported_before_the_packet() -> No
     assert one.events == [RumorsAcked([(EPOCH, 5)]), PacketIn(link, True, False)]
 
 
+def test_an_ack_beside_a_message_is_reported_before_it() -> None:
+    network, one, two = linked()
+    one.transport.send([two.peer_id], Rumors((RumorCopy(rumor(1, 5), 0, 0),)), network.now)
+    network.run(0.005)  # the ACK is not due yet, and shares what goes next
+    two.transport.send([one.peer_id], HEARTBEAT, network.now)
+    network.run(1.0)
+    link = one.link_to(two)
+    assert one.events == [RumorsAcked([(EPOCH, 5)]), MessageIn(link, True, HEARTBEAT)]
+
+
 def test_a_pause_holds_rumors_back_for_its_duration_and_not_longer() -> None:
     network, one, two = linked()
     network.inject(2, 1, Pause(1000))

@@ -127,3 +127,15 @@ def test_numbers_from_128_on_are_critical_and_the_largest_values_are_understood(
     assert parse_rumor_attributes(encode_attributes({1: 65_536})).unsupported == 1
     assert parse_rumor_attributes(encode_attributes({5: 2**32 - 1})).expires_s == 2**32 - 1
     assert parse_rumor_attributes(encode_attributes({5: 1})).expires_s == 1
+
+
+@pytest.mark.parametrize(("value", "delay_s"), [(1, 0.001), (1000, 1.0), (0, 0.0), (1001, 0.0)])
+def test_a_record_tells_how_long_acks_may_wait(value: int, delay_s: float) -> None:
+    assert parse_record_attributes(encode_attributes({6: value})).max_ack_delay_s == delay_s
+
+
+def test_what_is_no_delay_of_acks_counts_as_absent() -> None:
+    for value in (-1, True, b"x", None, 1.5):
+        assert parse_record_attributes(encode_attributes({6: value})).max_ack_delay_s == 0.0
+    assert record_attributes(max_ack_delay_s=0.0) == b""
+    assert record_attributes(max_ack_delay_s=0.5) == encode_attributes({6: 500})

@@ -57,6 +57,7 @@ from grapevine_proto.wire.messages import (
     PathChallenge,
     PathResponse,
     Pause,
+    PiggybackedAck,
     Ping,
     PingAck,
     PingReq,
@@ -732,6 +733,15 @@ GOLDEN_FRAMES = {
     "02"
     "0000000500000005"
     "0000000700000009",
+    PiggybackedAck(Ack(b"session!", 3, 20, 19, 1500, ((5, 5),)), b"\x07\x91\x07"): "3c"
+    "73657373696f6e21"
+    "00000003"
+    "00000014"
+    "00000013"
+    "000005dc"
+    "01"
+    "0000000500000005"
+    "079107",
     MtuProbe(3): "10000000",
     PathChallenge(b"12345678"): "113132333435363738",
     PathResponse(b"12345678"): "123132333435363738",

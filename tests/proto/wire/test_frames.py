@@ -13,6 +13,7 @@ from grapevine_proto.wire.messages import (
     MtuProbe,
     PathChallenge,
     PathResponse,
+    PiggybackedAck,
     Retransmit,
 )
 
@@ -106,3 +107,19 @@ def test_what_is_no_frame_is_of_an_unknown_kind(plaintext: bytes) -> None:
     with pytest.raises(Dropped) as dropped:
         decode_frame(plaintext)
     assert dropped.value.reason is DropReason.UNKNOWN_KIND
+
+
+def test_an_ack_shares_a_packet_with_any_message_but_another_of_its_kind() -> None:
+    ack = Ack(SESSION, 3, 20, 19, 1500, ((5, 5), (7, 9)))
+    for message in (b"\x00", encode_frame(ack), encode_frame(Retransmit(SESSION, 7, b"\x04"))):
+        assert is_valid(PiggybackedAck(ack, message))
+    for message in (b"", encode_frame(PiggybackedAck(ack, b"\x00"))):
+        assert not is_valid(PiggybackedAck(ack, message))
+
+
+def test_an_ack_that_shares_a_packet_has_all_its_ranges() -> None:
+    ack = Ack(SESSION, 3, 20, 19, 1500, ((5, 5), (7, 9)))
+    encoded = encode_frame(PiggybackedAck(ack, b""))
+    for stop in range(1, len(encoded) + 1):
+        with pytest.raises(Dropped, match="malformed"):
+            decode_frame(encoded[:stop])

@@ -30,6 +30,7 @@ KINDS = {
     "ANNOUNCE_TOPIC": 43, "STATE_DIGEST": 44, "STATE_HEADS": 45, "STATE_REQUEST": 46,
     "STATE_DELTA": 47, "OBSERVED_ADDRESS": 48, "INTRODUCE": 49, "RELAYED": 50,
     "COORDINATE_UPDATE": 53, "INTRODUCTION": 54, "PAUSE": 58, "DIRECT_RECEIPT": 59,
+    "PIGGYBACKED_ACK": 60,
 }  # fmt: skip
 REASONS = {
     "LEAVING": 0,
@@ -47,8 +48,8 @@ def test_kinds_and_reasons_have_their_documented_numbers() -> None:
     assert (DIRECT_MAIL_HOPS, REPAIR_DATAGRAMS_LIMIT, ID_PREFIX_BYTES) == (255, 32, 4)
 
 
-def test_frames_of_links_are_the_kinds_from_fragment_to_path_response() -> None:
-    assert set(map(int, LINK_FRAME_KINDS)) == set(range(12, 19))
+def test_frames_of_links_are_the_kinds_from_fragment_to_path_response_and_a_shared_ack() -> None:
+    assert set(map(int, LINK_FRAME_KINDS)) == {*range(12, 19), 60}
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -221,3 +221,8 @@ def test_a_conflict_with_a_node_without_an_address_is_reported_too() -> None:
     assert isinstance(report.event, IdentityInUse)
     assert report.event.address is None
     assert report.event.problem.endswith("in use by another node")
+
+
+def test_a_record_permits_acks_to_wait_for_two_batches() -> None:
+    assert make().record.attributes == b""
+    assert make(batch_delay=0.25).record.max_ack_delay_s == 0.5

@@ -7,8 +7,8 @@ import math
 from grapevine_proto.transport.link.acks import PATH_RESPONSES_LIMIT, PendingReplies
 from grapevine_proto.transport.session.session import REJECT_AFTER_S, Session
 from grapevine_proto.transport.session.sessions import Sessions
-from grapevine_proto.wire.codec import Data, decode_frame, decode_packet, encode_frame
-from grapevine_proto.wire.messages import Ack, PathChallenge, PathResponse
+from grapevine_proto.wire.codec import ACK_BYTES, Data, decode_frame, decode_packet, encode_frame
+from grapevine_proto.wire.messages import Ack, PathChallenge, PathResponse, PiggybackedAck
 from tests.proto.transport.ends import EMPTY, KEY, direct_message
 
 
@@ -46,24 +46,25 @@ def send_all(
     replies: PendingReplies, sessions: Sessions, now: float, payload: bytes = b""
 ) -> list[bytes]:
     """Returns all datagrams sent when `payload`, if any, is also due."""
-    datagrams = replies.seal_acks_and_responses(sessions, now)
+    datagrams = replies.seal_acks_and_responses(now)
     if payload:
         datagrams.append(sessions.live.seal(payload, now))
-    replies.append_confirms(datagrams, sessions.live, now)
+    replies.append_confirms(datagrams, now)
     return datagrams
 
 
 def test_without_packets_nothing_is_due() -> None:
-    live = Ends(1)
-    replies = PendingReplies()
+    sessions = Sessions(Ends(1).ours, 0.0)
+    replies = PendingReplies(sessions)
 
     assert replies.due_at == math.inf
-    assert send_all(replies, Sessions(live.ours, 0.0), 5.0) == []
+    assert send_all(replies, sessions, 5.0) == []
 
 
 def test_the_initiator_of_a_session_gets_one_confirmation_each_time() -> None:
     live = Ends(1)
-    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    sessions = Sessions(live.ours, 0.0)
+    replies = PendingReplies(sessions)
     for now in (1.0, 2.0):
         replies.schedule_confirm(live.ours, now)
         replies.schedule_confirm(live.ours, now)
@@ -75,7 +76,7 @@ def test_the_initiator_of_a_session_gets_one_confirmation_each_time() -> None:
 
 def test_no_confirmation_is_due_on_a_session_we_initiated() -> None:
     live = Ends(1, by_us=True)
-    replies = PendingReplies()
+    replies = PendingReplies(Sessions(live.ours, 0.0))
     replies.schedule_confirm(live.ours, 1.0)
 
     assert replies.due_at == math.inf
@@ -83,7 +84,8 @@ def test_no_confirmation_is_due_on_a_session_we_initiated() -> None:
 
 def test_a_packet_on_another_session_does_not_confirm_the_live_one() -> None:
     retiring, live = Ends(1), Ends(2)
-    replies, sessions = PendingReplies(), Sessions(retiring.ours, 0.0)
+    sessions = Sessions(retiring.ours, 0.0)
+    replies = PendingReplies(sessions)
     sessions.replace(live.ours, 1.0)
     replies.schedule_confirm(retiring.ours, 1.0)
     replies.schedule_confirm(live.ours, 1.0)
@@ -93,7 +95,8 @@ def test_a_packet_on_another_session_does_not_confirm_the_live_one() -> None:
 
 def test_a_packet_on_the_live_session_confirms_only_that_session() -> None:
     live, other = Ends(1), Ends(2)
-    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    sessions = Sessions(live.ours, 0.0)
+    replies = PendingReplies(sessions)
     sessions.retire(other.ours, 0.0)
     replies.schedule_confirm(live.ours, 1.0)
     replies.schedule_confirm(other.ours, 1.0)
@@ -105,7 +108,8 @@ def test_a_packet_on_the_live_session_confirms_only_that_session() -> None:
 
 def test_an_expired_session_is_not_confirmed() -> None:
     live, other = Ends(1, REJECT_AFTER_S), Ends(2)
-    replies, sessions = PendingReplies(), Sessions(live.ours, REJECT_AFTER_S)
+    sessions = Sessions(live.ours, REJECT_AFTER_S)
+    replies = PendingReplies(sessions)
     sessions.retire(other.ours, 1.0)
     replies.schedule_confirm(other.ours, REJECT_AFTER_S)
 
@@ -114,7 +118,8 @@ def test_an_expired_session_is_not_confirmed() -> None:
 
 def test_beyond_the_limit_the_oldest_path_response_is_evicted() -> None:
     live = Ends(1)
-    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    sessions = Sessions(live.ours, 0.0)
+    replies = PendingReplies(sessions)
     tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
     for token in tokens:
         replies.schedule_path_response(PathChallenge(token), 1.0)
@@ -127,7 +132,8 @@ def test_beyond_the_limit_the_oldest_path_response_is_evicted() -> None:
 
 def test_acks_for_all_sessions_go_on_the_live_session_when_due() -> None:
     live, other = Ends(1), Ends(2)
-    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    sessions = Sessions(live.ours, 0.0)
+    replies = PendingReplies(sessions)
     sessions.retire(other.ours, 0.0)
     live.deliver(replies, 1.0)
     other.deliver(replies, 1.0)
@@ -149,7 +155,8 @@ def test_acks_for_all_sessions_go_on_the_live_session_when_due() -> None:
 
 def test_cleared_replies_are_not_sent() -> None:
     live = Ends(1)
-    replies, sessions = PendingReplies(), Sessions(live.ours, 0.0)
+    sessions = Sessions(live.ours, 0.0)
+    replies = PendingReplies(sessions)
     live.deliver(replies, 1.0)
     replies.schedule_confirm(live.ours, 1.0)
     replies.schedule_path_response(PathChallenge(bytes(8)), 1.0)
@@ -160,18 +167,51 @@ def test_cleared_replies_are_not_sent() -> None:
 
 
 def test_an_ack_says_in_microseconds_how_long_ago_the_latest_packet_came() -> None:
-    live, replies = Ends(1), PendingReplies()
+    live = Ends(1)
+    replies = PendingReplies(Sessions(live.ours, 0.0))
     live.deliver(replies, 1.0)
-    [plaintext] = live.read(replies.seal_acks_and_responses(Sessions(live.ours, 0.0), 1.25), 1.25)
+    [plaintext] = live.read(replies.seal_acks_and_responses(1.25), 1.25)
     ack = decode_frame(plaintext)
     assert isinstance(ack, Ack)
     assert ack.delay_us == 250_000
 
 
 def test_four_path_responses_wait_at_most_the_latest() -> None:
-    live, replies = Ends(1), PendingReplies()
+    live = Ends(1)
+    replies = PendingReplies(Sessions(live.ours, 0.0))
     tokens = [bytes([number]) * 8 for number in range(6)]
     for token in tokens:
         replies.schedule_path_response(PathChallenge(token), 1.0)
-    sent = live.read(replies.seal_acks_and_responses(Sessions(live.ours, 0.0), 1.0), 1.0)
+    sent = live.read(replies.seal_acks_and_responses(1.0), 1.0)
     assert sent == [encode_frame(PathResponse(token)) for token in tokens[2:]]
+
+
+def test_an_ack_shares_a_packet_that_it_fits() -> None:
+    live = Ends(1)
+    replies = PendingReplies(Sessions(live.ours, 0.0))
+    message = direct_message(1)
+    assert replies.piggyback(message, 1000, 1.0) == message
+    live.deliver(replies, 1.0)
+
+    assert replies.piggyback(message, len(message) + ACK_BYTES - 1, 1.0) == message
+    shared = decode_frame(replies.piggyback(message, len(message) + ACK_BYTES, 1.0))
+    assert shared == PiggybackedAck(Ack(live.ours.our_id, 0, 1, 0, 0, ()), message)
+    assert replies.due_at == math.inf
+    assert replies.piggyback(message, 1000, 9.0) == message
+
+
+def test_a_shared_ack_leaves_what_else_is_due() -> None:
+    live, other = Ends(1), Ends(2)
+    sessions = Sessions(live.ours, 0.0)
+    replies = PendingReplies(sessions)
+    sessions.retire(other.ours, 0.0)
+    live.deliver(replies, 1.0)
+    other.deliver(replies, 1.0)
+    replies.schedule_confirm(other.ours, 1.0)
+    replies.piggyback(direct_message(1), 1000, 1.0)
+    assert replies.due_at == 1.0
+    assert other.read(send_all(replies, sessions, 1.0), 1.0) == [EMPTY]
+    [plaintext] = live.read(send_all(replies, sessions, replies.due_at), 2.0)
+    ack = decode_frame(plaintext)
+    assert isinstance(ack, Ack)
+    assert ack.session_id == other.ours.our_id

@@ -33,6 +33,7 @@ from grapevine_proto.transport.session.sessions import (
     SIMULTANEOUS_DIALS_S,
     supersedes,
 )
+from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.codec import (
     BASE_PLAINTEXT_BYTES,
     Data,
@@ -45,8 +46,10 @@ from grapevine_proto.wire.messages import (
     Ack,
     DirectMessage,
     Fragment,
+    Kind,
     PathChallenge,
     PathResponse,
+    PiggybackedAck,
 )
 from grapevine_proto.wire.rumors import encode_rumor_copy, encode_rumors
 from tests.proto.overlay.builders import EPOCH, copy
@@ -762,3 +765,59 @@ def test_only_the_latest_packet_counts_as_progress_of_a_large_message() -> None:
         pair.deliver(plaintext)
         progress.append((pair.link.is_receiving, pair.link.has_progressed))
     assert progress == [(True, True), (True, False), (True, False), (True, True)]
+
+
+# --- ACKs that share a packet ---------------------------------------------------------------------
+
+
+def test_a_due_ack_shares_the_next_packet() -> None:
+    pair = Pair()
+    pair.deliver(RUMORS, 1.0)
+    now = pair.link.transmit_at
+    assert now < math.inf
+    pair.link.send(direct_message(1), now)
+    [plaintext] = pair.sent(now)
+    frame = decode_frame(plaintext)
+    assert isinstance(frame, PiggybackedAck)
+    assert (frame.ack.end, frame.plaintext) == (1, direct_message(1))
+
+
+def test_a_full_packet_leaves_the_ack_a_packet_of_its_own() -> None:
+    pair = Pair()
+    pair.deliver(RUMORS, 1.0)
+    now = pair.link.transmit_at
+    pair.link.send(direct_message(1, pair.link.path.plaintext_limit_bytes - 20), now)
+    kinds = [plaintext[0] for plaintext in pair.sent(now) if plaintext[0] != Kind.MTU_PROBE]
+    assert kinds == [Kind.DIRECT_MESSAGE, Kind.ACK]
+
+
+def test_a_message_and_the_ack_beside_it_both_count() -> None:
+    pair = Pair(bucket=TokenBucket(1, 0.1, 0.0))
+    pair.link.send(direct_message(1), 1.0)
+    for datagram in pair.link.transmit(1.0):
+        pair.theirs.open(packet(datagram), 1.0)
+    was_idle = pair.link.is_idle
+    ack = Ack(pair.theirs.our_id, 0, 1, 0, 0, ())
+    shared = encode_frame(PiggybackedAck(ack, RUMORS))
+    assert pair.deliver(shared, 1.1) == RUMORS
+    assert (was_idle, pair.link.is_idle) == (False, True)
+    assert pair.link.transmit_at < math.inf  # the rumors are acknowledged
+    with pytest.raises(Dropped, match="rate_limited"):
+        pair.deliver(shared, 1.2)
+
+
+def test_an_ack_beside_a_message_cannot_name_what_was_never_sent() -> None:
+    pair = Pair()
+    ack = Ack(pair.theirs.our_id, 0, 9, 0, 0, ())
+    with pytest.raises(Dropped, match="malformed"):
+        pair.deliver(encode_frame(PiggybackedAck(ack, RUMORS)), 1.0)
+
+
+def test_acks_of_rumors_wait_as_long_as_the_record_of_the_peer_permits() -> None:
+    pair = Pair()
+    attributes = record_attributes(max_ack_delay_s=0.5)
+    pair.link.apply_record(replace(pair.record, attributes=attributes), 0.0)
+    pair.deliver(RUMORS, 1.0)
+    assert pair.link.transmit_at == 1.5
+    pair.deliver(direct_message(1), 1.1)
+    assert pair.link.transmit_at < 1.2

@@ -31,7 +31,7 @@ from grapevine_proto.transport.session.ack_tracker import (
     AckTracker,
 )
 from grapevine_proto.wire.codec import TrackedBytes, encode_message, with_tracking
-from grapevine_proto.wire.messages import Ack, DirectMessage, Records
+from grapevine_proto.wire.messages import Ack, DirectMessage, Kind, Records
 from tests.proto.transport.ends import EMPTY, HEARTBEAT, RUMORS, linked_ends
 from tests.proto.transport.paths import OneWayPath, PathNetwork
 
@@ -636,3 +636,58 @@ def test_only_a_pto_lets_packets_go_at_once() -> None:
     alone.send(1, 2.0)
     credit.append(alone.recovery.pto_credit)
     assert credit == [0, 0, 1, 0]
+
+
+def rumors(number: int) -> bytes:
+    return bytes((Kind.RUMORS, number))
+
+
+def test_the_pto_allows_for_the_delay_of_acks_while_the_latest_packet_carries_rumors() -> None:
+    alone = Alone()
+    alone.recovery.max_ack_delay_s = 1.0
+    alone.send(0, 1.0, rumors(0))
+    assert alone.recovery.pto_at == 1.0 + alone.pto_s + 1.0
+    alone.send(1, 1.1)
+    assert alone.recovery.pto_at == 1.1 + alone.pto_s
+    alone.send(2, 1.2, rumors(2))
+    alone.ack(0, 2, 1.3)
+    assert alone.recovery.pto_at == 1.3 + alone.path.rtt.pto_s + 1.0
+
+
+def test_the_pto_allows_for_no_delay_for_30_seconds_after_a_loss() -> None:
+    alone = Alone()
+    alone.recovery.max_ack_delay_s = 1.0
+    for number in range(3):
+        alone.send(number, 1.0, rumors(number))
+    alone.ack(0, 3, 1.1, (1, 1))
+    alone.send(3, 30.0, rumors(3))
+    assert alone.recovery.pto_at == 30.0 + alone.path.rtt.pto_s
+    alone.ack(0, 4, 30.1)
+    alone.send(4, 31.1, rumors(4))
+    assert alone.recovery.pto_at == 31.1 + alone.path.rtt.pto_s + 1.0
+
+
+@pytest.mark.parametrize(("is_rumor", "delay_s"), [(True, 0.0), (False, 1.0)])
+def test_a_pto_counts_as_a_loss_if_it_allowed_for_the_delay(is_rumor: bool, delay_s: float) -> None:
+    alone = Alone()
+    alone.recovery.max_ack_delay_s = 1.0
+    alone.send(0, 1.0, rumors(0) if is_rumor else b"")
+    alone.recovery.on_pto(SESSION, 3.0)
+    alone.send(1, 3.0)
+    alone.ack(0, 2, 3.1)
+    alone.send(2, 4.0, rumors(2))
+    assert alone.recovery.pto_at == pytest.approx(4.0 + alone.path.rtt.pto_s + delay_s)
+
+
+def test_a_node_that_leaves_does_not_wait_for_delayed_acks() -> None:
+    alone = Alone()
+    alone.recovery.max_ack_delay_s = 1.0
+    alone.recovery.expect_prompt_acks()
+    assert alone.recovery.pto_at == math.inf
+    alone.send(0, 1.0, rumors(0))
+    alone.recovery.expect_prompt_acks()
+    assert alone.recovery.pto_at == 1.0 + alone.pto_s  # nothing is delayed
+    alone.recovery.max_ack_delay_s = 1.0
+    alone.send(1, 2.0, rumors(1))
+    alone.recovery.expect_prompt_acks()
+    assert alone.recovery.pto_at == 2.0

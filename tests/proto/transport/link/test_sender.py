@@ -9,12 +9,14 @@ import pytest
 
 from grapevine_proto.config.sections import CongestionConfig, LimitsConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.transport.link.acks import PendingReplies
 from grapevine_proto.transport.link.fragments import FragmentedMessage
 from grapevine_proto.transport.link.path import Path
 from grapevine_proto.transport.link.send_queues import DATA, Retransmission
 from grapevine_proto.transport.link.sender import Sender
 from grapevine_proto.transport.link.sent_packets import SentPacket
 from grapevine_proto.transport.session.session import Session
+from grapevine_proto.transport.session.sessions import Sessions
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.frames import FRAGMENT_OVERHEAD_BYTES
 from grapevine_proto.wire.messages import (
@@ -40,12 +42,15 @@ class SendingEnd:
     """A sender, its session, and the other end that decrypts what it sends."""
 
     def __init__(self, *, capacity: int = 0, refill_rate: float = 1.0, **limits: int) -> None:
-        self.sender = Sender(LimitsConfig(**limits), CongestionConfig(), "192.0.2.2", 0.1, 0, 0.0)
+        key, keys = ClusterKey(bytes(32)), (b"a" * 32, b"b" * 32)
+        self.session = Session(b"1" * 8, b"2" * 8, key, True, *keys, 0.0)
+        self.replies = PendingReplies(Sessions(self.session, 0.0))
+        self.sender = Sender(
+            LimitsConfig(**limits), CongestionConfig(), "192.0.2.2", 0.1, 0, self.replies, 0.0
+        )
         self.sender.path.should_probe_mtu = False
         if capacity:
             self.sender.set_send_limit(capacity, refill_rate, 0.0)
-        key, keys = ClusterKey(bytes(32)), (b"a" * 32, b"b" * 32)
-        self.session = Session(b"1" * 8, b"2" * 8, key, True, *keys, 0.0)
         self.theirs = Session(b"2" * 8, b"1" * 8, key, False, *keys[::-1], 0.0)
 
     def push(self, *plaintexts: bytes) -> None:

@@ -11,7 +11,10 @@ import pytest
 from grapevine_proto.transport.session.ack_tracker import (
     ACK_RANGES_LIMIT,
     ACKS_PER_LOSS,
+    DELAYED_PACKETS_LIMIT,
+    MIN_REORDER_WINDOW_S,
     MISSING_RANGES_LIMIT,
+    PROMPT_AFTER_LOSS_S,
     AckRanges,
     AckTracker,
 )
@@ -258,3 +261,87 @@ def test_an_ack_reports_exactly_what_did_not_arrive_in_its_range(seed: int) -> N
             reports.update(reported)
     lost = set(range(300)) - set(sent)  # long enough ago
     assert {reports[each] for each in lost} == {ACKS_PER_LOSS}
+
+
+# --- ACKs that wait for a packet to share ---------------------------------------------------------
+
+
+def delayed(*counters: int, now: float, tracker: AckTracker | None = None) -> AckTracker:
+    """A tracker that received packets whose ACK may wait for a second."""
+    tracker = tracker or AckTracker()
+    for counter in counters:
+        tracker.on_packet(counter, now)
+        tracker.schedule_ack(counter, now, 1.0)
+    return tracker
+
+
+def test_an_ack_waits_as_long_as_the_peer_permits() -> None:
+    tracker = delayed(0, now=0.0)
+    assert tracker.due_at == 1.0
+    delayed(1, now=0.9, tracker=tracker)
+    assert tracker.due_at == 1.0
+    assert tracker.build_ack(1.0).ack_delay_s == pytest.approx(0.1)
+
+
+def test_the_ack_of_another_packet_does_not_wait() -> None:
+    tracker = delayed(0, now=0.0)
+    receive(tracker, 1, now=0.5)
+    assert tracker.due_at == 0.5 + MIN_REORDER_WINDOW_S
+
+
+def test_an_ack_does_not_wait_for_more_than_eight_packets() -> None:
+    assert DELAYED_PACKETS_LIMIT == 8
+    tracker = delayed(*range(8), now=0.0)
+    assert tracker.due_at == 1.0
+    delayed(8, now=0.5, tracker=tracker)
+    assert tracker.due_at == 0.5 + MIN_REORDER_WINDOW_S
+
+
+def test_acks_do_not_wait_for_30_seconds_after_a_gap() -> None:
+    tracker = delayed(0, 2, now=0.0)
+    assert tracker.due_at == MIN_REORDER_WINDOW_S
+    while tracker.due_at < math.inf:
+        tracker.build_ack(tracker.due_at)
+    delayed(3, now=PROMPT_AFTER_LOSS_S - 1.0, tracker=tracker)
+    assert tracker.due_at == PROMPT_AFTER_LOSS_S - 1.0 + MIN_REORDER_WINDOW_S
+    tracker.build_ack(tracker.due_at)
+    delayed(4, now=PROMPT_AFTER_LOSS_S, tracker=tracker)
+    assert tracker.due_at == PROMPT_AFTER_LOSS_S + 1.0
+
+
+def test_acks_do_not_wait_after_a_retransmission() -> None:
+    tracker = AckTracker()
+    assert tracker.claim(0, 0.0)
+    delayed(1, now=1.0, tracker=tracker)
+    assert tracker.due_at == 1.0 + MIN_REORDER_WINDOW_S
+
+
+def test_a_retransmission_of_what_arrived_is_no_loss() -> None:
+    tracker = delayed(0, now=0.0)
+    assert not tracker.claim(0, 0.5)
+    tracker.build_ack(0.5)
+    delayed(1, now=1.0, tracker=tracker)
+    assert tracker.due_at == 2.0
+
+
+def test_an_ack_shares_a_packet_once_a_round_trip() -> None:
+    tracker = AckTracker()
+    tracker.update_rtt(0.2, 0.05)
+    assert not tracker.can_piggyback(0.0)
+    receive(tracker, 0, now=1.0)
+    assert tracker.can_piggyback(1.0)
+    tracker.build_ack(1.0)
+    receive(tracker, 1, now=1.1)
+    assert not tracker.can_piggyback(1.19)
+    assert tracker.can_piggyback(1.2)
+
+
+def test_an_ack_shares_no_packet_before_it_can_report_a_new_gap() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 2, now=1.0)
+    assert not tracker.can_piggyback(1.0)
+    receive(tracker, 3, now=tracker.due_at)
+    assert tracker.can_piggyback(tracker.due_at)
+    assert tracker.build_ack(tracker.due_at + STEP_S).missing == ((1, 1),)
+    receive(tracker, 4, now=2.0)
+    assert tracker.can_piggyback(2.0)
