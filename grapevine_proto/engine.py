@@ -801,6 +801,8 @@ class Engine:
     @property
     def deadline(self) -> float:
         """When to call `advance` next, in the seconds of `now`; math.inf: never."""
+        if self._transport.has_output:  # read after every datagram: the rest costs microseconds
+            return -math.inf
         return min(
             self._pause_at,
             self._message_order.deadline,

@@ -486,6 +486,11 @@ class LinkTable(Mapping[PeerId, Link]):
     # --- time -----------------------------------------------------------------------------------
 
     @property
+    def has_changed(self) -> bool:
+        """Whether a link changed since the last `collect_datagrams`, and may have something to send."""
+        return bool(self._dirty)
+
+    @property
     def deadline(self) -> float:
         """When a link next has something to send, or `take_answering_changes` something to return."""
         if self._dirty or self._answering_changes:

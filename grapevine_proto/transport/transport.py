@@ -1020,6 +1020,11 @@ class Transport:
     # --- time -----------------------------------------------------------------------------------
 
     @property
+    def has_output(self) -> bool:
+        """Whether `datagrams_to_send` may have something to return now, because a link changed."""
+        return self.links.has_changed
+
+    @property
     def deadline(self) -> float:
         """When to call `expire_dials` and `advance` next; math.inf: never."""
         return min(self._tick_at, self.handshakes.deadline, self.links.deadline)

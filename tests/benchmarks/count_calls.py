@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import grapevine_proto
 from grapevine_proto import ClusterKey, NodeConfig
@@ -30,14 +30,15 @@ STEP_S: Final = 0.05  # virtual time between two turns
 
 
 class Cluster:
-    """Engines that exchange datagrams without loss, in virtual time."""
+    """Engines that exchange datagrams without loss, in virtual time; `changes` are settings."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: int = NODES, **changes: Any) -> None:
         self.now = 0.0
-        self.addresses = [Address("10.0.0.1", 8000 + number) for number in range(NODES)]
-        self.engines = [self._make(number) for number in range(NODES)]
+        self._changes = changes
+        self.addresses = [Address("10.0.0.1", 8000 + number) for number in range(nodes)]
+        self.engines = [self._make(number) for number in range(nodes)]
         self.calls: list[Counter[str]] = []  # of each datagram that delivered a broadcast
-        while any(len(engine.peers(self.now)) < NODES - 1 for engine in self.engines):
+        while any(len(engine.peers(self.now)) < nodes - 1 for engine in self.engines):
             self.turn()
         for _ in range(100):  # announcements and probes of the new links
             self.turn()
@@ -46,7 +47,7 @@ class Cluster:
         rng = random.Random(number)
         bootstrap = () if number == 0 else (str(self.addresses[0]),)
         return Engine(
-            NodeConfig(keys=(KEY,), bootstrap_peers=bootstrap),
+            NodeConfig(keys=(KEY,), bootstrap_peers=bootstrap, **self._changes),
             NodeState(rng.randbytes(32), 1),
             address=self.addresses[number],
             rng=rng,
