@@ -525,11 +525,15 @@ class GrapevineApp(ThemedApp):
 
     def action_members(self) -> None:
         """Show all members, connected or not."""
-        self._bring_to_front(MembersScreen(self._host.model))
+        self._bring_to_front(self._members_screen())
+
+    def _members_screen(self, filter_text: str = "") -> MembersScreen:
+        names = self._settings.columns_by_table["members"]
+        return MembersScreen(self._host.model, filter_text, names)
 
     def show_members(self, filter_text: str) -> None:
         """Show the members that match a filter."""
-        self._bring_to_front(MembersScreen(self._host.model, filter_text))
+        self._bring_to_front(self._members_screen(filter_text))
 
     def action_state(self) -> None:
         """Show the keyed state."""

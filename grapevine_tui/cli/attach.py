@@ -46,7 +46,8 @@ class RemoteAppSettings:
     state_dir: Path | None
     preferences_file: Path | None
     keys: Mapping[str, str]
-    own_commands: tuple[OwnCommand, ...] = ()
+    own_commands: tuple[OwnCommand, ...]
+    columns_by_table: Mapping[str, tuple[str, ...]]
 
 
 @click.command()
@@ -144,6 +145,7 @@ def attached_settings(node: NodeConfig, local: Settings) -> RemoteAppSettings:
         local.preferences_file,
         local.keys,
         local.own_commands,
+        local.columns_by_table,
     )
 
 

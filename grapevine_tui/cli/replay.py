@@ -123,6 +123,7 @@ async def run_replay_app(flags: dict[str, Any], path: Path, speed: float) -> int
         local.preferences_file,
         local.keys,
         local.own_commands,
+        local.columns_by_table,
     )
     app = ReplayApp(host, settings, note=tape.problem)
     try:

@@ -22,6 +22,7 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.config.alert_rules import AlertRule, parse_alerts
+from grapevine_tui.config.columns import parse_columns
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import ALERTS, DISCOVERIES, HISTORIES, LOG_LEVELS
 from grapevine_tui.config.own_commands import OwnCommand, parse_commands
@@ -90,6 +91,8 @@ class Settings:
     """Validated keys of the app that differ from the defaults, by action."""
     alerts: Mapping[str, str] = field(default_factory=dict)
     """Rules of alerts, by name."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Columns of tables that differ from the defaults, as the config file has them."""
     commands: Mapping[str, Any] = field(default_factory=dict)
     """Own commands, by name, as the config file has them."""
     credentials_directory: Path | None = None
@@ -112,6 +115,7 @@ class Settings:
         check_choice("app.alert", self.alert, ALERTS)
         parse_alerts(self.alerts)
         parse_commands(self.commands, self.keys)
+        parse_columns(self.columns)
         _check_address("app.metrics", self.metrics)
         _check_address("app.web", self.web)
         for hook in self.on:
@@ -129,6 +133,11 @@ class Settings:
     def alert_rules(self) -> tuple[AlertRule, ...]:
         """The rules of `alerts`."""
         return parse_alerts(self.alerts)
+
+    @property
+    def columns_by_table(self) -> Mapping[str, tuple[str, ...]]:
+        """The columns of each table of `DEFAULTS`."""
+        return parse_columns(self.columns)
 
     @property
     def own_commands(self) -> tuple[OwnCommand, ...]:

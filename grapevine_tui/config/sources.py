@@ -20,6 +20,7 @@ from grapevine_proto.config.validate import MAX_TEXT_BYTES
 from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import split_host_port
 from grapevine_tui.config.alert_rules import parse_alerts
+from grapevine_tui.config.columns import parse_columns
 from grapevine_tui.config.environment import (
     read_env_file,
     unknown_variable_warnings,
@@ -67,6 +68,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.keys": {},
     "app.alerts": {},
     "app.commands": {},
+    "app.columns": {},
 }
 TABLE_SETTINGS: Final = tuple(name for name, value in APP_DEFAULTS.items() if value == {})
 NOT_IN_FILE: Final = frozenset({"app.demo", "app.config"})
@@ -242,6 +244,8 @@ def _parse_file_value(name: str, value: Any, directory: Path) -> dict[str, Any]:
         return {name: parse_keymap(value)}
     if name == "app.alerts":
         parse_alerts(value)
+    if name == "app.columns":
+        parse_columns(value)
     if name == "bind":
         host, port = split_host_port(value)
         return {"host": host, "port": port}

@@ -303,6 +303,10 @@ wait_peers = 0
 [app.commands]
 # Programs to run on the selected row, as in: ping = { key = "alt+p", argv = ["ping", "-c3", "{host}"] }.
 # docs/how-to/own-commands.md lists the placeholders.
+
+[app.columns]
+# Columns of the tables of peers and members, as in: peers = ["state", "peer", "rtt", "loss", "tag.role"].
+# docs/how-to/choose-columns.md lists them.
 """)
 
 

@@ -60,6 +60,7 @@ from grapevine_proto.events import (
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.history.describe import format_undelivered
 from grapevine_tui.host.alerts import AlertChange, AlertStatus
+from grapevine_tui.host.link_quality import LinkQuality
 from grapevine_tui.host.message_buffer import (
     MAX_BUFFERED_BYTES,
     MAX_BUFFERED_MESSAGES,
@@ -348,6 +349,10 @@ class Model:
     @property
     def rtts(self) -> Mapping[PeerId, Sequence[float]]:
         return self.sampler.rtts
+
+    @property
+    def link_quality(self) -> LinkQuality:
+        return self.sampler.link_quality
 
     def tags_of(self, peer_id: PeerId) -> Mapping[str, str]:
         """Tags of a node, unescaped."""

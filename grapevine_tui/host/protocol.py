@@ -207,6 +207,11 @@ class SettingsView(Protocol):
         ...
 
     @property
+    def columns_by_table(self) -> Mapping[str, tuple[str, ...]]:
+        """The columns of the tables of peers and members."""
+        ...
+
+    @property
     def own_commands(self) -> tuple[OwnCommand, ...]:
         """Programs that the operator runs on a row."""
         ...

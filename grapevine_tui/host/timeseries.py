@@ -13,6 +13,7 @@ from typing import Final
 
 from grapevine_proto.events import Message, PeerInfo, PeerState, Stats, Via
 from grapevine_proto.ids import PeerId
+from grapevine_tui.host.link_quality import LinkQuality
 
 MAX_FINE_SAMPLES: Final = 900  # one a second for fifteen minutes
 MAX_COARSE_SAMPLES: Final = 1_080  # of ten seconds each, for three hours
@@ -137,6 +138,7 @@ class Sampler:
         self.authors = AuthorTable()
         self.peer_rates: dict[PeerId, PeerRates] = {}
         self.rtts: dict[PeerId, deque[float]] = {}  # seconds, one a second, oldest first
+        self.link_quality = LinkQuality()
         self._sampled_at: float | None = None
         self._stats = Stats()
 
@@ -151,6 +153,7 @@ class Sampler:
         self._sample_traffic(stats, interval_s)
         self._sample_peer_rates(peers, interval_s)
         self._sample_rtts(peers)
+        self.link_quality.sample(peers.values())
         self.authors.sample(interval_s)
         self._sampled_at, self._stats = now, stats
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_tui.config.columns import DEFAULTS
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings
@@ -60,6 +61,7 @@ class FakeSettings:
     preferences_file: Path | None = None
     keys: dict[str, str] = field(default_factory=dict)
     own_commands: tuple[OwnCommand, ...] = ()
+    columns_by_table: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DEFAULTS)
 
 
 class FakeNode:

@@ -46,7 +46,7 @@ from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.app.widgets.input_bars import FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
 from grapevine_tui.app.widgets.log import EMPTY_TEXT, EMPTY_TEXT_TINY, MessageLog, log_title
-from grapevine_tui.app.widgets.peer_table import PEER_COLUMNS, PeerGrid, peer_rows, peer_title
+from grapevine_tui.app.widgets.peer_table import PeerGrid, peer_columns, peer_rows, peer_title
 from grapevine_tui.app.widgets.rate_table import RateGrid
 from grapevine_tui.app.widgets.round_table import ROUND_COLUMNS, round_rows, round_title
 from grapevine_tui.app.widgets.status import StatusLine, Summary
@@ -106,6 +106,7 @@ class MainScreen(Screen[None]):
         model = host.model
         self._model = model
         self._max_peers = settings.node.max_peers
+        self._peer_columns = settings.columns_by_table["peers"]
         self._own_commands = tuple(each.name for each in settings.own_commands)
         self._active_panel = "log"
         self._choice = ALL
@@ -120,7 +121,7 @@ class MainScreen(Screen[None]):
         self._has_caption = demo is not None
         self.summary = Summary(model, lambda: host.node.now(), id="summary")
         self.peers = PeerGrid(
-            PEER_COLUMNS,
+            peer_columns(self._peer_columns),
             empty="No peers yet. Press c to connect to an address.",
             id="peers",
         )
@@ -195,7 +196,7 @@ class MainScreen(Screen[None]):
             found = format_discovered(model.discovered)
             found = f" {found[0].upper()}{found[1:]}." if model.discovered else ""
             self.peers.set_empty_text(f"No peers yet.{found} Press c to connect to an address.")
-            self.peers.set_rows(peer_rows(model))
+            self.peers.set_rows(peer_rows(model, self._peer_columns))
             self._set_panel_title(
                 self.peers, peer_title(model, self._max_peers, self._filter_status(self.peers))
             )

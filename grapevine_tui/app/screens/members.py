@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from textual.content import Content
 
@@ -17,6 +18,7 @@ from grapevine_proto.coordinate import RttSource
 from grapevine_proto.events import MemberInfo, MemberStatus, PeerState
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.screens.table import TableScreen
+from grapevine_tui.app.widgets.columns import columns_of, field_cell
 from grapevine_tui.app.widgets.format import format_latency
 from grapevine_tui.app.widgets.grid import Cell, Column, Row
 from grapevine_tui.app.widgets.peer_table import PeerGrid, address_sort_key
@@ -27,6 +29,7 @@ from grapevine_tui.app.widgets.status_glyphs import (
     member_status,
 )
 from grapevine_tui.app.widgets.titles import TONE_COLORS, filter_status, format_title
+from grapevine_tui.config.columns import MEMBER_DEFAULT
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import format_tags, parse_query
 from grapevine_tui.text import printable
@@ -34,27 +37,29 @@ from grapevine_tui.text import printable
 REFRESH_INTERVAL_S: Final = 0.5
 ROWS_PER_PASS: Final = 500  # about 7 ms
 NEXT_PASS_DELAY_S: Final = 0.01
-COLUMNS: Final = (
-    Column("status", 9),
-    Column("name", 9, grow=3),
-    Column("link", 9, drop_rank=1),
-    Column("rtt", 7, is_right_aligned=True, drop_rank=2),
-    Column("address", 15, grow=1, drop_rank=2),
-    Column("zone", 8, grow=1, drop_rank=3),
-    Column("tags", 8, grow=2, drop_rank=6),
-    Column("started", 16, is_right_aligned=True, drop_rank=5),
-    Column("id", 8, drop_rank=4),
-)
+COLUMN_SPECS: Final[Mapping[str, Column]] = {
+    "status": Column("status", 9),
+    "name": Column("name", 9, grow=3),
+    "link": Column("link", 9, drop_rank=1),
+    "rtt": Column("rtt", 7, is_right_aligned=True, drop_rank=2),
+    "address": Column("address", 15, grow=1, drop_rank=2),
+    "zone": Column("zone", 8, grow=1, drop_rank=3),
+    "tags": Column("tags", 8, grow=2, drop_rank=6),
+    "started": Column("started", 16, is_right_aligned=True, drop_rank=5),
+    "id": Column("id", 8, drop_rank=4),
+}
+
+
+_Facts = tuple[MemberInfo, str, PeerState | None, StatusGlyph, str]
 
 
 class MemberRowCache:
     """Builds the rows and caches those whose facts have not changed."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, names: Sequence[str] = MEMBER_DEFAULT) -> None:
         self._model = model
-        self._cached: dict[
-            PeerId, tuple[tuple[MemberInfo, str, PeerState | None, StatusGlyph, str], Row]
-        ] = {}
+        self._names = names
+        self._cached: dict[PeerId, tuple[_Facts, Row]] = {}
         self.is_behind = False
         """Whether rows are missing or outdated after the last `build`."""
 
@@ -72,11 +77,17 @@ class MemberRowCache:
             if existing is not None and (existing[0] == facts or built >= limit):
                 updated[peer_id] = existing
             elif built < limit:
-                updated[peer_id] = (facts, _member_row(*facts))
+                updated[peer_id] = (facts, _member_row(*facts, self._names))
                 built += 1
         self.is_behind = built >= limit
         self._cached = updated
-        return sorted((row for _, row in updated.values()), key=lambda row: row.sort_values[:2])
+        built_rows = sorted(updated.values(), key=lambda each: _order(each[0]))
+        return [row for _, row in built_rows]
+
+
+def _order(facts: _Facts) -> tuple[int, str]:
+    """By status, then by name."""
+    return STATUS_ORDER.index(facts[3]), facts[1].casefold()
 
 
 def _format_start(epoch: int) -> str:
@@ -98,7 +109,12 @@ def _format_rtt(member: MemberInfo) -> str:
 
 
 def _member_row(
-    member: MemberInfo, name: str, state: PeerState | None, status: StatusGlyph, rtt: str
+    member: MemberInfo,
+    name: str,
+    state: PeerState | None,
+    status: StatusGlyph,
+    rtt: str,
+    names: Sequence[str],
 ) -> Row:
     glyph, label, tone = status
     is_connected = state is not None and state is not PeerState.DISCONNECTED
@@ -106,30 +122,34 @@ def _member_row(
     is_up = member.status is MemberStatus.UP
     text_tone = "text" if is_up else "dim"
     tags = printable(format_tags(member.tags))
+    built: dict[str, tuple[Cell, Any]] = {
+        "status": (Cell(f"{glyph} {label}", tone), STATUS_ORDER.index(status)),
+        "name": (Cell(printable(name), "key" if is_up else "dim"), name.casefold()),
+        "link": (
+            Cell(f"{link.glyph} {link.label}" if link else "-", link.tone if link else "dim"),
+            tuple(PeerState).index(state) if state is not None else len(PeerState),
+        ),
+        "rtt": (
+            Cell(rtt, text_tone if rtt != "-" and rtt[0] != "~" else "dim"),
+            member.rtt.seconds if member.rtt is not None and rtt != "-" else math.inf,
+        ),
+        "address": (
+            Cell(printable(str(member.address)) if member.address else "-", text_tone),
+            address_sort_key(member.address),
+        ),
+        "zone": (
+            Cell(printable(member.zone) or "-", text_tone if member.zone else "dim"),
+            member.zone.casefold(),
+        ),
+        "tags": (Cell(tags or "-", text_tone if tags else "dim"), tags.casefold()),
+        "started": (Cell(_format_start(member.epoch), "dim"), member.epoch),
+        "id": (Cell(member.peer_id.short, "dim"), member.peer_id),
+    }
+    found = [built[each] if each in built else field_cell(member.to_dict(), each) for each in names]
     return Row(
         member.peer_id,
-        (
-            Cell(f"{glyph} {label}", tone),
-            Cell(printable(name), "key" if is_up else "dim"),
-            Cell(f"{link.glyph} {link.label}" if link else "-", link.tone if link else "dim"),
-            Cell(rtt, text_tone if rtt != "-" and rtt[0] != "~" else "dim"),
-            Cell(printable(str(member.address)) if member.address else "-", text_tone),
-            Cell(printable(member.zone) or "-", text_tone if member.zone else "dim"),
-            Cell(tags or "-", text_tone if tags else "dim"),
-            Cell(_format_start(member.epoch), "dim"),
-            Cell(member.peer_id.short, "dim"),
-        ),
-        sort_values=(
-            STATUS_ORDER.index(status),
-            name.casefold(),
-            tuple(PeerState).index(state) if state is not None else len(PeerState),
-            member.rtt.seconds if member.rtt is not None and rtt != "-" else math.inf,
-            address_sort_key(member.address),
-            member.zone.casefold(),
-            tags.casefold(),
-            member.epoch,
-            member.peer_id,
-        ),
+        tuple(cell for cell, _ in found),
+        sort_values=tuple(value for _, value in found),
     )
 
 
@@ -138,14 +158,17 @@ class MembersScreen(TableScreen):
 
     FILTER_HINT = "words name:bob zone:eu tag:role=web status:down -not"
 
-    def __init__(self, model: Model, filter_text: str = "") -> None:
-        table = PeerGrid(COLUMNS, empty="No other members yet.", id="members")
+    def __init__(
+        self, model: Model, filter_text: str = "", names: Sequence[str] = MEMBER_DEFAULT
+    ) -> None:
+        columns = columns_of(names, COLUMN_SPECS, MEMBER_DEFAULT)
+        table = PeerGrid(columns, empty="No other members yet.", id="members")
         table.is_denied = lambda peer_id: peer_id in model.denied
         if filter_text:
             table.set_filter(parse_query(filter_text))
         super().__init__("members", table)
         self._model = model
-        self._row_cache = MemberRowCache(model)
+        self._row_cache = MemberRowCache(model, names)
 
     def on_mount(self) -> None:
         self.set_interval(REFRESH_INTERVAL_S, self.show)

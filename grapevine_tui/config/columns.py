@@ -1,0 +1,63 @@
+"""The columns of ``[app.columns]``: which ones the tables of peers and members show, in which order.
+
+Invariants:
+
+- A name is a column of the app, a field of the JSON, or ``tag.NAME``. Any other is refused by name.
+- Importing this module imports no Textual, so that `config check` can use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from grapevine_proto.config.toml import did_you_mean
+from grapevine_proto.errors import ConfigError
+from grapevine_tui.config.own_commands import TAG_PREFIX
+
+SECTION: Final = "app.columns"
+MAX_COLUMNS: Final = 24
+PEER_DEFAULT: Final = (
+    *("state", "peer", "address", "zone", "rtt", "health", "in/s", "tokens", "tags"),
+)
+PEER_FIELDS: Final = (
+    *("peer_id", "name", "health_reason", "rtt_ms", "sent", "received", "allowed", "throttled"),
+    *("tokens_capacity", "last_seen_s", "connected_s", "epoch", "queued", "subscribed"),
+    *("send_rate", "lost", "datagram_bytes", "score", "standing", "path"),
+)
+PEER_COLUMNS: Final = (
+    *PEER_DEFAULT,
+    *("rtt_graph", "jitter", "loss", "repaired", "out/s"),
+    *PEER_FIELDS,
+)
+MEMBER_DEFAULT: Final = (
+    *("status", "name", "link", "rtt", "address", "zone", "tags", "started", "id"),
+)
+MEMBER_FIELDS: Final = ("peer_id", "epoch", "reason", "path")
+MEMBER_COLUMNS: Final = (*MEMBER_DEFAULT, *MEMBER_FIELDS)
+TABLES: Final[Mapping[str, tuple[str, ...]]] = {"peers": PEER_COLUMNS, "members": MEMBER_COLUMNS}
+DEFAULTS: Final[Mapping[str, tuple[str, ...]]] = {"peers": PEER_DEFAULT, "members": MEMBER_DEFAULT}
+
+
+def parse_columns(given: Any) -> dict[str, tuple[str, ...]]:
+    """The columns of each table, chosen under [app.columns] or the defaults. Raises ConfigError."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
+    chosen = dict(DEFAULTS)
+    for table, names in given.items():
+        location = f"{SECTION}.{table}"
+        if table not in TABLES:
+            raise ConfigError(location, f"unknown table{did_you_mean(table, TABLES)}")
+        is_list = isinstance(names, list) and all(isinstance(each, str) for each in names)
+        if not is_list or not 1 <= len(names) <= MAX_COLUMNS:
+            problem = f"expected a list of 1 to {MAX_COLUMNS} columns, not {names!r:.80}"
+            raise ConfigError(location, problem)
+        for name in names:
+            if name not in TABLES[table] and not (name.startswith(TAG_PREFIX) and name[4:]):
+                hint = did_you_mean(name, TABLES[table])
+                known = hint or f"; columns: {', '.join(TABLES[table])}, tag.NAME"
+                raise ConfigError(location, f"unknown column {name!r:.80}{known}")
+            if names.count(name) > 1:
+                raise ConfigError(location, f"column {name!r} is listed twice")
+        chosen[table] = tuple(names)
+    return chosen
