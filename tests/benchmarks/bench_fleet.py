@@ -74,18 +74,18 @@ async def measure(directory: Path, count: int, seconds: float) -> None:
         while any(each.state != UP for each in fleet.rows()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await asyncio.sleep(2.0)
+        received_before = sum(each.model.messages.end for each in fleet.nodes.values())
         probe, before = Probe(), time.process_time()
         async with probe.watching():
             await asyncio.sleep(seconds)
         busy = (time.process_time() - before) / seconds
-        rate = sum(each.model.traffic.messages_per_s for each in fleet.nodes.values())
-        received = sum(each.model.messages.end for each in fleet.nodes.values())
+        received = sum(each.model.messages.end for each in fleet.nodes.values()) - received_before
         late = sorted(probe.late)
         print(
             f"{count} contexts: longest stall {probe.longest_s * 1000:.0f} ms "
             f"(computing {probe.computed_s * 1000:.0f} ms), "
             f"p99 {late[int(len(late) * 0.99)] * 1000:.1f} ms, {busy:.0%} of a core, "
-            f"{received:,} messages received, {rate:,.0f}/s by the counters, {memory_mb():.0f} MB"
+            f"{received / seconds:,.0f} messages/s, {memory_mb():.0f} MB"
         )
         refreshing.cancel()
     await fleet.leave()

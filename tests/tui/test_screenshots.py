@@ -24,6 +24,7 @@ import textual
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import MemberStatus, TraceUpdated
 from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.fleet import FleetApp
 from grapevine_tui.app.replay import ReplayApp
 from grapevine_tui.app.screens.trace import TraceScreen
 from grapevine_tui.config.settings import load_settings
@@ -31,6 +32,7 @@ from grapevine_tui.host.model import Model
 from grapevine_tui.host.protocol import SettingsView
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.lively import fill
+from tests.tui.made_up_fleet import a_fleet
 from tests.tui.screenshots import BLANK, Cell, Palette, Screenshot, difference, read, write
 from tests.tui.stage import Stage
 from tests.tui.values import a_member, a_trace
@@ -217,6 +219,34 @@ def check(screenshot: Screenshot, palette: Palette, name: str, directory: Path) 
         )
 
 
+FLEET_SHOTS: Final = (
+    ("fleet", WIDE, ()),
+    ("fleet-80x24", NARROW, ()),
+    (
+        "compare-80x24",
+        NARROW,
+        ("s", "g", "down", "down", "equals_sign", *("down",) * 4, "equals_sign"),
+    ),
+)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("name", "size", "pressed"), FLEET_SHOTS)
+async def test_the_fleet_matches_its_snapshot(
+    name: str, size: tuple[int, int], pressed: tuple[str, ...], directory: Path
+) -> None:
+    settings = load_settings({"app.state_dir": str(directory / "none")}, {}, directory=directory)
+    app = FleetApp(a_fleet(NOON), settings)
+    app.animation_level = "none"
+    async with app.run_test(size=size) as pilot:
+        app.theme = DARK
+        await pilot.press(*pressed)
+        await pilot.pause()
+        palette = Palette(app.theme_variables)
+        screenshot = read(app.export_screenshot(), palette, size)
+    check(screenshot, palette, name, directory)
+
+
 def read_kept(path: Path, like: Screenshot) -> Screenshot:
     size = (len(like.rows[0]), len(like.rows))
     return read(path.read_text(encoding="utf-8"), Palette({}), size)
@@ -258,7 +288,8 @@ def a_screenshot(
 
 
 def test_every_snapshot_belongs_to_a_state() -> None:
-    assert {path.stem for path in DIRECTORY.iterdir()} == {shot.name for shot in SHOTS}
+    names = {shot.name for shot in SHOTS} | {name for name, _, _ in FLEET_SHOTS}
+    assert {path.stem for path in DIRECTORY.iterdir()} == names
 
 
 def test_what_is_written_is_read_back_the_same() -> None:

@@ -91,7 +91,7 @@ def fleet_row(row: FleetRow, number: int, now_unix: float) -> Row:
 
     is_known = bool(row.up)
     event, event_tone = _event_text(row, now_unix)
-    mark = " (read-only)" if row.is_readonly else ""
+    mark = " (r/o)" if row.is_readonly else ""
     loss = NO_VALUE if row.loss is None else f"{row.loss * 100:.1f}%"
     counts = (
         cell(f"{row.up:,}", "good"),
@@ -219,6 +219,13 @@ class FleetScreen(TableScreen):
         self.update_title()
 
 
+class ViewsGrid(Grid):
+    """A table whose rows lead nowhere: a member is known to two nodes, and shown by neither."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:
+        return action != "select" and super().check_action(action, parameters)
+
+
 class CompareScreen(TableScreen):
     """The members as two contexts see them; rows that differ first, and marked."""
 
@@ -232,7 +239,7 @@ class CompareScreen(TableScreen):
             Column(second, max(11, len(second)), grow=1),
             Column("id", 8, drop_rank=1),
         )
-        super().__init__("compare", Grid(columns, empty="No members.", id="compare"))
+        super().__init__("compare", ViewsGrid(columns, empty="No members.", id="compare"))
         self._compared = (fleet.nodes[first], fleet.nodes[second])
 
     def on_mount(self) -> None:
