@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -22,6 +21,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.gc_control import GcController
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.detail import DetailScreen
 from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
@@ -38,6 +38,7 @@ from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.protocol import HostView, SettingsView
 from grapevine_tui.remote.fleet import Fleet, FleetNode
 
+GC_INTERVAL_S: Final = 0.5
 TABLE: Final = ""  # as a destination: the table of all contexts
 FLEET_APP_KEYS: Final = tuple(
     each for each in keymap.GLOBAL_KEYS if each.name in ("help", "commands", "screenshot", "quit")
@@ -74,6 +75,7 @@ class FleetApp(ThemedApp):
         self._settings = settings
         self._theme_manager = ThemeManager(self, Preferences(settings.preferences_file))
         self.set_keymap(dict(settings.keys))
+        self.gc_controller = GcController()
 
     def get_default_screen(self) -> Screen[None]:
         return FleetScreen(self.fleet)
@@ -88,6 +90,14 @@ class FleetApp(ThemedApp):
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 asyncio.get_running_loop().add_signal_handler(number, self.exit)
+        self.set_interval(GC_INTERVAL_S, self._collect_garbage)
+
+    def on_ready(self) -> None:
+        if not self.is_headless:  # a test runs many apps in one process and must free each
+            self.gc_controller.freeze()
+
+    def _collect_garbage(self) -> None:
+        self.gc_controller.collect_if_due(is_main_in_front=len(self.screen_stack) == 1)
 
     def watch_theme(self, theme: str) -> None:
         """Remember a theme chosen on the screen."""
@@ -237,7 +247,7 @@ async def run_fleet(
             destination, exit_code = app.destination, app.exit_code
             for node in fleet.nodes.values():
                 node.host.on_config_changed = lambda _: None
-            gc.unfreeze()  # so that the app that ended is freed
+            app.gc_controller.restore()  # so that the app that ended is freed
     finally:
         refreshing.cancel()
     return exit_code

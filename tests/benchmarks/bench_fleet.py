@@ -74,6 +74,7 @@ async def measure(directory: Path, count: int, seconds: float) -> None:
         while any(each.state != UP for each in fleet.rows()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await asyncio.sleep(2.0)
+        app.gc_controller.freeze()  # as on a real terminal
         received_before = sum(each.model.messages.end for each in fleet.nodes.values())
         probe, before = Probe(), time.process_time()
         async with probe.watching():
