@@ -19,7 +19,8 @@ async def work(node: Node) -> None:
     while True:
         if node.leader(WORKER) == node.peer_id:
             others = [each for each in node.members(WORKER) if each.status is MemberStatus.UP]
-            print(f"{node.config.name} leads {1 + len(others)} workers")
+            count = 1 + len(others)
+            print(f"{node.config.name} leads {count} worker{'s' * (count != 1)}")
         await asyncio.sleep(1)
 
 

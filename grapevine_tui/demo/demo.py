@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections.abc import Callable
 from typing import Final
 
 from grapevine_tui.config.settings import Settings
@@ -24,13 +26,19 @@ MAX_START_DELAY_S: Final = 1.0
 class Demo:
     """The simulated members of a cluster, what they do, and `host`, which joins them."""
 
-    def __init__(self, settings: Settings, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        seed: int | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.cluster = DemoCluster(settings.node, seed=seed)
         self.host = Host(
             settings.node.replace(bootstrap_peers=self.cluster.bootstrap_peers),
             None,
             settings=settings,
-            model=Model(max_messages=settings.messages),
+            model=Model(max_messages=settings.messages, wall_clock=wall_clock),
             history_dir=None if settings.history == "off" else self.cluster.history_dir(),
             open_socket=self.cluster.socket_opener(),
         )

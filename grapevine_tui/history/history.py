@@ -63,8 +63,8 @@ class HistorySettings(NamedTuple):
 class History:
     """Keeps the history of one node in `state_dir`. Construct it in the node's event loop.
 
-    `name_of` and `zone_of` describe a node as it is known now. `on_problem` is called with a
-    problem of the file, and with an empty text once it is solved.
+    `own_id` is its identity. `name_of` and `zone_of` describe a node as it is known now. `on_problem` is
+    called with a problem of the file, and with an empty text once it is solved.
     """
 
     def __init__(
@@ -76,12 +76,14 @@ class History:
         zone_of: Callable[[PeerId], str],
         on_problem: Callable[[str], object],
         wall_clock: Callable[[], float] = time.time,
+        own_id: PeerId | None = None,
     ) -> None:
         self.path = state_dir / HISTORY_FILE
         self._settings = settings
         self._name_of = name_of
         self._zone_of = zone_of
         self._on_problem = on_problem
+        self._own_id = own_id
         self._wall_clock = wall_clock
         self._loop = asyncio.get_running_loop()
         self._describer = EventDescriber(name_of)
@@ -160,7 +162,8 @@ class History:
         Raises HistoryUnavailable, or ValueError if a time cannot be read.
         """
         await self._flush()
-        return await self._read(partial(read_page, self.path, "messages", words, **place))
+        read = partial(read_page, self.path, "messages", words, own_id=self._own_id, **place)
+        return await self._read(read)
 
     async def events(self, words: str, **place: Any) -> dict[str, Any]:
         """A page of events, as `search`."""
@@ -229,6 +232,7 @@ def read_page(
     newer_than: int | None = None,
     around: int | None = None,
     limit: int | None = None,
+    own_id: PeerId | None = None,
 ) -> dict[str, Any]:
     """A page of ``messages`` or ``events``, oldest first, as JSON fields. Blocks.
 
@@ -237,9 +241,13 @@ def read_page(
     page in each direction, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read.
     """
     query = parse_query(with_times(words, since=since, before=before, at=at))
-    search = search_messages if kind == "messages" else search_events
     place = Place(older_than, newer_than, around)
-    page: Page = search(path, query, place, DEFAULT_PAGE_ROWS if limit is None else limit)
+    rows = DEFAULT_PAGE_ROWS if limit is None else limit
+    page: Page
+    if kind == "messages":
+        page = search_messages(path, query, place, rows, own_id=own_id)
+    else:
+        page = search_events(path, query, place, rows)
     return {
         kind: [each.to_dict() for each in page.rows],
         "older": page.older,

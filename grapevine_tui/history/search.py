@@ -33,6 +33,7 @@ from grapevine_tui.history.records import (
 )
 from grapevine_tui.history.terms import (
     MATCH_ALL,
+    OWN_NAME,
     MessageFields,
     Query,
     Term,
@@ -95,14 +96,15 @@ def search_messages(
     limit: int = DEFAULT_PAGE_ROWS,
     *,
     whole: bool = False,
+    own_id: PeerId | None = None,
 ) -> Page:
-    """Return messages that match `query` and its times. Long payloads are cut, unless `whole` is true. Raises
-    HistoryUnavailable, or ValueError if a time cannot be read."""
+    """Return messages that match `query` and its times. Long payloads are cut, unless `whole` is true. The
+    node `own_id` is also named `OWN_NAME`, as on the screen. Raises HistoryUnavailable, or ValueError if a
+    time cannot be read."""
     times = parse_time_range(query)
     with _Reading(path) as reading:
-        search = _MessageSearch(
-            reading, without_times(query), MAX_BLOB_BYTES if whole else MAX_SHOWN_BYTES
-        )
+        shown_bytes = MAX_BLOB_BYTES if whole else MAX_SHOWN_BYTES
+        search = _MessageSearch(reading, without_times(query), shown_bytes, own_id)
         return _page(search.rows, place, times, limit)
 
 
@@ -235,7 +237,10 @@ def _one_way(
 class _MessageSearch:
     """The messages that match `query`, in order of time."""
 
-    def __init__(self, reading: _Reading, query: Query, shown_bytes: int) -> None:
+    def __init__(
+        self, reading: _Reading, query: Query, shown_bytes: int, own_id: PeerId | None
+    ) -> None:
+        self._own_id = own_id
         self._reading = reading
         self._connection = reading.connection
         self._shown_bytes = shown_bytes
@@ -243,7 +248,7 @@ class _MessageSearch:
         self._names: dict[PeerId, str] = {}  # of recipients; at most one per row looked at
         fields: MessageFields[StoredMessage] = MessageFields(
             message=lambda row: row.message,
-            author_name=lambda row: row.origin_name,
+            author_name=lambda row: self._searched_name(row.message.origin, row.origin_name),
             recipient_name=self._recipient_name,
             zone=lambda row: row.zone,
             size_bytes=lambda row: row.size_bytes,
@@ -356,10 +361,13 @@ class _MessageSearch:
                 for row, peer_id, name in self._connection.execute(
                     "SELECT id, peer_id, name FROM origins"
                 )
-                if is_named(text, name, bytes(peer_id).hex())
+                if is_named(text, self._searched_name(PeerId(peer_id), name), peer_id.hex())
             }
             self._origins_by_text[text] = found if len(found) <= MAX_NAMED_ORIGINS else None
         return self._origins_by_text[text]
+
+    def _searched_name(self, peer_id: PeerId, name: str) -> str:
+        return f"{OWN_NAME} {name}" if peer_id == self._own_id else name
 
     def _recipient_name(self, row: StoredMessage) -> str:
         """The name of the recipient, where it is an author as well."""
@@ -370,7 +378,7 @@ class _MessageSearch:
             found = self._connection.execute(
                 "SELECT name FROM origins WHERE peer_id = ?", (bytes(to),)
             ).fetchone()
-            self._names[to] = "" if found is None else found[0]
+            self._names[to] = self._searched_name(to, "" if found is None else found[0])
         return self._names[to]
 
 

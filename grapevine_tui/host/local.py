@@ -451,6 +451,8 @@ class Host:
         """Update the model's tables."""
         node = self.node
         self.model.tags = node.tags
+        self.model.observed = node.observed
+        self.model.own_name = self._config.name
         self.model.alerts = self.alert_book.statuses(node.now())
         changes, self._changes = self._changes, Changes.NONE
         return changes | self.model.refresh(node.peers(), node.members(), node.stats(), node.now())
@@ -521,6 +523,8 @@ class Host:
                 name_of=self.name_of,
                 zone_of=self._zone_of,
                 on_problem=self.model.on_history_problem,
+                own_id=self.node.peer_id,
+                wall_clock=self.model.wall_now,
             )
             self._sampling = asyncio.create_task(self._take_samples(), name="history samples")
 

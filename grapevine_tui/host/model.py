@@ -59,6 +59,7 @@ from grapevine_proto.events import (
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
 from grapevine_tui.history.describe import format_undelivered
+from grapevine_tui.history.terms import OWN_NAME
 from grapevine_tui.host.alerts import AlertChange, AlertStatus
 from grapevine_tui.host.link_quality import LinkQuality
 from grapevine_tui.host.message_buffer import (
@@ -226,6 +227,8 @@ class Model:
         self.queries: deque[QueryEntry] = deque(maxlen=MAX_QUERIES)  # of this app, oldest first
         self.state = StateView()  # fetched while it is shown
         self.tags: Mapping[str, str] = {}  # of this node
+        self.own_name = ""  # its name, unescaped: screens call it `OWN_NAME`
+        self.observed: Address | None = None  # where peers see it, if that is none of its addresses
         self.topics = RecentNames(MAX_TOPICS)  # of messages
         self.keys = RecentNames(MAX_KEYS)  # of the keyed state
         self.notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
@@ -366,11 +369,16 @@ class Model:
     def name_of(self, peer_id: PeerId) -> str:
         """Name of a node, unescaped; with an ID prefix if two nodes have the name or it has none."""
         if self.local_node is not None and peer_id == self.local_node.peer_id:
-            return "you"
+            return OWN_NAME
         name = self._names.get(peer_id, "")
         if not name:
             return peer_id.short
         return name if len(self._ids_by_name[name]) == 1 else f"{name}·{peer_id.short[:4]}"
+
+    def searched_name_of(self, peer_id: PeerId) -> str:
+        """What a filter looks for in the name of a node: the name shown, and that of this node."""
+        name = self.name_of(peer_id)
+        return f"{name} {self.own_name}" if name == OWN_NAME else name
 
     def ids_named(self, name: str) -> frozenset[PeerId]:
         """All known nodes named `name`."""

@@ -49,11 +49,11 @@ def compile_filter(query: Query, model: Model) -> Callable[[Message], bool]:
 
 def _fields(model: Model) -> MessageFields[Message]:
     def recipient_name(message: Message) -> str:
-        return "" if message.to is None else model.name_of(message.to)
+        return "" if message.to is None else model.searched_name_of(message.to)
 
     return MessageFields(
         message=lambda message: message,
-        author_name=lambda message: model.name_of(message.origin),
+        author_name=lambda message: model.searched_name_of(message.origin),
         recipient_name=recipient_name,
         zone=lambda message: _zone_of(model, message),
         size_bytes=lambda message: len(message.payload),

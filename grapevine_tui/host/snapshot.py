@@ -83,6 +83,7 @@ def changing_values(host: Host) -> Object:
         "members": stats.members,
         "unacknowledged": host.unacknowledged,
         "denied": [str(peer_id) for peer_id in host.config.denied],
+        "observed": None if node.observed is None else str(node.observed),
         "tags": node.tags,
         **alerts(host),
         "peers": [peer.to_dict(now=now) for peer in node.peers()],

@@ -45,12 +45,14 @@ class TimeSeries:
         self.coarse: deque[float] = deque(maxlen=MAX_COARSE_SAMPLES)
         self._pending: list[float] = []
 
-    def add(self, value: float) -> None:
-        self.fine.append(value)
-        self._pending.append(value)
-        if len(self._pending) == FINE_PER_COARSE:
-            self.coarse.append(sum(self._pending) / FINE_PER_COARSE)
-            self._pending.clear()
+    def add(self, value: float, seconds: int = 1) -> None:
+        """Add the mean of so many seconds."""
+        for _ in range(seconds):
+            self.fine.append(value)
+            self._pending.append(value)
+            if len(self._pending) == FINE_PER_COARSE:
+                self.coarse.append(sum(self._pending) / FINE_PER_COARSE)
+                self._pending.clear()
 
     @property
     def latest(self) -> float:
@@ -152,14 +154,14 @@ class Sampler:
             return False
         self._sample_traffic(stats, interval_s)
         self._sample_peer_rates(peers, interval_s)
-        self._sample_rtts(peers)
+        self._sample_rtts(peers, whole_seconds(interval_s))
         self.link_quality.sample(peers.values())
         self.authors.sample(interval_s)
         self._sampled_at, self._stats = now, stats
         return True
 
     def _sample_traffic(self, new: Stats, interval_s: float) -> None:
-        old, traffic = self._stats, self.traffic
+        old, traffic, seconds = self._stats, self.traffic, whole_seconds(interval_s)
         for series, count in (
             (traffic.datagrams_in, new.datagrams_in - old.datagrams_in),
             (traffic.datagrams_out, new.datagrams_out - old.datagrams_out),
@@ -167,7 +169,7 @@ class Sampler:
             (traffic.duplicates, new.duplicates - old.duplicates),
             (traffic.gaps_abandoned, new.gaps_abandoned - old.gaps_abandoned),
         ):
-            series.add(count / interval_s)
+            series.add(count / interval_s, seconds)
         traffic.bytes_in_per_s = (new.bytes_in - old.bytes_in) / interval_s
         traffic.bytes_out_per_s = (new.bytes_out - old.bytes_out) / interval_s
 
@@ -187,7 +189,7 @@ class Sampler:
             )
         self.peer_rates = new_rates
 
-    def _sample_rtts(self, peers: Mapping[PeerId, PeerInfo]) -> None:
+    def _sample_rtts(self, peers: Mapping[PeerId, PeerInfo], seconds: int) -> None:
         for departed in self.rtts.keys() - peers.keys():
             del self.rtts[departed]
         for peer_id, peer in peers.items():
@@ -195,4 +197,9 @@ class Sampler:
                 history = self.rtts.get(peer_id)
                 if history is None:
                     history = self.rtts[peer_id] = deque(maxlen=MAX_RTT_SAMPLES)
-                history.append(peer.rtt_s)
+                history.extend([peer.rtt_s] * min(seconds, MAX_RTT_SAMPLES))
+
+
+def whole_seconds(interval_s: float) -> int:
+    """How many samples of a series an interval stands for: one, or more after a stall and in a replay."""
+    return max(1, min(MAX_FINE_SAMPLES, int(interval_s / SAMPLE_INTERVAL_S)))

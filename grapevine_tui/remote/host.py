@@ -371,6 +371,7 @@ class RemoteHost:
             PeerId.parse(status["peer_id"]), Address.parse(status["address"]), status["epoch"]
         )
         self._dispatch(started)
+        model.own_name = str(status["name"])
         if model.local_node is not None:
             model.local_node.started_at = now_unix - status["uptime_s"]
         model.rounds.clear()
@@ -399,6 +400,8 @@ class RemoteHost:
         self.unacknowledged = int(snapshot.get("unacknowledged", 0))
         self.model.tags = tags_from_json(snapshot.get("tags", {}))
         self.model.alerts = tuple(map(alert_status_from_json, snapshot.get("alerts", ())))
+        observed = snapshot.get("observed")
+        self.model.observed = None if observed is None else Address.parse(observed)
         denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))
         if denied != self.model.denied:
             self.model.denied = denied

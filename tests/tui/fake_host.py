@@ -42,6 +42,7 @@ from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import Changes, Model
+from grapevine_tui.host.protocol import Playback
 from grapevine_tui.host.report import ReportFormat
 from grapevine_tui.host.views import NetworkView
 from tests.tui.network_values import a_network
@@ -110,16 +111,13 @@ class FakeHost:
         self.live_settings: LiveSettings | None = None
         self.restart: tuple[str, ...] = ()
         self.history: History | None = None
+        self.playback: Playback | None = None
         self.left = 0
         self.unacknowledged = 0
         self.limit_bytes = 1100
         self._listeners: list[Callable[[Event, Changes], None]] = []
 
     is_readonly = False
-
-    @property
-    def playback(self) -> None:
-        return None
 
     async def snapshot(self) -> dict[str, Any]:
         return {"at": 1_790_000_000.0, "peers": [each.to_dict(now=1.0) for each in self.peers]}

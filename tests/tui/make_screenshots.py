@@ -1,155 +1,259 @@
-"""Makes the screenshots in screenshots/: ``python -m tests.tui.make_screenshots [--fake] [DIRECTORY]``.
+"""Makes the screenshots in screenshots/: ``python -m tests.tui.make_screenshots [DIRECTORY] [NAME ...]``.
 
-It runs real nodes on loopback, opens the app's screens and exports them with Textual. `--fake` shows a
-made-up cluster instead, to check the layout alone.
+It runs the demo and waits until its story shows what a picture is to show; the trace over 100 members has a
+larger simulated cluster. Time is virtual. With names, only the pictures of those names are written.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from textual.pilot import Pilot
 
+from grapevine_proto import node as node_module
+from grapevine_proto.config.node import NodeConfig
+from grapevine_proto.events import MemberStatus, RoundOutcome
+from grapevine_proto.ids import Address
+from grapevine_proto.sim import Simulation
+from grapevine_proto.sim.builtin_answers import answer_builtin_queries
+from grapevine_proto.sim.fast_start import regular_overlay
+from grapevine_proto.sim.live import LiveSimulation
 from grapevine_tui.app.app import GrapevineApp
-from grapevine_tui.config.settings import load_settings
+from grapevine_tui.app.replay import ReplayApp
+from grapevine_tui.cli.attach import RemoteAppSettings
+from grapevine_tui.config.settings import Settings, load_settings
+from grapevine_tui.demo.cluster import ZONES, network
 from grapevine_tui.demo.demo import Demo
+from grapevine_tui.history.database import HISTORY_FILE
 from grapevine_tui.host.local import Host
+from grapevine_tui.host.model import Model
+from grapevine_tui.remote.history_tape import HistoryTape
+from grapevine_tui.remote.replay import ReplayClock, ReplayHost
 from tests.sources import ROOT
-from tests.tui.fake_host import FakeHost, FakeSettings
-from tests.tui.lively import fill
+from tests.virtual_time import run_in_virtual_time
 
-DIRECTORY = ROOT / "screenshots"
-LIVE_S = 40.0  # enough for anti-entropy rounds and for a throttled peer
-IDLE_LAG_S = 0.03
-Act = Callable[[Pilot[None]], Awaitable[None]]
-
-
-async def type_something(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "i", *"thanks, looking")
-
-
-async def open_peer(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "1", "down", "enter")
-    await pilot.pause(0.6)
-
-
-async def open_help(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "question_mark")
-    await pilot.pause(0.6)
+DIRECTORY: Final = ROOT / "screenshots"
+DARK, LIGHT = "grapevine", "grapevine-light"
+PATIENCE_S: Final = 400.0  # for a moment of the story
+SETTLE_S: Final = 0.8  # until a screen is painted,
+ASK_S: Final = 3.0  # and has the answers of all members
+REAL_SHARE: Final = 0.05  # of the story: lets the history, a thread, keep pace
+MAX_REPAIR_WAIT_S: Final = 4.0
+CROWD: Final = 99  # simulated members of the large cluster,
+CROWD_LINKS: Final = 6  # with so many links each,
+CROWD_DOWN: Final = (17, 33, 40, 45, 58, 62, 77, 91)  # of which these have just crashed
+CROWD_MAX_PEERS: Final = 8
+SITES: Final = {
+    "eu-west": ("ams", "lon"),
+    "eu-central": ("fra", "ber"),
+    "us-east": ("nyc", "iad"),
+    "ap-south": ("sin", "bom"),
+}
 
 
-async def focus_messages(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "2")
+class Shot(NamedTuple):
+    """One picture: `keys` are pressed on the main screen."""
+
+    name: str
+    keys: tuple[str, ...]
+    size: tuple[int, int] = (120, 36)
+    theme: str = DARK
+    settle_s: float = SETTLE_S
 
 
-async def open_members(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "m")
-    await pilot.pause(0.6)
-
-
-async def open_traffic(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "T")
-    await pilot.pause(0.6)
-
-
-async def open_trace(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "i", *"/trace who has the new build?", "enter")
-    await pilot.pause(1.5)
-
-
-async def open_settings(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "C")
-    await pilot.pause(0.6)
-    await pilot.press("down", "down", "down", "down")
-    await pilot.pause(0.3)
-
-
-async def filter_messages(pilot: Pilot[None]) -> None:
-    await pilot.press("escape", "2", "slash", *"zone:eu-west")
-    await pilot.pause(0.3)
-
-
-SHOTS: tuple[tuple[str, tuple[int, int], str, Act], ...] = (
-    ("main", (120, 36), "grapevine", type_something),
-    ("light", (120, 36), "grapevine-light", focus_messages),
-    ("peer", (120, 36), "grapevine", open_peer),
-    ("members", (120, 36), "grapevine", open_members),
-    ("traffic", (120, 36), "grapevine", open_traffic),
-    ("trace", (120, 36), "grapevine", open_trace),
-    ("trace-light", (120, 36), "grapevine-light", open_trace),
-    ("settings", (120, 36), "grapevine", open_settings),
-    ("filter", (120, 36), "grapevine", filter_messages),
-    ("help", (120, 36), "grapevine", open_help),
-    ("80x24", (80, 24), "grapevine", focus_messages),
-    ("40x12", (40, 12), "grapevine", focus_messages),
+# What is shown at which moment of the story: the name of a caption.
+MOMENTS: Final[dict[str, tuple[Shot, ...]]] = {
+    "deployed": (
+        Shot("main", ("2",)),
+        Shot("light", ("2",), theme=LIGHT),
+        Shot("80x24", ("2",), (80, 24)),
+        Shot("40x12", ("2",), (40, 12)),
+        Shot("filter", ("2", "slash", *"topic:deploy.>")),
+        Shot("members", ("m",)),
+        Shot("zones", ("O",), (160, 26), settle_s=ASK_S),
+        Shot("matrix", ("X",), (150, 36), settle_s=ASK_S),
+    ),
+    "down": (Shot("down", ("1",)),),
+    "back": (Shot("repair", ("4",), (140, 34)),),
+    "throttled": (Shot("limits", ("3",)),),
+    "calm": (
+        Shot("history", ("H", "slash", *"deploy", "enter"), (120, 20)),
+        Shot("events", ("E",)),
+        Shot("traffic", ("T",)),
+        Shot("peer", ("1", "down", "enter")),
+        Shot("settings", ("C", "down", "down", "down", "down")),
+        Shot("help", ("question_mark",)),
+    ),
+}
+TRACE_SHOTS: Final = (
+    Shot("trace", ("t",), (120, 26)),
+    Shot("trace-light", ("t",), (120, 26), LIGHT),
 )
+REPLAY_SHOT: Final = Shot("replay", ("1",))
+REPLAYED_BEFORE_END_S: Final = 30.0
+
+Save = Callable[[GrapevineApp, Pilot[None], Shot], Awaitable[None]]
 
 
-async def wait_for_idle_loop(host: Host | FakeHost, pilot: Pilot[None]) -> None:
-    """Wait until the loop lag of the last export is no longer shown."""
-    for _ in range(30):
-        if host.node.lag_s < IDLE_LAG_S:
+def save_to(directory: Path, names: frozenset[str]) -> Save:
+    """Return what takes a picture, if it is one of `names` or there are none."""
+
+    async def save(app: GrapevineApp, pilot: Pilot[None], shot: Shot) -> None:
+        if names and shot.name not in names:
             return
-        await pilot.pause(0.5)
-
-
-async def save_screens(
-    app: GrapevineApp, host: Host | FakeHost, pilot: Pilot[None], directory: Path
-) -> None:
-    """Export all screens of one running app."""
-    for name, size, theme, act in SHOTS:
-        app.theme = theme
-        await pilot.resize_terminal(*size)
-        await act(pilot)
-        await pilot.pause(0.4)
-        await wait_for_idle_loop(host, pilot)
-        path = directory / f"{name}.svg"
-        path.write_text(app.export_screenshot(title="grapevine"), encoding="utf-8")
-        await pilot.press("escape")
+        app.theme = shot.theme
+        await pilot.resize_terminal(*shot.size)
+        await pilot.press("escape", *shot.keys)
+        await pilot.pause(shot.settle_s)
+        svg = app.export_screenshot(title="grapevine")
+        (directory / f"{shot.name}.svg").write_text(svg, encoding="utf-8")
         if app.screen is not app.main:
+            await pilot.press("escape")
+            await pilot.pause()
+        while app.screen is not app.main:
             app.pop_screen()
-        app.main.compose_box.draft.replace_text("")
+        await pilot.press("escape", "escape")
+
+    return save
 
 
-async def wait_for_throttling(host: Host | FakeHost, pilot: Pilot[None]) -> None:
-    """Wait until a peer has just been throttled, so that the screenshot shows it."""
-    for _ in range(120):
-        latest = max(host.model.throttled_at.values(), default=0.0)
-        if time.time() - latest < 1.0:
-            return
-        await pilot.pause(0.5)
+async def wait_until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await pilot.pause(0.1)
 
 
-async def draw(directory: Path, *, is_fake: bool) -> None:
-    """Run a cluster for `LIVE_S` and export the screenshots."""
-    if is_fake:
-        fake = FakeHost()
-        fill(fake)
-        host: Host | FakeHost = fake
-        app = GrapevineApp(fake, FakeSettings())
-    else:
-        settings = load_settings(
-            {"app.demo": True, "name": "ams-1", "zone": "eu-west"}, {}
-        ).with_keys()
-        demo = Demo(settings)
-        host = demo.host
-        app = GrapevineApp(host, settings, demo=demo)
+def demo_settings() -> Settings:
+    return load_settings({"app.demo": True}, {}).with_keys()
+
+
+async def draw_story(save: Save) -> None:
+    """The demo, at the moments of its story, and its past at the end."""
+    settings = demo_settings()
+    begin, loop = time.time(), asyncio.get_running_loop()
+    offset_s = begin - loop.time()
+    demo = Demo(settings, wall_clock=lambda: loop.time() + offset_s)
+    app = GrapevineApp(demo.host, settings, demo=demo)
     async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.pause(1.0 if is_fake else LIVE_S)
-        if not is_fake:
-            await wait_for_throttling(host, pilot)
-        await save_screens(app, host, pilot, directory)
+        for moment, shots in MOMENTS.items():
+            if moment == "back":
+                await repair(demo.host, pilot)
+            await wait_until(pilot, partial(is_shown, demo, moment))
+            if moment != "back":
+                await pilot.pause(1.5)
+            for shot in shots:
+                await save(app, pilot, shot)
+        await draw_past(save, demo.cluster.history_dir())
+        await pilot.press("escape", "q")
+
+
+def is_shown(demo: Demo, caption: str) -> bool:
+    return demo.caption.name == caption
+
+
+async def repair(host: Host, pilot: Pilot[None]) -> None:
+    """Wait until the node that was down returns, and compare with it before it has caught up."""
+    since = host.model.wall_now()
+    await wait_until(
+        pilot,
+        lambda: not any(each.status is MemberStatus.DOWN for each in host.model.members.values()),
+    )
+
+    def is_done() -> bool:
+        return any(
+            each.round.outcome is RoundOutcome.REPAIRED and each.at_unix > since
+            for each in host.model.rounds
+        )
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(MAX_REPAIR_WAIT_S):
+            while not is_done():
+                await host.start_round()
+                await pilot.pause(0.1)
+
+
+async def draw_past(save: Save, state_dir: Path) -> None:
+    """The same node, half a minute ago."""
+    clock = ReplayClock()
+    tape = HistoryTape(state_dir / HISTORY_FILE)
+    host = ReplayHost(tape, Model(wall_clock=clock), clock)
+    await host.start()
+    host.go_to(tape.end - REPLAYED_BEFORE_END_S)
+    host.toggle()
+    app = ReplayApp(host, RemoteAppSettings(host.config, "", "off", None, None, {}))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.pause(SETTLE_S)
+        await save(app, pilot, REPLAY_SHOT)
+    await host.leave(0.0)
+
+
+async def draw_trace(save: Save) -> None:
+    """A trace over 100 members, some of which have just crashed."""
+    settings = demo_settings()
+    config = NodeConfig.local(
+        keys=settings.node.keys, cluster=settings.node.cluster, max_peers=CROWD_MAX_PEERS
+    )
+    simulation = Simulation(nodes=0, config=config, seed=1, network=network(), hash_trace=False)
+    answer_builtin_queries(simulation)
+    for number in range(CROWD):
+        zone = ZONES[number % len(ZONES)]
+        site = SITES[zone][number // len(ZONES) % 2]
+        name = f"{site}-{number // len(ZONES) // 2 + 1}"
+        simulation.add(bootstrap=0, name=name, zone=zone)
+    neighbors = regular_overlay(CROWD, CROWD_LINKS, random.Random(1))
+    simulation.link((one, other) for one in range(CROWD) for other in neighbors[one] if other > one)
+    live = LiveSimulation(simulation)
+    host = Host(
+        settings.node.replace(bootstrap_peers=[str(each.address) for each in simulation.nodes[:6]]),
+        None,
+        settings=replace(settings, history="off"),
+        open_socket=live.socket_opener(Address("10.1.0.1", 8000), zone=ZONES[0]),
+    )
+    app = GrapevineApp(host, settings)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.pause(1.0)
+        live.start()
+        await wait_until(pilot, lambda: len(host.model.members) == CROWD)
+        await pilot.pause(3.0)
+        for number in CROWD_DOWN:
+            simulation.crash(number)
+        await host.trace(b"who has the new build?")
+        await pilot.pause(2.0)
+        for shot in TRACE_SHOTS:
+            await save(app, pilot, shot)
+        await pilot.press("escape", "q")
+    await live.stop()
 
 
 def main(arguments: list[str]) -> None:
-    directories = [Path(each) for each in arguments if not each.startswith("-")]
+    known = {
+        shot.name for shots in (*MOMENTS.values(), TRACE_SHOTS, (REPLAY_SHOT,)) for shot in shots
+    }
+    directories = [Path(each) for each in arguments if each not in known]
     directory = directories[0] if directories else DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
-    asyncio.run(draw(directory, is_fake="--fake" in arguments))
+    names = frozenset(arguments) & known
+    trace_names = {shot.name for shot in TRACE_SHOTS}
+    save = save_to(directory, names)
+    if not names or names & trace_names:
+        run_in_virtual_time(in_time_of_loop(draw_trace(save)))
+    if not names or names - trace_names:
+        run_in_virtual_time(in_time_of_loop(draw_story(save)), real_share=REAL_SHARE)
+
+
+async def in_time_of_loop(main: Coroutine[Any, Any, None]) -> None:
+    """A busy machine would be measured as a slow network."""
+    setattr(node_module, "clock", asyncio.get_running_loop().time)  # noqa: B010
+    await main
 
 
 if __name__ == "__main__":

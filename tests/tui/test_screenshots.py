@@ -119,6 +119,16 @@ async def replayed(stage: Stage) -> None:
     await stage.press("escape", "1")
 
 
+class StoppedPlayback:
+    """A recording that stands still."""
+
+    def toggle(self) -> None: ...
+
+    def step(self, seconds: float) -> None: ...
+
+    def go_to_time(self, text: str) -> None: ...
+
+
 class Shot(NamedTuple):
     name: str
     act: Act
@@ -260,7 +270,9 @@ async def test_a_state_matches_its_snapshot(
     host = made_up()
     is_settings = shot.name.startswith("settings")
     settings = settings_of(directory, monkeypatch) if is_settings else OURS
-    make_app = ReplayApp if shot.name == "replay" else GrapevineApp
+    is_replay = shot.name == "replay"
+    make_app = ReplayApp if is_replay else GrapevineApp
+    host.playback = StoppedPlayback() if is_replay else None
     app = make_app(host.with_settings(settings), settings)
     app.animation_level = "none"
     async with app.run_test(size=shot.size) as pilot:

@@ -130,7 +130,7 @@ class UpdateHandler:
         if record.left:
             self._dialer.stop_looking(record.peer_id)
             self._detector.on_leave(record.peer_id)
-            status_changed = member.set_status(MemberStatus.LEFT, "its own record says so", now)
+            status_changed = member.set_status(MemberStatus.LEFT, "announced by itself", now)
             linked = self._peers.is_linked(record.peer_id)
             disconnects = (
                 [Disconnect(record.peer_id, CloseReason.LEAVING, "left")] if linked else []

@@ -244,6 +244,7 @@ def status_facts(model: Model) -> list[Fact]:
         facts += [
             Fact("id", str(local_node.peer_id), "accent"),
             Fact("address", str(local_node.address)),
+            *([Fact("seen at", f"{model.observed}, by peers")] if model.observed else []),
             Fact("epoch", str(local_node.epoch)),
             Fact("up", format_duration(model.wall_now() - local_node.started_at)),
         ]

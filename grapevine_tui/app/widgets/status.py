@@ -23,6 +23,7 @@ from grapevine_tui.text import cells, printable, truncate
 LAG_WARNING_S: Final = 0.05  # the loop lag that the app allows itself
 MAX_NAME_CELLS: Final = 20
 MAX_ERROR_CELLS: Final = 48
+NAMED_CELLS: Final = 60  # of a summary that names rate limits and anti-entropy in full
 
 
 class StatusItem(NamedTuple):
@@ -173,7 +174,7 @@ class Summary(LineWidget):
         self._now = now
 
     def line_spans(self, y: int, width: int) -> list[Span]:
-        items = self._rate_items(width) if y == 0 else self._round_items() if y == 1 else []
+        items = self._rate_items(width) if y == 0 else self._round_items(width) if y == 1 else []
         spans = [Span(" ", self.tone_styles.foreground("dim"))]
         for item in fit_items(items, width - 1):
             spans.append(Span(f"{item.text}  ", self.tone_styles.foreground(item.tone)))
@@ -184,7 +185,7 @@ class Summary(LineWidget):
         throttled = sum(peer.throttled for peer in self._model.peers.values())
         in_rate = traffic.in_per_s[-1] if traffic.in_per_s else 0.0
         out_rate = traffic.out_per_s[-1] if traffic.out_per_s else 0.0
-        size = max(4, min(16, (width - 52) // 2))
+        size = max(4, min(16, (width - 58) // 2))
         return [
             StatusItem(
                 f"in {braille_graph(traffic.in_per_s, size, 1)[0]} {format_count(in_rate)}/s",
@@ -202,14 +203,19 @@ class Summary(LineWidget):
                 "bad" if stats.gaps_abandoned else "dim",
                 4,
             ),
-            StatusItem(f"throttled {format_count(throttled)}", "bad" if throttled else "dim", 3),
+            StatusItem(
+                f"{'rate limits ' * (width >= NAMED_CELLS)}{format_count(throttled)} throttled",
+                "bad" if throttled else "dim",
+                3,
+            ),
         ]
 
-    def _round_items(self) -> list[StatusItem]:
+    def _round_items(self, width: int) -> list[StatusItem]:
         model = self._model
         number = round_number(model)
         wait_s = seconds_to_round(model, self._now())
-        items = [StatusItem(f"round {number}" if number else "no rounds yet", "key", 2)]
+        name = "anti-entropy " * (width >= NAMED_CELLS)
+        items = [StatusItem(f"{name}round {number}" if number else f"{name}no rounds", "key", 2)]
         if model.outdated_since:
             items.append(StatusItem(format_as_of(model), "bad", 0))
         elif wait_s is not None:

@@ -137,8 +137,7 @@ async def tell_the_story(seed: int) -> tuple[set[str], set[str]]:
     """Plays until calm returns; returns the scenes and captions seen. Fails if a caption is untrue."""
     loop = asyncio.get_running_loop()
     settings = load_settings({"app.demo": True, "app.history": "off"}, {}).with_keys()
-    demo = Demo(settings, seed=seed)
-    demo.host.model._wall_clock = loop.time
+    demo = Demo(settings, seed=seed, wall_clock=loop.time)
     await demo.start()
     await demo.host.start()
     truth = Truth(demo)

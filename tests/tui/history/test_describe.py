@@ -94,7 +94,7 @@ def test_a_member_is_described_when_its_status_changes() -> None:
     assert texts(
         member(up), member(up), member(suspect, "accused by db-2"), member(suspect, "something else"),
         member(up, "it refuted the suspicion"), member(suspect), member(down, "suspect for 4.0 s"),
-        member(up), member(MemberStatus.LEFT, "its own record says so"),
+        member(up), member(MemberStatus.LEFT, "announced by itself"),
     ) == [
         "db-1 is a member",
         "db-1 is suspect: accused by db-2",
@@ -102,7 +102,7 @@ def test_a_member_is_described_when_its_status_changes() -> None:
         "db-1 is suspect",
         "db-1 is down: suspect for 4.0 s",
         "db-1 is up again after 1 m",
-        "db-1 left: its own record says so",
+        "db-1 left: announced by itself",
     ]  # fmt: skip
 
 

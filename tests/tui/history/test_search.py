@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from grapevine_proto.events import Via
+from grapevine_proto.events import NodeStarted, Stats, Via
+from grapevine_proto.ids import Address
 from grapevine_tui.history import search as module
 from grapevine_tui.history import writer as writer_module
 from grapevine_tui.history.database import open_for_reading
@@ -20,7 +21,7 @@ from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import compile_filter
 from tests.tui.history.conftest import NOW, Bookshelf
 from tests.tui.hostile import HOSTILE
-from tests.tui.values import a_peer, an_id
+from tests.tui.values import a_message, a_peer, an_id
 
 WORDS = (
     "deploy",
@@ -294,3 +295,21 @@ def test_a_search_while_the_file_is_written_sees_what_was_committed(shelf: Books
         assert shelf.texts() == ["one", "two"]
         with pytest.raises(sqlite3.OperationalError):
             connection.execute("INSERT INTO parts VALUES (9, 0, 0, 0, 0)")
+
+
+@pytest.mark.parametrize("words", ["from:you", "from:ams-1", "from:ams", "to:you", "-from:bob"])
+def test_this_node_is_found_as_the_screen_and_as_others_call_it_like_in_the_log(
+    shelf: Bookshelf, words: str
+) -> None:
+    own_id = an_id(1)
+    shelf.add("ours", origin=1, name="ams-1", to=own_id)
+    shelf.add("theirs", origin=2, name="bob")
+    shelf.flush()
+    found = search_messages(shelf.path, parse_query(words), own_id=own_id)
+    assert [row.message.payload for row in found.rows] == [b"ours"]
+    model = Model()
+    model.refresh([a_peer(2, "bob")], [], Stats(), 1.0)
+    model.apply(NodeStarted(own_id, Address("10.0.0.1", 8000), 1))
+    model.own_name = "ams-1"
+    test = compile_filter(parse_query(words), model)
+    assert [test(a_message(1, 1, to=own_id)), test(a_message(2, 1))] == [True, False]

@@ -148,8 +148,8 @@ def test_rates_are_sampled_once_a_second(model: Model) -> None:
     assert list(model.traffic.in_per_s) == []
     stats = Stats(datagrams_in=40, datagrams_out=20, bytes_in=4000, bytes_out=200, delivered=6)
     model.refresh([a_peer(1, received=40, sent=20)], [], stats, 2.0)
-    assert list(model.traffic.in_per_s) == [20.0]
-    assert list(model.traffic.out_per_s) == [10.0]
+    assert list(model.traffic.in_per_s) == [20.0] * 2, "one for each second"
+    assert list(model.traffic.out_per_s) == [10.0] * 2
     assert model.traffic.bytes_in_per_s == 2000.0
     assert model.traffic.messages_per_s == 3.0
     model.refresh([a_peer(1, received=60, sent=30)], [], stats, 3.0)
@@ -326,3 +326,12 @@ def test_keys_that_have_a_value_complete_lines_and_are_bounded() -> None:
     assert model.apply(an_entry(1, "gone", None)) is Changes.STATE
     assert set(model.keys.sorted()) == {f"k{number}" for number in range(1, MAX_KEYS + 1)}
     assert model.keys.evicted == 1
+
+
+def test_a_sample_after_a_gap_stands_for_all_its_seconds() -> None:
+    model, peer = Model(), a_peer(2, "db-2", rtt_s=0.05)
+    for now, delivered in ((0.0, 0), (1.0, 5), (11.0, 35)):
+        model.refresh([peer], [], Stats(delivered=delivered), now)
+    assert list(model.traffic.messages.fine) == [5.0] + [3.0] * 10
+    assert list(model.traffic.messages.coarse) == [pytest.approx(3.2)]
+    assert len(model.rtts[peer.peer_id]) == 11
