@@ -29,7 +29,6 @@ from grapevine_proto.sim.fast_start import regular_overlay
 from grapevine_proto.sim.live import LiveSimulation
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.replay import ReplayApp
-from grapevine_tui.cli.attach import RemoteAppSettings
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.demo.cluster import ZONES, network
 from grapevine_tui.demo.demo import Demo
@@ -39,6 +38,7 @@ from grapevine_tui.host.model import Model
 from grapevine_tui.remote.history_tape import HistoryTape
 from grapevine_tui.remote.replay import ReplayClock, ReplayHost
 from tests.sources import ROOT
+from tests.tui.fake_host import FakeSettings
 from tests.virtual_time import run_in_virtual_time
 
 DIRECTORY: Final = ROOT / "screenshots"
@@ -189,7 +189,7 @@ async def draw_past(save: Save, state_dir: Path) -> None:
     await host.start()
     host.go_to(tape.end - REPLAYED_BEFORE_END_S)
     host.toggle()
-    app = ReplayApp(host, RemoteAppSettings(host.config, "", "off", None, None, {}))
+    app = ReplayApp(host, FakeSettings(node=host.config))
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.pause(SETTLE_S)
         await save(app, pilot, REPLAY_SHOT)
