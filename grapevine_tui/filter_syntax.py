@@ -15,9 +15,11 @@ from typing import Final, NamedTuple
 
 _TERM: Final = re.compile(r'(-?)(?:(\w+):)?(?:"([^"]*)"?|(\S*))')
 TIME_FIELDS: Final = ("since", "before", "at")
+MAX_ALTERNATIVES: Final = 16  # of one term; further ones are not looked for
 MESSAGE_FIELDS: Final = (
     *("from", "to", "tag", "topic", "via", "zone", "private", "direct", "id", "hops", "bytes"),
 )
+EVENT_FIELDS: Final = ("peer", "from", "name", "id", "kind", "level", "state")
 
 
 class Term(NamedTuple):
@@ -26,6 +28,16 @@ class Term(NamedTuple):
     field: str
     text: str
     is_negated: bool
+    is_literal: bool = False
+    """Whether a ``|`` in the text was quoted, and so stands for itself."""
+
+    @property
+    def alternatives(self) -> tuple[Term, ...]:
+        """The terms of which one must match: ``a|b`` has two."""
+        parts = [each for each in self.text.split("|") if each]
+        if self.is_literal or len(parts) < 2:
+            return (self,)
+        return tuple(self._replace(text=each) for each in parts[:MAX_ALTERNATIVES])
 
 
 class Query(NamedTuple):
@@ -52,7 +64,9 @@ def parse_terms(text: str) -> Query:
         sign, field, quoted, plain = found.groups()
         term_text = quoted if quoted is not None else plain or ""
         if term_text or field:
-            terms.append(Term((field or "").lower(), term_text.lower(), bool(sign)))
+            is_literal = quoted is not None and "|" in quoted
+            term = Term((field or "").lower(), term_text.lower(), bool(sign), is_literal)
+            terms.append(term)
     return Query(text.strip(), tuple(terms))
 
 
@@ -63,5 +77,5 @@ def unknown_field(query: Query, known: Iterable[str]) -> str:
         if term.field and term.field not in names:
             close = difflib.get_close_matches(term.field, names, n=1)
             hint = f"did you mean {close[0]}:?" if close else f"fields: {', '.join(names)}"
-            return f"unknown field {term.field}:; {hint}"
+            return f'unknown field {term.field}:; {hint}; text with a colon needs quotes: "a:b"'
     return ""

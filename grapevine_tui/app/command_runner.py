@@ -170,6 +170,7 @@ class CommandRunner:
                 | commands.Run()
                 | commands.ChooseLayout()
                 | commands.ToggleBox()
+                | commands.ShowTab()
                 | ScreenAction()
             ):
                 await self._act_on_screen(command)
@@ -225,6 +226,8 @@ class CommandRunner:
                 self._host.playback.go_to_time(time_text)
             case commands.ChooseLayout(name):
                 app.main.show_layout(name)
+            case commands.ShowTab(name):
+                app.main.show_tab(name)
             case commands.ToggleBox(name):
                 app.main.toggle_box("log" if name == "messages" else name)
             case commands.Run(name):

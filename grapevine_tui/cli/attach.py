@@ -48,6 +48,7 @@ class RemoteAppSettings:
     keys: Mapping[str, str]
     own_commands: tuple[OwnCommand, ...]
     columns_by_table: Mapping[str, tuple[str, ...]]
+    filters: Mapping[str, str]
 
 
 @click.command()
@@ -146,6 +147,7 @@ def attached_settings(node: NodeConfig, local: Settings) -> RemoteAppSettings:
         local.keys,
         local.own_commands,
         local.columns_by_table,
+        local.filters,
     )
 
 

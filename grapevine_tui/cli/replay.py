@@ -124,6 +124,7 @@ async def run_replay_app(flags: dict[str, Any], path: Path, speed: float) -> int
         local.keys,
         local.own_commands,
         local.columns_by_table,
+        local.filters,
     )
     app = ReplayApp(host, settings, note=tape.problem)
     try:

@@ -61,6 +61,8 @@ PANEL_KEYS: Final = (
     KeyBinding("rates", "3", "panel('rates')", "Rate limits"),
     KeyBinding("rounds", "4", "panel('rounds')", "Anti-entropy"),
     KeyBinding("filter", "slash", "filter", "Filter", in_footer=True),
+    KeyBinding("next_tab", "full_stop", "next_tab(1)", "Next saved filter"),
+    KeyBinding("previous_tab", "comma", "next_tab(-1)", "Previous saved filter"),
     KeyBinding("write", "i", "write", "Write", in_footer=True),
     KeyBinding("zoom", "z", "zoom", "Zoom", in_footer=True),
     KeyBinding("layout", "V", "next_layout", "Next layout"),
@@ -177,7 +179,8 @@ SIMULTANEOUS_KEYS: Final = (
 )
 # Keys that only move within what is shown, or open the palette: no command, nothing to script.
 VIEW_KEYS: Final = frozenset(
-    ("commands", "next_panel", "previous_panel", "back", "write", "details", "down", "up",
+    ("commands", "next_tab", "previous_tab",
+     "next_panel", "previous_panel", "back", "write", "details", "down", "up",
      "page_down", "page_up", "first", "last", "authors", "save", "longer",
      "back_10_s", "on_10_s", "back_60_s", "on_60_s",
      "sort_name", "sort_rtt", "sort_load", "sort_zone", "shorter", "older", "newer",

@@ -26,6 +26,7 @@ from grapevine_tui.config.columns import parse_columns
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import ALERTS, DISCOVERIES, HISTORIES, LOG_LEVELS
 from grapevine_tui.config.own_commands import OwnCommand, parse_commands
+from grapevine_tui.config.saved_filters import parse_filters
 from grapevine_tui.config.sources import (
     EDITED_ORIGIN,
     SettingValue,
@@ -93,6 +94,8 @@ class Settings:
     """Rules of alerts, by name."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Columns of tables that differ from the defaults, as the config file has them."""
+    filters: Mapping[str, str] = field(default_factory=dict)
+    """Saved filters of the log, by name."""
     commands: Mapping[str, Any] = field(default_factory=dict)
     """Own commands, by name, as the config file has them."""
     credentials_directory: Path | None = None
@@ -116,6 +119,7 @@ class Settings:
         parse_alerts(self.alerts)
         parse_commands(self.commands, self.keys)
         parse_columns(self.columns)
+        parse_filters(self.filters)
         _check_address("app.metrics", self.metrics)
         _check_address("app.web", self.web)
         for hook in self.on:

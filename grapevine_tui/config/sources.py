@@ -29,6 +29,7 @@ from grapevine_tui.config.environment import (
 from grapevine_tui.config.keymap import parse_keymap
 from grapevine_tui.config.options import OPTIONS, PROFILES, rust_log_level
 from grapevine_tui.config.own_commands import parse_commands
+from grapevine_tui.config.saved_filters import parse_filters
 from grapevine_tui.config.user_files import CONFIG_FILE, user_config_directory
 
 HEARTBEATS_PER_TIMEOUT: Final = 6  # Grapevine 1.x: 30 s at an interval of 5 s
@@ -69,6 +70,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.alerts": {},
     "app.commands": {},
     "app.columns": {},
+    "app.filters": {},
 }
 TABLE_SETTINGS: Final = tuple(name for name, value in APP_DEFAULTS.items() if value == {})
 NOT_IN_FILE: Final = frozenset({"app.demo", "app.config"})
@@ -246,6 +248,8 @@ def _parse_file_value(name: str, value: Any, directory: Path) -> dict[str, Any]:
         parse_alerts(value)
     if name == "app.columns":
         parse_columns(value)
+    if name == "app.filters":
+        return {name: parse_filters(value)}
     if name == "bind":
         host, port = split_host_port(value)
         return {"host": host, "port": port}

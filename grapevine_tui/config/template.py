@@ -307,6 +307,9 @@ wait_peers = 0
 [app.columns]
 # Columns of the tables of peers and members, as in: peers = ["state", "peer", "rtt", "loss", "tag.role"].
 # docs/how-to/choose-columns.md lists them.
+
+[app.filters]
+# Saved filters of the messages, shown as tabs, as in: deploys = "topic:deploy.>", or bad = "error|panic".
 """)
 
 

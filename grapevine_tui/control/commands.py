@@ -301,6 +301,13 @@ class ChooseLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowTab:
+    """Show the messages of the saved filter `name`; all if it is empty."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ToggleBox:
     """Switch a box of the main screen on or off, one of `BOXES`."""
 
@@ -391,7 +398,9 @@ HistoryCommand: TypeAlias = (
 )
 PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
 AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
-AppAct: TypeAlias = ScreenAction | Filter | Sort | Follow | GoTo | Run | ChooseLayout | ToggleBox
+AppAct: TypeAlias = (
+    ScreenAction | Filter | Sort | Follow | GoTo | Run | ChooseLayout | ToggleBox | ShowTab
+)
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
 Command: TypeAlias = (
     NodeAct | Query | NetworkView | HistoryCommand | AlertCommand | AppAct | ClientCommand
@@ -941,6 +950,13 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (Argument("time", "TIME", ArgumentType.NAME),),
     ),
     CommandSpec("follow", Kind.APP_ACT, "Show only the messages of PEER", Follow, (_PEER,)),
+    CommandSpec(
+        "tab",
+        Kind.APP_ACT,
+        "Show the messages of the saved filter NAME; without it, all",
+        ShowTab,
+        (Argument("name", "NAME", ArgumentType.NAME, is_required=False),),
+    ),
     CommandSpec(
         "layout",
         Kind.APP_ACT,

@@ -68,6 +68,7 @@ from grapevine_tui.control.commands import (
     ShowSnapshot,
     ShowStats,
     ShowStatus,
+    ShowTab,
     ShowTables,
     ShowTraces,
     Sort,
@@ -219,6 +220,7 @@ class CommandExecutor:
                 | Run()
                 | ChooseLayout()
                 | ToggleBox()
+                | ShowTab()
             ):
                 raise Unavailable("this acts on the app's screen; this node has none")
             case (

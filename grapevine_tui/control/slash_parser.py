@@ -51,6 +51,7 @@ class KnownNames(NamedTuple):
     tags: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()
     own_commands: tuple[str, ...] = ()
+    tabs: tuple[str, ...] = ()
 
 
 NO_NAMES: Final = KnownNames()
@@ -307,7 +308,7 @@ def _names_for(spec: CommandSpec, argument: Argument, known: KnownNames) -> Iter
         case ArgumentType.NAME:
             alerts, own = known.alerts, known.own_commands
             by_command = {"query": known.queries, "mute": alerts, "unmute": alerts, "run": own}
-            return by_command.get(spec.name, ())
+            return (by_command | {"tab": known.tabs}).get(spec.name, ())
         case ArgumentType.CHOICE:
             return argument.choices
         case ArgumentType.KEY:

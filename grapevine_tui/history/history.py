@@ -23,6 +23,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 from grapevine_proto.events import Event, Message, MessageReceived, MessageSent
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
+from grapevine_tui.filter_syntax import (
+    EVENT_FIELDS,
+    MESSAGE_FIELDS,
+    TIME_FIELDS,
+    unknown_field,
+)
 from grapevine_tui.history.database import HISTORY_FILE, HistoryUnavailable
 from grapevine_tui.history.describe import EventDescriber
 from grapevine_tui.history.records import NewSample, StoredEvent, to_key
@@ -238,9 +244,13 @@ def read_page(
 
     `words` is a filter; `since`, `before` and `at` are times in the form of the filter. `older_than`,
     `newer_than` and `around` are keys of rows. `older` and `newer` of the reply are the keys for the next
-    page in each direction, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read.
+    page in each direction, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read or a
+    field does not exist.
     """
     query = parse_query(with_times(words, since=since, before=before, at=at))
+    known = MESSAGE_FIELDS if kind == "messages" else EVENT_FIELDS
+    if problem := unknown_field(query, (*known, *TIME_FIELDS)):
+        raise ValueError(problem)
     place = Place(older_than, newer_than, around)
     rows = DEFAULT_PAGE_ROWS if limit is None else limit
     page: Page

@@ -259,7 +259,10 @@ class _MessageSearch:
                 "SELECT 1 FROM sqlite_master WHERE name GLOB 'index_*' LIMIT 1"
             ).fetchone()
         )
-        wanted = [each for each in query.terms if not each.is_negated]
+        # One of several alternatives does not narrow where all matches are.
+        wanted = [
+            each for each in query.terms if not each.is_negated and len(each.alternatives) == 1
+        ]
         self._words = [each for each in wanted if _is_word(each)]
         self._authors = [self._origins_named(each.text) for each in wanted if each.field == "from"]
 
@@ -438,8 +441,12 @@ class _EventSearch:
                 event = event_of_row(row)
             except ValueError:
                 continue
-            if all(_matches_event(event, each) is not each.is_negated for each in self._terms):
+            if all(_matches_any(event, each) is not each.is_negated for each in self._terms):
                 yield event
+
+
+def _matches_any(event: StoredEvent, term: Term) -> bool:
+    return any(_matches_event(event, each) for each in term.alternatives)
 
 
 def _matches_event(event: StoredEvent, term: Term) -> bool:

@@ -69,12 +69,13 @@ def _is_time(text: str) -> bool:
 def parse_time_range(query: Query, now: float | None = None) -> TimeRange:
     """The times of `query`; of several for one field, the last. Raises ValueError with what was expected."""
     times: dict[str, float] = {}
-    for field, text, _ in query.terms:
-        if field in TIME_FIELDS:
+    for term in query.terms:
+        if term.field in TIME_FIELDS:
             try:
-                times[field] = parse_time(text, now)
+                times[term.field] = parse_time(term.text, now)
             except ValueError as expected:
-                raise ValueError(f"{field}: expected {expected}, not {text!r}") from None
+                problem = f"{term.field}: expected {expected}, not {term.text!r}"
+                raise ValueError(problem) from None
     return TimeRange(times.get("since"), times.get("before"), times.get("at"))
 
 
@@ -130,6 +131,9 @@ class MessageFields(Generic[T]):
 
 def compile_term(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
     """A test for what `term` says, its negation aside. Times match nothing here: leave them out."""
+    if len(term.alternatives) > 1:
+        tests = [compile_term(each, fields) for each in term.alternatives]
+        return lambda each: any(test(each) for test in tests)
     text, message_of = term.text, fields.message
     match term.field:
         case "from":

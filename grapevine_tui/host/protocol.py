@@ -207,6 +207,11 @@ class SettingsView(Protocol):
         ...
 
     @property
+    def filters(self) -> Mapping[str, str]:
+        """Saved filters of the log, by name."""
+        ...
+
+    @property
     def columns_by_table(self) -> Mapping[str, tuple[str, ...]]:
         """The columns of the tables of peers and members."""
         ...

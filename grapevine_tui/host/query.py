@@ -17,7 +17,7 @@ from grapevine_proto.events import Message
 from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import topic_patterns
 from grapevine_tui.history.terms import MATCH_ALL as MATCH_ALL
-from grapevine_tui.history.terms import TIME_FIELDS, MessageFields, compile_term
+from grapevine_tui.history.terms import TIME_FIELDS, MessageFields, Term, compile_term
 from grapevine_tui.history.terms import Query as Query
 from grapevine_tui.history.terms import parse_query as parse_query
 from grapevine_tui.host.model import Model
@@ -27,15 +27,17 @@ def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
     """Return whether a table row, lowercase texts by column, matches. An unknown field is taken as
     part of the term.
     """
-    for field, term_text, is_negated in query.terms:
-        if field in fields:
-            is_match = term_text in fields[field]
-        else:
-            needle = f"{field}:{term_text}" if field else term_text
-            is_match = any(needle in text for text in fields.values())
-        if is_match is is_negated:
-            return False
-    return True
+    return all(
+        any(_matches_term(each, fields) for each in term.alternatives) is not term.is_negated
+        for term in query.terms
+    )
+
+
+def _matches_term(term: Term, fields: Mapping[str, str]) -> bool:
+    if term.field in fields:
+        return term.text in fields[term.field]
+    needle = f"{term.field}:{term.text}" if term.field else term.text
+    return any(needle in text for text in fields.values())
 
 
 def compile_filter(query: Query, model: Model) -> Callable[[Message], bool]:

@@ -62,6 +62,7 @@ class FakeSettings:
     preferences_file: Path | None = None
     keys: dict[str, str] = field(default_factory=dict)
     own_commands: tuple[OwnCommand, ...] = ()
+    filters: dict[str, str] = field(default_factory=dict)
     columns_by_table: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DEFAULTS)
 
 

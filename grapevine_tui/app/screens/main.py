@@ -53,8 +53,9 @@ from grapevine_tui.app.widgets.status import StatusLine, Summary
 from grapevine_tui.app.widgets.titles import FRAME_CELLS, filter_status, format_as_of, shorten_title
 from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
-from grapevine_tui.control.commands import CommandError
+from grapevine_tui.control.commands import CommandError, suggest_command
 from grapevine_tui.control.slash_parser import KnownNames
+from grapevine_tui.filter_syntax import MESSAGE_FIELDS, TIME_FIELDS, unknown_field
 from grapevine_tui.host.model import ALL_CHANGES, Changes, format_discovered
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.host.query import MATCH_ALL, parse_query
@@ -107,6 +108,7 @@ class MainScreen(Screen[None]):
         self._model = model
         self._max_peers = settings.node.max_peers
         self._peer_columns = settings.columns_by_table["peers"]
+        self._tabs = dict(settings.filters)
         self._own_commands = tuple(each.name for each in settings.own_commands)
         self._active_panel = "log"
         self._choice = ALL
@@ -160,6 +162,7 @@ class MainScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self._apply_layout()
+        self.log_view.border_subtitle = self._tabs_title()
         self.update_panels(ALL_CHANGES)
 
     def on_resize(self, event: events.Resize) -> None:
@@ -457,8 +460,58 @@ class MainScreen(Screen[None]):
             )
 
     def filter_current_panel(self, text: str) -> None:
-        """Filter the panel that has the focus, or had it last."""
-        self._set_filter(self.current_panel(), text)
+        """Filter the panel that has the focus, or had it last. Raises CommandError for an unknown field."""
+        panel = self.current_panel()
+        if problem := self._unknown_field(panel, text):
+            raise CommandError(problem)
+        self._set_filter(panel, text)
+
+    def _unknown_field(self, panel: Grid | MessageLog, text: str) -> str:
+        """Say which field of a filter the panel does not have; empty if it has all."""
+        of_log = (*MESSAGE_FIELDS, *TIME_FIELDS)
+        known = panel.query_fields if isinstance(panel, Grid) else of_log
+        return unknown_field(parse_query(text), known)
+
+    # Saved filters
+
+    def _current_tab(self) -> str:
+        """The saved filter that the log has; empty if it has none or another."""
+        text = self.log_view.filter_query.text
+        return next((name for name, words in self._tabs.items() if words.strip() == text), "")
+
+    def show_tab(self, name: str) -> None:
+        """Show the messages of a saved filter; all if `name` is empty. Raises CommandError."""
+        if name and name not in self._tabs:
+            hint = suggest_command(name, self._tabs)
+            known = ", ".join(self._tabs) or "none (setting app.filters)"
+            raise CommandError(f"no saved filter {name!r:.80}; {hint or f'there are: {known}'}")
+        self.action_panel("log")
+        self._set_filter(self.log_view, self._tabs.get(name, ""))
+
+    def action_next_tab(self, by: int) -> None:
+        """Show the next saved filter; after the last one, all messages."""
+        if not self._tabs:
+            self.app.notify("no saved filters; set them under [app.filters]", markup=False)
+            return
+        names = ["", *self._tabs]
+        self.show_tab(names[(names.index(self._current_tab()) + by) % len(names)])
+
+    def _tabs_title(self) -> Content:
+        """The saved filters, the current one in brackets."""
+        if not self._tabs:
+            return Content("")
+        has_other = bool(self.log_view.filter_query) and not self._current_tab()
+        parts: list[tuple[str, str]] = []
+        for name in ("", *self._tabs):
+            is_current = name == self._current_tab() and not has_other
+            label = name or "all"
+            parts.append(
+                (
+                    f"[{label}]" if is_current else f" {label} ",
+                    "$text-accent" if is_current else "$text-muted",
+                )
+            )
+        return Content.assemble(*parts)
 
     def follow_author(self, term: str) -> None:
         """Show the messages that match `term`, and follow them."""
@@ -468,6 +521,7 @@ class MainScreen(Screen[None]):
 
     def _set_filter(self, panel: Grid | MessageLog, text: str) -> None:
         panel.set_filter(parse_query(text) if text.strip() else MATCH_ALL)
+        self.log_view.border_subtitle = self._tabs_title()
         if panel is self.log_view:
             self._set_log_title()
         else:
@@ -486,6 +540,10 @@ class MainScreen(Screen[None]):
             return
         if message.is_cleared:
             self._set_filter(panel, "")
+        elif problem := self._unknown_field(panel, panel.filter_query.text):
+            self.app.notify(printable(problem), severity="warning", markup=False)
+            self.action_filter()
+            return
         self.action_panel(self._filtered_panel)
 
     def action_write(self) -> None:
@@ -520,6 +578,7 @@ class MainScreen(Screen[None]):
             tags=tuple(sorted(tags)),
             alerts=tuple(dict.fromkeys(each.name for each in model.alerts)),
             own_commands=self._own_commands,
+            tabs=tuple(self._tabs),
         )
 
     def on_paste(self, event: events.Paste) -> None:

@@ -191,6 +191,12 @@ class Grid(LineScrollView):
         self._measured_width = 0  # the table width that `_widths` were fitted to
 
     @property
+    def query_fields(self) -> tuple[str, ...]:
+        """The fields that a filter can have: the columns, the ID, and what means the same everywhere."""
+        titles = (column.title for column in self._columns if column.title)
+        return (*titles, "id", "from", "tag")
+
+    @property
     def rows(self) -> Sequence[Row]:
         return self._visible_rows
 

@@ -170,6 +170,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "panel('rounds')": Effect((), focused("rounds")),
         "filter": Effect((), lambda stage: stage.main.filter_bar.display),
         "write": Effect((), focused("draft")),
+        "next_tab(1)": Effect((), text("no saved filters")),
+        "next_tab(-1)": Effect((), text("no saved filters")),
         "next_layout": Effect((), lambda stage: not stage.shows("rates")),
         "zoom": Effect(("1",), lambda stage: not stage.shows("log")),
         "pause": Effect((), lambda stage: stage.main.is_paused),

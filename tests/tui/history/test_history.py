@@ -188,6 +188,16 @@ async def test_a_time_that_cannot_be_read_is_an_error_for_users(tmp_path: Path) 
 
 
 @pytest.mark.asyncio
+async def test_a_field_that_does_not_exist_is_an_error_for_users(tmp_path: Path) -> None:
+    async with running(tmp_path / "a") as host:
+        with pytest.raises(GrapevineError, match="unknown field fron:; did you mean from:"):
+            await host.search_history("fron:bob")
+        with pytest.raises(GrapevineError, match="unknown field knid:; did you mean kind:"):
+            await host.search_events("knid:peer")
+        assert await events(host, "kind:node|peer started|nothing") == await events(host, "started")
+
+
+@pytest.mark.asyncio
 async def test_a_history_is_exported_pruned_and_imported_again(tmp_path: Path) -> None:
     file = tmp_path / "export.jsonl"
     async with running(tmp_path / "a") as host:

@@ -99,6 +99,7 @@ def test_the_same_words_match_as_in_the_filter_of_the_log_with_and_without_the_i
                "from:a", "error from:deploy", "to:ann", "to:deploy -from:ann", f"to:{str(an_id(3))[:6]}",
                "private:", "private:no ok", "topic:deploy.>", "topic:de",
                "-topic:>", "zone:eu", "bytes:<10", "bytes:many", "id:00", "unknown:field",
+               "deploy|error", "-ok|error", "from:ann|deploy ok", '"a|b"', "via:rep|lazy nothing|ok",
                '"api-7 deploy"', "ploy", "eploy ERR",
                "語のテ", "nothing-here"]  # fmt: skip
     for words in queries:
