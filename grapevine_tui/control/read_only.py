@@ -6,19 +6,15 @@ Invariants: whatever is not listed here is an act, so that a new command is refu
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final, get_args
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.control.commands import (
+    AppAct,
     ChangeTags,
     Command,
-    Filter,
-    Follow,
-    GoTo,
     MakeReport,
     Poll,
-    Run,
-    ScreenAction,
     SearchHistory,
     ShowAlerts,
     ShowDiscovered,
@@ -33,7 +29,6 @@ from grapevine_tui.control.commands import (
     ShowStatus,
     ShowTables,
     ShowTraces,
-    Sort,
     Subscribe,
     Watch,
 )
@@ -41,7 +36,7 @@ from grapevine_tui.control.jsonlines import Object, parse_request
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowRtt, ShowTopology
 
-READS: Final = (
+READS: Final[tuple[type[Any], ...]] = (
     *(ShowPeers, ShowMembers, ShowStatus, ShowStats, ShowRounds, ShowTraces, ShowDiscovered),
     *(
         ShowAlerts,
@@ -55,7 +50,7 @@ READS: Final = (
     ),
     *(ShowRtt, ShowMatrix, ShowTopology, ShowHolders),
     *(Watch, ShowTables, Poll),
-    *(ScreenAction, Filter, Sort, Follow, GoTo, Run),
+    *get_args(AppAct),  # they act on the screen only
 )
 
 

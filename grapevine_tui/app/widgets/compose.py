@@ -76,6 +76,7 @@ class ComposeBox(Vertical):
         self._feedback_timer: Timer | None = None
         self.draft = Draft(get_names)
         self.draft.placeholder = self._placeholder
+        self.draft.submit_label = "Run" if no_sending else ""
         self._prompt = Static(id="prompt", markup=False)
         self._size_label = Static(id="size", markup=False)
         self._hint_label = Static(id="hint", markup=False)

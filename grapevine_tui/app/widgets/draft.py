@@ -40,7 +40,7 @@ def escape_controls(text: str) -> str:
 
 
 class Draft(TextArea):
-    """The draft. Enter submits it; alt+enter or ctrl+j inserts a line break."""
+    """The draft. Enter submits it, as `submit_label` says; alt+enter or ctrl+j inserts a line break."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Send"),
@@ -51,6 +51,12 @@ class Draft(TextArea):
         Binding("tab,shift+tab", "complete", "Complete a command or a name", show=False),
         Binding("ctrl+c", "interrupt", "Copy the selection, else clear the line", show=False),
     ]
+
+    submit_label = ""
+
+    def key_label(self, action: str) -> str:
+        """Return the label of Enter, if it has another than usual; "" for other keys."""
+        return self.submit_label if action == "submit" else ""
 
     class Submitted(Message):
         """Enter was pressed on `line`."""

@@ -28,7 +28,7 @@ KEY_GAP_CELLS: Final = 2
 READ_ONLY_LABEL: Final = "read-only  "
 ACT_KEYS: Final = frozenset(
     each.name for each in COMMANDS if each.kind is Kind.NODE_ACT and each.name != "leave"
-) | {"redial"}  # which dials
+) | {"redial", "save"}  # which dials, and which changes settings
 REFRESH_INTERVAL_S: Final = 0.5
 # Names of actions by priority. "" stands for actions without a name: the compose box's own.
 KEY_PRIORITY: Final = (

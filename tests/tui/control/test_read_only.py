@@ -148,6 +148,9 @@ async def test_a_read_only_app_refuses_every_act_and_its_key_bar_says_so() -> No
                 stage.main.compose_box.draft.replace_text("")
                 await stage.submit(slash_line(spec, spec.name))
                 assert REFUSED_TEXT in stage.text, spec.name
+        stage.main.compose_box.draft.focus()
+        await stage.paint()
+        assert "⏎ Run" in stage.text.splitlines()[-1]
         stage.main.compose_box.draft.replace_text("")
         await stage.submit("hello everyone")
         assert REFUSED_TEXT in stage.text
