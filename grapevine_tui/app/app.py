@@ -62,6 +62,7 @@ from grapevine_tui.app.terminal import (
     BackgroundQuery,
     WindowTitle,
     consume_repaint_request,
+    draws_in_ascii,
     install_paste_safe_decoder,
     understands_osc,
 )
@@ -170,6 +171,12 @@ class GrapevineApp(ThemedApp):
         self._window_title = WindowTitle(self._write_to_terminal)
         self._background: BackgroundQuery | None = None
         self._stop_listening: Callable[[], None] = lambda: None
+
+    def get_key_display(self, binding: Binding) -> str:
+        """The key as the footer shows it: its name where its sign would be replaced by another key's."""
+        display = super().get_key_display(binding)
+        is_replaced = draws_in_ascii() and not display.isascii()
+        return binding.key.split(",")[0] if is_replaced else display
 
     def get_default_screen(self) -> Screen[None]:
         return self.main

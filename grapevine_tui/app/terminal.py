@@ -111,6 +111,12 @@ def needs_ascii(encoding: str, environment: Mapping[str, str]) -> bool:
     return is_c or codecs_lookup(encoding).name != "utf-8"
 
 
+def draws_in_ascii() -> bool:
+    """Whether the stream on which Textual draws replaces all but ASCII."""
+    stream: object = sys.__stderr__
+    return isinstance(stream, HangupSafeStream) and stream.is_ascii
+
+
 class WindowTitle:
     """The terminal's window title. `write` sends a control sequence to the terminal."""
 
@@ -278,6 +284,11 @@ class HangupSafeStream(TextIOBase):
         self._writer = BackgroundWriter(
             partial(write_all, self._fd), name="terminal", on_broken=lambda _: None
         )
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether every other character is replaced."""
+        return self._ascii_table is not None
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # it is read-only at run time

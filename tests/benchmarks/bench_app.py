@@ -1,9 +1,10 @@
 """Responsiveness of the app: ``python -m tests.benchmarks.bench_app [SECONDS]``.
 
 Compares the app with a bare Textual app of as many widgets, in one run: time until ready, memory, the
-share of a core while idle with fifty peers, the longest stall of the loop at ten thousand messages a
-second, and the latency of a key meanwhile. A fake host replaces the node, so that only the app is
-measured. It runs without a terminal: painting is measured up to the bytes.
+share of a core while idle with fifty peers and at a thousand messages a second, the longest stall of the
+loop at ten thousand, and the latency of a key meanwhile. A fake host replaces the node, so that only the app
+is measured. It runs without a terminal: painting is measured up to the bytes. Then the demo, with its
+simulated cluster, and a headless node: time until ready, and memory.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from textual.app import App, ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -24,13 +28,18 @@ from textual.widgets import DataTable, Footer, RichLog, Static, TextArea
 
 from grapevine_proto.events import TraceUpdated
 from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.config.settings import load_settings
+from grapevine_tui.demo.demo import Demo
 from tests.tui.fake_host import FakeHost, FakeSettings
 from tests.tui.values import a_member, a_peer, a_trace, received
 
 SIZE = (120, 36)
 PEERS = 50
 RATE_PER_S = 10_000
+MODEST_RATE_PER_S = 1_000
 HANDFUL = 500
+DEMO_PEERS = 4
+HEADLESS_STARTS = 5
 MEMBERS = 4_096
 SLICE_S = 0.01  # messages arrive in groups, as datagrams do
 PAYLOAD = b"disk 91 % on db-3, cleaning up what was left behind by the last run"
@@ -85,14 +94,14 @@ class Probe:
             self.longest_s = max(self.longest_s, self.late[-1])
 
 
-async def feed(host: FakeHost, seconds: float) -> int:
-    """Sends `RATE_PER_S` messages for `seconds`. Returns their number."""
+async def feed(host: FakeHost, seconds: float, rate_per_s: int = RATE_PER_S) -> int:
+    """Sends so many messages a second for `seconds`. Returns their number."""
     started = time.perf_counter()
     sent = 0
     while (elapsed := time.perf_counter() - started) < seconds:
         # After a stall many messages are due: send no more at once than the node's own loop would handle
         # between two frames.
-        for _ in range(min(int(elapsed * RATE_PER_S) - sent, HANDFUL)):
+        for _ in range(min(int(elapsed * rate_per_s) - sent, HANDFUL)):
             host.happen(received(sent % PEERS, sent, PAYLOAD))
             sent += 1
         await asyncio.sleep(SLICE_S)
@@ -128,8 +137,59 @@ async def measure(which: str, seconds: float, started: float) -> None:
         )
         if isinstance(app, GrapevineApp):
             app.gc_controller.freeze()  # as on a real terminal
+            before = time.process_time()
+            sent = await feed(host, seconds, MODEST_RATE_PER_S)
+            busy = (time.process_time() - before) / seconds
+            print(f"app: {sent / seconds:,.0f} messages/s, {busy:.0%} of a core")
             await measure_load(app, host, pilot, seconds)
             await measure_screens(app, host, pilot)
+
+
+async def measure_demo(seconds: float, started: float) -> None:
+    settings = load_settings({"app.demo": True}, {}).with_keys()
+    demo = Demo(settings)
+    app = GrapevineApp(demo.host, settings, demo=demo)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        print(f"demo: ready after {(time.time() - started) * 1000:.0f} ms, imports included")
+        await demo.host.started.wait()
+        await demo.host.node.ready(DEMO_PEERS, timeout=30.0)
+        print(f"demo: {DEMO_PEERS} peers after {(time.time() - started) * 1000:.0f} ms")
+        before = time.process_time()
+        await asyncio.sleep(seconds)
+        print(
+            f"demo: {(time.process_time() - before) / seconds:.1%} of a core, {memory_mb():.0f} MB"
+        )
+        app.request_shutdown()
+        while app.is_running:
+            await pilot.pause(0.05)
+
+
+def measure_headless() -> None:
+    """Start a headless node several times: the fastest start, and its memory."""
+    times, peak_mb = [], 0.0
+    for _ in range(HEADLESS_STARTS):
+        with tempfile.TemporaryDirectory() as directory:
+            environ = os.environ | {"HOME": directory, "XDG_CONFIG_HOME": directory}
+            command = [sys.executable, "-m", "grapevine_tui", "--headless", "--on-eof", "exit"]
+            started = time.perf_counter()
+            with subprocess.Popen(
+                [*command, "--port", "0", "--state-dir", directory],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environ,
+            ) as process:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdout.readline()
+                times.append(time.perf_counter() - started)
+                status = Path(f"/proc/{process.pid}/status")
+                if status.exists():
+                    line = next(x for x in status.read_text().splitlines() if "VmHWM" in x)
+                    peak_mb = max(peak_mb, int(line.split()[1]) / 1024)
+                process.stdin.close()
+    print(f"headless: started after {min(times) * 1000:.0f} ms at best, {peak_mb:.0f} MB")
 
 
 async def measure_load(
@@ -137,6 +197,7 @@ async def measure_load(
 ) -> None:
     probe = Probe()
     keys: list[float] = []
+    await pilot.press("i")  # into the compose box
     before = time.process_time()
     async with probe.watching():
         feeding = asyncio.create_task(feed(host, seconds))
@@ -182,16 +243,20 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] in (["bare"], ["app"]):
         asyncio.run(measure(arguments[0], float(arguments[1]), float(arguments[2])))
         return
+    if arguments[:1] == ["demo"]:
+        asyncio.run(measure_demo(float(arguments[1]), float(arguments[2])))
+        return
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument(
         "seconds", type=float, nargs="?", default=10.0, help="of messages and of idleness [10]"
     )
     seconds = str(parser.parse_args(arguments).seconds)
-    for which in ("bare", "app"):  # a process each, or one would warm up the other
+    for which in ("bare", "app", "demo"):  # a process each, or one would warm up the other
         subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.bench_app", which, seconds, str(time.time())],
             check=True,
         )
+    measure_headless()
 
 
 if __name__ == "__main__":

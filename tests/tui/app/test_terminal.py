@@ -18,7 +18,9 @@ from subprocess import Popen
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from textual.binding import Binding
 
+from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.terminal import (
     MAX_QUEUED_BYTES,
     PASTE_BEGIN,
@@ -38,6 +40,7 @@ from grapevine_tui.app.widgets.charts import BAR_EMPTY, BAR_FULL
 from grapevine_tui.app.widgets.status_glyphs import STATUS_ORDER
 from grapevine_tui.control.client import send_command
 from grapevine_tui.text import cells, printable
+from tests.tui.fake_host import FakeHost, FakeSettings
 
 
 class Pipe(TextIOBase):
@@ -316,3 +319,16 @@ def test_a_locale_is_utf8_unless_it_names_another_encoding() -> None:
     assert not needs_ascii("UTF8", {})
     assert needs_ascii("iso8859-15", {})
     assert needs_ascii("utf-8", {"LC_ALL": "POSIX"})
+
+
+def test_a_key_is_named_where_its_sign_would_look_like_another_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = GrapevineApp(FakeHost(), FakeSettings())
+    keys = {"enter": "⏎", "up": "↑", "question_mark": "?", "x": "x"}
+    assert {key: app.get_key_display(Binding(key, "")) for key in keys} == keys
+    with open(os.devnull, "w", encoding="utf-8") as stream:
+        terminal = HangupSafeStream(stream, in_ascii=True)
+        monkeypatch.setattr(sys, "__stderr__", terminal)
+        shown = [app.get_key_display(Binding(key, "")) for key in keys]
+    assert shown == ["enter", "up", "?", "x"]
