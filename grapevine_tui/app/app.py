@@ -89,7 +89,7 @@ from grapevine_tui.control.commands import (
     commands_on,
     suggest_command,
 )
-from grapevine_tui.control.read_only import REFUSED_TEXT
+from grapevine_tui.control.read_only import REFUSED_TEXT, ReadOnly
 from grapevine_tui.control.slash_parser import intended_command
 from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.records import to_key
@@ -519,6 +519,8 @@ class GrapevineApp(ThemedApp):
 
     async def set_muted(self, name: str, for_s: int | None = None, *, is_muted: bool) -> None:
         """Mute an alert, for `for_s` seconds or until it is unmuted, or unmute it. Raises GrapevineError."""
+        if self.is_readonly:
+            raise ReadOnly(REFUSED_TEXT)
         await self._mute(name, for_s, is_muted=is_muted)
         how_long = "" if for_s is None else f" for {format_age(for_s)}"
         description = f"{'mute' if is_muted else 'unmute'} {name}{how_long}"

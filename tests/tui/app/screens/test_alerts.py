@@ -86,3 +86,14 @@ async def test_an_alert_that_begins_is_a_toast_and_one_that_is_over_or_muted_is_
         assert "alert few: peers 2; peers < 3" in stage.text
         assert "gone" not in stage.text
         assert "quiet" not in stage.text
+
+
+async def test_a_read_only_app_mutes_nothing() -> None:
+    host = a_host(FEW)
+    host.is_readonly = True
+    async with staged(host) as stage:
+        await stage.press("exclamation_mark")
+        assert "M Mute" not in stage.text
+        await stage.press("M")
+        assert "refused: this is read-only" in stage.text
+        assert len(host.model.audible_alerts) == 1
