@@ -10,7 +10,6 @@ import contextlib
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,9 @@ import threading
 import time
 from pathlib import Path
 from typing import Final
+
+from tests import namespaces
+from tests.namespaces import NamespaceHolder
 
 WAIT_S: Final = 30.0  # an idle machine needs a second
 POLL_S: Final = 0.05
@@ -29,13 +31,7 @@ OVERLAID: Final = ("/opt/grapevine", "/etc/grapevine", "/etc/systemd/system", "/
 
 def why_not() -> str:
     """Returns why no host can be created here; empty: it can."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "namespaces need root on Linux"
-    missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
-    if missing:
-        return f"{', '.join(missing)}: not installed"
-    tried = subprocess.run(["unshare", "-nm", "true"], capture_output=True, check=False)
-    return "" if tried.returncode == 0 else "namespaces cannot be made here"
+    return namespaces.why_not("a host of the pages", ["unshare", "-nm", "true"])
 
 
 class Terminal:
@@ -137,12 +133,7 @@ class Machine:
         self.directory = directory
         directory.mkdir(parents=True)
         self._terminals: list[Terminal] = []
-        self._holder = subprocess.Popen(
-            ["unshare", "-nm", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"],
-            stdout=subprocess.PIPE,
-        )
-        assert self._holder.stdout is not None
-        self._holder.stdout.readline()
+        self._holder = NamespaceHolder("-nm", "--propagation", "private")
         self.enter = ["nsenter", "-t", str(self._holder.pid), "-n", "-m", f"--wd={directory}"]
         for where in OVERLAID:
             (directory / "overlaid" / where.strip("/")).mkdir(parents=True)
@@ -187,10 +178,7 @@ class Machine:
     def close(self) -> None:
         for terminal in self._terminals:
             terminal.close()
-        self._holder.kill()
-        self._holder.wait()
-        if self._holder.stdout is not None:
-            self._holder.stdout.close()
+        self._holder.close()
 
     @property
     def pid(self) -> int:

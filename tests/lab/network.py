@@ -2,8 +2,6 @@
 
 Invariants:
 
-- A namespace lives as long as a process that holds it, which ends when its standard input closes: however the
-  tests end, nothing is left behind.
 - All bridges and all ports of cables are in one namespace, which forwards frames and has no address. A host
   sees its own end of a cable and nothing else.
 - Networks of different routers may use the same addresses, as homes do.
@@ -12,34 +10,27 @@ Invariants:
 from __future__ import annotations
 
 import ipaddress
-import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from tests import namespaces
+from tests.namespaces import NamespaceHolder
+
 COMMAND_TIMEOUT_S: Final = 30.0
 FIRST_HOST: Final = 10  # of a network; routers have the first address
 NODE_PORT: Final = 8000
 HOME_NETWORK: Final = "192.168.1.0/24"
 QUIET_IPV6: Final = ("all", "default")
-TOOLS: Final = ("unshare", "nsenter", "ip", "nft")
 
 
 def why_not() -> str:
     """Returns why there can be no lab here; empty: there can."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "the lab needs root on Linux"
-    missing = [name for name in TOOLS if shutil.which(name) is None]
-    if missing:
-        return f"the lab needs {' and '.join(missing)} (packages iproute2, nftables, util-linux)"
     rule = "add table inet lab; add chain inet lab input { type filter hook input priority 0; }"
-    tried = subprocess.run(["unshare", "-n", "nft", rule], capture_output=True, check=False)
-    return "" if tried.returncode == 0 else "the lab needs network namespaces with nftables"
+    return namespaces.why_not("the lab", ["unshare", "-n", "nft", rule], "nft")
 
 
 class Namespace:
@@ -47,13 +38,7 @@ class Namespace:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._holder = subprocess.Popen(
-            ["unshare", "-n", "sh", "-c", "echo; exec cat"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._holder.stdout is not None
-        self._holder.stdout.readline()  # the namespace exists
+        self._holder = NamespaceHolder("-n")
         self.enter = ["nsenter", "-t", str(self._holder.pid), "-n"]
         self.run("ip link set lo up")
         for scope in QUIET_IPV6:  # addresses are usable at once
@@ -98,12 +83,7 @@ class Namespace:
         self.run(f"[ ! -e /proc/sys/{name} ] || echo {value} > /proc/sys/{name}")
 
     def close(self) -> None:
-        assert self._holder.stdin is not None
-        assert self._holder.stdout is not None
-        self._holder.stdin.close()
-        self._holder.stdout.close()
-        self._holder.kill()
-        self._holder.wait()
+        self._holder.close()
 
 
 class Cable:

@@ -21,10 +21,14 @@ def test_two_nodes_that_know_no_address_are_connected_within_a_second_of_their_s
     lab.until_started()
     lab.until_connected(within_s=1.0)
     assert nodes[0].address_of(nodes[1]) == bob.endpoint
-    found = nodes[1].ctl("discover")["discovered"]
-    assert [(each["address"], each["source"], each["name"]) for each in found] == [
-        (ada.endpoint, "mdns", "ada")
-    ]
+
+    def found() -> list[tuple[str, str, str]]:
+        discovered = nodes[1].ctl("discover")["discovered"]
+        return [(each["address"], each["source"], each["name"]) for each in discovered]
+
+    lab.until(  # the other one may have dialed first
+        lambda: found() == [(ada.endpoint, "mdns", "ada")], "what was found is listed", 1.0
+    )
 
 
 def test_two_nodes_with_only_ipv6_find_each_other(lab: Lab) -> None:

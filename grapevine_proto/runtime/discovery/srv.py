@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from grapevine_proto.ids import join_host_port
@@ -32,16 +33,24 @@ class Target(NamedTuple):
 class SrvDiscovery:
     """The targets of the SRV records of a name such as ``_grapevine._udp.example.org``.
 
-    `resolver`: by default the one of this machine. Raises ConfigError without dnspython.
+    `resolver`: by default the one of this machine. `sleep` waits for a number of seconds. Raises ConfigError
+    without dnspython.
     """
 
-    def __init__(self, service: str, *, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        *,
+        resolver: Resolver | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         try:
             import dns.asyncresolver
         except ImportError:
             raise missing_package("bootstrap_peers", f"srv+{service}", "dns") from None
         self.service = service
         self._resolver = resolver
+        self._sleep = sleep
         self._new_resolver = dns.asyncresolver.Resolver
         self._look_again_at = 0.0
         self._rng = random.Random()
@@ -53,7 +62,7 @@ class SrvDiscovery:
     async def addresses(self) -> list[str]:
         import dns.resolver
 
-        await _wait(self._look_again_at - asyncio.get_running_loop().time())
+        await self._sleep(self._look_again_at - asyncio.get_running_loop().time())
         if self._resolver is None:
             self._resolver = self._new_resolver()
         ttl_s = TTL_BOUNDS_S[0]
@@ -75,10 +84,6 @@ class SrvDiscovery:
             join_host_port(each.host, each.port)
             for each in order_targets(targets, self._rng)[:MAX_TARGETS]
         ]
-
-
-async def _wait(seconds: float) -> None:
-    await asyncio.sleep(seconds)
 
 
 def order_targets(targets: list[Target], rng: random.Random) -> list[Target]:

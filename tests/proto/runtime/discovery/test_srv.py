@@ -6,14 +6,13 @@ import asyncio
 import random
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from grapevine_proto import ClusterKey, ConfigError, Node, NodeConfig, SrvDiscovery
-from grapevine_proto.runtime.discovery import srv
 from grapevine_proto.runtime.discovery.srv import MAX_TARGETS, Target, order_targets
 
 dns_message = pytest.importorskip("dns.message")
@@ -49,7 +48,9 @@ class DnsServer(asyncio.DatagramProtocol):
 
 
 @asynccontextmanager
-async def asked(server: DnsServer) -> AsyncIterator[SrvDiscovery]:
+async def asked(
+    server: DnsServer, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> AsyncIterator[SrvDiscovery]:
     import dns.asyncresolver
 
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -59,7 +60,7 @@ async def asked(server: DnsServer) -> AsyncIterator[SrvDiscovery]:
     resolver.nameservers = ["127.0.0.1"]
     resolver.port = transport.get_extra_info("sockname")[1]
     try:
-        yield SrvDiscovery(SERVICE, resolver=resolver)
+        yield SrvDiscovery(SERVICE, resolver=resolver, sleep=sleep)
     finally:
         transport.close()
         await asyncio.sleep(0)
@@ -93,7 +94,7 @@ def test_targets_that_mean_no_service_are_left_out() -> None:
 
 @pytest.mark.parametrize(("ttl_s", "expected_s"), [(0, 5.0), (60, 60.0), (86_400, 300.0)])
 def test_a_name_is_looked_up_again_when_its_records_expire_within_bounds(
-    ttl_s: int, expected_s: float, monkeypatch: pytest.MonkeyPatch
+    ttl_s: int, expected_s: float
 ) -> None:
     waits: list[float] = []
 
@@ -103,8 +104,7 @@ def test_a_name_is_looked_up_again_when_its_records_expire_within_bounds(
         async def wait(seconds: float) -> None:
             waits.append(seconds)
 
-        monkeypatch.setattr(srv, "_wait", wait)
-        async with asked(server) as source:
+        async with asked(server, wait) as source:
             await source.addresses()
             await source.addresses()
         assert server.queries == 2
