@@ -272,7 +272,7 @@ class Node:
             asyncio.create_task(self._discovery.run(), name="grapevine discovery"),
             asyncio.create_task(self._state_loop(), name="grapevine state"),
         ]
-        if self._socket.is_wildcard and not self._config.advertise:
+        if self._socket.is_wildcard:
             self._tasks.append(
                 asyncio.create_task(self._address_loop(), name="grapevine addresses")
             )
@@ -1088,8 +1088,8 @@ class Node:
     @property
     def advertised(self) -> Address:
         """The address advertised to peers: `advertise`, or what this machine has now."""
-        if self._config.advertise:
-            return Address.parse(self._config.advertise)
+        if self.config.advertise:
+            return Address.parse(self.config.advertise)
         return self._socket.dialable_address
 
     @property
@@ -1256,13 +1256,13 @@ class Node:
         sock, was_loopback_only = self._socket, False
         while True:
             previous, addresses = sock.dialable_address, sock.refresh_addresses()
-            if addresses[0] != previous:
+            if addresses[0] != previous and not self.config.advertise:
                 logger.info("the advertised address changed from %s to %s", previous, addresses[0])
             if self._engine.on_addresses_changed(addresses, self.now()):
                 self._driver.wake()
                 self._update_own_node()
             is_loopback_only = addresses[0].is_loopback
-            if is_loopback_only and not was_loopback_only:
+            if is_loopback_only and not was_loopback_only and not self.config.advertise:
                 logger.warning(
                     "this machine has only loopback addresses, so nodes on other machines cannot dial it;"
                     " an address that appears later is used automatically, or set --advertise HOST:PORT"
@@ -1358,7 +1358,7 @@ class Node:
 
     def _update_own_node(self) -> None:
         """Tells sources that announce this node where it is and which keys it has."""
-        advertised = (self.advertised,) if self._config.advertise else ()
+        advertised = (self.advertised,) if self.config.advertise else ()
         self._discovery.set_own(
             OwnNode(
                 addresses=advertised or self._socket.refresh_addresses(),

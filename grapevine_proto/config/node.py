@@ -66,6 +66,9 @@ DURATIONS: Final = (
 # Fields of NodeConfig that a running node can change; the others need a restart.
 LIVE_FIELDS: Final = frozenset(
     {
+        "advertise",
+        "name",
+        "zone",
         "bootstrap_peers",
         "keys",
         "denied",

@@ -9,7 +9,7 @@ import pytest
 
 from grapevine_proto import NodeConfig
 from grapevine_proto.events import Event, MessageReceived, MessageUndelivered, PathKind
-from grapevine_proto.ids import PeerId
+from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.sim import Nat, NatKind, Network, Simulation
 from grapevine_proto.wire.attributes import parse_record_attributes
 from tests.scenarios.nats import (
@@ -149,3 +149,28 @@ def test_a_node_that_moved_is_advertised_where_its_peers_see_it() -> None:
         assert shown is not None
         assert shown.address == moved.address
         assert moved.address in shown.advertised
+
+
+def test_a_node_that_gets_another_name_zone_and_address_at_run_time_tells_its_peers() -> None:
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig.local())
+    sim.run(3.0)
+    first = sim.nodes[0].engine
+    assert first is not None
+    machine = first.record.addresses
+    elsewhere = Address("198.51.100.7", 8000)
+
+    def seen() -> list[tuple[str, str, tuple[Address, ...]]]:
+        return [
+            (peer.name, peer.zone, peer.advertised)
+            for number in (1, 2)
+            for peer in sim.peers(number)
+            if peer.peer_id == first.peer_id
+        ]
+
+    sim.reconfigure(0, name="renamed", zone="eu-west", advertise=str(elsewhere))
+    assert sim.run_until(lambda: seen() == [("renamed", "eu-west", (elsewhere,))] * 2, 1.0)
+    assert first.record.addresses == (elsewhere,)
+    sim.reconfigure(0, advertise="")
+    assert sim.run_until(lambda: seen() == [("renamed", "eu-west", machine)] * 2, 1.0)
+    sim.run(5.0)
+    assert sim.connected(0) == 2

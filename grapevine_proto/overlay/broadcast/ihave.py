@@ -184,7 +184,7 @@ class LazyPush:
         if not self._config.current.lazy_push:
             return
         if is_mailed:  # announced much later, so it is merged when first needed
-            newcomers = self._near_peers.new_successors(now)
+            newcomers = self._near_peers.newcomers(now)
             if newcomers:
                 holders = self._announce_to_newcomers(newcomers, rumor, holders, now)
             self._unsorted_mail.append((rumor, tuple(holders)))

@@ -41,7 +41,8 @@ class NearPeers:
         self._near: tuple[PeerId, ...] = ()
         self._ring_successors: tuple[PeerId, ...] = ()
         self._computed_for: tuple[PeerId, ...] = ()
-        self._newest_link_at = -math.inf  # of the successors
+        self._close_peers: tuple[PeerId, ...] = ()
+        self._newest_link_at = -math.inf  # of the close peers
         self._callers: dict[PeerId, None] = {}
         self._unanswering: set[PeerId] = set()  # of the linked ones
 
@@ -99,15 +100,16 @@ class NearPeers:
         self._refresh()
         return self._ring_successors
 
-    def new_successors(self, now: float) -> set[PeerId]:
-        """Our successors on the rings that linked so recently that other members may not know them. None if
-        most are that new: then a cluster starts, and each node meets all others itself."""
+    def newcomers(self, now: float) -> set[PeerId]:
+        """Those of a few links, or of our successors on the rings, that are so new that other members may not
+        know their peers. None if most are that new: then a cluster starts, and each node meets all others
+        itself."""
         self._refresh()
         since = now - NEWCOMER_INTERVALS * self._config.current.gossip_interval
         if self._newest_link_at <= since:
             return set()
-        found = {each for each in self._ring_successors if self._linked_at(each) > since}
-        return found if 2 * len(found) <= len(self._ring_successors) else set()
+        found = {each for each in self._close_peers if self._linked_at(each) > since}
+        return found if 2 * len(found) <= len(self._close_peers) else set()
 
     def _linked_at(self, peer_id: PeerId) -> float:
         peer = self._peers.get(peer_id)
@@ -141,9 +143,11 @@ class NearPeers:
             for ring in range(RING_COUNT):
                 successor, predecessor = _ring_adjacent(linked, self._our_id, ring)
                 near[successor] = near[predecessor] = successors[successor] = None
+        is_few = len(linked) <= NEAR_PEERS_LIMIT
         self._ring_successors = tuple(successors)
-        self._newest_link_at = max(map(self._linked_at, successors), default=-math.inf)
-        self._near = tuple(near) if len(linked) > NEAR_PEERS_LIMIT else tuple(linked)
+        self._close_peers = tuple(linked) if is_few else self._ring_successors
+        self._newest_link_at = max(map(self._linked_at, self._close_peers), default=-math.inf)
+        self._near = tuple(linked) if is_few else tuple(near)
 
     def is_fully_linked(self) -> bool:
         """Whether every member that is not down or left is linked, and acknowledges what it is sent."""

@@ -41,9 +41,8 @@ class LocalRecord:
         """`earlier_epoch` is that of the run before; 0: there was none."""
         self._config = config
         self._identity = identity
-        configured = config.current.advertise
-        advertised = Address.parse(configured) if configured else address
-        self.host_addresses: tuple[Address, ...] = (advertised.without_zone,)
+        self._advertise = config.current.advertise  # that the record was signed with
+        self._machine_addresses: tuple[Address, ...] = (address.without_zone,)
         self.observed: Address | None = None  # where peers see this node
         self._introducers: tuple[bytes, ...] | None = None
         self._earlier_epoch = earlier_epoch
@@ -57,6 +56,14 @@ class LocalRecord:
     @property
     def peer_id(self) -> PeerId:
         return self._identity.peer_id
+
+    @property
+    def host_addresses(self) -> tuple[Address, ...]:
+        """The configured address, or those of this machine."""
+        configured = self._config.current.advertise
+        if configured:
+            return (Address.parse(configured).without_zone,)
+        return self._machine_addresses
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -101,7 +108,11 @@ class LocalRecord:
         self._was_ever_linked = True
 
     def reconfigure(self) -> bool:
-        """Sign the record again if settings in it changed; whether they did."""
+        """Sign the record again if settings in it changed; whether they did. With another address to
+        advertise, what peers saw does not count."""
+        if self._config.current.advertise != self._advertise:
+            self._advertise = self._config.current.advertise
+            self.observed = self._introducers = None
         unchanged = self._sign_record(self.record.epoch, self.record.incarnation, left=False)
         if unchanged == self.record:
             return False
@@ -110,9 +121,12 @@ class LocalRecord:
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> bool:
         """Advertise `addresses` unless the configuration names one; whether our record changed."""
-        if self._config.current.advertise or addresses == self.host_addresses or self.record.left:
+        if addresses == self._machine_addresses or self.record.left:
             return False
-        self.host_addresses, self.observed, self._introducers = addresses, None, None
+        self._machine_addresses = addresses
+        if self._config.current.advertise:
+            return False
+        self.observed = self._introducers = None
         self.bump_incarnation()
         return True
 

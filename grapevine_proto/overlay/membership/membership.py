@@ -126,8 +126,11 @@ class Membership:
             for peer_id in self._peers.linked
             if peer_id in denied
         ]
+        before = self.local_record.addresses
         if self.local_record.reconfigure():
-            effects += self._send_to_linked(Records((self.record,)))
+            if self.local_record.addresses != before:
+                self.reachability.on_network_changed()
+            effects += self._on_addresses_signed()
         return effects
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> list[Effect]:
@@ -141,7 +144,7 @@ class Membership:
         return self._on_addresses_signed()
 
     def _on_addresses_signed(self) -> list[Effect]:
-        """Our record has other addresses: send it to all linked peers."""
+        """Our record changed, perhaps its addresses: send it to all linked peers."""
         self.dialer.set_our_addresses(self.local_record.addresses)
         return self._send_to_linked(Records((self.record,)))
 

@@ -90,7 +90,7 @@ def test_pending_and_overridden_changes_are_reported(make: Make) -> None:
     for name, text in (("fanout", "7"), ("zone", "us"), ("port", "9100"), ("cluster", "two")):
         editing.set_value(name, text)
     saved = editing.save()
-    assert saved.pending_restart == ("zone", "port", "cluster")
+    assert saved.pending_restart == ("port", "cluster")
     assert saved.overridden_by == {"fanout": "environment: FANOUT", "zone": "--zone"}
     assert editing.value("fanout").value == 7  # it goes by that now
     assert tomllib.loads(saved.path.read_text() if saved.path else "") == {

@@ -419,9 +419,9 @@ def test_a_reload_reports_whether_it_succeeded(bench: Bench) -> None:
     config.write_text("fanout = 3\n")
     run, _ = bench.started("-c", str(config), "--state-dir", "kept")
     ctl = ("ctl", "--state-dir", "kept")
-    config.write_text('fanout = 4\nzone = "eu"\n')
+    config.write_text('fanout = 4\ncluster = "eu"\n')
     done = bench.command(*ctl, "reload")
-    assert (done.returncode, done.stdout) == (0, "reloaded; restart needed for: zone\n")
+    assert (done.returncode, done.stdout) == (0, "reloaded; restart needed for: cluster\n")
     config.write_text("fanout = 5\nfanot = 3\n")
     done = bench.command(*ctl, "reload")
     assert done.returncode == 1
@@ -436,9 +436,9 @@ def test_ctl_set_settings_applies_all_changes_or_none(bench: Bench) -> None:
     config.write_text("# ours\nfanout = 3\n")
     run, _ = bench.started("-c", str(config), "--state-dir", "kept")
     ctl = ("ctl", "--state-dir", "kept", "set_settings")
-    done = bench.command(*ctl, "fanout=5", "zone=us west")
-    assert done.stdout == f"saved to {config}; restart needed for: zone\n"
-    assert config.read_text() == '# ours\nfanout = 5\nzone = "us west"\n'
+    done = bench.command(*ctl, "fanout=5", "cluster=us west")
+    assert done.stdout == f"saved to {config}; restart needed for: cluster\n"
+    assert config.read_text() == '# ours\nfanout = 5\ncluster = "us west"\n'
     for refused in (("fanout=6", "nonsense=1"), ("fanout",)):
         assert bench.command(*ctl, *refused).returncode == 1
     assert "fanout = 5" in config.read_text()

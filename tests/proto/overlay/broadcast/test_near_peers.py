@@ -67,7 +67,7 @@ def test_those_to_which_a_peer_is_near_are_found_without_asking_it() -> None:
 
 
 @pytest.mark.parametrize(("newcomers", "found"), [((3,), {3}), ((1, 2, 3), set())])
-def test_successors_that_linked_lately_are_new_unless_most_are(
+def test_peers_that_linked_lately_are_newcomers_unless_most_are(
     newcomers: tuple[int, ...], found: set[int]
 ) -> None:
     tables = NodeTables(1, 2, 3)
@@ -75,9 +75,8 @@ def test_successors_that_linked_lately_are_new_unless_most_are(
         peer = tables.peers.get(peer_id(number))
         assert peer is not None
         peer.on_link_up(None, 100.0, is_self_chosen=False)
-    successors = set(tables.near_peers.ring_successors)
-    assert tables.near_peers.new_successors(101.0) == set(map(peer_id, found)) & successors
-    assert tables.near_peers.new_successors(111.0) == set()
+    assert tables.near_peers.newcomers(101.0) == set(map(peer_id, found))
+    assert tables.near_peers.newcomers(111.0) == set()
 
 
 def test_of_more_than_eight_links_two_on_each_of_four_rings_are_near() -> None:

@@ -73,7 +73,8 @@ async def test_each_value_is_shown_with_where_it_came_from_and_when_it_applies(
         for name, value, origin, when in (
             ("fanout", "3", "~/g.toml, line 2", "live"),
             ("max_peers", "7", "environment: MAX_PEERS", "live"),
-            ("zone", "eu-west", "--zone", "restart"),
+            ("zone", "eu-west", "--zone", "live"),
+            ("cluster", "default", "default", "restart"),
             ("gossip_interval", "1", "profile local", "live"),
         ):
             await seek(stage, name)
@@ -144,10 +145,14 @@ async def test_changes_that_need_a_restart_or_are_overridden_are_reported(
         await seek(stage, "zone")
         await stage.press("enter", *["backspace"] * 8, *"us", "enter", "ctrl+s")
         (toast,) = stage.app._notifications
-        assert toast.message == (
-            "saved in ~/g.toml; applies after a restart: zone; zone is overridden by --zone"
-        )
-        assert stage.host.configs[-1].zone == "us"  # the node applies it at the restart
+        assert toast.message == "saved in ~/g.toml; zone is overridden by --zone"
+        assert stage.host.configs[-1].zone == "us"
+    async with opened(settings) as stage:
+        await seek(stage, "cluster")
+        await stage.press("enter", *["backspace"] * 8, *"us", "enter", "ctrl+s")
+        (toast,) = stage.app._notifications
+        assert toast.message == "saved in ~/g.toml; applies after a restart: cluster"
+        assert stage.host.configs[-1].cluster == "us"  # the node applies it at the restart
 
 
 async def test_leaving_with_changes_asks_first(settings: Settings) -> None:
