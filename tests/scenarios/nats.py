@@ -84,6 +84,15 @@ def lie(sim: Simulation, number: int) -> None:
     transport.send(tuple(transport.links), ObservedAddress(VICTIM), now)
 
 
+def go_mute(sim: Simulation, number: int) -> None:
+    """From now on a member introduces nobody and drops what it is to relay, without a word."""
+    engine = sim.nodes[number].engine
+    assert engine is not None
+    transport = engine._transport
+    transport.introductions.introduce = lambda *_: []  # type: ignore[method-assign]
+    transport.relays.forward = lambda *_: None  # type: ignore[method-assign]
+
+
 def _forge(plaintext: bytes) -> bytes:
     message = codec.decode_message(plaintext)
     assert isinstance(message, Introduction)

@@ -18,6 +18,7 @@ from tests.scenarios.nats import (
     SECOND,
     delays,
     faults,
+    go_mute,
     is_linked,
     link_between,
     start,
@@ -67,6 +68,20 @@ def test_what_no_nat_lets_through_is_relayed_within_a_second(second: NatKind) ->
         paths: dict[PeerId | None, PathKind | None] = {each.peer_id: each.path for each in members}
         assert paths[sim.nodes[other].peer_id] is PathKind.RELAYED
         assert paths[sim.nodes[0].peer_id] is PathKind.DIRECT
+
+
+@pytest.mark.parametrize("broken", range(FIRST))
+def test_one_common_peer_that_neither_introduces_nor_relays_stops_nothing(broken: int) -> None:
+    sim = start((NatKind.CONE, NatKind.CONE), 1, loss=0.0)
+    sim.run_until(lambda: sim.nodes[broken].engine is not None, 1.0)
+    go_mute(sim, broken)
+    assert sim.run_until(lambda: is_linked(sim), 4.0)
+
+    sim = start((NatKind.SYMMETRIC, NatKind.SYMMETRIC), 1, loss=0.0)
+    sim.run(4.0)
+    go_mute(sim, broken)
+    message_id = sim.send(FIRST, SECOND, b"past the broken one")
+    assert sim.run_until(lambda: message_id in sim.nodes[SECOND].deliveries, 2.0)
 
 
 def test_members_of_one_lan_link_by_their_private_addresses() -> None:
