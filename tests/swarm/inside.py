@@ -112,6 +112,12 @@ def link_identity(engine: Engine | None, peer_id: PeerId) -> tuple[float | None,
     return (None, 0) if peer is None else (peer.linked_at, peer.session_epoch)
 
 
+def address_of(engine: Engine | None, peer_id: PeerId) -> Address | None:
+    """Where a node reaches a peer."""
+    peer = None if engine is None else engine._overlay.peers.get(peer_id)
+    return None if peer is None else peer.address
+
+
 def protected_tables(engine: Engine) -> tuple[Table, ...]:
     """The tables that an unauthenticated peer must not change."""
     named = ("sessions", "dials", "closed links", "peer limits", "unconfirmed sessions", "peers")

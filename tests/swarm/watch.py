@@ -74,9 +74,11 @@ class Watch:
     sealed: dict[bytes, bytes] = field(default_factory=dict)
     pushed: set[tuple[Run, tuple[PeerId, int, int], PeerId]] = field(default_factory=set)
     copies: Counter[tuple[Run, tuple[PeerId, int, int]]] = field(default_factory=Counter)
-    announced: Counter[tuple[Run, StreamRange, PeerId, tuple[float | None, int]]] = field(
+    announced: Counter[tuple[Run, StreamRange, PeerId, tuple[float | None, int], int]] = field(
         default_factory=Counter
     )
+    # how often a peer has changed its address, as a run of a node sees it, and where it is
+    paths: dict[tuple[Run, PeerId], tuple[int, Address | None]] = field(default_factory=dict)
     requested_at: dict[tuple[Run, StreamRange], float] = field(default_factory=dict)
     direct_received_at: defaultdict[tuple[int, PeerId], list[float]] = field(
         default_factory=lambda: defaultdict(list)
@@ -330,7 +332,8 @@ class Watch:
         elif isinstance(send.message, IHave):
             for ids in send.message.ranges:
                 for peer in send.peers:
-                    announced = run, ids, peer, inside.link_identity(node.engine, peer)
+                    link = inside.link_identity(node.engine, peer)
+                    announced = run, ids, peer, link, self._path_number(node, run, peer)
                     self.announced[announced] += 1
                     if self.announced[announced] > 1:
                         self.fail(f"6: node {node.number} announced an id twice to a peer")
@@ -340,6 +343,13 @@ class Watch:
                 if self.sim.now - self.requested_at.get(key, -1.0) < 0.05:
                     self.fail(f"6: node {node.number} requested from two peers at once")
                 self.requested_at[key] = self.sim.now
+
+    def _path_number(self, node: SimulatedNode, run: Run, peer: PeerId) -> int:
+        """How often a peer has changed its address: what was announced to the one before may be lost."""
+        address = inside.address_of(node.engine, peer)
+        number, last = self.paths.get((run, peer), (0, address))
+        self.paths[run, peer] = (number + (address != last), address)
+        return self.paths[run, peer][0]
 
     def _on_push(
         self, node: SimulatedNode, run: Run, copy: RumorCopy, peers: tuple[PeerId, ...]

@@ -136,6 +136,8 @@ class LazyPush:
         self._unannounced: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with its holders
         self._announce_at = math.inf
         self._unannounced_mail: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
+        # mail of this node that a member did not acknowledge, and whom this node told
+        self._incomplete_mail: dict[StreamRange, set[PeerId]] = {}
         # not yet merged into `_unannounced_mail`
         self._unsorted_mail: list[tuple[Rumor, tuple[PeerId, ...]]] = []
         self._announce_mail_at = math.inf
@@ -159,6 +161,7 @@ class LazyPush:
         if not self._config.current.lazy_push:
             self._unannounced.clear()
             self._unannounced_mail.clear()
+            self._incomplete_mail.clear()
             self._unsorted_mail.clear()
             self._announce_at = self._announce_mail_at = math.inf
             self._missing.clear()
@@ -218,11 +221,15 @@ class LazyPush:
         node mailed, and announce that to it at once."""
         self._flush_unsorted_mail()
         ours = [each for each in self._unannounced_mail if each.stream.origin == self._our_id]
-        targets = tuple(self._near_peers.near_to(peer_id)) if ours else ()
-        if not targets:
-            return []
-        ranges = sorted(ours, key=lambda each: (each.stream, each.first))
-        return [Send(targets, IHave(batch)) for batch in pack(ranges)]
+        self._incomplete_mail = {ids: self._incomplete_mail.get(ids, set()) for ids in ours}
+        effects: list[Effect] = []
+        for target in self._near_peers.near_to(peer_id) if ours else ():
+            untold = [ids for ids, told in self._incomplete_mail.items() if target not in told]
+            for ids in untold:
+                self._incomplete_mail[ids].add(target)
+            ranges = sorted(untold, key=lambda each: (each.stream, each.first))
+            effects += [Send((target,), IHave(batch)) for batch in pack(ranges)]
+        return effects
 
     def _on_mail_incomplete(self, ids: StreamRange, now: float) -> None:
         """The origin announces what it mailed: a member did not acknowledge it."""
@@ -291,6 +298,7 @@ class LazyPush:
         if now >= self._announce_mail_at:
             self._announce_mail_at = math.inf
             self._flush_unsorted_mail()
+            self._incomplete_mail.clear()
             effects += self._announce_to(
                 self._near_peers.ring_successors, self._unannounced_mail, now, is_coalesced=True
             )

@@ -185,6 +185,8 @@ def test_mail_that_a_peer_does_not_acknowledge_is_announced_to_it_by_others_at_o
     effects = origin.lazy_push.on_mail_unanswered(peer_id(2))
     ids = made.rumor.ids
     assert announced_in(effects) == {peer_id(1): [ids], peer_id(3): [ids]}
+    again = announced_in(origin.lazy_push.on_mail_unanswered(peer_id(3)))
+    assert again == {peer_id(2): [ids]}, "each peer is told once, whoever else is silent"
 
     relay.store.insert(made, peer_id(0), True, 0.0)
     relay.lazy_push.announce(made.rumor, (peer_id(0),), 0.0, is_mailed=True)
