@@ -136,7 +136,7 @@ class LazyPush:
         self._unannounced: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()  # with its holders
         self._announce_at = math.inf
         self._unannounced_mail: OrderedDict[StreamRange, set[PeerId]] = OrderedDict()
-        # mail of this node that a member did not acknowledge, and whom this node told
+        # mail of this node that a member did not acknowledge, and who was informed of that
         self._incomplete_mail: dict[StreamRange, set[PeerId]] = {}
         # not yet merged into `_unannounced_mail`
         self._unsorted_mail: list[tuple[Rumor, tuple[PeerId, ...]]] = []
@@ -224,10 +224,12 @@ class LazyPush:
         self._incomplete_mail = {ids: self._incomplete_mail.get(ids, set()) for ids in ours}
         effects: list[Effect] = []
         for target in self._near_peers.near_to(peer_id) if ours else ():
-            untold = [ids for ids, told in self._incomplete_mail.items() if target not in told]
-            for ids in untold:
+            unknown = [
+                ids for ids, informed in self._incomplete_mail.items() if target not in informed
+            ]
+            for ids in unknown:
                 self._incomplete_mail[ids].add(target)
-            ranges = sorted(untold, key=lambda each: (each.stream, each.first))
+            ranges = sorted(unknown, key=lambda each: (each.stream, each.first))
             effects += [Send((target,), IHave(batch)) for batch in pack(ranges)]
         return effects
 

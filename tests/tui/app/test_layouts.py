@@ -107,7 +107,7 @@ async def test_the_key_of_a_panel_that_is_off_switches_it_on() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_wall_has_no_compose_box_until_somebody_writes() -> None:
+async def test_the_wall_has_no_compose_box_until_something_is_typed() -> None:
     for keys in (("i",), ("c",), ("t", "plus")):
         async with staged() as stage:
             await stage.submit("/layout wall")

@@ -39,7 +39,7 @@ async def finished(command: OwnCommand, row: dict[str, Any] | None = None) -> Ow
     return run
 
 
-async def test_what_it_writes_is_printable_and_its_exit_status_is_told() -> None:
+async def test_what_it_writes_is_printable_and_its_exit_status_is_shown() -> None:
     code = "import sys; print('\\x1b]0;evil\\x07 two'); sys.stderr.write('bad\\n'); sys.exit(3)"
     run = await finished(python(code))
     assert sorted(run.lines()) == ["bad", "␛]0;evil␇ two"]

@@ -27,8 +27,8 @@ def test_one_name_has_the_same_keys_and_description_everywhere() -> None:
 
 
 def test_keys_are_read_as_people_write_them() -> None:
-    assert parse_keymap({"help": "?,f1", "sort": "o", "pause": "ctrl+o", "filter": ","}) == {
-        "help": "question_mark,f1", "sort": "o", "pause": "ctrl+o", "filter": "comma",
+    assert parse_keymap({"help": "?,f1", "sort": "o", "pause": "ctrl+o", "filter": "-"}) == {
+        "help": "question_mark,f1", "sort": "o", "pause": "ctrl+o", "filter": "minus",
     }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def test_a_share_of_too_few_datagrams_is_not_known() -> None:
     assert quality.loss(BOB) == pytest.approx(5 / MIN_SENT)
 
 
-def test_a_peer_whose_counters_begin_anew_begins_anew() -> None:
+def test_a_peer_whose_counters_start_again_starts_again() -> None:
     quality = LinkQuality()
     quality.sample([bob(sent=1_000, lost=10)])
     quality.sample([bob(sent=5, lost=0)])
