@@ -29,6 +29,7 @@ from grapevine_proto.sim.fast_start import regular_overlay
 from grapevine_proto.sim.live import LiveSimulation
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.replay import ReplayApp
+from grapevine_tui.app.screens.network import NetworkScreen
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.demo.cluster import ZONES, network
 from grapevine_tui.demo.demo import Demo
@@ -44,8 +45,7 @@ from tests.virtual_time import run_in_virtual_time
 DIRECTORY: Final = ROOT / "screenshots"
 DARK, LIGHT = "grapevine", "grapevine-light"
 PATIENCE_S: Final = 400.0  # for a moment of the story
-SETTLE_S: Final = 0.8  # until a screen is painted,
-ASK_S: Final = 3.0  # and has the answers of all members
+SETTLE_S: Final = 0.8  # until a screen is painted
 REAL_SHARE: Final = 0.05  # of the story: lets the history, a thread, keep pace
 MAX_REPAIR_WAIT_S: Final = 4.0
 CROWD: Final = 99  # simulated members of the large cluster,
@@ -67,7 +67,6 @@ class Shot(NamedTuple):
     keys: tuple[str, ...]
     size: tuple[int, int] = (120, 36)
     theme: str = DARK
-    settle_s: float = SETTLE_S
 
 
 # What is shown at which moment of the story: the name of a caption.
@@ -79,8 +78,8 @@ MOMENTS: Final[dict[str, tuple[Shot, ...]]] = {
         Shot("40x12", ("2",), (40, 12)),
         Shot("filter", ("2", "slash", *"topic:deploy.>")),
         Shot("members", ("m",)),
-        Shot("zones", ("O",), (160, 26), settle_s=ASK_S),
-        Shot("matrix", ("X",), (150, 36), settle_s=ASK_S),
+        Shot("zones", ("O",), (160, 26)),
+        Shot("matrix", ("X",), (150, 36)),
     ),
     "down": (Shot("down", ("1",)),),
     "back": (Shot("repair", ("4",), (140, 34)),),
@@ -113,7 +112,10 @@ def save_to(directory: Path, names: frozenset[str]) -> Save:
         app.theme = shot.theme
         await pilot.resize_terminal(*shot.size)
         await pilot.press("escape", *shot.keys)
-        await pilot.pause(shot.settle_s)
+        await pilot.pause(SETTLE_S)
+        if isinstance(screen := app.screen, NetworkScreen):
+            await wait_until(pilot, lambda: not screen.is_asking)
+            await pilot.pause(SETTLE_S)
         svg = app.export_screenshot(title="grapevine")
         (directory / f"{shot.name}.svg").write_text(svg, encoding="utf-8")
         if app.screen is not app.main:

@@ -67,7 +67,7 @@ class NetworkScreen(Screen[None]):
         self._view = view
         self._reply: Mapping[str, Any] | None = None
         self._error = ""
-        self._is_asking = False
+        self.is_asking = False
         self.report = TraceReport(id=name)
 
     def compose(self) -> ComposeResult:
@@ -90,8 +90,8 @@ class NetworkScreen(Screen[None]):
 
     def ask(self) -> None:
         """Ask the members, unless that is under way."""
-        if not self._is_asking and self.is_current:
-            self._is_asking = True
+        if not self.is_asking and self.is_current:
+            self.is_asking = True
             self.post_message(self.Asked(self, self.view))
 
     def action_ask_again(self) -> None:
@@ -100,12 +100,12 @@ class NetworkScreen(Screen[None]):
 
     def show_reply(self, reply: Mapping[str, Any]) -> None:
         """The members answered."""
-        self._reply, self._error, self._is_asking = reply, "", False
+        self._reply, self._error, self.is_asking = reply, "", False
         self.show()
 
     def show_error(self, error: str) -> None:
         """The members could not be asked; what was shown stays, with its age."""
-        self._error, self._is_asking = error, False
+        self._error, self.is_asking = error, False
         self.show()
 
     def show(self) -> None:
@@ -131,7 +131,7 @@ class NetworkScreen(Screen[None]):
             self.LABEL,
             (self.summary(self._reply), "$accent"),
             (age_text(self._reply), "$text-muted"),
-            *([("asking again", "$text-muted")] if self._is_asking else []),
+            *([("asking again", "$text-muted")] if self.is_asking else []),
         )
         self.report.border_title = shorten_title(title, self.report.outer_size.width)
 
