@@ -24,7 +24,7 @@ from tests.namespaces import NamespaceHolder
 WAIT_S: Final = 30.0  # an idle machine needs a second
 POLL_S: Final = 0.05
 IS_UP: Final = re.compile(  # first screen or line of a program that keeps running
-    rb"Anti-entropy|\"event\": ?\"started\"|http://127\.0\.0\.1:\d+/\?token="
+    rb"Anti-entropy|Fleet \d|\"event\": ?\"started\"|http://127\.0\.0\.1:\d+/\?token="
 )
 OVERLAID: Final = ("/opt/grapevine", "/etc/grapevine", "/etc/systemd/system", "/var/lib/grapevine")
 

@@ -25,6 +25,12 @@ PAGES: Final = (
     *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
+# A node that runs here in place of the one that `ssh` reaches on the page.
+CONTEXT_EU: Final = (
+    "grapevine-tui --headless --state-dir /var/lib/grapevine",
+    "mkdir -p ~/.config/grapevine",
+    """printf '[eu]\\nstate_dir = "/var/lib/grapevine"\\n' > ~/.config/grapevine/contexts.toml""",
+)
 # Programs that run before a block, by its first words; the page says so in prose.
 BESIDE: Final = {
     "printf '{": ("grapevine-tui --headless --name ada",),
@@ -45,6 +51,9 @@ BESIDE: Final = {
         "install -d -m 0700 /etc/grapevine/keys",
         "grapevine-tui keygen /etc/grapevine/keys/1.key",
     ),
+    "grapevine-tui attach eu": CONTEXT_EU,
+    "grapevine-tui attach --read-only eu": CONTEXT_EU,
+    "grapevine-tui fleet": CONTEXT_EU,
     "grapevine-tui attach": ("grapevine-tui --headless --state-dir /var/lib/grapevine",),
 }
 # Blocks that are not run here, and why.
@@ -54,6 +63,7 @@ NOT_HERE: Final = {
     "python -m pytest": "runs this test",
     "ruff format": "what .ci/run does",
     "podman build": "needs a container engine",
+    "chgrp monitoring": "needs a group of the host; modes are checked in tests/tui/control/test_server.py",
     "grapevine-tui keygen cluster.key\nkubectl": "needs a cluster of Kubernetes",
     "python -m tests.": "takes minutes; its flags are checked below",
     "grapevine-tui sim": "takes minutes; its flags are checked in test_docs",
