@@ -57,8 +57,8 @@ async def main() -> None:
     # A config is immutable. A running node applies what it can of a new one, and returns the rest.
     config = config.replace(keys=ClusterKey.generate())
     async with Node(config) as node:
-        restart = node.reconfigure(config.replace(fanout=4, max_peers=20, zone="eu-north"))
-        print(f"applied: fanout, max_peers; after a restart: {', '.join(restart)}")
+        restart = node.reconfigure(config.replace(fanout=4, zone="eu-north", cluster="other"))
+        print(f"applied: fanout, zone; after a restart: {', '.join(restart)}")
 
 
 if __name__ == "__main__":

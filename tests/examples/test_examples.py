@@ -39,7 +39,7 @@ def test_a_config_is_rejected_kept_and_changed_as_its_example_describes(start: S
     example = start("custom_config.py")
     example.expect("rejected: fanout: must be between")
     example.expect("written and read again: equal")
-    example.expect("after a restart: zone")
+    example.expect("after a restart: cluster")
     assert example.leave() == 0
 
 

@@ -243,9 +243,9 @@ def test_a_leaving_node_waits_until_a_large_payload_was_pulled() -> None:
 
 def test_reconfigure_applies_what_can_change_and_returns_the_rest() -> None:
     pair = Pair()
-    config = pair.one.config.replace(fanout=5, bind="127.0.0.1:9999", zone="elsewhere")
-    assert set(pair.one.reconfigure(config, pair.now)) == {"bind", "zone"}
-    assert (pair.one.config.fanout, pair.one.config.zone) == (5, "")
+    config = pair.one.config.replace(fanout=5, bind="127.0.0.1:9999", cluster="elsewhere")
+    assert set(pair.one.reconfigure(config, pair.now)) == {"bind", "cluster"}
+    assert (pair.one.config.fanout, pair.one.config.cluster) == (5, "default")
 
 
 def test_peers_receive_new_addresses_of_a_node() -> None:

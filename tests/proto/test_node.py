@@ -1000,8 +1000,8 @@ def test_an_internal_error_in_one_turn_does_not_stop_the_node(
 def test_reconfigure_names_the_fields_that_need_a_restart(run: Run[Any]) -> None:
     async def main() -> None:
         async with Node(quick()) as ours, Node(quick()) as theirs:
-            changed = quick(theirs, name="another", fanout=5)
-            assert ours.reconfigure(changed) == ("name",)
+            changed = quick(theirs, bind="127.0.0.1:1", fanout=5)
+            assert ours.reconfigure(changed) == ("bind",)
             await ours.ready()
             with pytest.raises(ConfigError):
                 ours.reconfigure(changed.replace(keys=()))

@@ -196,8 +196,15 @@ class LazyPush:
             if self._announce_mail_at == math.inf:
                 self._announce_mail_at = now + MAIL_IHAVE_DELAY_S
             return
-        self._enqueue(self._unannounced, rumor, holders)
+        mailed_to = self._take_mail(rumor.ids)  # its first copy came as mail
+        self._enqueue(self._unannounced, rumor, (*holders, *mailed_to))
         self._schedule_announcements(now)
+
+    def _take_mail(self, ids: StreamRange) -> set[PeerId]:
+        """Takes mail out of those that are announced late. Returns its holders."""
+        if self._unsorted_mail:
+            self._flush_unsorted_mail()
+        return self._unannounced_mail.pop(ids, None) or set()
 
     def _announce_to_newcomers(
         self, newcomers: set[PeerId], rumor: Rumor, holders: Iterable[PeerId], now: float
@@ -229,16 +236,15 @@ class LazyPush:
             ]
             for ids in unknown:
                 self._incomplete_mail[ids].add(target)
+                self._unannounced_mail[ids].add(target)
             ranges = sorted(unknown, key=lambda each: (each.stream, each.first))
             effects += [Send((target,), IHave(batch)) for batch in pack(ranges)]
         return effects
 
     def _on_mail_incomplete(self, ids: StreamRange, now: float) -> None:
         """The origin announces what it mailed: a member did not acknowledge it."""
-        if self._unsorted_mail:
-            self._flush_unsorted_mail()
-        holders = self._unannounced_mail.pop(ids, None)
-        if holders is not None:
+        holders = self._take_mail(ids)
+        if holders:
             self._unannounced[ids] = holders
             self._schedule_announcements(now)
 
@@ -277,6 +283,8 @@ class LazyPush:
         )
         for ids in ranges:
             self._note_holder(ids, peer_id)
+            if ids.stream.origin == self._our_id and ids in self._unannounced_mail:
+                self._incomplete_mail.setdefault(ids, set()).add(peer_id)
         return [Send((peer_id,), IHave(batch)) for batch in pack(ranges)]
 
     def on_duplicate(self, rumor: Rumor, sender: PeerId) -> None:
@@ -296,6 +304,7 @@ class LazyPush:
         effects: list[Effect] = []
         if now >= self._announce_at:
             self._announce_at = math.inf
+            self._flush_unsorted_mail()
             effects += self._announce_to(self._near_peers.near, self._unannounced, now)
         if now >= self._announce_mail_at:
             self._announce_mail_at = math.inf
@@ -328,6 +337,9 @@ class LazyPush:
             )
             if unknown_indices:
                 receivers_by_content.setdefault(unknown_indices, []).append(peer_id)
+                for i in unknown_indices if self._unannounced_mail else ():
+                    if (holders := self._unannounced_mail.get(ranges[i])) is not None:
+                        holders.add(peer_id)
         effects: list[Effect] = []
         max_datagrams = 0
         for indices, peer_ids in receivers_by_content.items():
