@@ -413,6 +413,19 @@ def test_each_failure_puts_the_next_address_of_a_member_first() -> None:
     assert chosen == [good, good[::-1], good, good[::-1]]
 
 
+def test_an_address_that_failed_waits_until_the_others_of_its_member_have_failed() -> None:
+    node = DialingNode()
+    addresses = (Address("10.0.0.1", 1001), Address("10.0.0.1", 1002))
+    member = node.members.add(replace_addresses(1, *addresses), peer_id(1), 0.0)
+    assert [each.address for each in node.dials(0.0)] == [*addresses]
+    node.dialer.on_failed(addresses[0], peer_id(1), DropReason.WRONG_PEER, 0.1)
+    assert node.dials(2.0) == [], "the other one may still answer"
+    node.dialer.on_failed(addresses[1], peer_id(1), None, 5.0)
+    node.dialer.on_member_failed(member, 5.0)
+    assert node.dials(5.1) == []
+    assert {each.address for each in node.dials(10.0)} == {*addresses}
+
+
 def test_the_first_dial_of_a_discovered_member_makes_it_a_peer() -> None:
     node = DialingNode(members=1)
     effects = node.dialer.dial_due(0.0)
