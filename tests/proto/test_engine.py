@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,6 +40,7 @@ from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast.large_messages import PULL_WINDOW_BYTES
 from grapevine_proto.overlay.membership.local_record import EPOCH_BUMPS_LIMIT
 from grapevine_proto.sim import Simulation
+from grapevine_proto.transport.link_table import AnsweringChange
 from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES
 from grapevine_proto.transport.session.session import EstablishedSession, Session
 from grapevine_proto.wire import codec
@@ -720,3 +722,33 @@ def test_a_large_broadcast_without_peers_reaches_a_peer_that_connects_in_time() 
     pair.one.dial(THERE, pair.now)
     pair.run(20.0)
     assert sorted(pair.received(pair.other), key=len) == [b"small", payload]
+
+
+# --- what the parts of an engine ask of each other ----------------------------------------------
+
+
+def test_nobody_introduces_a_node_to_a_member_that_it_does_not_know_or_that_is_behind_no_nat() -> (
+    None
+):
+    pair = Pair()
+    assert pair.one._overlay.introducers_of(pair.other.peer_id) == ()
+    assert pair.one._overlay.introducers_of(identity(77).peer_id) == ()
+
+
+def test_only_the_current_sessions_of_a_link_are_found_after_rekeys() -> None:
+    pair = Pair()
+    links = pair.one._transport.links
+    first = set(links._by_session)
+    pair.run(500.0, step=0.25)
+    current = set(links[pair.other.peer_id].session_ids())
+    assert current.isdisjoint(first)
+    assert set(links._by_session) == current
+
+
+def test_a_peer_that_stopped_to_acknowledge_is_due_at_once() -> None:
+    pair = Pair()
+    pair.run(1.0)
+    links = pair.one._transport.links
+    assert links.deadline > -math.inf
+    links._answering_changes.append(AnsweringChange(pair.other.peer_id, False, False))
+    assert links.deadline == -math.inf

@@ -8,11 +8,17 @@ import pytest
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberChanged, MemberStatus
+from grapevine_proto.ids import Address
 from grapevine_proto.overlay.effects import CountDrop, Disconnect, Effect, Emit, Send, UpdateRecord
-from grapevine_proto.wire.messages import CloseReason, MemberUpdate, MemberUpdates
+from grapevine_proto.wire.messages import (
+    CloseReason,
+    MemberUpdate,
+    MemberUpdates,
+    ObservedAddress,
+)
 from grapevine_proto.wire.signed import Accusation, PeerRecord
 from tests.proto.overlay.builders import EPOCH, identity, peer_id, record
-from tests.proto.overlay.membership.member_node import MemberNode, of_type
+from tests.proto.overlay.membership.member_node import MemberNode, messages, of_type
 
 SENDER = peer_id(1)
 
@@ -182,3 +188,12 @@ def test_a_record_of_this_node_is_a_conflict_and_no_member() -> None:
     effects = node.membership.update_handler.on_records((higher, record(7)), SENDER, 5.0)
     assert [type(each).__name__ for each in effects] == ["BumpEpoch", "Emit"]
     assert node.members.get(peer_id(0)) is None
+
+
+def test_a_linked_peer_whose_newer_record_lacks_its_address_learns_where_it_is_seen() -> None:
+    node, seen_at = MemberNode(), Address("203.0.113.7", 9000)
+    node.link(1, at=seen_at, of=replace(record(1), addresses=(seen_at,)))
+    effects = apply(node, record(1, incarnation=1))
+    assert messages(effects, ObservedAddress) == [ObservedAddress(seen_at)]
+    assert messages(apply(node, record(7)), ObservedAddress) == []
+    assert messages(apply(node, record(7, incarnation=1)), ObservedAddress) == []

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.ids import Address
 from grapevine_proto.overlay.effects import Dial, Disconnect, PeerTransitioned, Send
 from grapevine_proto.overlay.peers import PeerTrigger
+from grapevine_proto.overlay.topology.vivaldi import FILTERED_SAMPLES
+from grapevine_proto.wire.attributes import record_attributes, record_coordinate
 from grapevine_proto.wire.messages import (
     CloseReason,
     Heartbeat,
@@ -22,7 +25,7 @@ from grapevine_proto.wire.messages import (
     PingAck,
     Records,
 )
-from grapevine_proto.wire.signed import Accusation
+from grapevine_proto.wire.signed import Accusation, PeerRecord
 from tests.proto.overlay.builders import EPOCH, identity, peer_id, record
 from tests.proto.overlay.membership.member_node import (
     OURS,
@@ -465,3 +468,37 @@ def test_a_member_that_was_not_reached_by_a_dial_is_suspected_and_one_not_dialed
         node.member(7).validated_address = record(7).addresses[0]
         fail(node, 7, reason)
         assert node.member(7).status is status
+
+
+def test_a_record_that_is_signed_again_goes_with_the_next_heartbeat() -> None:
+    node = MemberNode(linked=1)
+    node.membership.start_epoch(EPOCH + 1, 0.0)
+
+    def records_sent(now: float) -> list[PeerRecord]:
+        """Our own ones, on heartbeats."""
+        node.peer(1).last_heard_at = now
+        beats = messages(node.membership.advance(now), Heartbeat)
+        ours = node.local_record.peer_id
+        return [each for beat in beats for each in beat.records if each.peer_id == ours]
+
+    records_sent(1.0)  # what a new link is owed
+    assert [records_sent(each) for each in (100.0, 200.0, 299.0)] == [[], [], []]
+    [signed] = [each for at in (300.5, 306.0, 312.0) for each in records_sent(at)]
+    assert (signed, signed.earlier_epoch) == (node.local_record.record, 0)
+
+
+def test_this_node_says_where_it_is_once_enough_samples_counted() -> None:
+    node = MemberNode(linked=1)
+    assert node.membership.coordinate_of(node.local_record.peer_id) is None
+    node.membership.coordinates.samples = FILTERED_SAMPLES
+    ours = node.membership.coordinate_of(node.local_record.peer_id)
+    assert ours == node.membership.coordinates.coordinate
+
+
+def test_a_new_link_starts_with_the_coordinate_of_the_record() -> None:
+    node = MemberNode()
+    attributes = record_attributes(coordinate=Coordinate(height_s=0.02, error=0.5))
+    node.link(1, of=record(1, attributes=attributes))
+    claimed = node.membership.coordinates.of_peer(peer_id(1))
+    assert claimed is not None
+    assert claimed == record_coordinate(attributes)

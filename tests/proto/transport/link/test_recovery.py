@@ -691,3 +691,13 @@ def test_a_node_that_leaves_does_not_wait_for_delayed_acks() -> None:
     alone.send(1, 2.0, rumors(1))
     alone.recovery.expect_prompt_acks()
     assert alone.recovery.pto_at == 2.0
+
+
+def test_unless_the_peer_may_delay_its_acks_a_pto_allows_for_none() -> None:
+    path = Path(CongestionConfig(), "10.0.0.1", 0.1, 0.0)
+    recovery = Recovery(path, SendQueues(LimitsConfig(), 0))
+    recovery.on_sent(SentPacket(0, 5.0, len(RUMORS), RUMORS, 0, len(RUMORS), 0))
+    assert recovery.pto_at == 5.0 + path.rtt.pto_s
+    recovery.max_ack_delay_s = 0.5
+    recovery.on_sent(SentPacket(1, 50.0, len(RUMORS), RUMORS, 0, len(RUMORS), 0))
+    assert recovery.pto_at == 50.0 + path.rtt.pto_s + 0.5
