@@ -1,7 +1,8 @@
 """Makes the screenshots in screenshots/: ``python -m tests.tui.make_screenshots [DIRECTORY] [NAME ...]``.
 
 It runs the demo and waits until its story shows what a picture is to show; the trace over 100 members has a
-larger simulated cluster. Time is virtual. With names, only the pictures of those names are written.
+larger simulated cluster, and the contexts of the fleet are made up. Time is virtual. With names, only the
+pictures of those names are written.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from grapevine_proto.sim.builtin_answers import answer_builtin_queries
 from grapevine_proto.sim.fast_start import regular_overlay
 from grapevine_proto.sim.live import LiveSimulation
 from grapevine_tui.app.app import GrapevineApp
+from grapevine_tui.app.fleet import FleetApp
 from grapevine_tui.app.replay import ReplayApp
 from grapevine_tui.app.screens.network import NetworkScreen
 from grapevine_tui.config.settings import Settings, load_settings
@@ -40,6 +42,7 @@ from grapevine_tui.remote.history_tape import HistoryTape
 from grapevine_tui.remote.replay import ReplayClock, ReplayHost
 from tests.sources import ROOT
 from tests.tui.fake_host import FakeSettings
+from tests.tui.made_up_fleet import a_fleet
 from tests.virtual_time import run_in_virtual_time
 
 DIRECTORY: Final = ROOT / "screenshots"
@@ -99,6 +102,7 @@ TRACE_SHOTS: Final = (
 )
 REPLAY_SHOT: Final = Shot("replay", ("1",))
 REPLAYED_BEFORE_END_S: Final = 30.0
+FLEET_SHOT: Final = Shot("fleet", (), (120, 11))
 
 Save = Callable[[GrapevineApp, Pilot[None], Shot], Awaitable[None]]
 
@@ -236,19 +240,30 @@ async def draw_trace(save: Save) -> None:
     await live.stop()
 
 
+async def draw_fleet(directory: Path) -> None:
+    """A table of contexts in every state."""
+    app = FleetApp(a_fleet(time.time()), demo_settings())
+    async with app.run_test(size=FLEET_SHOT.size) as pilot:
+        app.theme = FLEET_SHOT.theme
+        await pilot.pause(SETTLE_S)
+        svg = app.export_screenshot(title="grapevine")
+        (directory / f"{FLEET_SHOT.name}.svg").write_text(svg, encoding="utf-8")
+
+
 def main(arguments: list[str]) -> None:
-    known = {
-        shot.name for shots in (*MOMENTS.values(), TRACE_SHOTS, (REPLAY_SHOT,)) for shot in shots
-    }
+    groups = (*MOMENTS.values(), TRACE_SHOTS, (REPLAY_SHOT, FLEET_SHOT))
+    known = {shot.name for shots in groups for shot in shots}
     directories = [Path(each) for each in arguments if each not in known]
     directory = directories[0] if directories else DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
     names = frozenset(arguments) & known
     trace_names = {shot.name for shot in TRACE_SHOTS}
     save = save_to(directory, names)
+    if not names or FLEET_SHOT.name in names:
+        asyncio.run(draw_fleet(directory))
     if not names or names & trace_names:
         run_in_virtual_time(in_time_of_loop(draw_trace(save)))
-    if not names or names - trace_names:
+    if not names or names - trace_names - {FLEET_SHOT.name}:
         run_in_virtual_time(in_time_of_loop(draw_story(save)), real_share=REAL_SHARE)
 
 
