@@ -545,7 +545,9 @@ class Dialer:
     def _dial_member(self, member: Member, now: float, *, wants_room: bool) -> list[Effect]:
         """Dial a member at all its addresses at once; behind a NAT also ask for an introduction."""
         addresses, peer_id = self.addresses_of(member), member.record.peer_id
-        if peer_id in self._config.current.denied or self.is_dialing(peer_id):
+        if peer_id in self._config.current.denied:
+            return []
+        if member.status is MemberStatus.DOWN and self.is_dialing(peer_id):
             return []  # an address that failed waits until the others have failed
         effects = self._dial_all(member, addresses, now, wants_room=wants_room)
         if not addresses:  # it can only be introduced

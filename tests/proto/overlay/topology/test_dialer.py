@@ -413,10 +413,14 @@ def test_each_failure_puts_the_next_address_of_a_member_first() -> None:
     assert chosen == [good, good[::-1], good, good[::-1]]
 
 
-def test_an_address_that_failed_waits_until_the_others_of_its_member_have_failed() -> None:
+def test_an_address_of_a_member_that_is_down_waits_until_all_have_failed() -> None:
     node = DialingNode()
     addresses = (Address("10.0.0.1", 1001), Address("10.0.0.1", 1002))
     member = node.members.add(replace_addresses(1, *addresses), peer_id(1), 0.0)
+    node.link(1)
+    node.unlink(1)
+    member.on_address_validated(addresses[0])
+    member.set_status(MemberStatus.DOWN, "silent", 0.0)
     assert [each.address for each in node.dials(0.0)] == [*addresses]
     node.dialer.on_failed(addresses[0], peer_id(1), DropReason.WRONG_PEER, 0.1)
     assert node.dials(2.0) == [], "the other one may still answer"
