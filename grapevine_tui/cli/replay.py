@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,7 +97,7 @@ async def run_replay_app(flags: dict[str, Any], path: Path, speed: float) -> int
     """Run the app over a recording or a history until it is quit. Raises InvalidRecording,
     HistoryUnavailable."""
     from grapevine_tui.app.replay import ReplayApp
-    from grapevine_tui.cli.attach import RemoteAppSettings
+    from grapevine_tui.cli.attach import attached_settings
     from grapevine_tui.config.settings import load_settings
     from grapevine_tui.history.database import HISTORY_FILE
     from grapevine_tui.host.model import Model
@@ -115,17 +116,7 @@ async def run_replay_app(flags: dict[str, Any], path: Path, speed: float) -> int
         tape, Model(max_messages=local.messages, wall_clock=clock), clock, speed=speed
     )
     await host.start()
-    settings = RemoteAppSettings(
-        host.config,
-        local.theme,
-        "off",
-        None,
-        local.preferences_file,
-        local.keys,
-        local.own_commands,
-        local.columns_by_table,
-        local.filters,
-    )
+    settings = replace(attached_settings(host.config, local), alert="off")
     app = ReplayApp(host, settings, note=tape.problem)
     try:
         await app.run_async()
