@@ -105,6 +105,7 @@ UNDO_WINDOW_S: Final = 10.0
 SHORT_DENY_S: Final = 600  # offered where a node is denied by a key
 KEYLIKE_LINES: Final = frozenset({":q", ":q!", ":wq", "quit", "exit", "help"})
 MIN_NAME_CHARACTERS: Final = 3  # of a typed part of a name, to be taken for one
+ONE_NODE_TEXT: Final = "this app shows one node; start grapevine-tui fleet to see several"
 FRAMES_PER_S: Final = 10
 FRAMES_PER_REFRESH: Final = 5  # so the node's tables are read twice a second
 
@@ -536,9 +537,11 @@ class GrapevineApp(ThemedApp):
         """Show all members, connected or not."""
         self._bring_to_front(self._members_screen())
 
-    def _members_screen(self, filter_text: str = "") -> MembersScreen:
+    def _members_screen(
+        self, filter_text: str = "", selected: PeerId | None = None
+    ) -> MembersScreen:
         names = self._settings.columns_by_table["members"]
-        return MembersScreen(self._host.model, filter_text, names)
+        return MembersScreen(self._host.model, filter_text, names, selected)
 
     def show_members(self, filter_text: str) -> None:
         """Show the members that match a filter."""
@@ -812,6 +815,14 @@ class GrapevineApp(ThemedApp):
             run = OwnCommandRun(command, self._selected_row())
             self._host.model.log_command(f"run {shlex.join(run.argv)}")
             self._replace_in_front(OutputScreen(run))
+
+    def show_context(self, name: str) -> None:
+        """Show another context. Raises CommandError: only an app over several can."""
+        raise CommandError(ONE_NODE_TEXT)
+
+    def show_fleet(self, table: str) -> None:
+        """Show a table over all contexts. Raises CommandError: only an app over several can."""
+        raise CommandError(ONE_NODE_TEXT)
 
     def _selected_row(self) -> dict[str, Any]:
         """The fields of the selected peer, member or message; empty if there is none."""

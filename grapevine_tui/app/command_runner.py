@@ -106,6 +106,10 @@ class AppActions(Protocol):
 
     def run_own_command(self, name: str) -> None: ...
 
+    def show_context(self, name: str) -> None: ...
+
+    def show_fleet(self, table: str) -> None: ...
+
     async def allow(self, peer_ref: str) -> None: ...
 
     async def forget(self, peer_ref: str) -> None: ...
@@ -171,6 +175,8 @@ class CommandRunner:
                 | commands.ChooseLayout()
                 | commands.ToggleBox()
                 | commands.ShowTab()
+                | commands.ShowContext()
+                | commands.ShowFleet()
                 | ScreenAction()
             ):
                 await self._act_on_screen(command)
@@ -232,6 +238,10 @@ class CommandRunner:
                 app.main.toggle_box("log" if name == "messages" else name)
             case commands.Run(name):
                 app.run_own_command(name)
+            case commands.ShowContext(name):
+                app.show_context(name)
+            case commands.ShowFleet(table):
+                app.show_fleet(table)
             case ScreenAction():
                 await app.run_screen_action(command)
             case _:

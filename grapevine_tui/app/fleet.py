@@ -1,4 +1,4 @@
-"""The apps over several contexts: the table of all of them, and the app over one, with a way back.
+"""The apps over several contexts: tables of all of them, and the app over one, with a way back.
 
 Invariants:
 
@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple, cast
 
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
 from textual.screen import Screen
 
+from grapevine_proto.ids import PeerId
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.gc_control import GcController
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.detail import DetailScreen
 from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
+from grapevine_tui.app.screens.fleet_tables import FleetMembersScreen, FleetMessagesScreen
 from grapevine_tui.app.screens.help import key_facts
+from grapevine_tui.app.screens.table import TableScreen
 from grapevine_tui.app.terminal import install_paste_safe_decoder
 from grapevine_tui.app.themed_app import ThemedApp
 from grapevine_tui.app.themes import ThemeManager
@@ -35,14 +41,14 @@ from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.config import keymap
 from grapevine_tui.config.preferences import Preferences
 from grapevine_tui.config.settings import Settings
-from grapevine_tui.host.protocol import HostView, SettingsView
+from grapevine_tui.control.commands import FLEET_TABLES, CommandError
+from grapevine_tui.host.protocol import SettingsView
+from grapevine_tui.remote.contexts import unknown_context_text
 from grapevine_tui.remote.fleet import Fleet, FleetNode
+from grapevine_tui.text import printable
 
 GC_INTERVAL_S: Final = 0.5
-TABLE: Final = ""  # as a destination: the table of all contexts
-FLEET_APP_KEYS: Final = tuple(
-    each for each in keymap.GLOBAL_KEYS if each.name in ("help", "commands", "screenshot", "quit")
-)
+CONTEXT_HELP: Final = "Show this context"
 
 
 class _Key(NamedTuple):
@@ -58,32 +64,98 @@ def _read_alt_digits() -> None:
         sequences[f"\x1b{digit}"] = (_Key(f"alt+{digit}"),)
 
 
+class Destination(NamedTuple):
+    """What to show next: a context, or if that is empty a table over all. `selected` is a member of the
+    context, or the number of a message; `filter_text` is the filter of the table."""
+
+    context: str = ""
+    table: str = FLEET_TABLES[0]
+    selected: PeerId | int | None = None
+    filter_text: str = ""
+
+
+ALL_CONTEXTS: Final = Destination()
+
+
+def find_name(word: str, names: Sequence[str]) -> str:
+    """The context that `word` names, or is the number of. Raises CommandError that names the nearest."""
+    if word in names:
+        return word
+    if word.isdecimal() and 0 < int(word) <= len(names):
+        return names[int(word) - 1]
+    raise CommandError(unknown_context_text(word, names))
+
+
+class ContextCommands(Provider):
+    """``ctx NAME`` in the palette, also with a name that is only near."""
+
+    @property
+    def _app(self) -> FleetApp | ContextApp:
+        assert isinstance(self.app, (FleetApp, ContextApp))
+        return self.app
+
+    async def search(self, query: str) -> Hits:
+        names = self._app.context_names
+        matcher = self.matcher(query)
+        command, _, word = query.strip().partition(" ")
+        is_typed = command in ("ctx", "context") and bool(word.strip())
+        is_found = False
+        for name in names:
+            text = f"ctx {name}"
+            if score := matcher.match(text):
+                is_found = True
+                yield Hit(score, matcher.highlight(text), self._shows(name), text, CONTEXT_HELP)
+        if is_typed and not is_found:
+            close = difflib.get_close_matches(word.strip(), names, n=1, cutoff=0.0)
+            for name in close:
+                help_text = f"No context is named {printable(word.strip())}; this is the nearest"
+                yield Hit(1.0, Content(f"ctx {name}"), self._shows(name), f"ctx {name}", help_text)
+
+    async def discover(self) -> Hits:
+        for name in self._app.context_names:
+            yield DiscoveryHit(f"ctx {name}", self._shows(name), help=CONTEXT_HELP)
+
+    def _shows(self, name: str) -> Callable[[], None]:
+        return partial(self._app.show_context, name)
+
+
 class FleetApp(ThemedApp):
-    """The table of all contexts. `destination` is the context to show next, None to quit."""
+    """Tables of all contexts, first the one that `opening` names. `destination` is what to show next, None to
+    quit; `view` is what to come back to."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(FLEET_APP_KEYS, keymap.CONTEXT_KEYS),
+        *bindings(keymap.FLEET_APP_KEYS, keymap.FLEET_TABLE_KEYS, keymap.CONTEXT_KEYS),
         Binding("ctrl+p", "command_palette", "Commands", show=False, priority=True),
     ]
+    COMMANDS = App.COMMANDS | {ContextCommands}
 
-    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+    def __init__(
+        self, fleet: Fleet, settings: Settings, opening: Destination = ALL_CONTEXTS
+    ) -> None:
         super().__init__()
         install_paste_safe_decoder()
         _read_alt_digits()
         self.fleet = fleet
-        self.destination: str | None = None
+        self._contexts_screen = FleetScreen(fleet)
+        self.destination: Destination | None = None
+        self.view = opening
         self._settings = settings
         self._theme_manager = ThemeManager(self, Preferences(settings.preferences_file))
         self.set_keymap(dict(settings.keys))
         self.gc_controller = GcController()
 
     def get_default_screen(self) -> Screen[None]:
-        return FleetScreen(self.fleet)
+        return self._contexts_screen
 
     @property
     def is_readonly(self) -> bool:
         """Whether every context is only looked at."""
         return all(each.context.is_readonly for each in self.fleet.nodes.values())
+
+    @property
+    def context_names(self) -> list[str]:
+        """The contexts, by number from 1."""
+        return list(self.fleet.nodes)
 
     def on_mount(self) -> None:
         self._theme_manager.apply(self._settings.theme)
@@ -91,6 +163,7 @@ class FleetApp(ThemedApp):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 asyncio.get_running_loop().add_signal_handler(number, self.exit)
         self.set_interval(GC_INTERVAL_S, self._collect_garbage)
+        self.show_fleet(self.view.table, self.view.filter_text)
 
     def on_ready(self) -> None:
         if not self.is_headless:  # a test runs many apps in one process and must free each
@@ -104,23 +177,62 @@ class FleetApp(ThemedApp):
         self._theme_manager.on_changed(theme, self._settings.theme)
 
     def on_grid_row_selected(self, message: Grid.RowSelected) -> None:
-        if isinstance(message.key, str):
-            self._open(message.key)
+        match message.key:
+            case str(name):
+                self._open(Destination(name))
+            case (str(name), PeerId() as peer_id):
+                self._open(Destination(name, "members", peer_id))
+            case (str(name), int(number)):
+                self._open(Destination(name, "messages", number))
 
     def on_fleet_screen_compare_requested(self, message: FleetScreen.CompareRequested) -> None:
         self.push_screen(CompareScreen(self.fleet, message.first, message.second))
 
+    def action_fleet(self, table: str) -> None:
+        """Show a table over all contexts."""
+        self.show_fleet(table)
+
+    def show_fleet(self, table: str, filter_text: str = "") -> None:
+        """Show a table over all contexts, with a filter."""
+        if self.screen.is_modal:
+            return
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        screen = self._table_screen(table)
+        if screen is not self._contexts_screen:
+            self.push_screen(screen)
+        if filter_text:
+            self.call_after_refresh(screen.set_filter, filter_text)
+
+    def _table_screen(self, table: str) -> TableScreen:
+        """A new screen for a table; for the contexts the one that is behind all."""
+        match table:
+            case "members":
+                return FleetMembersScreen(self.fleet, self._settings.columns_by_table["members"])
+            case "messages":
+                return FleetMessagesScreen(self.fleet)
+        return self._contexts_screen
+
     def action_context(self, number: int) -> None:
         """Open the context of that number."""
-        names = list(self.fleet.nodes)
-        if number <= len(names) and not self.screen.is_modal:
-            self._open(names[number - 1])
+        if number <= len(self.context_names) and not self.screen.is_modal:
+            self.show_context(str(number))
 
-    def _open(self, name: str) -> None:
-        if self.fleet.nodes[name].model.local_node is None:
-            self.notify(f"{name} has not answered yet", severity="warning", markup=False)
+    def show_context(self, name: str) -> None:
+        """Open the context of that name or number. Raises CommandError."""
+        self._open(Destination(find_name(name, self.context_names)))
+
+    def _open(self, destination: Destination) -> None:
+        if self.fleet.nodes[destination.context].model.local_node is None:
+            text = f"{destination.context} has not answered yet"
+            self.notify(text, severity="warning", markup=False)
             return
-        self.destination = name
+        self.destination = destination
+        screen = self.screen
+        if isinstance(screen, TableScreen) and screen.table_name in FLEET_TABLES:
+            self.view = Destination(
+                table=screen.table_name, filter_text=screen.table.filter_query.text
+            )
         self.exit()
 
     async def action_quit(self) -> None:
@@ -143,9 +255,12 @@ class FleetApp(ThemedApp):
 
     def _help_facts(self) -> list[Fact]:
         parts = (
-            ("Contexts", (*keymap.FLEET_KEYS, *keymap.CONTEXT_KEYS)),
+            (
+                "Contexts",
+                (*keymap.FLEET_KEYS, *keymap.FLEET_TABLE_KEYS, *keymap.CONTEXT_KEYS),
+            ),
             ("Tables", (*keymap.TABLE_KEYS, *keymap.FRONT_SCREEN_KEYS)),
-            ("Everywhere", FLEET_APP_KEYS),
+            ("Everywhere", keymap.FLEET_APP_KEYS),
         )
         return [
             fact
@@ -169,40 +284,83 @@ class FleetApp(ThemedApp):
 
 
 class ContextApp(GrapevineApp):
-    """The app over one context of a fleet. `destination` is what to show next: a context, `TABLE`, or None to
-    quit."""
+    """The app over one context of a fleet. `opening` says what is selected at first, `came_from` is the table
+    that leads back; `destination` is what to show next, None to quit."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(keymap.CONTEXT_KEYS)
+    COMMANDS = GrapevineApp.COMMANDS | {ContextCommands}
     OWN_KEYS = (("Contexts", keymap.CONTEXT_KEYS),)
 
-    def __init__(self, host: HostView, settings: SettingsView, names: list[str]) -> None:
-        super().__init__(host, settings)
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: SettingsView,
+        opening: Destination,
+        came_from: Destination = ALL_CONTEXTS,
+    ) -> None:
+        super().__init__(fleet.nodes[opening.context].host, settings)
         _read_alt_digits()
-        self.destination: str | None = None
-        self._names = names
+        self.destination: Destination | None = None
+        self.context_names = list(fleet.nodes)
+        self.main.context_names = tuple(self.context_names)
+        self._opening = opening
+        self._came_from = came_from
+
+    def on_ready(self) -> None:
+        # Textual calls the handler of the base class as well.
+        if self._opening.selected is not None:
+            self.call_after_refresh(self._show_selected)
+
+    def _show_selected(self) -> None:
+        """Show the member or the message that was chosen in a table of all contexts."""
+        model = self._host.model
+        is_gone = False
+        match self._opening.selected:
+            case PeerId() as peer_id:
+                is_gone = peer_id not in model.members
+                self._bring_to_front(self._members_screen(selected=peer_id))
+            case int(number):
+                self.main.action_panel("log")
+                is_gone = not self.main.log_view.go_to(number)
+        if is_gone:
+            self.notify("what was selected is not kept any more", markup=False)
 
     async def action_quit(self) -> None:
-        """Go back: from a screen in front to the main one, from there to the table of contexts."""
+        """Go back: from a screen in front to the main one, from there to the table it came from."""
         if self.screen is self.main and not self._graceful_shutdown.is_requested:
-            self._leave_for(TABLE)
+            self._leave_for(self._came_from)
         else:
             await super().action_quit()
 
     def on_main_screen_back_requested(self) -> None:
-        self._leave_for(TABLE)
+        self._leave_for(self._came_from)
 
     def action_context(self, number: int) -> None:
         """Show the context of that number."""
-        if number <= len(self._names) and not self.screen.is_modal:
-            self._leave_for(self._names[number - 1])
+        if number <= len(self.context_names):
+            self.show_context(str(number))
+
+    def show_context(self, name: str) -> None:
+        """Show the context of that name or number, or the table of all. Raises CommandError."""
+        self._leave_for(Destination(find_name(name, self.context_names) if name else ""))
+
+    def action_fleet(self, table: str) -> None:
+        """Show a table over all contexts."""
+        self.show_fleet(table)
+
+    def show_fleet(self, table: str) -> None:
+        """Show a table over all contexts."""
+        self._leave_for(Destination(table=table))
 
     def key_label(self, action: str) -> str:
         if action == "quit" and self.screen is self.main:
             return "Fleet"
         return super().key_label(action)
 
-    def _leave_for(self, destination: str) -> None:
+    def _leave_for(self, destination: Destination) -> None:
         """End this app and keep the connection; if something would be lost, only after a confirmation."""
+        if self.screen.is_modal or destination.context == self._opening.context:
+            return
         facts = self._leave_consequences()
 
         def leave(is_confirmed: bool | None) -> None:
@@ -224,27 +382,30 @@ async def run_fleet(
     settings: Settings,
     context_settings: Callable[[FleetNode], SettingsView],
     run: Callable[[App[None]], Awaitable[object]],
+    table: str = FLEET_TABLES[0],
 ) -> int:
-    """Show the table and contexts by turns until the user quits; return the exit code. `run` runs an app to
-    its end. The fleet has been started."""
+    """Show tables, first that of the name, and contexts by turns until the user quits; return the exit code.
+    `run` runs an app to its end. The fleet has been started."""
     refreshing = asyncio.create_task(fleet.run())
-    destination: str | None = TABLE
+    view = Destination(table=table)
+    destination: Destination | None = view
     exit_code = 0
     try:
         while destination is not None:
             app: FleetApp | ContextApp
-            if destination == TABLE:
-                fleet.opened = ""
-                app = FleetApp(fleet, settings)
+            fleet.opened = destination.context
+            if not destination.context:
+                app = FleetApp(fleet, settings, destination)
             else:
-                fleet.opened = destination
-                node = fleet.nodes[destination]
-                app = ContextApp(node.host, context_settings(node), list(fleet.nodes))
+                node = fleet.nodes[destination.context]
+                app = ContextApp(fleet, context_settings(node), destination, view)
                 node.host.on_config_changed = partial(
                     app.call_later, app.main.apply_config, is_restarted=True
                 )
             await run(app)
             destination, exit_code = app.destination, app.exit_code
+            if isinstance(app, FleetApp):
+                view = app.view
             for node in fleet.nodes.values():
                 node.host.on_config_changed = lambda _: None
             app.gc_controller.restore()  # so that the app that ended is freed

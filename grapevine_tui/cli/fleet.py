@@ -1,6 +1,6 @@
-"""``grapevine-tui fleet``: all contexts in one table, and the app over each of them.
+"""``grapevine-tui fleet``: tables over all contexts, and the app over each of them.
 
-Invariants: without the UI the output is one table or one JSON object per context, whatever does not answer.
+Invariants: without the UI the output is one table, or one JSON object per row, whatever does not answer.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -22,27 +23,39 @@ from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.process_exit import EXIT_FAILED, EXIT_OK
 from grapevine_tui.remote.contexts import Context, all_contexts
+from grapevine_tui.text import json_payload_text
 
 if TYPE_CHECKING:
     from grapevine_tui.remote.fleet import Fleet, FleetNode
 
 ANSWER_TIMEOUT_S: Final = 5.0  # for the contexts to answer, without the UI
 RATE_INTERVAL_S: Final = 2.5  # for two samples of what is counted
-COLUMNS: Final = (
-    *("context", "state", "up", "suspect", "down", "messages_per_s", "loss", "lag_ms"),
-    *("unacknowledged", "last_event"),
-)
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "contexts": (
+        *("context", "state", "up", "suspect", "down", "messages_per_s", "loss", "lag_ms"),
+        *("unacknowledged", "last_event"),
+    ),
+    "members": (
+        *("context", "cluster", "name", "peer_id", "address", "zone", "status", "rtt_ms", "tags"),
+        *("reason", "as_of"),
+    ),
+    "messages": ("time", "context", "cluster", "from_name", "via", "topic", "text", "as_of"),
+}
 
 
 @click.command()
+@click.argument("table", type=click.Choice(tuple(COLUMNS)), default="contexts", required=False)
 @click.option("--once", is_flag=True, help="Print the table and exit; exit code 1 if one is not up")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object per context and exit")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object per row and exit")
 @click.option("--read-only", "is_readonly", is_flag=True, help="Refuse what would change a node")
 @click.pass_obj
-def fleet(inherited: dict[str, Any] | None, once: bool, is_json: bool, is_readonly: bool) -> int:
+def fleet(
+    inherited: dict[str, Any] | None, table: str, once: bool, is_json: bool, is_readonly: bool
+) -> int:
     """Look after all contexts: one row each, and the app over the one you open.
 
-    Contexts are the sections of contexts.toml; without that file, the nodes of yours that run here.
+    TABLE is contexts, members or messages: those of all contexts in one table. Contexts are the sections of
+    contexts.toml; without that file, the nodes of yours that run here.
     """
     contexts = all_contexts()
     if not contexts:
@@ -50,14 +63,14 @@ def fleet(inherited: dict[str, Any] | None, once: bool, is_json: bool, is_readon
     if is_readonly:
         contexts = [each.as_readonly() for each in contexts]
     if once or is_json:
-        return asyncio.run(_print_rows(contexts, is_json=is_json))
+        return asyncio.run(_print_rows(contexts, table, is_json=is_json))
     require_terminal()
     local = load_settings(dict(inherited or {}), os.environ)
     logs.to_null()
-    return run_on_terminal(lambda: _run(contexts, local))
+    return run_on_terminal(lambda: _run(contexts, local, table))
 
 
-async def _run(contexts: Iterable[Context], local: Settings) -> int:
+async def _run(contexts: Iterable[Context], local: Settings, table: str) -> int:
     from grapevine_tui.app.fleet import run_fleet
     from grapevine_tui.remote.fleet import Fleet
 
@@ -67,14 +80,15 @@ async def _run(contexts: Iterable[Context], local: Settings) -> int:
     fleet = Fleet(list(contexts))
     fleet.start()
     try:
-        return await run_fleet(fleet, local, context_settings, lambda app: app.run_async())
+        return await run_fleet(fleet, local, context_settings, lambda app: app.run_async(), table)
     finally:
         await fleet.leave()
 
 
-async def _print_rows(contexts: Iterable[Context], *, is_json: bool) -> int:
-    """Print a row of each context once it has answered, or does not."""
+async def _print_rows(contexts: Iterable[Context], table: str, *, is_json: bool) -> int:
+    """Print the rows of a table once all contexts have answered, or do not."""
     from grapevine_tui.remote.fleet import UP, Fleet
+    from grapevine_tui.remote.fleet_tables import rows_of
 
     fleet = Fleet(list(contexts))
     fleet.start()
@@ -82,20 +96,31 @@ async def _print_rows(contexts: Iterable[Context], *, is_json: bool) -> int:
     try:
         await _until_answered(fleet)
         await asyncio.sleep(RATE_INTERVAL_S)
-        rows = fleet.rows()
+        objects = rows_of(fleet, table)
+        states = [each.state for each in fleet.nodes.values()]
     finally:
         refreshing.cancel()
         await fleet.leave()
-    objects: list[Object] = [each.to_dict() for each in rows]
     if is_json:
         for each in objects:
             click.echo(json.dumps(each, allow_nan=False))
     else:
-        for row in objects:
-            row["last_event"] = row["last_event"] if row["state"] == UP else row["reason"]
-        for line in format_table(objects, COLUMNS):
+        for line in format_table([_shown(each) for each in objects], COLUMNS[table]):
             click.echo(line)
-    return EXIT_OK if all(each.state == UP for each in rows) else EXIT_FAILED
+    return EXIT_OK if all(each == UP for each in states) else EXIT_FAILED
+
+
+def _shown(row: Object) -> Object:
+    """A row as people read it: times of day, and why there is no event."""
+    shown = dict(row)
+    for name, field in (("as_of", "as_of"), ("time", "at")):
+        if at_unix := row.get(field):
+            shown[name] = time.strftime("%H:%M:%S", time.localtime(at_unix))
+    if row.get("reason") and "last_event" in row:
+        shown["last_event"] = row["reason"]
+    if "base64" in row:
+        shown["text"] = json_payload_text(row)
+    return shown
 
 
 async def _until_answered(fleet: Fleet) -> None:

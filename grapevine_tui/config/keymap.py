@@ -155,20 +155,29 @@ REPLAY_KEYS: Final = (
 FLEET_KEYS: Final = (
     KeyBinding("compare", "equals_sign", "compare", "Compare members", in_footer=True),
 )
+# Where the tables are those of all contexts.
+FLEET_APP_KEYS: Final = tuple(
+    each for each in GLOBAL_KEYS if each.name in ("help", "commands", "screenshot", "quit")
+)
+FLEET_TABLE_KEYS: Final = (
+    KeyBinding("members", "m", "fleet('members')", "Members", in_footer=True),
+    KeyBinding("messages", "2", "fleet('messages')", "Messages", in_footer=True),
+)
 # Where several contexts are looked after.
-CONTEXT_KEYS: Final = tuple(
-    KeyBinding(name, f"alt+{number}", f"context({number})", f"Context {number}")
-    for number, name in enumerate(
-        ("context_1", "context_2", "context_3", "context_4", "context_5",
-         "context_6", "context_7", "context_8", "context_9"), 1
-    )
-)  # fmt: skip
+CONTEXT_KEYS: Final = (
+    KeyBinding("fleet", "alt+0", "fleet('contexts')", "All contexts"),
+    *(
+        KeyBinding(f"context_{number}", f"alt+{number}", f"context({number})", f"Context {number}")
+        for number in range(1, 10)
+    ),
+)
+CONTEXT_NUMBER_KEYS: Final = CONTEXT_KEYS[1:]
 # Sets of keys that are active together: those of the focused widget, its screen and the app.
 SIMULTANEOUS_KEYS: Final = (
     (GLOBAL_KEYS, PANEL_KEYS, TABLE_KEYS, PEER_KEYS, RATE_KEYS, REPLAY_KEYS, CONTEXT_KEYS),
     (GLOBAL_KEYS, PANEL_KEYS, MESSAGE_KEYS, REPLAY_KEYS, CONTEXT_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, PEER_KEYS),
-    (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, FLEET_KEYS, CONTEXT_KEYS),
+    (FLEET_APP_KEYS, FRONT_SCREEN_KEYS, TABLE_KEYS, FLEET_KEYS, FLEET_TABLE_KEYS, CONTEXT_KEYS),
     (GLOBAL_KEYS, SETTINGS_KEYS, TABLE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_TRACE_KEYS),
     (GLOBAL_KEYS, FRONT_SCREEN_KEYS, TRACE_KEYS, NEW_QUERY_KEYS),
@@ -185,7 +194,7 @@ VIEW_KEYS: Final = frozenset(
      "back_10_s", "on_10_s", "back_60_s", "on_60_s",
      "sort_name", "sort_rtt", "sort_load", "sort_zone", "shorter", "older", "newer",
      "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems",
-     "ask_again", "tree", "compare", *(key.name for key in CONTEXT_KEYS))
+     "ask_again", "tree", "compare", *(key.name for key in CONTEXT_NUMBER_KEYS))
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(
     dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)

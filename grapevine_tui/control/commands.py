@@ -315,6 +315,20 @@ class ToggleBox:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowContext:
+    """Show the app over the context `name`, or the one of that number; the table of all if it is empty."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowFleet:
+    """Show a table over all contexts, one of `FLEET_TABLES`."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Run the own command `name` on the selected row."""
 
@@ -399,7 +413,17 @@ HistoryCommand: TypeAlias = (
 PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
 AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
 AppAct: TypeAlias = (
-    ScreenAction | Filter | Sort | Follow | GoTo | Run | ChooseLayout | ToggleBox | ShowTab
+    ScreenAction
+    | Filter
+    | Sort
+    | Follow
+    | GoTo
+    | Run
+    | ChooseLayout
+    | ToggleBox
+    | ShowTab
+    | ShowContext
+    | ShowFleet
 )
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
 Command: TypeAlias = (
@@ -529,6 +553,7 @@ class CommandSpec:
 
 LAYOUTS: Final = ("all", "chat", "traffic", "repair", "wall")
 BOXES: Final = ("peers", "messages", "rates", "rounds", "traffic")
+FLEET_TABLES: Final = ("contexts", "members", "messages", "alerts")
 MAX_DENY_S: Final = 365 * 86_400
 TAG_ACTIONS: Final = ("list", "set", "unset")
 
@@ -974,6 +999,29 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         "Switch a box of the main screen on or off",
         ToggleBox,
         (Argument("name", "|".join(BOXES), ArgumentType.CHOICE, choices=BOXES),),
+    ),
+    CommandSpec(
+        "ctx",
+        Kind.APP_ACT,
+        "Show the context NAME, or that number; without it, the table of all",
+        ShowContext,
+        (Argument("name", "NAME", ArgumentType.NAME, is_required=False),),
+        aliases=("context",),
+    ),
+    CommandSpec(
+        "fleet",
+        Kind.APP_ACT,
+        "Show a table over all contexts",
+        ShowFleet,
+        (
+            Argument(
+                "table",
+                "|".join(FLEET_TABLES),
+                ArgumentType.CHOICE,
+                is_required=False,
+                choices=FLEET_TABLES,
+            ),
+        ),
     ),
     CommandSpec(
         "run",

@@ -58,8 +58,10 @@ from grapevine_tui.control.commands import (
     Send,
     SetSettings,
     ShowAlerts,
+    ShowContext,
     ShowDiscovered,
     ShowEvents,
+    ShowFleet,
     ShowHelp,
     ShowMembers,
     ShowPeers,
@@ -221,6 +223,8 @@ class CommandExecutor:
                 | ChooseLayout()
                 | ToggleBox()
                 | ShowTab()
+                | ShowContext()
+                | ShowFleet()
             ):
                 raise Unavailable("this acts on the app's screen; this node has none")
             case (

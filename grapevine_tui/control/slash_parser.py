@@ -52,6 +52,7 @@ class KnownNames(NamedTuple):
     alerts: tuple[str, ...] = ()
     own_commands: tuple[str, ...] = ()
     tabs: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
 
 
 NO_NAMES: Final = KnownNames()
@@ -308,7 +309,8 @@ def _names_for(spec: CommandSpec, argument: Argument, known: KnownNames) -> Iter
         case ArgumentType.NAME:
             alerts, own = known.alerts, known.own_commands
             by_command = {"query": known.queries, "mute": alerts, "unmute": alerts, "run": own}
-            return (by_command | {"tab": known.tabs}).get(spec.name, ())
+            by_command |= {"tab": known.tabs, "ctx": known.contexts}
+            return by_command.get(spec.name, ())
         case ArgumentType.CHOICE:
             return argument.choices
         case ArgumentType.KEY:

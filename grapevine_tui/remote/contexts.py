@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, assert_never
@@ -134,13 +134,13 @@ def find_context(name: str) -> Context:
         known |= {each.name: each for each in contexts}
         if name in known:
             return known[name]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else _known_text(known)
-    raise ConfigError("context", f"no context is named {name!r:.80}; {hint}")
+    raise ConfigError("context", unknown_context_text(name, known))
 
 
-def _known_text(names: Iterable[str]) -> str:
-    listed = ", ".join(names)
-    if not listed:
-        return "there is no contexts.toml, and no node of yours runs here"
-    return f"there are {listed}"
+def unknown_context_text(name: str, known: Collection[str]) -> str:
+    """Say that no context is named `name`, and which is the nearest, or which there are."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    if not known:
+        hint = "there is no contexts.toml, and no node of yours runs here"
+    return f"no context is named {name!r:.80}; {hint}"

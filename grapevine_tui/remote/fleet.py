@@ -49,6 +49,7 @@ class FleetRow(NamedTuple):
     `as_of` is 0 if the row is of now, else the Unix time as of which it was so, for `reason`."""
 
     name: str
+    cluster: str
     place: str
     is_readonly: bool
     state: str
@@ -82,6 +83,7 @@ class FleetRow(NamedTuple):
         is_known = self.state != CONNECTING and bool(self.up)
         return {
             "context": self.name,
+            "cluster": self.cluster,
             "place": self.place,
             "readonly": self.is_readonly,
             "state": self.state,
@@ -151,6 +153,21 @@ class FleetNode:
         self._datagrams.append((sum(each.sent for each in peers), sum(each.lost for each in peers)))
 
     @property
+    def cluster(self) -> str:
+        """The name of its cluster, as it was received; empty before the first answer."""
+        return self.host.config.cluster if self.model.local_node is not None else ""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what is known of it is of now."""
+        return self.state == UP
+
+    @property
+    def as_of(self) -> float:
+        """The Unix time as of which its tables are; 0 if they are of now, or nothing is known."""
+        return self.model.outdated_since if self.model.local_node is not None else 0.0
+
+    @property
     def state(self) -> str:
         if self.host.is_connected:
             return SILENT if self.model.disconnect_reason == SILENT_TEXT else UP
@@ -162,6 +179,7 @@ class FleetNode:
         event = self._last_event
         return FleetRow(
             context.name,
+            self.cluster,
             context.place,
             context.is_readonly,
             self.state,
@@ -175,7 +193,7 @@ class FleetNode:
             self.host.unacknowledged,
             event.text,
             event.at_unix,
-            model.outdated_since if model.local_node is not None else 0.0,
+            self.as_of,
             printable(model.disconnect_reason),
         )
 

@@ -14,17 +14,28 @@ from grapevine_tui.control.target import LocalTarget, SshTarget
 from grapevine_tui.host.model import Notice, NoticeLevel
 from grapevine_tui.remote.contexts import Context
 from grapevine_tui.remote.fleet import Fleet, FleetNode
-from tests.tui.values import a_member, a_peer, an_id
+from tests.tui.values import a_member, a_message, a_peer, an_id
 
 UP, SUSPECT, DOWN = MemberStatus.UP, MemberStatus.SUSPECT, MemberStatus.DOWN
 SELF = 99  # the number of every context's own node
+CLUSTERS = {
+    "eu": "prod",
+    "us": "prod",
+    "dr": "prod",
+    "asia": "asia",
+    "staging": "test",
+    "billing": "pay",
+}
 
 
 def show_state(
     node: FleetNode, statuses: Sequence[MemberStatus], rates: Sequence[int] = ()
 ) -> None:
     """Have a context that is connected list members, numbered from 1, and messages in each second."""
-    node.host.config = NodeConfig(name=f"{node.context.name}-1")
+    node.host.config = NodeConfig(
+        name=f"{node.context.name}-1", cluster=CLUSTERS[node.context.name]
+    )
+    node.model.own_name = node.host.config.name
     cast(Any, node.host)._connection = object()
     node.model.apply(NodeStarted(an_id(SELF), Address("127.0.0.1", 8000), 1))
     members = [
@@ -67,6 +78,15 @@ def a_fleet(now: float) -> Fleet:
         ("billing", "node-2 connected", 3 * 3600),
     ):
         nodes[name].model.notices.append(Notice(now - ago_s, NoticeLevel.WARNING, text))
+    for name, origin, text, ago_s in (
+        ("eu", 3, "deploy of api 4.2 begins", 95),
+        ("us", 2, "[@click=app.exit]quota[/] exceeded \x1b[2J", 61),
+        ("dr", 3, "deploy of api 4.2 begins", 94),
+        ("billing", SELF, "nightly run done", 20),
+        ("eu", 7, "deploy of api 4.2 ends", 3),
+    ):
+        message = a_message(origin, int(1_000 - ago_s), text.encode(), topic="deploy.api")
+        nodes[name].model.messages.append(message, now - ago_s)
     nodes["asia"].host.unacknowledged = 3
     cast(Any, nodes["us"].host)._lag_s = 0.31
     return fleet

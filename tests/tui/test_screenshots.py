@@ -232,6 +232,10 @@ def check(screenshot: Screenshot, palette: Palette, name: str, directory: Path) 
 FLEET_SHOTS: Final = (
     ("fleet", WIDE, ()),
     ("fleet-80x24", NARROW, ()),
+    ("fleet-members", WIDE, ("m",)),
+    ("fleet-members-80x24", NARROW, ("m",)),
+    ("fleet-messages", WIDE, ("2",)),
+    ("fleet-messages-80x24", NARROW, ("2",)),
     (
         "compare-80x24",
         NARROW,

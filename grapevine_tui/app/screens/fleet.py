@@ -158,7 +158,7 @@ class FleetScreen(TableScreen):
 
     def __init__(self, fleet: Fleet) -> None:
         grid = Grid(FLEET_COLUMNS, empty="No contexts.", id="fleet", select_label="Open")
-        super().__init__("fleet", grid)
+        super().__init__("contexts", grid)
         self._fleet = fleet
         self._numbers = {
             name: number for number, name in enumerate(fleet.nodes, 1) if number <= MAX_NUMBERED

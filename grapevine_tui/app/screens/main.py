@@ -118,6 +118,8 @@ class MainScreen(Screen[None]):
         self._max_rows: dict[Grid, int] = {}
         self.is_paused = False
         self._missed_changes = Changes.NONE  # while paused
+        self.context_names: tuple[str, ...] = ()
+        """The contexts that the app can show, for completion."""
         self.status = StatusLine(model, settings.node, lambda: host.node.lag_s, id="status")
         self.caption = CaptionLine(demo, settings.keys, id="caption")
         self._has_caption = demo is not None
@@ -579,6 +581,7 @@ class MainScreen(Screen[None]):
             alerts=tuple(dict.fromkeys(each.name for each in model.alerts)),
             own_commands=self._own_commands,
             tabs=tuple(self._tabs),
+            contexts=self.context_names,
         )
 
     def on_paste(self, event: events.Paste) -> None:

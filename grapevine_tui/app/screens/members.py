@@ -154,12 +154,16 @@ def _member_row(
 
 
 class MembersScreen(TableScreen):
-    """All members in a table, with a filter."""
+    """All members in a table, with a filter. The cursor begins at the member `selected`."""
 
     FILTER_HINT = "words name:bob zone:eu tag:role=web status:down -not"
 
     def __init__(
-        self, model: Model, filter_text: str = "", names: Sequence[str] = MEMBER_DEFAULT
+        self,
+        model: Model,
+        filter_text: str = "",
+        names: Sequence[str] = MEMBER_DEFAULT,
+        selected: PeerId | None = None,
     ) -> None:
         columns = columns_of(names, COLUMN_SPECS, MEMBER_DEFAULT)
         table = PeerGrid(columns, empty="No other members yet.", id="members")
@@ -169,6 +173,7 @@ class MembersScreen(TableScreen):
         super().__init__("members", table)
         self._model = model
         self._row_cache = MemberRowCache(model, names)
+        self._selected = selected  # until its row is built
 
     def on_mount(self) -> None:
         self.set_interval(REFRESH_INTERVAL_S, self.show)
@@ -176,6 +181,8 @@ class MembersScreen(TableScreen):
     def show(self) -> None:
         """Show the current members."""
         self.table.set_rows(self._row_cache.build())
+        if self._selected is not None and self.table.go_to_key(self._selected):
+            self._selected = None
         self.update_title()
         if self._row_cache.is_behind:
             self.set_timer(NEXT_PASS_DELAY_S, self.show)

@@ -33,6 +33,11 @@ class TableScreen(Screen[None]):
         self.table = table
         self.filter_bar = FilterBar(id=f"{name}-filter")
 
+    @property
+    def table_name(self) -> str:
+        """What it shows, in one word."""
+        return self._label
+
     def compose(self) -> ComposeResult:
         yield self.table
         yield self.filter_bar
@@ -61,19 +66,22 @@ class TableScreen(Screen[None]):
         self.filter_bar.open(self._label, self.table.filter_query.text, self.FILTER_HINT)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
-        self.table.set_filter(parse_query(message.text) if message.text.strip() else MATCH_ALL)
-        self.update_title()
+        self.set_filter(message.text)
 
     def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
         if message.is_cleared:
-            self.table.set_filter(MATCH_ALL)
+            self.set_filter("")
         self.update_title()
         self.table.focus()
+
+    def set_filter(self, text: str) -> None:
+        """Show only rows that match; all if `text` is empty."""
+        self.table.set_filter(parse_query(text) if text.strip() else MATCH_ALL)
+        self.update_title()
 
     def action_back(self) -> None:
         """Clear the filter; without one, go back."""
         if self.table.filter_query:
-            self.table.set_filter(MATCH_ALL)
-            self.update_title()
+            self.set_filter("")
         else:
             self.dismiss()

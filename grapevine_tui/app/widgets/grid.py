@@ -238,6 +238,14 @@ class Grid(LineScrollView):
             self._scroll_to_cursor
         )  # a table that was just opened has no size yet
 
+    def go_to_key(self, key: Hashable) -> bool:
+        """Put the cursor on the row of that key; return whether there is one."""
+        found = (index for index, row in enumerate(self._visible_rows) if row.key == key)
+        index = next(found, None)
+        if index is not None:
+            self.go_to(index)
+        return index is not None
+
     def set_rows(self, rows: list[Row]) -> None:
         """Replace the rows and repaint the lines that differ."""
         self._all_rows = rows
@@ -251,16 +259,18 @@ class Grid(LineScrollView):
 
     def _filter_and_sort(self, rows: list[Row]) -> list[Row]:
         if self.filter_query:
-            names = [column.title for column in self._columns]
-            rows = [
-                row for row in rows if matches_row(self.filter_query, _query_fields(names, row))
-            ]
+            rows = [row for row in rows if self._is_match(row)]
         if self.row_order is not None:
             column, is_descending = self.row_order
             known = [row for row in rows if row.sort_value(column) is not None]
             known.sort(key=lambda row: row.sort_value(column), reverse=is_descending)
             rows = [*known, *(row for row in rows if row.sort_value(column) is None)]
         return rows
+
+    def _is_match(self, row: Row) -> bool:
+        """Return whether the filter lets that row through."""
+        names = [column.title for column in self._columns]
+        return matches_row(self.filter_query, _query_fields(names, row))
 
     def _replace_rows(self, rows: list[Row]) -> None:
         old, old_cursor, key = self._visible_rows, self._cursor, self.cursor_key

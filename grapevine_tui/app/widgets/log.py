@@ -365,6 +365,14 @@ class MessageLog(LineScrollView):
         self.post_message(self.Scrolled())
         self.refresh()
 
+    def go_to(self, number: int) -> bool:
+        """Put the cursor on the message of that number; return whether it is still there."""
+        self.sync()
+        if self._model.messages.get(number) is None:
+            return False
+        self._move_cursor_to_line(self._filtered_view.line_of(number))
+        return True
+
     def _current_line(self) -> int:
         """Return the line that a movement starts from: the cursor's, else one past the last visible one."""
         if self._cursor is not None:

@@ -21,6 +21,8 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_tui.app.fleet import ContextApp, FleetApp, run_fleet
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
+from grapevine_tui.app.screens.fleet_tables import FleetMembersScreen
+from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.server import ControlServer, control_server
 from grapevine_tui.control.socket_file import SOCKET_NAME
@@ -246,6 +248,105 @@ async def test_the_members_as_two_contexts_see_them_are_compared_and_marked(
             await pilot.press("q", "q")
 
         await play(fleet, settings, table)
+
+
+async def test_a_member_or_a_message_of_a_merged_table_is_selected_in_its_context(
+    tmp_path: Path, settings: Settings
+) -> None:
+    async with AsyncExitStack() as stack:
+        alpha = await a_node(stack, tmp_path / "alpha", "alpha")
+        beta = await a_node(stack, tmp_path / "beta", "beta", str(alpha.node.address))
+        gamma = await a_node(stack, tmp_path / "gamma", "gamma", str(alpha.node.address))
+        fleet = await stack.enter_async_context(
+            a_fleet(context(tmp_path / "alpha"), context(tmp_path / "beta"))
+        )
+        async with asyncio.timeout(WAIT_S):
+            while len(beta.node.members()) < 2 or len(alpha.node.members()) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        for text in (b"one", b"two", b"three"):
+            await alpha.broadcast(text)
+
+        async def members(app: App[None], pilot: Pilot[None]) -> None:
+            assert isinstance(app, FleetApp)
+            await until(pilot, lambda: text_of(app).count("● up") == 2)
+            await pilot.press("m")
+            await until(pilot, lambda: "Members 4 of 2 contexts" in text_of(app))
+            await pilot.press("slash", *"context:beta gamma", "enter")
+            await until(pilot, lambda: "1 match" in text_of(app))
+            await pilot.press("enter")
+
+        async def beta_app(app: App[None], pilot: Pilot[None]) -> None:
+            assert isinstance(app, ContextApp)
+            await until(pilot, lambda: isinstance(app.screen, MembersScreen))
+            screen = app.screen
+            assert isinstance(screen, MembersScreen)
+            await until(pilot, lambda: screen.table.cursor_key == gamma.node.peer_id)
+            await pilot.press("q")
+            await until(pilot, lambda: app.screen is app.main)
+            await pilot.press("q")
+
+        async def messages(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: "1 match context:beta gamma" in text_of(app))  # as it was
+            await pilot.press("2")
+            await until(pilot, lambda: "Messages 6 of 2 contexts" in text_of(app))
+            await pilot.press("slash", *"two context:alpha", "enter")
+            await until(pilot, lambda: "1 match" in text_of(app))
+            await pilot.press("enter")
+
+        async def alpha_app(app: App[None], pilot: Pilot[None]) -> None:
+            assert isinstance(app, ContextApp)
+            log = app.main.log_view
+            await until(pilot, lambda: not log.is_following)
+            assert log.cursor_entry is not None
+            assert log.cursor_entry.message.payload == b"two"
+            assert app.focused is log
+            await pilot.press("alt+0")
+
+        async def contexts(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: "Fleet 2" in text_of(app))
+            await pilot.press("q")
+
+        await play(fleet, settings, members, beta_app, messages, alpha_app, contexts)
+
+
+async def test_a_typed_context_or_table_is_shown_and_a_wrong_name_is_answered_with_the_nearest(
+    tmp_path: Path, settings: Settings
+) -> None:
+    async with AsyncExitStack() as stack:
+        for name in ("alpha", "beta"):
+            await a_node(stack, tmp_path / name, name)
+        fleet = await stack.enter_async_context(
+            a_fleet(context(tmp_path / "alpha"), context(tmp_path / "beta"))
+        )
+
+        async def table(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: text_of(app).count("● up") == 2)
+            await pilot.press("alt+1")
+
+        async def alpha(app: App[None], pilot: Pilot[None]) -> None:
+            assert isinstance(app, ContextApp)
+            await until(pilot, lambda: "alpha" in text_of(app))
+            await pilot.press("i", *"/ctx", "space", *"betta", "enter")
+            await until(pilot, lambda: "did you mean beta?" in text_of(app))
+            await pilot.press("ctrl+u", *"/ctx", "space", "b")
+            assert app.main.compose_box.draft.completions == ("/ctx beta",)
+            await pilot.press("ctrl+u", *"/ctx", "space", "2", "enter")
+
+        async def beta(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: "beta" in text_of(app))
+            await pilot.press("m", "alt+1")  # from a screen in front as well
+
+        async def alpha_again(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: "alpha" in text_of(app))
+            await pilot.press("i", *"/fleet", "space", *"members", "enter")
+
+        async def members(app: App[None], pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: isinstance(app.screen, FleetMembersScreen))
+            await pilot.press("alt+0")
+            await until(pilot, lambda: isinstance(app.screen, FleetScreen))
+            await pilot.press("q")
+
+        await play(fleet, settings, table, alpha, beta, alpha_again, members)
 
 
 async def test_alt_with_a_digit_is_that_key_in_every_terminal(settings: Settings) -> None:

@@ -191,7 +191,7 @@ def test_the_beginning_of_a_command_is_completed() -> None:
     assert complete_command("/se") == ("/send ", "/settings", "/set_settings ")
     assert complete_command("/qu") == ("/query ", "/queries")
     assert complete_command("/qui") == ("/quit",)
-    assert complete_command("/con") == ("/connect ",)
+    assert complete_command("/con") == ("/connect ", "/context ")
     assert complete_command("hello") == ()
     assert complete_command("/peers ") == ()
 
@@ -217,6 +217,7 @@ KNOWN = KnownNames(
     zones=("eu", "us west"),
     keys=("cfg/limit",),
     tags=("role=web",),
+    contexts=("eu", "eu-test", "us"),
 )
 
 
@@ -249,6 +250,9 @@ KNOWN = KnownNames(
             "/query --tag role=web --t",
             ["/query --tag role=web --tag ", "/query --tag role=web --timeout "],
         ),
+        ("/ctx e", ["/ctx eu", "/ctx eu-test"]),
+        ("/context u", ["/context us"]),
+        ("/fleet me", ["/fleet members", "/fleet messages"]),
         ("/broadcast d", []),
     ],
 )
