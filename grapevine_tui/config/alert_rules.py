@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from grapevine_proto.errors import ConfigError
-from grapevine_tui.filter_syntax import MESSAGE_FIELDS, parse_terms, unknown_field
+from grapevine_tui.filter_syntax import MESSAGE_FIELDS, parse_terms, query_fault
 
 SECTION: Final = "app.alerts"
 MAX_RULES: Final = 64
@@ -155,7 +155,7 @@ def parse_rule(name: str, text: str) -> AlertRule:
 def _message_rule(
     name: str, text: str, is_absence: bool, filter_text: str, for_s: float | None
 ) -> AlertRule:
-    problem = unknown_field(parse_terms(filter_text), MESSAGE_FIELDS)
+    problem = query_fault(parse_terms(filter_text), MESSAGE_FIELDS)
     if problem:
         raise ValueError(problem)
     if is_absence:

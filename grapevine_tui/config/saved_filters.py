@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from grapevine_proto.errors import ConfigError
-from grapevine_tui.filter_syntax import MESSAGE_FIELDS, parse_terms, unknown_field
+from grapevine_tui.filter_syntax import MESSAGE_FIELDS, parse_terms, query_fault
 
 SECTION: Final = "app.filters"
 MAX_FILTERS: Final = 16
@@ -36,6 +36,6 @@ def parse_filters(given: Any) -> dict[str, str]:
             raise ConfigError(location, f"expected the words of a filter, not {words!r:.80}")
         if len(words) > MAX_WORDS_CHARACTERS:
             raise ConfigError(location, f"longer than {MAX_WORDS_CHARACTERS} characters")
-        if problem := unknown_field(parse_terms(words), MESSAGE_FIELDS):
+        if problem := query_fault(parse_terms(words), MESSAGE_FIELDS):
             raise ConfigError(location, problem)
     return dict(given)

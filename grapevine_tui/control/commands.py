@@ -207,6 +207,7 @@ class PastRows:
     older_than: int | None = None
     newer_than: int | None = None
     around: int | None = None
+    search_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -633,6 +634,7 @@ _PAGE_OPTIONS: Final = (
     CommandOption("older_than", "--older-than", "KEY", "Rows before the row with this key"),
     CommandOption("newer_than", "--newer-than", "KEY", "Rows after the row with this key"),
     CommandOption("around", "--around", "KEY", "Rows around the row with this key"),
+    CommandOption("search_ms", "--search-ms", "MS", "Search for at most MS milliseconds [2000]"),
 )
 
 

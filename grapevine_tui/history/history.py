@@ -27,13 +27,14 @@ from grapevine_tui.filter_syntax import (
     EVENT_FIELDS,
     MESSAGE_FIELDS,
     TIME_FIELDS,
-    unknown_field,
+    query_fault,
 )
 from grapevine_tui.history.database import HISTORY_FILE, HistoryUnavailable
 from grapevine_tui.history.describe import EventDescriber
 from grapevine_tui.history.records import NewSample, StoredEvent, to_key
 from grapevine_tui.history.search import (
     DEFAULT_PAGE_ROWS,
+    MAX_SEARCH_S,
     Page,
     Place,
     search_events,
@@ -238,29 +239,32 @@ def read_page(
     newer_than: int | None = None,
     around: int | None = None,
     limit: int | None = None,
+    search_ms: int | None = None,
     own_id: PeerId | None = None,
 ) -> dict[str, Any]:
     """A page of ``messages`` or ``events``, oldest first, as JSON fields. Blocks.
 
     `words` is a filter; `since`, `before` and `at` are times in the form of the filter. `older_than`,
     `newer_than` and `around` are keys of rows. `older` and `newer` of the reply are the keys for the next
-    page in each direction, or null. Raises HistoryUnavailable, or ValueError if a time cannot be read or a
-    field does not exist.
+    page in each direction, or null. A search that ends after `search_ms` is `partial`. Raises
+    HistoryUnavailable, or ValueError if a time cannot be read, or a field or an expression is not valid.
     """
     query = parse_query(with_times(words, since=since, before=before, at=at))
     known = MESSAGE_FIELDS if kind == "messages" else EVENT_FIELDS
-    if problem := unknown_field(query, (*known, *TIME_FIELDS)):
+    if problem := query_fault(query, (*known, *TIME_FIELDS)):
         raise ValueError(problem)
     place = Place(older_than, newer_than, around)
     rows = DEFAULT_PAGE_ROWS if limit is None else limit
+    search_s = MAX_SEARCH_S if search_ms is None else search_ms / 1_000
     page: Page
     if kind == "messages":
-        page = search_messages(path, query, place, rows, own_id=own_id)
+        page = search_messages(path, query, place, rows, own_id=own_id, search_s=search_s)
     else:
-        page = search_events(path, query, place, rows)
+        page = search_events(path, query, place, rows, search_s=search_s)
     return {
         kind: [each.to_dict() for each in page.rows],
         "older": page.older,
         "newer": page.newer,
         "note": page.note,
+        "partial": page.is_partial,
     }

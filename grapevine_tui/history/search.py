@@ -2,8 +2,8 @@
 
 Invariants:
 
-- A page costs bounded work: a search ends after `MAX_SCANNED_ROWS` rows or `MAX_SEARCH_S`, and the page then
-  says so, with the key for the next one.
+- A page costs bounded work: a search ends after `MAX_SCANNED_ROWS` rows, or `MAX_SEARCH_S` or what the caller
+  allows, and the page then says so, with the key to go on from. No row is left out between two pages.
 - Text from users is bound as a parameter, and quoted for the search index.
 - The index only selects candidates. Each row is tested here, so that the same words match the same messages
   with and without the index.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from grapevine_proto.ids import PeerId
 from grapevine_tui.history.database import index_name, open_for_reading, unavailable
 from grapevine_tui.history.records import (
+    MICROSECONDS,
     StoredEvent,
     StoredMessage,
     event_of_row,
@@ -43,6 +44,7 @@ from grapevine_tui.history.terms import (
     parse_time_range,
     without_times,
 )
+from grapevine_tui.history.times import format_time
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,7 +55,7 @@ MAX_PAGE_BYTES: Final = 2**20  # of payloads
 MAX_SHOWN_BYTES: Final = 64 * 1024  # of one payload
 MAX_SCANNED_ROWS: Final = 100_000
 MAX_SEARCH_S: Final = 2.0
-CHECKED_ROWS: Final = 256  # between two looks at the clock
+MIN_SEARCH_S: Final = 0.01
 MAX_NAMED_ORIGINS: Final = 64  # authors that a name may match before all rows are looked at
 MAX_INDEX_TERMS: Final = 8  # trigrams asked for one word; the row is tested anyway
 TRIGRAM: Final = 3
@@ -70,12 +72,14 @@ _EVENT_COLUMNS: Final = "key, kind, level, text, peer_id, name, address, state, 
 
 class Page(NamedTuple):
     """Rows, oldest first. `older` and `newer` are the keys for the next page in each direction; None if there
-    is none. `note` says, for people, what the page leaves out."""
+    is none. `note` says, for people, what the page leaves out. `is_partial`: the search was stopped before it
+    had a whole page or the last row."""
 
     rows: list[Any]
     older: int | None
     newer: int | None
     note: str = ""
+    is_partial: bool = False
 
 
 class Place(NamedTuple):
@@ -97,23 +101,29 @@ def search_messages(
     *,
     whole: bool = False,
     own_id: PeerId | None = None,
+    search_s: float = MAX_SEARCH_S,
 ) -> Page:
-    """Return messages that match `query` and its times. Long payloads are cut, unless `whole` is true. The
-    node `own_id` is also named `OWN_NAME`, as on the screen. Raises HistoryUnavailable, or ValueError if a
-    time cannot be read."""
+    """Return messages that match `query` and its times, as far as they are found in `search_s` seconds. Long
+    payloads are cut, unless `whole` is true. The node `own_id` is also named `OWN_NAME`, as on the screen.
+    Raises HistoryUnavailable, or ValueError if a time cannot be read."""
     times = parse_time_range(query)
-    with _Reading(path) as reading:
+    with _Reading(path, search_s) as reading:
         shown_bytes = MAX_BLOB_BYTES if whole else MAX_SHOWN_BYTES
         search = _MessageSearch(reading, without_times(query), shown_bytes, own_id)
         return _page(search.rows, place, times, limit)
 
 
 def search_events(
-    path: Path, query: Query = MATCH_ALL, place: Place = NEWEST, limit: int = DEFAULT_PAGE_ROWS
+    path: Path,
+    query: Query = MATCH_ALL,
+    place: Place = NEWEST,
+    limit: int = DEFAULT_PAGE_ROWS,
+    *,
+    search_s: float = MAX_SEARCH_S,
 ) -> Page:
     """Return events that match `query`. Raises as `search_messages` does."""
     times = parse_time_range(query)
-    with _Reading(path) as reading:
+    with _Reading(path, search_s) as reading:
         search = _EventSearch(reading, without_times(query))
         return _page(search.rows, place, times, limit)
 
@@ -152,9 +162,10 @@ class _Stopped(Exception):
 class _Reading:
     """A connection for one search of bounded work."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, search_s: float) -> None:
         self.connection = open_for_reading(path)
-        self._deadline = time.monotonic() + MAX_SEARCH_S
+        search_s = min(max(search_s, MIN_SEARCH_S), MAX_SEARCH_S)
+        self._deadline = time.monotonic() + search_s
         self._scanned = 0
         # Sorting or intersecting inside SQLite looks at no clock.
         self._timer = threading.Timer(2 * MAX_SEARCH_S, self.connection.interrupt)
@@ -175,8 +186,7 @@ class _Reading:
     def count_row(self, key: int) -> None:
         """Count an examined row. Raises _Stopped at the limit."""
         self._scanned += 1
-        is_late = self._scanned % CHECKED_ROWS == 0 and time.monotonic() > self._deadline
-        if is_late or self._scanned > MAX_SCANNED_ROWS:
+        if time.monotonic() > self._deadline or self._scanned > MAX_SCANNED_ROWS:
             raise _Stopped(key)
 
 
@@ -199,7 +209,9 @@ def _page(rows_between: RowSource, place: Place, times: TimeRange, limit: int) -
             rows_between, max(low, around), high, max(1, limit // 2), is_newest_first=False
         )
         note = earlier.note or later.note
-        return Page([*earlier.rows, *later.rows], earlier.older, later.newer, note)
+        is_partial = earlier.is_partial or later.is_partial
+        rows = [*earlier.rows, *later.rows]
+        return Page(rows, earlier.older, later.newer, note, is_partial)
     if place.after is not None:
         page = _one_way(rows_between, max(low, place.after + 1), high, limit, is_newest_first=False)
         return page._replace(older=page.rows[0].key if page.rows else place.after)
@@ -224,11 +236,12 @@ def _one_way(
             found.append(row)
     except _Stopped as stopped:
         goes_on = stopped.key
-        note = f"searched for {MAX_SEARCH_S:.0f} s or {MAX_SCANNED_ROWS:,} messages; go on for more"
+        clock = format_time(stopped.key / MICROSECONDS)
+        note = f"searched as far as {clock}; go on for more"
     if is_newest_first:
         found.reverse()
-        return Page(found, goes_on, None, note)
-    return Page(found, None, goes_on, note)
+        return Page(found, goes_on, None, note, bool(note))
+    return Page(found, None, goes_on, note, bool(note))
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -259,9 +272,11 @@ class _MessageSearch:
                 "SELECT 1 FROM sqlite_master WHERE name GLOB 'index_*' LIMIT 1"
             ).fetchone()
         )
-        # One of several alternatives does not narrow where all matches are.
+        # Neither one of several alternatives nor an expression narrows where all matches are.
         wanted = [
-            each for each in query.terms if not each.is_negated and len(each.alternatives) == 1
+            each
+            for each in query.terms
+            if not each.is_negated and not each.is_regex and len(each.alternatives) == 1
         ]
         self._words = [each for each in wanted if _is_word(each)]
         self._authors = [self._origins_named(each.text) for each in wanted if each.field == "from"]
@@ -272,13 +287,14 @@ class _MessageSearch:
             if row[0] == previous:  # found in two ways
                 continue
             previous = row[0]
-            self._reading.count_row(row[0])
-            try:
+            message = None
+            with suppress(ValueError):  # damaged, or of a later version
                 message = message_of_row(row)
-            except ValueError:  # damaged, or of a later version
-                continue
-            if all(test(message) is not is_negated for test, is_negated in self._tests):
+            if message is not None and all(
+                test(message) is not is_negated for test, is_negated in self._tests
+            ):
                 yield message
+            self._reading.count_row(row[0])  # last, because a page goes on behind a counted row
 
     def _candidates(self, low: int, high: int, is_newest_first: bool) -> Iterator[tuple[Any, ...]]:
         """Rows among which all matches are."""
@@ -436,13 +452,14 @@ class _EventSearch:
             (low, high),
         )
         for row in rows:
-            self._reading.count_row(row[0])
-            try:
+            event = None
+            with suppress(ValueError):
                 event = event_of_row(row)
-            except ValueError:
-                continue
-            if all(_matches_any(event, each) is not each.is_negated for each in self._terms):
+            if event is not None and all(
+                _matches_any(event, each) is not each.is_negated for each in self._terms
+            ):
                 yield event
+            self._reading.count_row(row[0])
 
 
 def _matches_any(event: StoredEvent, term: Term) -> bool:
@@ -451,6 +468,8 @@ def _matches_any(event: StoredEvent, term: Term) -> bool:
 
 def _matches_event(event: StoredEvent, term: Term) -> bool:
     peer_id = "" if event.peer_id is None else str(event.peer_id)
+    if term.is_regex:
+        return _matches_regex(event, term, peer_id)
     text = term.text
     match term.field:
         case "kind" | "level" | "state":
@@ -466,3 +485,17 @@ def _matches_event(event: StoredEvent, term: Term) -> bool:
             return any(needle in each.lower() for each in texts) or (
                 len(needle) >= 4 and peer_id.startswith(needle)
             )
+
+
+def _matches_regex(event: StoredEvent, term: Term, peer_id: str) -> bool:
+    match term.field:
+        case "kind" | "level" | "state":
+            texts: tuple[str, ...] = (getattr(event, term.field),)
+        case "from" | "peer" | "name":
+            texts = (event.name,)
+        case "id":
+            texts = (peer_id,)
+        case _:
+            texts = (event.text, event.name, event.address, event.reason)
+    regex = term.regex
+    return regex is not None and any(regex.search(each.encode()) for each in texts)

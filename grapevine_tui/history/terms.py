@@ -7,8 +7,8 @@ Invariants:
 - `compile_term` is the only reading of a term about messages: the log and the history match alike.
 - Matching one message is bounded work, whatever its size.
 
-``deploy from:bob -via:repair "two words" since:1h``: a term matches anywhere, ``field:term`` in that field,
-and a leading ``-`` negates. Case is ignored. ``@19:05`` is ``at:19:05``.
+``deploy from:bob -via:repair "two words" /disk .*full/ since:1h``: a term matches anywhere, ``field:term``
+in that field, and a leading ``-`` negates. Case is ignored. ``@19:05`` is ``at:19:05``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from grapevine_proto.events import Message
 from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import TopicPatterns, pattern_fault
+from grapevine_tui.filter_syntax import FIELDS_WITHOUT_REGEX, parse_terms
 from grapevine_tui.filter_syntax import MATCH_ALL as MATCH_ALL
 from grapevine_tui.filter_syntax import TIME_FIELDS as TIME_FIELDS
 from grapevine_tui.filter_syntax import Query as Query
 from grapevine_tui.filter_syntax import Term as Term
-from grapevine_tui.filter_syntax import parse_terms
 from grapevine_tui.history.times import parse_time
 
 T = TypeVar("T")
@@ -53,7 +53,12 @@ def parse_query(text: str) -> Query:
 
 def _with_time(term: Term) -> Term:
     """``@19:05`` as the time that it is."""
-    if not term.field and term.text.startswith("@") and _is_time(term.text[1:]):
+    if (
+        not term.is_regex
+        and not term.field
+        and term.text.startswith("@")
+        and _is_time(term.text[1:])
+    ):
         return term._replace(field="at", text=term.text[1:])
     return term
 
@@ -134,6 +139,8 @@ def compile_term(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
     if len(term.alternatives) > 1:
         tests = [compile_term(each, fields) for each in term.alternatives]
         return lambda each: any(test(each) for test in tests)
+    if term.is_regex:
+        return _regex_test(term, fields)
     text, message_of = term.text, fields.message
     match term.field:
         case "from":
@@ -161,6 +168,42 @@ def compile_term(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
             return lambda each: compares(fields.size_bytes(each))
         case field:
             return _payload_test(f"{field}:{text}" if field else text, fields)
+
+
+def _regex_test(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
+    """A test by an expression. One that is not valid, as while it is typed, matches nothing."""
+    regex, message_of, name_of = term.regex, fields.message, fields.author_name
+    if regex is None or term.field in FIELDS_WITHOUT_REGEX:
+        return lambda each: False
+    search, text_of = regex.search, _text_reader(term.field, fields)
+    if text_of is not None:
+        return lambda each: search(text_of(each).encode("utf-8", "replace")) is not None
+    return lambda each: bool(
+        search(message_of(each).payload[:MAX_SEARCHED_BYTES])
+        or search(name_of(each).encode("utf-8", "replace"))
+    )
+
+
+def _text_reader(field: str, fields: MessageFields[T]) -> Callable[[T], str] | None:
+    """How to read the text of a field; None for that of the message itself."""
+    message_of = fields.message
+    match field:
+        case "from":
+            return fields.author_name
+        case "to":
+            return fields.recipient_name
+        case "zone":
+            return fields.zone
+        case "tag" if (tags_of := fields.tags) is not None:
+            return lambda each: " ".join(tag_texts(tags_of(each)))
+        case "topic":
+            return lambda each: message_of(each).topic
+        case "via":
+            return lambda each: message_of(each).via.value
+        case "id":
+            return lambda each: str(message_of(each).id)
+        case _:
+            return None
 
 
 def is_named(text: str, name: str, peer_id: str) -> bool:

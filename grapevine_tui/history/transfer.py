@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from grapevine_proto.events import Message, Via
 from grapevine_proto.ids import MessageId, PeerId
+from grapevine_tui.filter_syntax import EVENT_FIELDS, MESSAGE_FIELDS, TIME_FIELDS, query_fault
 from grapevine_tui.history.database import HistoryUnavailable, open_for_reading
 from grapevine_tui.history.records import LEVELS, StoredEvent
 from grapevine_tui.history.search import Place, search_events, search_messages
@@ -45,8 +46,10 @@ def export_history(path: Path, target: Path, query: Query) -> Counts:
     """Write the messages and events of the history at `path` that match `query` to `target`, which must not
     exist.
 
-    Raises HistoryUnavailable, ValueError if a time cannot be read, or OSError.
+    Raises HistoryUnavailable, OSError, or ValueError if the query is not valid.
     """
+    if fault := query_fault(query, (*MESSAGE_FIELDS, *EVENT_FIELDS, *TIME_FIELDS)):
+        raise ValueError(fault)
     open_for_reading(path).close()  # before a file is created
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     file = os.open(target, flags, 0o600)

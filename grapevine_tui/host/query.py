@@ -34,6 +34,10 @@ def matches_row(query: Query, fields: Mapping[str, str]) -> bool:
 
 
 def _matches_term(term: Term, fields: Mapping[str, str]) -> bool:
+    if term.is_regex:
+        regex = term.regex
+        searched = fields[term.field] if term.field in fields else "\n".join(fields.values())
+        return regex is not None and regex.search(searched.encode()) is not None
     if term.field in fields:
         return term.text in fields[term.field]
     needle = f"{term.field}:{term.text}" if term.field else term.text

@@ -285,7 +285,12 @@ def test_dependencies_are_what_is_imported_and_nothing_else() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     named = {re.split(r"[>=;\s\[]", each)[0].lower() for each in project["dependencies"]}
-    distribution = {"nacl": "pynacl", "dns": "dnspython", "dotenv": "python-dotenv"}
+    distribution = {
+        "nacl": "pynacl",
+        "dns": "dnspython",
+        "dotenv": "python-dotenv",
+        "re2": "google-re2",
+    }
     imported: set[str] = set()
     for directory in ("grapevine_proto", "grapevine_tui"):
         for path in (ROOT / directory).rglob("*.py"):

@@ -11,6 +11,7 @@ The app calls `update_panels` at most ten times a second and `tick` twice a seco
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import ClassVar, Final
 
 from textual import events
@@ -55,7 +56,7 @@ from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
 from grapevine_tui.control.commands import CommandError, suggest_command
 from grapevine_tui.control.slash_parser import KnownNames
-from grapevine_tui.filter_syntax import MESSAGE_FIELDS, TIME_FIELDS, unknown_field
+from grapevine_tui.filter_syntax import MESSAGE_FIELDS, TIME_FIELDS, query_fault
 from grapevine_tui.host.model import ALL_CHANGES, Changes, format_discovered
 from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
 from grapevine_tui.host.query import MATCH_ALL, parse_query
@@ -458,21 +459,25 @@ class MainScreen(Screen[None]):
         topics = self._model.topics.sorted() if is_log else ()
         if "-tiny" not in self.classes:  # else there is no room
             self.filter_bar.open(
-                FILTER_LABELS[self._filtered_panel], panel.filter_query.text, hint, topics
+                FILTER_LABELS[self._filtered_panel],
+                panel.filter_query.text,
+                hint,
+                partial(self._filter_fault, panel),
+                topics,
             )
 
     def filter_current_panel(self, text: str) -> None:
-        """Filter the panel that has the focus, or had it last. Raises CommandError for an unknown field."""
+        """Filter the panel that has the focus, or had it last. Raises CommandError if it is not valid."""
         panel = self.current_panel()
-        if problem := self._unknown_field(panel, text):
+        if problem := self._filter_fault(panel, text):
             raise CommandError(problem)
         self._set_filter(panel, text)
 
-    def _unknown_field(self, panel: Grid | MessageLog, text: str) -> str:
-        """Say which field of a filter the panel does not have; empty if it has all."""
+    def _filter_fault(self, panel: Grid | MessageLog, text: str) -> str:
+        """Say what is wrong with a filter of the panel; empty if nothing is."""
         of_log = (*MESSAGE_FIELDS, *TIME_FIELDS)
         known = panel.query_fields if isinstance(panel, Grid) else of_log
-        return unknown_field(parse_query(text), known)
+        return query_fault(parse_query(text), known)
 
     # Saved filters
 
@@ -542,10 +547,6 @@ class MainScreen(Screen[None]):
             return
         if message.is_cleared:
             self._set_filter(panel, "")
-        elif problem := self._unknown_field(panel, panel.filter_query.text):
-            self.app.notify(printable(problem), severity="warning", markup=False)
-            self.action_filter()
-            return
         self.action_panel(self._filtered_panel)
 
     def action_write(self) -> None:

@@ -6,6 +6,8 @@ Invariants:
   rows are kept, those around the cursor.
 - What is shown is as of the title's time: nothing arrives by itself, `G` at the end looks for more.
 - A reply to anything but the latest question is dropped.
+- A search that the index cannot help goes on in steps of `STEP_MS`, and says how far it is, until it has a
+  page of rows; `Esc` stops it where it is.
 - Only the app asks the node: the screens post `PageRequested` and get `show_page` or `show_error`.
 """
 
@@ -30,6 +32,7 @@ from grapevine_tui.app.widgets.key_footer import KeyFooter
 from grapevine_tui.app.widgets.log import MessageLog
 from grapevine_tui.app.widgets.titles import MAX_FILTER_CELLS, format_title
 from grapevine_tui.config.keymap import EVENT_KEYS, PAST_KEYS
+from grapevine_tui.filter_syntax import EVENT_FIELDS, MESSAGE_FIELDS, TIME_FIELDS, query_fault
 from grapevine_tui.history.records import LEVEL_SIGNS, MICROSECONDS, event_text, to_key
 from grapevine_tui.history.terms import Query, parse_query, parse_time_range
 from grapevine_tui.host.message_buffer import LogEntry
@@ -37,10 +40,14 @@ from grapevine_tui.remote.decode import DECODE_ERRORS, message_from_json
 from grapevine_tui.text import format_payload, json_payload_text, printable, truncate
 
 PAGE_ROWS: Final = 200
+FIRST_STEP_MS: Final = 40  # so that the first rows are there within 50 ms
+STEP_MS: Final = 250
 MAX_ROWS: Final = 2_000
 TYPING_DELAY_S: Final = 0.15  # after the last key before the filter is applied
 PREVIEW_BYTES: Final = 1_000  # of a payload, in a line
 SEARCHING_TEXT: Final = "Searching…"
+SEARCHING_ON_TEXT: Final = "Searching… esc stops."
+NOTHING_SO_FAR_TEXT: Final = "Nothing so far. Up goes on; esc clears the filter."
 NO_MATCH_TEXT: Final = "Nothing in the history matches. esc clears the filter."
 LEVEL_TONES: Final = {"info": "text", "warning": "warn", "error": "bad"}
 PROBLEMS_FILTER: Final = "-level:info"
@@ -101,6 +108,8 @@ class PastScreen(Screen[None]):
     COLUMNS: ClassVar[tuple[Column, ...]]
     EMPTY_TEXT: ClassVar[str]
     FILTER_HINT: ClassVar[str]
+    FIELDS: ClassVar[tuple[str, ...]]
+    """What a filter can name."""
 
     class PageRequested(Posted):
         """Ask for a page of rows of `kind`; the answer is for `screen`, with `serial`."""
@@ -121,6 +130,8 @@ class PastScreen(Screen[None]):
         self._newer: int | None = None
         self._serial = 0
         self._direction = 0  # of the page asked for: 0 replaces the rows
+        self._wanted_rows = 0  # by the search that goes on
+        self._searched_to: int | None = None  # the key as far as it got; None: at its beginning
         self.is_waiting = False
         """Whether a page was asked for."""
         self._as_of = 0.0
@@ -146,10 +157,16 @@ class PastScreen(Screen[None]):
         self._ask(0, {} if around is None else {"around": around})
 
     def _ask(self, direction: int, place: dict[str, Any]) -> None:
+        self._wanted_rows = PAGE_ROWS
+        self._searched_to = None
+        self._ask_for_rows(direction, place, FIRST_STEP_MS)
+
+    def _ask_for_rows(self, direction: int, place: dict[str, Any], search_ms: int) -> None:
         self._serial += 1
         self._direction = direction
         self.is_waiting = True
-        fields = {"words": self.words, "limit": PAGE_ROWS, **place}
+        limits = {"limit": self._wanted_rows, "search_ms": search_ms}
+        fields = {"words": self.words, **limits, **place}
         self.post_message(self.PageRequested(self, self._serial, fields))
         self._set_title()
 
@@ -162,7 +179,8 @@ class PastScreen(Screen[None]):
         self._as_of = time.time()
         page: list[JsonRow] = list(reply[self.KIND])
         here = self._key_under_cursor
-        match self._direction:
+        direction = self._direction
+        match direction:
             case -1:
                 self._rows = (page + self._rows)[:MAX_ROWS]
                 self._older = reply["older"]
@@ -176,11 +194,44 @@ class PastScreen(Screen[None]):
             case _:
                 self._rows = page
                 self._older, self._newer = reply["older"], reply["newer"]
+        self._go_on(reply, len(page))
         self._show_rows()
-        if self._direction == 0:
+        if direction == 0 or here is None:
             self._place_cursor()
-        elif here is not None:  # a cursor on the first line would stay there
+        else:  # a cursor on the first line would stay there
             self.table.go_to(next(n for n, each in enumerate(self._rows) if each["key"] == here))
+
+    def _go_on(self, reply: Mapping[str, Any], found: int) -> None:
+        """Ask for the next step of a search that was stopped before it had all that is wanted."""
+        self._wanted_rows -= found
+        is_newer = self._direction == 1
+        key = reply["newer" if is_newer else "older"]
+        if not reply.get("partial") or key is None or self._wanted_rows <= 0:
+            self._searched_to = None
+            return
+        self._searched_to = key
+        self._note = ""
+        place = {"newer_than" if is_newer else "older_than": key}
+        self._ask_for_rows(1 if is_newer else -1, place, STEP_MS)
+
+    @property
+    def is_searching_on(self) -> bool:
+        """Whether the search goes on after its first step."""
+        return self.is_waiting and self._searched_to is not None
+
+    def _stop_search(self) -> None:
+        """Leave the search where it is. Moving on from the last row there takes it up again."""
+        self._serial += 1
+        self.is_waiting = False
+        self._note = f"stopped at {self._clock_of_search()}; Up goes on"
+        if self._direction == 1:
+            self._note = f"stopped at {self._clock_of_search()}; Down goes on"
+        self._searched_to = None
+        self._show_rows()
+
+    def _clock_of_search(self) -> str:
+        at_unix = (self._searched_to or 0) / MICROSECONDS
+        return _format_clock(at_unix, time.localtime()[:3])
 
     def show_error(self, serial: int, problem: str) -> None:
         """Show why there is no reply to the request `serial`."""
@@ -196,7 +247,12 @@ class PastScreen(Screen[None]):
     def _show_rows(self) -> None:
         today = time.localtime()[:3]
         rows = [self._build_row(each, _format_clock(each["at"], today)) for each in self._rows]
-        self.table.set_empty_text(NO_MATCH_TEXT if self.words.strip() else self.EMPTY_TEXT)
+        empty = NO_MATCH_TEXT if self.words.strip() else self.EMPTY_TEXT
+        if self.is_waiting:
+            empty = SEARCHING_ON_TEXT
+        elif self._older is not None:
+            empty = NOTHING_SO_FAR_TEXT
+        self.table.set_empty_text(empty)
         self.table.set_rows(rows)
         self._set_title()
 
@@ -257,7 +313,9 @@ class PastScreen(Screen[None]):
         if self.words.strip():
             words = truncate(printable(self.words.strip()), MAX_FILTER_CELLS)
             parts.append((f"filter {words}", "$text-accent"))
-        if self.is_waiting:
+        if self.is_searching_on:
+            parts.append((f"searching at {self._clock_of_search()}, esc stops", "$warning"))
+        elif self.is_waiting:
             parts.append(("searching", "$warning"))
         elif self._as_of:
             clock = time.strftime("%H:%M:%S", time.localtime(self._as_of))
@@ -275,13 +333,26 @@ class PastScreen(Screen[None]):
     # --- filter -----------------------------------------------------------------------------------
 
     def action_filter(self) -> None:
-        self.filter_bar.open(self.TITLE_TEXT.lower(), self.words, self.FILTER_HINT)
+        self._open_filter_bar(self.words)
+
+    def _open_filter_bar(self, words: str, *, is_selected: bool = True) -> None:
+        self.filter_bar.open(
+            self.TITLE_TEXT.lower(),
+            words,
+            self.FILTER_HINT,
+            self._filter_fault,
+            is_selected=is_selected,
+        )
+
+    def _filter_fault(self, words: str) -> str:
+        query = parse_query(words)
+        return query_fault(query, (*self.FIELDS, *TIME_FIELDS)) or _time_fault(query)
 
     def action_go_to_time(self) -> None:
         """Type a time to go to."""
         words = " ".join(each for each in self.words.split() if not each.startswith("@"))
         prompt = f"{words} @".lstrip()
-        self.filter_bar.open(self.TITLE_TEXT.lower(), prompt, self.FILTER_HINT, is_selected=False)
+        self._open_filter_bar(prompt, is_selected=False)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         self.words = message.text
@@ -316,8 +387,10 @@ class PastScreen(Screen[None]):
             self._go_to(here)
 
     def action_back(self) -> None:
-        """Clear the filter; without one, go back."""
-        if self.words.strip():
+        """Stop the search; if none goes on, clear the filter; without one, go back."""
+        if self.is_searching_on:
+            self._stop_search()
+        elif self.words.strip():
             self._clear_filter()
         else:
             self.dismiss()
@@ -331,6 +404,7 @@ class EventsScreen(PastScreen):
     KIND = "events"
     COLUMNS = (Column("time", 8), Column("", 1), Column("what happened", 20, grow=1))
     EMPTY_TEXT = "Nothing has happened yet."
+    FIELDS = EVENT_FIELDS
     FILTER_HINT = "words peer:db-1 kind:dial -level:info since:1h @19:05"
 
     def _build_row(self, row: JsonRow, clock: str) -> Row:
@@ -371,6 +445,7 @@ class HistoryScreen(PastScreen):
         Column("message", 20, grow=8),
     )
     EMPTY_TEXT = "No messages yet."
+    FIELDS = MESSAGE_FIELDS
     FILTER_HINT = "words from:bob topic:deploy.> hops:>1 bytes:>10k since:1h @19:05"
 
     def _build_row(self, row: JsonRow, clock: str) -> Row:
@@ -397,6 +472,15 @@ class HistoryScreen(PastScreen):
                 return
             entry = LogEntry(PAST_NUMBER, float(row["at"]), selected)
             self.post_message(MessageLog.MessageSelected(entry, size_bytes=int(row["bytes"])))
+
+
+def _time_fault(query: Query) -> str:
+    """Say which time of a filter cannot be read; empty if all can."""
+    try:
+        parse_time_range(query)
+    except ValueError as problem:
+        return str(problem)
+    return ""
 
 
 def _time_in(query: Query) -> float | None:

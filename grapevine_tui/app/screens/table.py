@@ -17,6 +17,7 @@ from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.app.widgets.input_bars import FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
 from grapevine_tui.config.keymap import FRONT_SCREEN_KEYS
+from grapevine_tui.filter_syntax import query_fault
 from grapevine_tui.host.query import MATCH_ALL, parse_query
 
 
@@ -63,7 +64,11 @@ class TableScreen(Screen[None]):
     # Filter and navigation
 
     def action_filter(self) -> None:
-        self.filter_bar.open(self._label, self.table.filter_query.text, self.FILTER_HINT)
+        text = self.table.filter_query.text
+        self.filter_bar.open(self._label, text, self.FILTER_HINT, self._filter_fault)
+
+    def _filter_fault(self, text: str) -> str:
+        return query_fault(parse_query(text), self.table.query_fields)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
         self.set_filter(message.text)

@@ -95,12 +95,13 @@ class SortOrder(NamedTuple):
 
 def _query_fields(names: Sequence[str], row: Row) -> dict[str, str]:
     """Return the fields that a filter can match: the row's text by column, and the ID that is its key."""
-    fields = {name: cell.text.lower() for name, cell in zip(names, row.cells, strict=True) if name}
+    named = zip(names, row.cells, strict=True)
+    fields = {name.lower(): cell.text.lower() for name, cell in named if name}
     key = row.key[1] if isinstance(row.key, tuple) else row.key
     if isinstance(key, PeerId):
         fields["id"] = str(key)
-    fields["from"] = fields.get("peer", "")
-    fields["tag"] = fields.get("tags", "")
+    fields.setdefault("from", fields.get("peer", ""))
+    fields.setdefault("tag", fields.get("tags", ""))
     return fields
 
 
@@ -193,8 +194,8 @@ class Grid(LineScrollView):
     @property
     def query_fields(self) -> tuple[str, ...]:
         """The fields that a filter can have: the columns, the ID, and what means the same everywhere."""
-        titles = (column.title for column in self._columns if column.title)
-        return (*titles, "id", "from", "tag")
+        titles = (column.title.lower() for column in self._columns if column.title)
+        return tuple(dict.fromkeys((*titles, "id", "from", "tag")))
 
     @property
     def rows(self) -> Sequence[Row]:

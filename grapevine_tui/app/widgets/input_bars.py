@@ -3,8 +3,8 @@
 Invariants:
 
 - Pasted text is reduced to its first line with control characters escaped.
-- `FilterBar` reports every change at once; `EditBar` validates while typing and changes nothing before
-  Enter.
+- `FilterBar` reports every change at once, and stays open at Enter while the filter is not valid; `EditBar`
+  validates while typing and changes nothing before Enter.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class FilterBar(Horizontal):
         super().__init__(id=id, classes="filterbar")
         self._prompt = Static(Content("/"), classes="filterprompt", markup=False)
         self.line_input = FilterInput(compact=True, placeholder="words", classes="line-input")
+        self._get_fault: Callable[[str], str] = lambda text: ""
         self.display = False
 
     def compose(self) -> ComposeResult:
@@ -128,12 +129,15 @@ class FilterBar(Horizontal):
         label: str,
         text: str,
         hint: str,
+        get_fault: Callable[[str], str],
         topics: tuple[str, ...] = (),
         *,
         is_selected: bool = True,
     ) -> None:
-        """Open the bar for the panel `label` with its current filter `text`; `topics` complete it. The next
-        key replaces the text, unless it is not selected."""
+        """Open the bar for the panel `label` with its current filter `text`. `get_fault` says what is wrong
+        with a filter, or nothing; `topics` complete it. The next key replaces the text, unless it is not
+        selected."""
+        self._get_fault = get_fault
         self.line_input.set_topics(topics)
         self._prompt.update(Content(f"/ {label}"))
         self.line_input.placeholder = hint
@@ -146,7 +150,10 @@ class FilterBar(Horizontal):
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         message.stop()
-        self._close(is_cleared=not message.value.strip())
+        if fault := self._get_fault(message.value):
+            self.app.notify(printable(fault), severity="warning", markup=False)
+        else:
+            self._close(is_cleared=not message.value.strip())
 
     def on_line_input_canceled(self, message: LineInput.Canceled) -> None:
         message.stop()

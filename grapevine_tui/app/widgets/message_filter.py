@@ -3,7 +3,7 @@
 Invariants:
 
 - A message is tested once, when it arrives or when the filter changes, and at most `TESTS_PER_SYNC` per
-  call, so that a full buffer cannot stall the screen.
+  call or for `MAX_SYNC_S`, so that neither a full buffer nor a slow filter stalls the screen.
 - Lines refer to messages by number; messages evicted from the buffer leave the view as well.
 
 The message log calls `sync` at most ten times a second, and again soon while `is_behind`.
@@ -11,6 +11,7 @@ The message log calls `sync` at most ten times a second, and again soon while `i
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
@@ -18,15 +19,19 @@ from typing import Final
 from grapevine_proto.events import Message
 from grapevine_tui.host.message_buffer import LogEntry, MessageBuffer
 
-TESTS_PER_SYNC: Final = 4_000  # about 5 ms
+TESTS_PER_SYNC: Final = 4_000  # about 5 ms for words
+MAX_SYNC_S: Final = 0.01
 COMPACT_AFTER: Final = 4_096  # evicted numbers before the list is compacted
 
 
 class FilteredView:
     """The messages of a buffer that match the filter. Lines count from 0, oldest first."""
 
-    def __init__(self, messages: MessageBuffer) -> None:
+    def __init__(
+        self, messages: MessageBuffer, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._messages = messages
+        self._clock = clock
         self._predicate: Callable[[Message], bool] | None = None
         self._numbers: list[int] = []  # of matching messages; unused without a filter
         self._start = 0  # index in `_numbers` of the first message not evicted
@@ -64,10 +69,13 @@ class FilteredView:
             return self._first - old_first
         self._end = max(self._end, self._first)
         predicate, numbers = self._predicate, self._numbers
+        clock, deadline = self._clock, self._clock() + MAX_SYNC_S
         for entry in messages.between(self._end, self._end + TESTS_PER_SYNC):
             if predicate(entry.message):
                 numbers.append(entry.number)
             self._end = entry.number + 1
+            if clock() > deadline:
+                break
         first_kept = bisect_left(numbers, self._first, self._start)
         evicted, self._start = first_kept - self._start, first_kept
         if self._start > COMPACT_AFTER:

@@ -95,3 +95,22 @@ async def test_a_field_that_does_not_exist_is_refused_by_name() -> None:
         assert "unknown field stat:; did you mean state:?" in stage.text
         await stage.press("escape", "1", "slash", *"state:up id:0", "enter")
         assert not stage.main.filter_bar.display
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "keys", [("1",), ("2",), ("3",), ("4",), ("m",), ("K",), ("C",), ("exclamation_mark",)]
+)
+@pytest.mark.parametrize(
+    ("typed", "problem"),
+    [("frm:x", "unknown field frm:; did you mean from:?"), ("/(x/", "/(x/: missing )")],
+)
+async def test_every_filter_bar_refuses_what_does_not_exist_by_name(
+    keys: tuple[str, ...], typed: str, problem: str
+) -> None:
+    async with staged(FakeHost()) as stage:
+        await stage.press(*keys, "slash", *typed, "enter")
+        assert problem in " ".join(stage.text.split())
+        await stage.press("escape")
+        await stage.press("slash", *"x", "enter")
+        assert "match x" in stage.text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
+import time
 from contextlib import closing
 from typing import Any
 
@@ -15,7 +17,7 @@ from grapevine_tui.history import search as module
 from grapevine_tui.history import writer as writer_module
 from grapevine_tui.history.database import open_for_reading
 from grapevine_tui.history.records import to_key
-from grapevine_tui.history.search import Place, search_messages
+from grapevine_tui.history.search import MAX_KEY, Place, search_events, search_messages
 from grapevine_tui.history.terms import parse_query
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import compile_filter
@@ -236,6 +238,62 @@ def test_a_page_looks_at_a_bounded_number_of_rows_and_says_where_it_stopped(
         pages += 1
     assert [each.message.payload for each in page.rows] == [b"needle"]
     assert pages == 3
+
+
+def test_no_row_is_left_out_where_a_search_was_stopped(
+    shelf: Bookshelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_SCANNED_ROWS", 4)
+    for index in range(30):
+        shelf.add(f"line {index}", at=NOW + index)
+        shelf.happen(f"event {index}", at=NOW + index)
+    shelf.flush()
+    for search, is_older in itertools.product((search_messages, search_events), (True, False)):
+        found, pages = 0, 0
+        key: int | None = MAX_KEY if is_older else 0
+        while key is not None:
+            place = Place(before=key) if is_older else Place(after=key)
+            page = search(shelf.path, parse_query("/[0-9]/ /E/"), place)
+            found += len(page.rows)
+            key, pages = page.older if is_older else page.newer, pages + 1
+            assert page.is_partial is (key is not None)
+        assert (found, pages) == (30, 7)
+
+
+def test_a_search_ends_after_the_time_that_the_caller_allows(
+    shelf: Bookshelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(100):
+        shelf.add(f"line {index}", at=NOW + index)
+    shelf.flush()
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks) * 0.001)
+    page = search_messages(shelf.path, parse_query("/never/"), search_s=0.02)
+    assert page.is_partial
+    assert "searched as far as" in page.note
+    page = search_messages(shelf.path, parse_query("/never/"))
+    assert not page.is_partial
+
+
+@pytest.mark.parametrize("words", ["/dis[ck] FULL/", "from:/^bo/", "disk /full$/", "-/disk/"])
+def test_an_expression_finds_the_same_in_the_history_as_in_the_log(
+    shelf: Bookshelf, words: str
+) -> None:
+    texts = ("the disk full", "disk fuller", "disc full", "x")
+    for text in texts:
+        shelf.add(text, name="bob")
+    model = Model()
+    model.refresh([a_peer(1, "bob")], [], Stats(), 1.0)
+    matches = compile_filter(parse_query(words), model)
+    assert shelf.texts(words) == [e for e in texts if matches(a_message(1, 1, e.encode()))]
+    assert shelf.texts(words)
+
+
+def test_an_expression_finds_events_by_text_and_field(shelf: Bookshelf) -> None:
+    shelf.happen("db-1 down", name="db-1", kind="peer", state="down")
+    shelf.happen("web-1 up", name="web-1", kind="member", state="up", at=NOW + 1)
+    assert shelf.events(r"/db-\d/") == shelf.events("peer:/^db/") == ["db-1 down"]
+    assert shelf.events("state:/^u/") == shelf.events("-kind:/peer/") == ["web-1 up"]
 
 
 def test_a_page_holds_a_bounded_number_of_bytes_and_the_beginning_of_long_payloads(

@@ -73,6 +73,9 @@ def test_an_export_overwrites_nothing_and_leaves_no_half_file(
     assert file.read_text() == "precious"
     with pytest.raises(ValueError, match="since"):
         export_history(shelf.path, tmp_path / "new.jsonl", parse_query("since:soon"))
+    for words, fault in (("fron:bob", "did you mean from:"), ("/(/", "missing")):
+        with pytest.raises(ValueError, match=fault):
+            export_history(shelf.path, tmp_path / "new.jsonl", parse_query(words))
     with pytest.raises(HistoryUnavailable):
         export_history(tmp_path / "nowhere" / HISTORY_FILE, tmp_path / "new.jsonl", MATCH_ALL)
     assert not (tmp_path / "new.jsonl").exists()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.events import Stats, Via
-from grapevine_tui.app.widgets.message_filter import TESTS_PER_SYNC, FilteredView
+from grapevine_proto.events import Message, Stats, Via
+from grapevine_tui.app.widgets.message_filter import MAX_SYNC_S, TESTS_PER_SYNC, FilteredView
 from grapevine_tui.host.message_buffer import MessageBuffer
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import compile_filter, complete_topic, matches_row, parse_query
@@ -95,6 +95,23 @@ def test_a_full_ring_is_searched_in_steps() -> None:
     view.sync()
     assert (first, len(view)) == (TESTS_PER_SYNC, TESTS_PER_SYNC + 5)
     assert not view.is_behind
+
+
+def test_a_slow_filter_is_applied_for_a_bounded_time_in_each_step() -> None:
+    now = 0.0
+
+    def slow(message: Message) -> bool:
+        nonlocal now
+        now += MAX_SYNC_S / 4
+        return True
+
+    view = FilteredView(filled(20, 100), clock=lambda: now)
+    view.set_filter(slow)
+    view.sync()
+    assert len(view) == 5
+    while view.is_behind:
+        view.sync()
+    assert len(view) == 20
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from grapevine_tui.app.screens.past import (
     HistoryScreen,
     PastScreen,
 )
+from grapevine_tui.history import search
 from grapevine_tui.history.records import StoredEvent, to_key
 from grapevine_tui.history.writer import NewMessage
 from tests.tui.fake_host import FakeHost
@@ -332,3 +333,59 @@ async def test_a_long_payload_shows_its_true_size(tmp_path: Path) -> None:
         assert past.shown[-1] == "2 bytes, not text"
         await past.press("up", "enter")
         assert "200,000 bytes" in past.stage.text
+
+
+@pytest.mark.asyncio
+async def test_a_search_without_the_index_goes_on_in_steps_and_esc_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MAX_SCANNED_ROWS", 5)
+    async with a_past(tmp_path) as past:
+        for number in range(40):
+            past.add(f"line {number}", HOUR_S - number)
+        past.add("a needle", HOUR_S + 60)
+        await past.press("H", "slash", *"/n..dle/")
+        await past.until(lambda: past.shown == ["a needle"])
+        await past.until(lambda: not past.screen.is_waiting)
+        await past.press("enter", "escape")
+        held, whole_search, screen = asyncio.Event(), past.host.search_history, past.screen
+
+        async def search_one_step(words: str = "", **place: Any) -> dict[str, Any]:
+            if "older_than" in place:
+                await held.wait()
+            return await whole_search(words, **place)
+
+        monkeypatch.setattr(past.host, "search_history", search_one_step)
+        await past.stage.press("slash", *"/never/", "enter")
+        await past.until(lambda: screen.is_searching_on)
+        await past.stage.paint()
+        assert "searching at" in past.stage.text
+        assert "Searching… esc stops." in past.stage.text
+        await past.stage.press("escape")
+        assert not screen.is_waiting
+        assert "Up goes on" in past.stage.text
+        assert screen.words == "/never/"
+        await past.stage.press("up")
+        assert "searching" in past.stage.text
+        held.set()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("typed", "problem"),
+    [
+        ("fron:bob", "unknown field fron:; did you mean from:?"),
+        ("/dis(k/", "missing )"),
+        ("since:soon", "since: expected"),
+    ],
+)
+async def test_a_filter_that_is_not_valid_is_refused_and_can_be_corrected(
+    tmp_path: Path, typed: str, problem: str
+) -> None:
+    async with a_past(tmp_path) as past:
+        past.add("from bob")
+        await past.press("H", "slash", *typed, "enter")
+        assert problem in past.stage.text
+        await past.press(*["backspace"] * len(typed), *"bob", "enter")
+        assert not past.screen.filter_bar.display
+        assert past.shown == ["from bob"]
