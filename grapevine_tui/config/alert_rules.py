@@ -20,11 +20,11 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from grapevine_proto.errors import ConfigError
+from grapevine_tui.config.named_entries import NamedEntries, check_line
 from grapevine_tui.filter_syntax import MESSAGE_FIELDS, parse_terms, query_fault
 
-SECTION: Final = "app.alerts"
 MAX_RULES: Final = 64
-MAX_NAME_CHARACTERS: Final = 32
+ENTRIES: Final = NamedEntries("app.alerts", "alerts", MAX_RULES, 32, has_capitals=True)
 MAX_RULE_CHARACTERS: Final = 256
 MAX_DURATION_S: Final = 30 * 86_400
 MESSAGE_HOLD_S: Final = 60.0  # a message fires its alert for this long
@@ -75,7 +75,6 @@ OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 EXAMPLES: Final = '"peers < 3", "peer.loss > 2% for 30s" or "no message from:web-1 for 5m"'
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _FOR: Final = re.compile(r"(?:^|\s+)for\s+([^\s\"]+)$")
 _MESSAGE: Final = re.compile(r"(no\s+)?messages?(?=\s|$)(?!\s*[<>=])\s*(.*)", re.DOTALL)
@@ -119,26 +118,14 @@ class AlertRule:
 
 def parse_alerts(given: Any) -> tuple[AlertRule, ...]:
     """The rules that a config file has under [app.alerts]: name -> rule. Raises ConfigError."""
-    if not isinstance(given, Mapping):
-        raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
-    if len(given) > MAX_RULES:
-        raise ConfigError(SECTION, f"at most {MAX_RULES} alerts, got {len(given)}")
-    return tuple(_parse_named(name, text) for name, text in given.items())
-
-
-def _parse_named(name: str, text: Any) -> AlertRule:
-    location = f"{SECTION}.{name}"
-    if _NAME.fullmatch(name) is None or len(name) > MAX_NAME_CHARACTERS:
-        problem = f"a name has letters, digits, - and _, at most {MAX_NAME_CHARACTERS}"
-        raise ConfigError(location, problem)
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(location, f"expected a rule, such as {EXAMPLES}; not {text!r:.80}")
-    if len(text) > MAX_RULE_CHARACTERS:
-        raise ConfigError(location, f"longer than {MAX_RULE_CHARACTERS} characters")
-    try:
-        return parse_rule(name, text)
-    except ValueError as problem:
-        raise ConfigError(location, str(problem)) from None
+    rules = []
+    for name, location, value in ENTRIES.parse(given):
+        text = check_line(value, location, f"a rule, such as {EXAMPLES};", MAX_RULE_CHARACTERS)
+        try:
+            rules.append(parse_rule(name, text))
+        except ValueError as problem:
+            raise ConfigError(location, str(problem)) from None
+    return tuple(rules)
 
 
 def parse_rule(name: str, text: str) -> AlertRule:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from grapevine_proto.config.toml import did_you_mean
 from grapevine_proto.errors import ConfigError
+from grapevine_tui.config.named_entries import check_section
 from grapevine_tui.config.own_commands import TAG_PREFIX
 
 SECTION: Final = "app.columns"
@@ -41,10 +42,8 @@ DEFAULTS: Final[Mapping[str, tuple[str, ...]]] = {"peers": PEER_DEFAULT, "member
 
 def parse_columns(given: Any) -> dict[str, tuple[str, ...]]:
     """The columns of each table, chosen under [app.columns] or the defaults. Raises ConfigError."""
-    if not isinstance(given, Mapping):
-        raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
     chosen = dict(DEFAULTS)
-    for table, names in given.items():
+    for table, names in check_section(SECTION, given).items():
         location = f"{SECTION}.{table}"
         if table not in TABLES:
             raise ConfigError(location, f"unknown table{did_you_mean(table, TABLES)}")

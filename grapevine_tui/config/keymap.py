@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from grapevine_proto.errors import ConfigError
+from grapevine_tui.config.named_entries import check_section
 
 SECTION: Final = "app.keys"
 
@@ -254,10 +255,8 @@ def parse_keymap(given: Any) -> dict[str, str]:
     Raises:
         ConfigError: an action or a key is unknown, or a key would have two meanings.
     """
-    if not isinstance(given, Mapping):
-        raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
     chosen: dict[str, str] = {}
-    for name, value in given.items():
+    for name, value in check_section(SECTION, given).items():
         location = f"{SECTION}.{name}"
         if name not in ACTION_NAMES:
             close = difflib.get_close_matches(name, ACTION_NAMES, n=1)

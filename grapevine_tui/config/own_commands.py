@@ -20,10 +20,10 @@ from typing import Any, Final
 from grapevine_proto.config.toml import did_you_mean
 from grapevine_proto.errors import ConfigError
 from grapevine_tui.config.keymap import SIMULTANEOUS_KEYS, parse_keys
+from grapevine_tui.config.named_entries import NamedEntries
 
-SECTION: Final = "app.commands"
 MAX_COMMANDS: Final = 32
-MAX_NAME_CHARACTERS: Final = 32
+ENTRIES: Final = NamedEntries("app.commands", "commands", MAX_COMMANDS, 32)
 MAX_ARGUMENTS: Final = 64
 MAX_TIMEOUT_S: Final = 600
 DEFAULT_TIMEOUT_S: Final = 30
@@ -37,9 +37,8 @@ MESSAGE_FIELDS: Final = (
 FIELDS: Final = tuple(dict.fromkeys((*NODE_FIELDS, *MESSAGE_FIELDS)))
 TAG_PREFIX: Final = "tag."
 APP_KEYS: Final = ("ctrl+c", "ctrl+p", "ctrl+q")
-ENTRIES: Final = ("argv", "key", "words", "timeout")
+ENTRY_NAMES: Final = ("argv", "key", "words", "timeout")
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+(?:\.[^{}\s]+)?)\}")
 
 
@@ -97,10 +96,6 @@ def parse_commands(given: Any, keys: Mapping[str, str]) -> tuple[OwnCommand, ...
     Raises:
         ConfigError: a command is not valid, or its key has another meaning.
     """
-    if not isinstance(given, Mapping):
-        raise ConfigError(SECTION, f"expected a section, [{SECTION}], not a value")
-    if len(given) > MAX_COMMANDS:
-        raise ConfigError(SECTION, f"at most {MAX_COMMANDS} commands, got {len(given)}")
     owners = {
         key: each.name
         for group in SIMULTANEOUS_KEYS
@@ -110,26 +105,22 @@ def parse_commands(given: Any, keys: Mapping[str, str]) -> tuple[OwnCommand, ...
     }
     owners |= dict.fromkeys(APP_KEYS, "the app")
     found = []
-    for name, entry in given.items():
-        command = _parse_command(name, entry)
+    for name, location, entry in ENTRIES.parse(given):
+        command = _parse_command(name, location, entry)
         for key in filter(None, command.key.split(",")):
             owner = owners.setdefault(key, name)
             if owner != name:
-                raise ConfigError(f"{SECTION}.{name}", f"{key!r} is already the key of {owner}")
+                raise ConfigError(location, f"{key!r} is already the key of {owner}")
         found.append(command)
     return tuple(found)
 
 
-def _parse_command(name: str, entry: Any) -> OwnCommand:
-    location = f"{SECTION}.{name}"
-    if _NAME.fullmatch(name) is None or len(name) > MAX_NAME_CHARACTERS:
-        problem = f"a name has lower-case letters, digits, - and _, at most {MAX_NAME_CHARACTERS}"
-        raise ConfigError(location, problem)
+def _parse_command(name: str, location: str, entry: Any) -> OwnCommand:
     if not isinstance(entry, Mapping):
         raise ConfigError(location, 'expected { argv = ["PROGRAM", "ARGUMENT"] }')
     for each in entry:
-        if each not in ENTRIES:
-            problem = f"unknown entry {each!r}{did_you_mean(each, ENTRIES)}"
+        if each not in ENTRY_NAMES:
+            problem = f"unknown entry {each!r}{did_you_mean(each, ENTRY_NAMES)}"
             raise ConfigError(location, problem)
     argv: Any = entry.get("argv")
     is_list = isinstance(argv, list) and bool(argv) and all(isinstance(e, str) for e in argv)
