@@ -12,7 +12,6 @@ Invariants:
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -64,7 +63,6 @@ from grapevine_tui.app.terminal import (
     consume_repaint_request,
     draws_in_ascii,
     install_paste_safe_decoder,
-    understands_osc,
 )
 from grapevine_tui.app.themed_app import ThemedApp
 from grapevine_tui.app.themes import ThemeManager
@@ -200,17 +198,6 @@ class GrapevineApp(ThemedApp):
         """Remember a theme chosen on the screen."""
         self._theme_manager.on_changed(theme, self._settings.theme)
 
-    @property
-    def _has_terminal(self) -> bool:
-        """Whether the app runs on a terminal, not a browser, that ignores unknown OSC sequences."""
-        is_without_terminal = self.is_headless or self.is_web or self._driver is None
-        return not is_without_terminal and understands_osc(os.environ)
-
-    def _write_to_terminal(self, sequence: str) -> None:
-        """Write a control sequence that changes no cell of the screen."""
-        if self._driver is not None:
-            self._driver.write(sequence)
-
     def on_ready(self) -> None:
         self._update_window_title()
         if not self.is_headless:  # a test runs many apps in one process and must free each
@@ -233,14 +220,8 @@ class GrapevineApp(ThemedApp):
             self._background = BackgroundQuery(self._write_to_terminal, answered)
 
     def _alert(self, text: str) -> None:
-        """Ring the bell or show a terminal notification of printable `text`, as the `alert` setting says."""
-        match self._settings.alert:
-            case "bell":
-                self.bell()
-            case "notify" if self._has_terminal:
-                self._write_to_terminal(f"\x1b]9;{text}\x07")
-            case "notify-777" if self._has_terminal:
-                self._write_to_terminal(f"\x1b]777;notify;grapevine;{text}\x07")
+        """Alert the operator with printable `text`, as the `alert` setting says."""
+        self.alert_operator(self._settings.alert, text)
 
     def _update_window_title(self) -> None:
         if self._has_terminal:

@@ -21,20 +21,27 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from grapevine_proto.errors import GrapevineError
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.gc_control import GcController
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.detail import DetailScreen
 from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
-from grapevine_tui.app.screens.fleet_tables import FleetMembersScreen, FleetMessagesScreen
+from grapevine_tui.app.screens.fleet_tables import (
+    FleetAlertsScreen,
+    FleetMembersScreen,
+    FleetMessagesScreen,
+)
 from grapevine_tui.app.screens.help import key_facts
 from grapevine_tui.app.screens.table import TableScreen
-from grapevine_tui.app.terminal import install_paste_safe_decoder
+from grapevine_tui.app.terminal import WindowTitle, install_paste_safe_decoder
 from grapevine_tui.app.themed_app import ThemedApp
 from grapevine_tui.app.themes import ThemeManager
+from grapevine_tui.app.toasts import MAX_TOASTS
 from grapevine_tui.app.widgets.bindings import available_actions, bindings
 from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.grid import Grid
@@ -42,12 +49,13 @@ from grapevine_tui.config import keymap
 from grapevine_tui.config.preferences import Preferences
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import FLEET_TABLES, CommandError
+from grapevine_tui.control.read_only import ReadOnly
 from grapevine_tui.host.protocol import SettingsView
 from grapevine_tui.remote.contexts import unknown_context_text
-from grapevine_tui.remote.fleet import Fleet, FleetNode
+from grapevine_tui.remote.fleet import ContextAlert, Fleet, FleetNode
 from grapevine_tui.text import printable
 
-GC_INTERVAL_S: Final = 0.5
+TICK_INTERVAL_S: Final = 0.5
 CONTEXT_HELP: Final = "Show this context"
 
 
@@ -84,6 +92,19 @@ def find_name(word: str, names: Sequence[str]) -> str:
     if word.isdecimal() and 0 < int(word) <= len(names):
         return names[int(word) - 1]
     raise CommandError(unknown_context_text(word, names))
+
+
+def tell_of_alerts(app: ThemedApp, changes: Sequence[ContextAlert], how: str) -> None:
+    """Show alerts that begin or are over, and alert the operator to the first; `how` is one of `ALERTS`."""
+    firing = [each for each in changes if each.is_firing]
+    for each in [*firing, *(each for each in changes if not each.is_firing)][:MAX_TOASTS]:
+        severity: SeverityLevel = "warning" if each.is_firing else "information"
+        app.notify(each.line, severity=severity, markup=False)
+    if len(changes) > MAX_TOASTS:
+        app.notify(f"{len(changes) - MAX_TOASTS} more alerts changed", markup=False)
+    if firing:
+        more = f" and {len(firing) - 1} more" if len(firing) > 1 else ""
+        app.alert_operator(how, f"{firing[0].line}{more}")
 
 
 class ContextCommands(Provider):
@@ -143,6 +164,7 @@ class FleetApp(ThemedApp):
         self._theme_manager = ThemeManager(self, Preferences(settings.preferences_file))
         self.set_keymap(dict(settings.keys))
         self.gc_controller = GcController()
+        self._window_title = WindowTitle(self._write_to_terminal)
 
     def get_default_screen(self) -> Screen[None]:
         return self._contexts_screen
@@ -162,14 +184,21 @@ class FleetApp(ThemedApp):
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 asyncio.get_running_loop().add_signal_handler(number, self.exit)
-        self.set_interval(GC_INTERVAL_S, self._collect_garbage)
+        self.set_interval(TICK_INTERVAL_S, self.tick)
         self.show_fleet(self.view.table, self.view.filter_text)
 
     def on_ready(self) -> None:
         if not self.is_headless:  # a test runs many apps in one process and must free each
             self.gc_controller.freeze()
 
-    def _collect_garbage(self) -> None:
+    def on_unmount(self) -> None:
+        self._window_title.restore()
+
+    def tick(self) -> None:
+        """Tell of alerts, and collect garbage if that is due. Called by a timer."""
+        tell_of_alerts(self, self.fleet.take_alert_changes(), self._settings.alert)
+        if self._has_terminal:
+            self._window_title.show("fleet", alerts=", ".join(self.fleet.alert_names))
         self.gc_controller.collect_if_due(is_main_in_front=len(self.screen_stack) == 1)
 
     def watch_theme(self, theme: str) -> None:
@@ -184,6 +213,28 @@ class FleetApp(ThemedApp):
                 self._open(Destination(name, "members", peer_id))
             case (str(name), int(number)):
                 self._open(Destination(name, "messages", number))
+            case (str(name), tuple()):
+                self._open(Destination(name, "alerts"))
+
+    def on_fleet_alerts_screen_mute_requested(
+        self, message: FleetAlertsScreen.MuteRequested
+    ) -> None:
+        self.run_worker(self._mute(message.node, message.name, is_muted=not message.is_muted))
+
+    async def _mute(self, node: FleetNode, name: str, *, is_muted: bool) -> None:
+        """Mute an alert in its context, or let it be heard again."""
+        where = node.context.name
+        try:
+            await (node.host.mute(name) if is_muted else node.host.unmute(name))
+        except ReadOnly:
+            text = f"{where} is read-only; M in the table of contexts mutes all of it, in this app"
+            self.notify(text, severity="warning", markup=False)
+        except GrapevineError as error:
+            self.notify(printable(f"{where}: {error}"), severity="warning", markup=False)
+        else:
+            node.host.refresh()
+            how = "muted" if is_muted else "heard again"
+            self.notify(printable(f"{where}: the alert {name} is {how}"), markup=False)
 
     def on_fleet_screen_compare_requested(self, message: FleetScreen.CompareRequested) -> None:
         self.push_screen(CompareScreen(self.fleet, message.first, message.second))
@@ -211,6 +262,8 @@ class FleetApp(ThemedApp):
                 return FleetMembersScreen(self.fleet, self._settings.columns_by_table["members"])
             case "messages":
                 return FleetMessagesScreen(self.fleet)
+            case "alerts":
+                return FleetAlertsScreen(self.fleet)
         return self._contexts_screen
 
     def action_context(self, number: int) -> None:
@@ -303,11 +356,30 @@ class ContextApp(GrapevineApp):
         self.destination: Destination | None = None
         self.context_names = list(fleet.nodes)
         self.main.context_names = tuple(self.context_names)
+        self._fleet = fleet
         self._opening = opening
         self._came_from = came_from
 
-    def on_ready(self) -> None:
-        # Textual calls the handler of the base class as well.
+    def on_mount(self) -> None:  # besides that of the base class
+        self.set_interval(TICK_INTERVAL_S, self._tell_of_others)
+
+    def _tell_of_others(self) -> None:
+        """Tell of alerts of other contexts; those of this one are among its notices."""
+        changes = self._fleet.take_alert_changes()
+        others = [each for each in changes if each.context != self._opening.context]
+        tell_of_alerts(self, others, self._settings.alert)
+
+    def _alert(self, text: str) -> None:
+        super()._alert(f"{self._opening.context}: {text}")
+
+    def _update_window_title(self) -> None:
+        if self._has_terminal:
+            alerts = ", ".join(self._fleet.alert_names)
+            self._window_title.show(self.main.status.node_name, alerts=alerts)
+
+    def on_ready(self) -> None:  # besides that of the base class
+        if self._opening.table == "alerts":
+            self.action_alerts()
         if self._opening.selected is not None:
             self.call_after_refresh(self._show_selected)
 

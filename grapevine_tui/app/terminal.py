@@ -124,15 +124,17 @@ class WindowTitle:
         self._write = write
         self._shown_title = ""
 
-    def show(self, name: str, alert_count: int = 0) -> None:
-        """Show the node's `name`, which may be untrusted, in the title, after the number of alerts that
-        fire. Writes only if it changed."""
+    def show(self, name: str, alert_count: int = 0, alerts: str = "") -> None:
+        """Show the node's `name`, which may be untrusted, in the title, after the alerts that fire: which, or
+        how many. Writes only if it changed."""
         title = (
             f"{truncate(printable(name), MAX_TITLE_NAME_CELLS)} · grapevine"
             if name
             else "grapevine"
         )
-        if alert_count:
+        if alerts:
+            title = f"! {truncate(printable(alerts), MAX_TITLE_NAME_CELLS)} · {title}"
+        elif alert_count:
             title = f"! {alert_count} alert{'s' * (alert_count != 1)} · {title}"
         if title == self._shown_title:
             return

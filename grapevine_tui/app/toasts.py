@@ -27,7 +27,7 @@ class Toasts:
         self._alerted_at = -math.inf
         self._app = app
         self._model = model
-        self._shown_count = 0
+        self._shown_count = model.notice_count  # a model may be older than the app that shows it
 
     def show(self) -> None:
         """Show the notices since the last call that need attention."""

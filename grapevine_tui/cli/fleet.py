@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -19,6 +19,7 @@ from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import require_terminal, run_on_terminal
 from grapevine_tui.cli.attach import RemoteAppSettings, attached_settings
 from grapevine_tui.cli.ctl import format_table
+from grapevine_tui.config.alert_rules import AlertRule
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.process_exit import EXIT_FAILED, EXIT_OK
@@ -39,6 +40,17 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         *("context", "cluster", "name", "peer_id", "address", "zone", "status", "rtt_ms", "tags"),
         *("reason", "as_of"),
     ),
+    "alerts": (
+        "context",
+        "state",
+        "name",
+        "peer_name",
+        "value",
+        "since_s",
+        "muted",
+        "rule",
+        "as_of",
+    ),
     "messages": ("time", "context", "cluster", "from_name", "via", "topic", "text", "as_of"),
 }
 
@@ -54,18 +66,18 @@ def fleet(
 ) -> int:
     """Look after all contexts: one row each, and the app over the one you open.
 
-    TABLE is contexts, members or messages: those of all contexts in one table. Contexts are the sections of
-    contexts.toml; without that file, the nodes of yours that run here.
+    TABLE is contexts, members, messages or alerts: those of all contexts in one table. Contexts are the
+    sections of contexts.toml; without that file, the nodes of yours that run here.
     """
     contexts = all_contexts()
     if not contexts:
         raise ConfigError("context", "there is no contexts.toml, and no node of yours runs here")
     if is_readonly:
         contexts = [each.as_readonly() for each in contexts]
-    if once or is_json:
-        return asyncio.run(_print_rows(contexts, table, is_json=is_json))
-    require_terminal()
     local = load_settings(dict(inherited or {}), os.environ)
+    if once or is_json:
+        return asyncio.run(_print_rows(contexts, local.alert_rules, table, is_json=is_json))
+    require_terminal()
     logs.to_null()
     return run_on_terminal(lambda: _run(contexts, local, table))
 
@@ -77,7 +89,7 @@ async def _run(contexts: Iterable[Context], local: Settings, table: str) -> int:
     def context_settings(node: FleetNode) -> RemoteAppSettings:
         return attached_settings(node.host.config, local)
 
-    fleet = Fleet(list(contexts))
+    fleet = Fleet(list(contexts), rules=local.alert_rules)
     fleet.start()
     try:
         return await run_fleet(fleet, local, context_settings, lambda app: app.run_async(), table)
@@ -85,12 +97,14 @@ async def _run(contexts: Iterable[Context], local: Settings, table: str) -> int:
         await fleet.leave()
 
 
-async def _print_rows(contexts: Iterable[Context], table: str, *, is_json: bool) -> int:
+async def _print_rows(
+    contexts: Iterable[Context], rules: Sequence[AlertRule], table: str, *, is_json: bool
+) -> int:
     """Print the rows of a table once all contexts have answered, or do not."""
     from grapevine_tui.remote.fleet import UP, Fleet
     from grapevine_tui.remote.fleet_tables import rows_of
 
-    fleet = Fleet(list(contexts))
+    fleet = Fleet(list(contexts), rules=rules)
     fleet.start()
     refreshing = asyncio.create_task(fleet.run())
     try:

@@ -155,6 +155,7 @@ REPLAY_KEYS: Final = (
 )
 FLEET_KEYS: Final = (
     KeyBinding("compare", "equals_sign", "compare", "Compare members", in_footer=True),
+    KeyBinding("mute_context", "M", "mute_context", "Mute here", in_footer=True),
 )
 # Where the tables are those of all contexts.
 FLEET_APP_KEYS: Final = tuple(
@@ -163,6 +164,7 @@ FLEET_APP_KEYS: Final = tuple(
 FLEET_TABLE_KEYS: Final = (
     KeyBinding("members", "m", "fleet('members')", "Members", in_footer=True),
     KeyBinding("messages", "2", "fleet('messages')", "Messages", in_footer=True),
+    KeyBinding("alerts", "exclamation_mark", "fleet('alerts')", "Alerts", in_footer=True),
 )
 # Where several contexts are looked after.
 CONTEXT_KEYS: Final = (
@@ -195,7 +197,7 @@ VIEW_KEYS: Final = frozenset(
      "back_10_s", "on_10_s", "back_60_s", "on_60_s",
      "sort_name", "sort_rtt", "sort_load", "sort_zone", "shorter", "older", "newer",
      "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems",
-     "ask_again", "tree", "compare", *(key.name for key in CONTEXT_NUMBER_KEYS))
+     "ask_again", "tree", "compare", "mute_context", *(key.name for key in CONTEXT_NUMBER_KEYS))
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(
     dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)

@@ -16,15 +16,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
+from grapevine_tui.config.alert_rules import AlertRule
 from grapevine_tui.history.records import event_text
+from grapevine_tui.host.alerts import AlertChange, AlertStatus
 from grapevine_tui.host.model import SILENT_TEXT, Model
 from grapevine_tui.remote.contexts import Context
-from grapevine_tui.remote.host import MALFORMED_REPLY_ERRORS, RemoteHost
+from grapevine_tui.remote.fleet_host import FleetHost
+from grapevine_tui.remote.host import MALFORMED_REPLY_ERRORS
 from grapevine_tui.text import printable
 
 MAX_MESSAGES: Final = (
@@ -46,7 +49,8 @@ STATES: Final = (LOST, SILENT, CONNECTING, UP)  # worst first
 
 class FleetRow(NamedTuple):
     """One context at a moment. `up` counts the node itself. `loss` is a fraction, None if nothing was sent;
-    `as_of` is 0 if the row is of now, else the Unix time as of which it was so, for `reason`."""
+    `alerts` are the names of those that can be heard. `as_of` is 0 if the row is of now, else the Unix time
+    as of which it was so, for `reason`."""
 
     name: str
     cluster: str
@@ -63,16 +67,19 @@ class FleetRow(NamedTuple):
     unacknowledged: int
     last_event: str
     last_event_at: float
+    alerts: tuple[str, ...]
+    is_muted: bool
     as_of: float
     reason: str
 
     @property
     def severity(self) -> tuple[float, ...]:
-        """Sorts rows worst first: cut off, members down or suspect, then what is slow or lossy."""
+        """Sorts rows worst first: cut off, members down or suspect, alerts, then what is slow or lossy."""
         return (
             STATES.index(self.state),
             -self.down,
             -self.suspect,
+            -len(self.alerts),
             -float(self.lag_s > HIGH_LAG_S),
             -float(self.loss is not None and self.loss > HIGH_LOSS),
             -float(self.unacknowledged > 0),
@@ -95,6 +102,7 @@ class FleetRow(NamedTuple):
             "loss": None if self.loss is None else round(self.loss, 5),
             "lag_ms": round(self.lag_s * 1000, 3) if is_known else None,
             "unacknowledged": self.unacknowledged if is_known else None,
+            "alerts": list(self.alerts),
             "last_event": self.last_event,
             "last_event_at": round(self.last_event_at, 3) or None,
             "as_of": round(self.as_of, 3) or None,
@@ -108,15 +116,39 @@ class Event(NamedTuple):
     at_unix: float
 
 
+AlertKey: TypeAlias = tuple[str, PeerId | None]
+
+
+class ContextAlert(NamedTuple):
+    """An alert of a context that began to fire, or is over; `text` is printable."""
+
+    context: str
+    is_firing: bool
+    text: str
+
+    @property
+    def line(self) -> str:
+        """What happened where, in one line."""
+        return f"{self.context}: {self.text}"
+
+
 class FleetNode:
     """One context with its connection."""
 
-    def __init__(self, context: Context, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        context: Context,
+        wall_clock: Callable[[], float] = time.time,
+        rules: Sequence[AlertRule] = (),
+    ) -> None:
         self.context = context
         self.model = Model(
             max_messages=MAX_MESSAGES, max_message_bytes=MAX_MESSAGE_BYTES, wall_clock=wall_clock
         )
-        self.host = RemoteHost(context.target, self.model)
+        self.host = FleetHost(context.target, self.model, rules)
+        self.is_muted = False
+        """Whether its alerts are silent in this app."""
+        self._heard: dict[AlertKey, AlertStatus] = {}  # audible alerts that were reported
         self._datagrams: deque[tuple[int, int]] = deque(maxlen=LOSS_SAMPLES)  # sent, lost
         self._kept_event = Event("", 0.0)
         self._asking: asyncio.Task[None] | None = None
@@ -151,6 +183,34 @@ class FleetNode:
         """Count what its peers were sent and lost until now."""
         peers = self.model.peers.values()
         self._datagrams.append((sum(each.sent for each in peers), sum(each.lost for each in peers)))
+
+    @property
+    def audible_alerts(self) -> list[AlertStatus]:
+        """Its alerts that fire and are not muted, by their node or here."""
+        return [] if self.is_muted else self.model.audible_alerts
+
+    @property
+    def alert_names(self) -> tuple[str, ...]:
+        """The names of the alerts that can be heard."""
+        return tuple(dict.fromkeys(printable(each.name) for each in self.audible_alerts))
+
+    def take_alert_changes(self) -> list[ContextAlert]:
+        """Return the alerts that can be heard, or are over, since the last call."""
+        before = self._heard
+        self._heard = {(each.name, each.peer_id): each for each in self.audible_alerts}
+        firing = {(each.name, each.peer_id) for each in self.model.alerts if each.is_firing}
+        began = [(each, True) for key, each in self._heard.items() if key not in before]
+        over = [(each, False) for key, each in before.items() if key not in firing]
+        return [self._alert_of(each, is_firing=is_firing) for each, is_firing in began + over]
+
+    def _alert_of(self, alert: AlertStatus, *, is_firing: bool) -> ContextAlert:
+        peer_name = "" if alert.peer_id is None else self.model.name_of(alert.peer_id)
+        held_s = 0.0 if is_firing else alert.since_s or 0.0
+        change = AlertChange(
+            *(alert.name, alert.rule, is_firing, alert.peer_id, alert.value, held_s),
+            peer_name=peer_name,
+        )
+        return ContextAlert(self.context.name, is_firing, printable(change.text))
 
     @property
     def cluster(self) -> str:
@@ -193,6 +253,8 @@ class FleetNode:
             self.host.unacknowledged,
             event.text,
             event.at_unix,
+            self.alert_names,
+            self.is_muted,
             self.as_of,
             printable(model.disconnect_reason),
         )
@@ -208,12 +270,16 @@ class FleetNode:
 
 
 class Fleet:
-    """All contexts. `opened` is the name of the one that is shown in detail; empty for none."""
+    """All contexts; `rules` are alerts about each of them. `opened` is the name of the one that is shown in
+    detail; empty for none."""
 
     def __init__(
-        self, contexts: Sequence[Context], wall_clock: Callable[[], float] = time.time
+        self,
+        contexts: Sequence[Context],
+        wall_clock: Callable[[], float] = time.time,
+        rules: Sequence[AlertRule] = (),
     ) -> None:
-        self.nodes = {each.name: FleetNode(each, wall_clock) for each in contexts}
+        self.nodes = {each.name: FleetNode(each, wall_clock, rules) for each in contexts}
         self.opened = ""
 
     def start(self) -> None:
@@ -234,7 +300,19 @@ class Fleet:
                     node.host.refresh()
                 node.ask_last_event()
                 node.sample()
+                node.host.evaluate()
                 await asyncio.sleep(REFRESH_INTERVAL_S / len(self.nodes))
+
+    def take_alert_changes(self) -> list[ContextAlert]:
+        """Return the alerts of all contexts that can be heard, or are over, since the last call."""
+        return [each for node in self.nodes.values() for each in node.take_alert_changes()]
+
+    @property
+    def alert_names(self) -> list[str]:
+        """``CONTEXT NAME`` of each alert that can be heard."""
+        return [
+            f"{name} {alert}" for name, node in self.nodes.items() for alert in node.alert_names
+        ]
 
     def rows(self) -> list[FleetRow]:
         """A row of each context, worst first."""

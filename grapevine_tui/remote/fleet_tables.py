@@ -21,6 +21,8 @@ def rows_of(fleet: Fleet, table: str) -> list[Object]:
         case "messages":
             rows = [each for node in fleet.nodes.values() for each in _messages(node)]
             return sorted(rows, key=lambda each: float(each["at"]))
+        case "alerts":
+            return [each for node in fleet.nodes.values() for each in _alerts(node)]
         case _:
             return [each.to_dict() for each in fleet.rows()]
 
@@ -44,3 +46,10 @@ def _messages(node: FleetNode) -> Iterator[Object]:
     for entry in reversed(list(model.messages.newest_first())):
         fields = named_message(entry.message, lambda peer_id: names.get(peer_id, ""))
         yield _origin(node) | {"at": round(entry.at_unix, 3)} | fields
+
+
+def _alerts(node: FleetNode) -> Iterator[Object]:
+    for alert in node.model.alerts:
+        peer = alert.peer_id
+        fields = alert.to_dict() | {"peer_name": peer and node.model.name_of(peer)}
+        yield _origin(node) | fields | {"muted": alert.is_muted or node.is_muted}

@@ -56,6 +56,7 @@ from grapevine_tui.control.target import (
     start_ssh,
 )
 from grapevine_tui.host.access_state import AccessState
+from grapevine_tui.host.alerts import AlertStatus
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
 from grapevine_tui.host.protocol import Playback
@@ -399,7 +400,7 @@ class RemoteHost:
         self._lag_s = float(snapshot["lag_ms"]) / 1000
         self.unacknowledged = int(snapshot.get("unacknowledged", 0))
         self.model.tags = tags_from_json(snapshot.get("tags", {}))
-        self.model.alerts = tuple(map(alert_status_from_json, snapshot.get("alerts", ())))
+        self._show_alerts(tuple(map(alert_status_from_json, snapshot.get("alerts", ()))))
         observed = snapshot.get("observed")
         self.model.observed = None if observed is None else Address.parse(observed)
         denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))
@@ -415,6 +416,10 @@ class RemoteHost:
             stats_from_json(snapshot["stats"], now),
             now,
         )
+
+    def _show_alerts(self, alerts: Sequence[AlertStatus]) -> None:
+        """Show how the alerts of the node stand."""
+        self.model.alerts = alerts
 
     async def _poll_snapshot(self) -> None:
         self._is_polling = True

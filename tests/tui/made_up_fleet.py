@@ -11,6 +11,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import MemberStatus, NodeStarted, Stats
 from grapevine_proto.ids import Address
 from grapevine_tui.control.target import LocalTarget, SshTarget
+from grapevine_tui.host.alerts import AlertStatus
 from grapevine_tui.host.model import Notice, NoticeLevel
 from grapevine_tui.remote.contexts import Context
 from grapevine_tui.remote.fleet import Fleet, FleetNode
@@ -87,6 +88,13 @@ def a_fleet(now: float) -> Fleet:
     ):
         message = a_message(origin, int(1_000 - ago_s), text.encode(), topic="deploy.api")
         nodes[name].model.messages.append(message, now - ago_s)
+    few = AlertStatus("few", "peers < 3 for 30s", "quiet")
+    lossy = AlertStatus("loss", "peer.loss > 2%", "firing", an_id(10), "peer.loss 4.1 %", 42.0)
+    for name in ("eu", "us", "asia", "staging", "billing", "dr"):
+        nodes[name].model.alerts = (few,)
+    nodes["us"].model.alerts = (lossy, few)
+    nodes["staging"].model.alerts = (few._replace(state="firing", value="peers 1", since_s=190.0),)
+    nodes["staging"].is_muted = True
     nodes["asia"].host.unacknowledged = 3
     cast(Any, nodes["us"].host)._lag_s = 0.31
     return fleet

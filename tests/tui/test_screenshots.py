@@ -234,6 +234,8 @@ FLEET_SHOTS: Final = (
     ("fleet-80x24", NARROW, ()),
     ("fleet-members", WIDE, ("m",)),
     ("fleet-members-80x24", NARROW, ("m",)),
+    ("fleet-alerts", WIDE, ("exclamation_mark",)),
+    ("fleet-alerts-80x24", NARROW, ("exclamation_mark",)),
     ("fleet-messages", WIDE, ("2",)),
     ("fleet-messages-80x24", NARROW, ("2",)),
     (

@@ -41,7 +41,8 @@ STATE_CELLS: Final = {
 }
 
 
-def _row(model: Model, alert: AlertStatus) -> Row:
+def alert_row(model: Model, alert: AlertStatus) -> Row:
+    """The row of an alert, with the cells of `COLUMNS`."""
     name = "" if alert.peer_id is None else model.name_of(alert.peer_id)
     duration = "-" if alert.since_s is None else format_duration(alert.since_s)
     tone = "dim" if alert.state == "quiet" else "text"
@@ -92,7 +93,7 @@ class AlertsScreen(TableScreen):
 
     def show(self) -> None:
         """Show how the alerts stand now."""
-        self.table.set_rows([_row(self._model, each) for each in self._model.alerts])
+        self.table.set_rows([alert_row(self._model, each) for each in self._model.alerts])
         self.update_title()
         self.refresh_bindings()
 

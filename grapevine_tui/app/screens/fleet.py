@@ -41,6 +41,7 @@ from grapevine_tui.remote.fleet import (
     STATES,
     UNKNOWN,
     Fleet,
+    FleetNode,
     FleetRow,
     MemberViews,
     compare_views,
@@ -91,7 +92,7 @@ def fleet_row(row: FleetRow, number: int, now_unix: float) -> Row:
 
     is_known = bool(row.up)
     event, event_tone = _event_text(row, now_unix)
-    mark = " (r/o)" if row.is_readonly else ""
+    mark = " (r/o)" * row.is_readonly + " muted" * row.is_muted
     loss = NO_VALUE if row.loss is None else f"{row.loss * 100:.1f}%"
     counts = (
         cell(f"{row.up:,}", "good"),
@@ -112,6 +113,7 @@ def fleet_row(row: FleetRow, number: int, now_unix: float) -> Row:
             *(counts if is_known else [cell(NO_VALUE, "dim")] * len(counts)),
             Cell(event, event_tone if is_current else "dim"),
         ),
+        is_alarm=is_current and bool(row.alerts),
         sort_values=(
             number or None,
             row.name.casefold(),
@@ -139,7 +141,10 @@ def _event_text(row: FleetRow, now_unix: float) -> tuple[str, str]:
         return row.reason or row.place, "dim"
     if not row.last_event:
         return NO_VALUE, "dim"
-    return f"{format_duration(now_unix - row.last_event_at)} ago: {row.last_event}", "text"
+    text = f"{format_duration(now_unix - row.last_event_at)} ago: {row.last_event}"
+    if row.alerts:
+        return f"! {', '.join(row.alerts)} · {text}", "bad"
+    return text, "text"
 
 
 class FleetScreen(TableScreen):
@@ -187,6 +192,8 @@ class FleetScreen(TableScreen):
             for state in reversed(STATES)
             if states[state]
         ]
+        if names := self._fleet.alert_names:
+            parts.append((f"! {', '.join(names)}", "$error"))
         if unwell := sum(1 for each in rows if each.down or each.suspect):
             parts.append((f"{unwell:,} with members down or suspect", "$warning"))
         if self._marked:
@@ -200,6 +207,27 @@ class FleetScreen(TableScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:
         """Nothing is behind this screen: a key only leads back from a filter."""
         return action != "back" or bool(self.table.filter_query)
+
+    def _selected_node(self) -> FleetNode | None:
+        key = self.table.cursor_key
+        return self._fleet.nodes.get(key) if isinstance(key, str) else None
+
+    def key_label(self, action: str) -> str:
+        """A short label of the key that compares, and that of the mute key for a context that is muted."""
+        if action == "compare":
+            return "Compare"
+        node = self._selected_node()
+        return "Unmute" if action == "mute_context" and node and node.is_muted else ""
+
+    def action_mute_context(self) -> None:
+        """Silence the alerts of the context under the cursor in this app, or let them be heard again."""
+        node = self._selected_node()
+        if node is not None and self.table.ensure_cursor_visible():
+            node.is_muted = not node.is_muted
+            how = "muted" if node.is_muted else "heard again"
+            self.notify(f"alerts of {node.context.name} are {how}, in this app only", markup=False)
+            self.show()
+            self.refresh_bindings()
 
     def action_compare(self) -> None:
         """Mark the context under the cursor; with a second one, compare both."""

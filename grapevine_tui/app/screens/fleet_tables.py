@@ -1,4 +1,4 @@
-"""Members and messages of all contexts, each in one table.
+"""Members, messages and alerts of all contexts, each in one table.
 
 Invariants:
 
@@ -13,12 +13,16 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
+from textual.binding import BindingType
 from textual.content import Content
+from textual.message import Message as Posted
 
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.ids import PeerId
+from grapevine_tui.app.screens.alerts import COLUMNS as ALERT_COLUMNS
+from grapevine_tui.app.screens.alerts import alert_row
 from grapevine_tui.app.screens.members import (
     COLUMN_SPECS,
     NEXT_PASS_DELAY_S,
@@ -26,14 +30,22 @@ from grapevine_tui.app.screens.members import (
     MemberRowCache,
 )
 from grapevine_tui.app.screens.table import TableScreen
+from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.columns import columns_of
 from grapevine_tui.app.widgets.format import format_count, format_duration
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
 from grapevine_tui.app.widgets.log import VIA_TONES
-from grapevine_tui.app.widgets.merged_messages import ContextMessage, MergedMessages
+from grapevine_tui.app.widgets.merged_messages import (
+    NODE_FIELDS,
+    ContextMessage,
+    MergedMessages,
+)
 from grapevine_tui.app.widgets.status_glyphs import STATUS_GLYPHS
 from grapevine_tui.app.widgets.titles import TONE_COLORS, filter_status, format_title
 from grapevine_tui.config.columns import MEMBER_DEFAULT
+from grapevine_tui.config.keymap import ALERT_KEYS
+from grapevine_tui.filter_syntax import MESSAGE_FIELDS
+from grapevine_tui.host.alerts import AlertStatus
 from grapevine_tui.host.query import parse_query
 from grapevine_tui.remote.fleet import Fleet, FleetNode
 from grapevine_tui.text import format_payload, printable
@@ -43,6 +55,9 @@ MAX_ROWS: Final = 2_000
 MEMBERS_PER_PASS: Final = 2_000  # whose facts are compared, about 8 ms
 PREVIEW_BYTES: Final = 400  # of a payload
 NO_VALUE: Final = "-"
+NO_ALERTS_TEXT: Final = (
+    "No alerts. Rules under [app.alerts] in your config file hold for every context."
+)
 CONTEXT_COLUMN: Final = Column("context", 10, grow=1)
 CLUSTER_COLUMN: Final = Column("cluster", 8, grow=1, drop_rank=5)
 MESSAGE_COLUMNS: Final = (
@@ -200,7 +215,11 @@ class FleetMembersScreen(TableScreen):
 
 
 class _MessageGrid(MergedGrid):
-    """Its rows are filtered before they are built."""
+    """Its rows are filtered before they are built, by the fields of messages."""
+
+    @property
+    def query_fields(self) -> tuple[str, ...]:
+        return (*NODE_FIELDS, *MESSAGE_FIELDS)
 
     def _is_match(self, row: Row) -> bool:
         return True
@@ -287,4 +306,82 @@ def _message_row(known: ContextMessage, age: str) -> Row:
             topic.casefold() or None,
             text.casefold(),
         ),
+    )
+
+
+class FleetAlertsScreen(TableScreen):
+    """The alerts of all contexts, firing ones first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(ALERT_KEYS)
+    FILTER_HINT = "words context:eu state:firing -not"
+
+    class MuteRequested(Posted):
+        """Mute the alert `name` of `node`, or with `is_muted` let it be heard again."""
+
+        def __init__(self, node: FleetNode, name: str, *, is_muted: bool) -> None:
+            super().__init__()
+            self.node = node
+            self.name = name
+            self.is_muted = is_muted
+
+    def __init__(self, fleet: Fleet) -> None:
+        columns = (CONTEXT_COLUMN, CLUSTER_COLUMN, *ALERT_COLUMNS)
+        grid = MergedGrid(columns, empty=NO_ALERTS_TEXT, id="fleet-alerts")
+        super().__init__("alerts", grid)
+        self._grid = grid
+        self._fleet = fleet
+
+    def on_mount(self) -> None:
+        self.set_interval(REFRESH_INTERVAL_S, self.show)
+
+    def show(self) -> None:
+        """Show how the alerts stand now."""
+        now = time.time()
+        rows = []
+        for node in self._fleet.nodes.values():
+            rows += [_alert_row(node, each, now) for each in node.model.alerts]
+        rows.sort(key=lambda row: row.sort_values[2:3])
+        self.table.set_rows(rows)
+        self.update_title()
+        self.refresh_bindings()
+
+    def build_title(self) -> Content:
+        nodes = self._fleet.nodes.values()
+        total = sum(len({each.name for each in node.model.alerts}) for node in nodes)
+        names = self._fleet.alert_names
+        parts = [(f"{len(names):,} firing: {', '.join(names)}", "$error")] if names else []
+        muted = [node.context.name for node in nodes if node.is_muted]
+        parts += [(f"muted here: {', '.join(muted)}", "$warning")] if muted else []
+        where = f"Alerts {total:,} of {len(nodes):,} contexts"
+        return format_title(where, *parts, *lost_parts(self._fleet), *self._grid.counts())
+
+    def _selected(self) -> tuple[FleetNode, AlertStatus] | None:
+        key = self.table.cursor_key
+        for node in self._fleet.nodes.values():
+            for alert in node.model.alerts:
+                if (node.context.name, (alert.name, alert.peer_id)) == key:
+                    return node, alert
+        return None
+
+    def key_label(self, action: str) -> str:
+        """The label of the mute key for an alert that is muted."""
+        selected = self._selected()
+        return "Unmute" if action == "mute" and selected and selected[1].is_muted else ""
+
+    def action_mute(self) -> None:
+        """Mute the selected alert in its context, or let it be heard again."""
+        selected = self._selected()
+        if selected is not None and self.table.ensure_cursor_visible():
+            node, alert = selected
+            self.post_message(self.MuteRequested(node, alert.name, is_muted=alert.is_muted))
+
+
+def _alert_row(node: FleetNode, alert: AlertStatus, now_unix: float) -> Row:
+    row = alert_row(node.model, alert)
+    first = context_cells(node, age_text(node, now_unix))
+    return Row(
+        (node.context.name, row.key),
+        (*first, *dimmed(row.cells, is_current=node.is_current)),
+        is_alarm=row.is_alarm and node.is_current and not node.is_muted,
+        sort_values=(node.context.name.casefold(), first[1].text.casefold(), *row.sort_values),
     )

@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
-from grapevine_tui.app.fleet import ContextApp, FleetApp, run_fleet
+from grapevine_tui.app.fleet import ContextApp, Destination, FleetApp, run_fleet
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
 from grapevine_tui.app.screens.fleet_tables import FleetMembersScreen
@@ -28,10 +28,13 @@ from grapevine_tui.control.server import ControlServer, control_server
 from grapevine_tui.control.socket_file import SOCKET_NAME
 from grapevine_tui.control.target import LocalTarget
 from grapevine_tui.host import snapshot
+from grapevine_tui.host.alerts import AlertChange, AlertStatus
 from grapevine_tui.host.local import Host
+from grapevine_tui.host.model import Changes
 from grapevine_tui.remote import host as remote_host
 from grapevine_tui.remote.contexts import Context
 from grapevine_tui.remote.fleet import Fleet, FleetNode
+from tests.tui import made_up_fleet
 from tests.tui.fake_host import FakeSettings
 from tests.tui.runs import WAIT_S
 from tests.tui.stage import text_of
@@ -347,6 +350,32 @@ async def test_a_typed_context_or_table_is_shown_and_a_wrong_name_is_answered_wi
             await pilot.press("q")
 
         await play(fleet, settings, table, alpha, beta, alpha_again, members)
+
+
+async def test_over_one_context_alerts_of_all_are_told_with_their_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[str] = []
+    fleet = made_up_fleet.a_fleet(time.time())
+    node = fleet.nodes["eu"]
+    monkeypatch.setattr(node.host, "refresh", lambda: Changes.NONE)
+    monkeypatch.setattr(node.host, "_connection", None)
+    monkeypatch.setattr(ContextApp, "_has_terminal", True)
+    monkeypatch.setattr(ContextApp, "_write_to_terminal", lambda _, text: written.append(text))
+    app = ContextApp(fleet, FakeSettings(alert="notify"), Destination("eu"))
+    async with app.run_test(size=(140, 40), notifications=True) as pilot:
+        await until(pilot, lambda: "us: alert loss: node-10" in text_of(app))
+        assert any(each.startswith("\x1b]9;us: alert loss") for each in written)
+        node.model.on_alert(AlertChange("few", "peers < 3", is_firing=True, value="peers 1"))
+        node.model.alerts = (
+            AlertStatus("few", "peers < 3", "firing", value="peers 1", since_s=0.0),
+        )
+        app._pending_changes |= Changes.NOTICES
+        await until(pilot, lambda: "alert few: peers 1" in text_of(app))
+        await until(pilot, lambda: any(each.startswith("\x1b]9;eu: ") for each in written))
+        await until(pilot, lambda: any("! eu few, us loss · " in each for each in written))
+        assert sum(each.startswith("\x1b]9;") for each in written) == 2
+        assert "throttling node-3" not in text_of(app)  # a notice from before this app
 
 
 async def test_alt_with_a_digit_is_that_key_in_every_terminal(settings: Settings) -> None:

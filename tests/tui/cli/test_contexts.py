@@ -56,6 +56,38 @@ def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_the_rows_of_a_table_over_all_contexts_are_printed(
+    bench: Bench, ssh: dict[str, str]
+) -> None:
+    (bench.directory / "config" / "grapevine" / "config.toml").write_text(
+        '[app.alerts]\nalone = "peers < 1"\n'
+    )
+    for name in ("here", "there"):
+        sent = bench.command("ctl", "--context", name, "broadcast", f"from {name}", environ=ssh)
+        assert not sent.returncode, sent.stderr
+    shown = bench.command("fleet", "messages", "--json", environ=ssh)
+    assert shown.returncode == 1  # one host is down
+    rows = objects(shown.stdout)
+    assert [(each["context"], each["text"], each["cluster"]) for each in rows] == [
+        ("here", "from here", "default"),
+        ("there", "from there", "default"),
+        ("watched", "from there", "default"),
+    ]
+    assert not objects(bench.command("fleet", "members", "--json", environ=ssh).stdout)
+    alerts = objects(bench.command("fleet", "alerts", "--json", environ=ssh).stdout)
+    assert [(each["context"], each["name"], each["state"]) for each in alerts] == [
+        (name, "alone", "firing") for name in ("here", "there", "watched")
+    ]
+    table = bench.command("fleet", "alerts", "--once", environ=ssh).stdout.splitlines()
+    assert table[0].split() == [
+        *("context", "state", "name", "peer", "name", "value", "since", "s", "muted", "rule"),
+        *("as", "of"),
+    ]
+    wrong = bench.command("fleet", "mebers", environ=ssh)
+    assert wrong.returncode == 2
+    assert "members" in wrong.stderr
+
+
 def test_contexts_are_asked_by_name_alone_and_together(bench: Bench, ssh: dict[str, str]) -> None:
     for name, node in (("here", "alpha"), ("there", "beta")):
         done = bench.command("ctl", "--context", name, "--json", "status", environ=ssh)

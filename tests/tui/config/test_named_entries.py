@@ -15,7 +15,10 @@ ENTRIES = NamedEntries("app.things", "things", 2, 8, reserved_name="all")
     [
         ("x", "app.things: expected a section, [app.things], not a value"),
         ({"a": 1, "b": 2, "c": 3}, "app.things: at most 2 things, got 3"),
-        ({"A": 1}, "app.things.A: a name has lower-case letters, digits, - and _, at most 8, not all"),
+        (
+            {"A": 1},
+            "app.things.A: a name has lower-case letters, digits, - and _, at most 8, not all",
+        ),
         ({"all": 1}, "app.things.all: a name has"),
         ({"-a": 1}, "app.things.-a: a name has"),
         ({"a" * 9: 1}, "at most 8"),

@@ -13,6 +13,7 @@ from grapevine_proto.events import MemberStatus, NodeStarted, Stats
 from grapevine_proto.ids import Address
 from grapevine_tui.control.client import CommandFailed
 from grapevine_tui.control.target import LocalTarget, SshTarget
+from grapevine_tui.host.alerts import AlertStatus
 from grapevine_tui.remote.contexts import Context
 from grapevine_tui.remote.fleet import (
     CONNECTING,
@@ -116,6 +117,47 @@ def test_two_views_that_differ_come_first() -> None:
         (an_id(99).short, "up", "up", False),  # the node itself, which both are here
         ("node-1", "up", "up", False),
     ]
+
+
+def test_alerts_are_told_once_with_their_context_and_not_if_it_is_muted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = Fleet([Context("eu", LocalTarget(Path("/nowhere")))])
+    node = fleet.nodes["eu"] = connected(a_node("eu", n1=MemberStatus.UP), monkeypatch)
+    firing = AlertStatus("few", "peers < 3", "firing", value="peers 1", since_s=4.0)
+    of_peer = AlertStatus("loss", "peer.loss > 2%", "firing", an_id(1), "4 %", 2.0)
+    node.model.alerts = (firing, of_peer, AlertStatus("lag", "lag > 1s", "quiet"))
+    assert [each.line for each in fleet.take_alert_changes()] == [
+        "eu: alert few: peers 1; peers < 3",
+        "eu: alert loss: node-1: 4 %; peer.loss > 2%",
+    ]
+    assert not fleet.take_alert_changes()
+    assert fleet.alert_names == ["eu few", "eu loss"]
+    assert node.row().alerts == ("few", "loss")
+    assert node.row().to_dict()["alerts"] == ["few", "loss"]
+    node.is_muted = True
+    assert not fleet.take_alert_changes()  # it still fires, so it is not over
+    assert not fleet.alert_names
+    assert node.row().is_muted
+    node.is_muted = False
+    node.model.alerts = (firing._replace(name="f\x1b[2Jw"),)
+    lines = [each.line for each in fleet.take_alert_changes()]
+    assert lines == ["eu: alert f␛[2Jw: peers 1; peers < 3"]
+
+
+def test_an_alert_that_no_longer_fires_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = connected(a_node("eu"), monkeypatch)
+    firing = AlertStatus("few", "peers < 3", "firing", value="peers 1", since_s=4.0)
+    node.model.alerts = (firing,)
+    node.take_alert_changes()
+    node.model.alerts = (firing._replace(is_muted=True),)
+    assert not node.take_alert_changes()
+    node.model.alerts = (firing,)
+    node.take_alert_changes()
+    node.model.alerts = (firing._replace(state="quiet", since_s=None),)
+    (change,) = node.take_alert_changes()
+    assert not change.is_firing
+    assert change.line == "eu: alert few is over: it lasted 4 s"
 
 
 @pytest.mark.asyncio

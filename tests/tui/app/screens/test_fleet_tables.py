@@ -23,14 +23,15 @@ from tests.tui.stage import text_of
 from tests.tui.values import a_member, a_message, an_id
 
 pytestmark = pytest.mark.asyncio
+OPENING_KEYS = ("m", "2", "colon", "exclamation_mark")
 
 
 @asynccontextmanager
 async def staged(
-    directory: Path, opening: Destination = ALL_CONTEXTS
+    directory: Path, opening: Destination = ALL_CONTEXTS, alert: str = "off"
 ) -> AsyncIterator[tuple[FleetApp, Pilot[None]]]:
     settings = load_settings({"app.state_dir": str(directory / "none")}, {}, directory=directory)
-    app = FleetApp(a_fleet(time.time()), settings, opening)
+    app = FleetApp(a_fleet(time.time()), replace(settings, alert=alert), opening)
     async with app.run_test(size=(140, 60), notifications=True) as pilot:
         await pilot.pause()
         yield app, pilot
@@ -141,6 +142,9 @@ async def test_messages_of_all_contexts_stand_in_one_table_newest_first(tmp_path
         await pilot.press("escape")
         await pilot.pause(0.1)
         assert len(table(app)) == 6
+        await pilot.press("slash", *"since:1h", "enter")
+        await pilot.pause(0.1)
+        assert "unknown field since:" in text_of(app)
 
 
 async def test_only_the_newest_messages_are_shown_and_all_are_counted(
@@ -156,11 +160,79 @@ async def test_only_the_newest_messages_are_shown_and_all_are_counted(
         assert "3 match deploy · the newest 2 shown" in text_of(app)
 
 
+async def test_alerts_of_all_contexts_name_the_context_in_row_title_toast_and_notification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(FleetApp, "_has_terminal", True)
+    monkeypatch.setattr(FleetApp, "_write_to_terminal", lambda _, text: written.append(text))
+    async with staged(tmp_path, alert="notify") as (app, pilot):
+        app.tick()
+        await pilot.pause(0.1)
+        assert "Fleet 7" in text_of(app)
+        assert "! us loss" in text_of(app)  # in the title of the table
+        assert "! loss · " in text_of(app)  # in its row
+        assert "us: alert loss: node-10: peer.loss 4.1 %; peer.loss > 2%" in text_of(app)
+        assert "\x1b]9;us: alert loss: node-10: peer.loss 4.1 %; peer.loss > 2%\x07" in written
+        assert "\x1b]2;! us loss · fleet · grapevine\x07" in written
+        assert not any("staging" in each for each in written)  # it is muted
+        count = len(written)
+        app.tick()
+        assert len(written) == count  # told once
+        await pilot.press("exclamation_mark")
+        await pilot.pause(0.1)
+        assert "Alerts 7 of 7 contexts · 1 firing: us loss · muted here: staging" in text_of(app)
+        assert [row.key for row in table(app)][:2] == [
+            ("staging", ("few", None)),
+            ("us", ("loss", an_id(10))),
+        ]
+        assert [row.is_alarm for row in table(app)][:2] == [False, True]
+
+
+async def test_an_alert_is_muted_in_its_context_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    muted: list[tuple[str, str]] = []
+    async with staged(tmp_path) as (app, pilot):
+        for name, node in app.fleet.nodes.items():
+
+            async def mute(alert: str, for_s: int | None = None, name: str = name) -> None:
+                muted.append((name, alert))
+
+            monkeypatch.setattr(node.host, "refresh", lambda: None)
+            if not node.context.is_readonly:
+                monkeypatch.setattr(node.host, "mute", mute)
+        await pilot.press("exclamation_mark")
+        await pilot.pause(0.1)
+        await pilot.press("down", "M")
+        await pilot.pause(0.1)
+        assert muted == [("us", "loss")]
+        assert "us: the alert loss is muted" in text_of(app)
+        await pilot.press("slash", *"context:billing", "enter", "M")
+        await pilot.pause(0.1)
+        assert "billing is read-only; M in the table of contexts" in text_of(app)
+        assert muted == [("us", "loss")]
+
+
+async def test_a_context_is_muted_and_heard_again_in_this_app(tmp_path: Path) -> None:
+    async with staged(tmp_path) as (app, pilot):
+        await pilot.press("slash", *"context:us", "enter")
+        assert app.fleet.alert_names == ["us loss"]
+        await pilot.press("M")
+        await pilot.pause(0.1)
+        assert not app.fleet.alert_names
+        assert "us muted" in text_of(app)
+        assert "M Unmute" in text_of(app)
+        await pilot.press("M")
+        assert app.fleet.alert_names == ["us loss"]
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
         (("m", "enter"), Destination("us", "members", an_id(11))),
         (("2", "down", "enter"), Destination("billing", "messages", 0)),
+        (("exclamation_mark", "down", "enter"), Destination("us", "alerts")),
         (("alt+2",), Destination("eu")),
         (("colon", *"ctx us", "enter"), Destination("us")),
         (("colon", *"ctx buling", "enter"), Destination("billing")),
@@ -172,7 +244,11 @@ async def test_a_row_or_a_word_leads_to_its_context(
     async with staged(tmp_path) as (app, pilot):
         for key in keys:
             await pilot.press(key)
-            await pilot.pause(0.2 if key in ("m", "2", "colon") or key == keys[-2:][0] else 0.01)
+            await pilot.pause(
+                0.2
+                if key in ("m", "2", "colon", "exclamation_mark") or key == keys[-2:][0]
+                else 0.01
+            )
         for _ in range(50):
             if app.destination is not None:
                 break
