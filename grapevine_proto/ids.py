@@ -139,6 +139,12 @@ class Address(NamedTuple):
         return self.host.startswith(RELAY_HOST_PREFIX)
 
     @property
+    def is_private(self) -> bool:
+        """Whether other networks use it too: a private IPv4 address (RFC 1918), or one of this machine."""
+        host = ipaddress.ip_address(self.host)
+        return host.version == 4 and any(host in network for network in _PRIVATE)
+
+    @property
     def without_zone(self) -> Address:
         """The address without the scope of a link-local host, which names an interface of this
         machine."""
@@ -166,6 +172,9 @@ class Address(NamedTuple):
 
 
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")  # RFC 1122
+_PRIVATE: Final = tuple(
+    map(ipaddress.IPv4Network, ("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+)
 _RESERVED: Final = ipaddress.IPv4Network("240.0.0.0/4")  # RFC 1112, and 255.255.255.255
 
 

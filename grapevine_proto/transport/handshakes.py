@@ -185,10 +185,11 @@ class Handshakes:
                 return dial
         return None
 
-    def is_punching(self, peer_id: PeerId) -> bool:
-        """Whether a common peer introduced this peer and it is dialed."""
+    def is_punching(self, peer_id: PeerId, host: str) -> bool:
+        """Whether a common peer introduced this peer and it is dialed at this host, at whichever port."""
         return peer_id in self._dials_per_peer and any(
-            dial.expected == peer_id and dial.purpose.is_punch for dial in self._dials.values()
+            (dial.expected, dial.address.host, dial.purpose.is_punch) == (peer_id, host, True)
+            for dial in self._dials.values()
         )
 
     def end_dial(self, session_id: bytes) -> Initiator | None:

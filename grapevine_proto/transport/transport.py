@@ -473,8 +473,8 @@ class Transport:
             if accepted.plaintext[0] != Kind.OPEN_TRANSIENT:
                 raise Dropped(DropReason.UNEXPECTED)
             accepted = accepted._replace(path=PathKind.RELAYED)
-        elif self.handshakes.is_punching(accepted.record.peer_id):
-            accepted = accepted._replace(path=PathKind.PUNCHED)
+        else:
+            accepted = self._with_path(accepted)
         if accepted.plaintext[0] == Kind.OPEN_TRANSIENT:
             yield from self._open_transient(accepted, now)
         else:
@@ -484,6 +484,7 @@ class Transport:
     def _on_dial_confirmed(
         self, dial: Initiator, established: EstablishedSession, now: float
     ) -> Iterator[TransportEvent]:
+        established = self._with_path(established)
         record, purpose = established.record, dial.purpose
         self.handshakes.end_siblings(dial)
         is_rejected = established.plaintext[0] == Kind.CLOSE
@@ -503,6 +504,20 @@ class Transport:
                 yield SwapAccepted(purpose.swap_for, record)
             yield from self.establish(established, now, wants_room=purpose.wants_room)
         yield from self._retry_transient(record.peer_id, now)
+
+    def _with_path(self, established: EstablishedSession) -> EstablishedSession:
+        """The session with its kind of path. Of two ends that dial each other through their NATs one may not
+        know that it was introduced, because that message was lost: its own dial looks like any other."""
+        address, record = established.address, established.record
+        is_punched = self.handshakes.is_punching(record.peer_id, address.host) or (
+            record.introducers is not None
+            and self._overlay.record.introducers is not None
+            and ":" not in address.host
+            and not address.is_private
+        )
+        if established.path is not PathKind.DIRECT or not is_punched:
+            return established
+        return established._replace(path=PathKind.PUNCHED)
 
     def _on_closed_packet(self, packet: codec.Data, now: float) -> Iterator[TransportEvent]:
         closed = self.links.on_closed_packet(packet, now)
@@ -638,7 +653,7 @@ class Transport:
 
     def _is_behind_nat(self, peer_id: PeerId) -> bool:
         record = self._overlay.record_of(peer_id)
-        return record is not None and record.introducers is not None
+        return record is not None and record.is_behind_nat(self._overlay.record.addresses)
 
     def _dial_transient(self, peer_id: PeerId, now: float) -> None:
         """Dials a member at all its addresses for a transient session; behind a NAT also asks for an

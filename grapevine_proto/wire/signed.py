@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final, NamedTuple, Self
@@ -107,6 +108,15 @@ class PeerRecord:
         """The beginnings of the IDs of members that introduce the subject, which is behind a NAT; None: it is
         not."""
         return parse_record_attributes(self.attributes).introducers if self.attributes else None
+
+    def is_behind_nat(self, our_addresses: Collection[Address]) -> bool:
+        """Whether the subject is dialed only after an introduction: its record says so, or its only addresses
+        are private ones that this node, at `our_addresses`, has itself. Then it is in another network."""
+        if self.attributes and self.introducers is not None:
+            return True
+        return bool(self.addresses) and all(
+            each in our_addresses and each.is_private for each in self.addresses
+        )
 
     @property
     def earlier_epoch(self) -> int:

@@ -197,3 +197,20 @@ def test_ids_and_addresses_format_as_their_text() -> None:
     assert f"{peer_id}" == str(peer_id)
     assert f"{MessageId(peer_id, 7, 1, is_direct=True):>71}" == f"  {peer_id}:7:p1"
     assert f"[{Address('::1', 8000):<12}]" == "[[::1]:8000  ]"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_private"),
+    [
+        ("10.0.0.1", True),
+        ("127.0.0.1", True),
+        ("172.31.255.255", True),
+        ("172.32.0.0", False),
+        ("192.168.1.2", True),
+        ("100.64.0.1", False),
+        ("198.51.100.7", False),
+        ("fd00::1", False),
+    ],
+)
+def test_other_networks_use_the_same_private_addresses(host: str, is_private: bool) -> None:
+    assert Address(host, 8000).is_private is is_private

@@ -19,6 +19,7 @@ from tests.scenarios.nats import (
     delays,
     faults,
     go_mute,
+    introduce_one_end,
     is_linked,
     link_between,
     start,
@@ -41,6 +42,12 @@ def test_broadcasts_reach_all_within_a_second_and_within_two_after_a_nat_changed
     assert [fault for seed in SEEDS for fault in delays(pair, seed)] == []
 
 
+def test_a_newcomer_that_speaks_before_it_knows_the_members_mails_to_nobody() -> None:
+    """With this seed it links three members within less than the round trip that brings their records. Mail
+    to these three would reach the fourth, with which no NAT lets it link, seconds later."""
+    assert delays((NatKind.SYMMETRIC, NatKind.SYMMETRIC), 82) == []
+
+
 def test_two_members_behind_port_restricted_nats_link_within_two_seconds_of_their_start() -> None:
     sim = start((NatKind.CONE, NatKind.CONE), 1, loss=0.0, bootstrap_peers=())
     sim.run(1.0)
@@ -50,6 +57,19 @@ def test_two_members_behind_port_restricted_nats_link_within_two_seconds_of_thei
     assert link.path is PathKind.PUNCHED
     assert link.address.host == sim._nats.external_host(SECOND)  # type: ignore[union-attr]
     assert link.advertised != (link.address,)
+
+
+@pytest.mark.parametrize("unaware", [FIRST, SECOND])
+def test_both_ends_show_a_punched_path_even_if_one_was_not_introduced(unaware: int) -> None:
+    sim = start((NatKind.CONE, NatKind.CONE), 1, loss=0.0)
+    sim.run_until(lambda: all(node.engine is not None for node in sim.nodes), 2.0)
+    for number in range(FIRST):
+        introduce_one_end(sim, number, but=unaware)
+    assert sim.run_until(lambda: is_linked(sim), 6.0)
+    for ends in ((FIRST, SECOND), (SECOND, FIRST)):
+        link = link_between(sim, *ends)
+        assert link is not None
+        assert link.path is PathKind.PUNCHED
 
 
 @pytest.mark.parametrize("second", [NatKind.CONE, NatKind.SYMMETRIC])
@@ -189,3 +209,26 @@ def test_a_node_that_gets_another_name_zone_and_address_at_run_time_tells_its_pe
     assert sim.run_until(lambda: seen() == [("renamed", "eu-west", machine)] * 2, 1.0)
     sim.run(5.0)
     assert sim.connected(0) == 2
+
+
+@pytest.mark.parametrize("kind", [NatKind.CONE, NatKind.SYMMETRIC])
+def test_a_member_with_the_private_address_of_its_sender_is_reached_at_once(kind: NatKind) -> None:
+    """Two homes use the same private addresses. The first record of a newcomer has nothing else."""
+    sim = Simulation(
+        nodes=FIRST + 1,
+        seed=1,
+        config=NodeConfig.local(),
+        network=Network(nat={FIRST: NatKind.CONE, SECOND: kind}),
+    )
+    sim.run(5.0)
+    assert sim.add() == SECOND
+    sender, newcomer = sim.nodes[FIRST], sim.nodes[SECOND]
+    assert sender.engine is not None
+    assert sender.address == newcomer.address
+    members = sender.engine.members
+    known = sim.run_until(
+        lambda: newcomer.peer_id in {each.peer_id for each in members()}, 2.0, every=0.001
+    )
+    assert known
+    message_id = sim.send(FIRST, SECOND, b"for one")
+    assert sim.run_until(lambda: message_id in newcomer.deliveries, 2.0)

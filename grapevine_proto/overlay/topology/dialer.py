@@ -609,9 +609,9 @@ class Dialer:
         """Who is asked to introduce this node to `member`: peers that its record names, else those of them
         that everyone reaches, else some peers. Empty unless it is behind a NAT.
         """
-        prefixes = member.record.introducers
-        if prefixes is None:
+        if not member.record.is_behind_nat(self.our_addresses):
             return ()
+        prefixes = member.record.introducers or ()
         linked = [each for each in self._peers.linked if each != member.record.peer_id]
         named = [each for each in linked if each[:INTRODUCER_PREFIX_BYTES] in prefixes]
         if named:
@@ -627,7 +627,7 @@ class Dialer:
         return tuple(self._rng.sample(linked, min(ASK_PEERS_AT_RANDOM, len(linked))))
 
     def _ask_for_introduction(self, member: Member, *, wants_room: bool) -> list[Effect]:
-        introducers = self.introducers_of(member) if member.record.attributes else ()
+        introducers = self.introducers_of(member)
         if not introducers:
             return []
         self._note_asked(member.record.peer_id, wants_room=wants_room)

@@ -119,6 +119,11 @@ class NodeTables:
         assert peer is not None
         peer.update_rtt(rtt_s)
 
+    def hear_heartbeat(self, number: int) -> None:
+        peer = self.peers.get(peer_id(number))
+        assert peer is not None
+        peer.on_heartbeat(1, 0, 0.0, 0.0)
+
     def unlink(self, number: int) -> PeerId:
         peer = self.peers.get(peer_id(number))
         assert peer is not None

@@ -10,6 +10,7 @@ from tests.proto.overlay.builders import NodeTables, new_rumor, peer_id, record,
 
 def test_the_origin_mails_to_all_and_no_node_forwards() -> None:
     tables = NodeTables(*range(1, 50))
+    tables.hear_heartbeat(1)
     mail = DirectMail(tables.near_peers)
     plan = mail.on_new_rumor(new_rumor(), 0.0)
     assert (list(plan.targets), plan.is_mail) == (list(tables.near_peers.linked), True)
@@ -24,12 +25,14 @@ def test_with_an_unlinked_member_a_rumor_is_not_marked_as_mailed() -> None:
 
 def auto(*linked: int, members: tuple[int, ...] = ()) -> tuple[NodeTables, Auto]:
     tables = NodeTables(*linked, members=members)
+    tables.hear_heartbeat(linked[0])
     return tables, Auto(tables.context, tables.near_peers)
 
 
 def test_a_peer_that_acknowledges_nothing_gets_no_mail() -> None:
     tables = NodeTables(1, 2)
     mail = DirectMail(tables.near_peers)
+    tables.hear_heartbeat(1)
     tables.near_peers.on_answering_changed(peer_id(2), is_answering=False)
     assert not mail.on_new_rumor(new_rumor(), 0.0).is_mail
     tables.near_peers.on_answering_changed(peer_id(2), is_answering=True)

@@ -104,6 +104,7 @@ def test_callers_are_near_until_links_change_up_to_the_limit() -> None:
 def test_fully_linked_ignores_members_that_are_down_or_left() -> None:
     tables = NodeTables(1, 2, members=(3, 4))
     near_peers = tables.near_peers
+    tables.hear_heartbeat(1)
     assert not near_peers.is_fully_linked()
     for number, status in ((3, MemberStatus.LEFT), (4, MemberStatus.DOWN)):
         member = tables.members.get(peer_id(number))
@@ -112,6 +113,13 @@ def test_fully_linked_ignores_members_that_are_down_or_left() -> None:
         member.status = status
     assert near_peers.is_fully_linked()
     assert not NodeTables().near_peers.is_fully_linked(), "without links a node is not fully linked"
+
+
+def test_links_are_not_all_members_before_a_peer_has_named_those_it_knows() -> None:
+    tables = NodeTables(1, 2)
+    assert not tables.near_peers.is_fully_linked()
+    tables.hear_heartbeat(2)
+    assert tables.near_peers.is_fully_linked()
 
 
 @pytest.mark.parametrize("depth", range(1, 11))

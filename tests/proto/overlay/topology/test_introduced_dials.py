@@ -130,6 +130,15 @@ def test_some_peers_are_asked_if_no_introducer_is_known() -> None:
     assert set(found) <= {peer_id(number) for number in range(5)}
 
 
+def test_some_peers_are_asked_for_a_member_of_another_lan_with_our_private_address() -> None:
+    node = DialingNode(linked=5)
+    node.dialer.set_our_addresses((INSIDE, OUTSIDE))
+    for number, addresses in ((7, (INSIDE,)), (8, (OUTSIDE,)), (9, (INSIDE, OURS))):
+        know(node, replace(record(number), addresses=addresses))
+    asked_peers = {n: len(node.dialer.introducers_of(node.member(n))) for n in (7, 8, 9)}
+    assert asked_peers == {7: ASK_PEERS_AT_RANDOM, 8: 0, 9: 0}
+
+
 def test_a_member_without_an_address_for_us_can_still_be_introduced() -> None:
     node = DialingNode(linked=1)
     one = replace(hidden(9, 0), addresses=(OURS,)).signed(identity(9), "default")
