@@ -498,6 +498,11 @@ class Engine:
         self._apply_effects(self._overlay.membership.set_addresses(addresses), now)
         return self.record is not before
 
+    def on_port_mapped(self, address: Address | None, now: float) -> None:
+        """A router maps `address` outside to this node, or does so no longer (None). It is advertised, unless
+        the settings name another one."""
+        self._apply_effects(self._overlay.membership.set_mapped_address(address, now), now)
+
     def on_lag(self, lag_s: float, now: float) -> None:
         """The driver's loop was late by this much; peers learn it as our load."""
         self._overlay.membership.on_lag(lag_s, now)

@@ -806,6 +806,12 @@ class Stats:
     """Round trips that did not: out of range, or with peers that are not where they say."""
     coordinate_error: float = 0.0
     """The relative error that this node expects of its coordinate."""
+    port_mappings_granted: int = 0
+    """Times a router mapped a port to this node."""
+    port_mappings_refused: int = 0
+    """Times a router refused to, or none answered, for another reason than before."""
+    port_mappings_lost: int = 0
+    """Times such a mapping ended while this node ran."""
     """Links replaced with nearer ones."""
     next_round_at: float = 0.0
     """When the next anti-entropy round starts, in seconds of the node's monotonic clock."""
@@ -971,6 +977,29 @@ class PeerDiscovered:
     source: str
 
 
+class PortMappingOutcome(StrEnum):
+    """What became of the port that a router maps to this node."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+    """The router says no, or there is none that answers. Reported again only for another reason."""
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingChanged:
+    """A router maps a port to this node (`NodeConfig.port_mapping`), refuses to, or does so no longer.
+
+    `address` is outside, None if there was none; `protocol` is ``PCP``, ``NAT-PMP`` or ``UPnP``, `reason`
+    is for people, empty for GRANTED.
+    """
+
+    outcome: PortMappingOutcome
+    address: Address | None
+    protocol: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class StateSaveFailed:
     """The state directory cannot be written. The node continues and retries; `problem` is empty
@@ -1103,6 +1132,7 @@ Event: TypeAlias = (
     | EntryChanged
     | MessageUndelivered
     | PeerDiscovered
+    | PortMappingChanged
 )
 
 
@@ -1161,6 +1191,9 @@ def _event_fields(event: Event) -> tuple[str, JsonObject]:  # noqa: C901, PLR091
             return "dial_failed", {"address": str(address), "reason": reason}
         case PeerDiscovered(address, source):
             return "discovered", {"address": str(address), "source": source}
+        case PortMappingChanged(outcome, mapped, protocol, reason):
+            fields = {"outcome": outcome.value, "address": mapped and str(mapped)}
+            return "port_mapping", fields | {"protocol": protocol, "reason": reason}
         case StateSaveFailed(problem):
             return "state_save_failed", {"problem": problem}
         case IdentityInUse(address, problem):

@@ -61,6 +61,7 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    PortMappingOutcome,
     Round,
     StateSaveFailed,
     Stats,
@@ -87,6 +88,7 @@ from grapevine_proto.runtime.persistence import (
     ENTRY_SAVES_PER_TURN,
     StatePersister,
 )
+from grapevine_proto.runtime.port_mapping.mapper import PortMapper
 from grapevine_proto.runtime.query_desk import QUERY_EVENTS, Query, QueryDesk, QueryHandler
 from grapevine_proto.runtime.resolver import BootstrapResolver
 from grapevine_proto.runtime.shared_state import SharedState
@@ -176,6 +178,13 @@ class Node:
         )
         self._discovery.add(discovery)
         self._discovery.watch(config.bootstrap_sources)
+        self._port_mapper = PortMapper(
+            self.now,
+            lambda: self.config.port_mapping != "off" and not self.config.advertise,
+            lambda: self._socket.refresh_addresses(),
+            self._on_port_mapped,
+            self._publish,
+        )
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._subscriptions = Subscriptions(self._subscribe)
         self.state = SharedState(
@@ -270,6 +279,7 @@ class Node:
             asyncio.create_task(self._driver.write_loop(), name="grapevine pump"),
             asyncio.create_task(self._resolver.run(), name="grapevine names"),
             asyncio.create_task(self._discovery.run(), name="grapevine discovery"),
+            asyncio.create_task(self._port_mapper.run(), name="grapevine port mapping"),
             asyncio.create_task(self._state_loop(), name="grapevine state"),
         ]
         if self._socket.is_wildcard:
@@ -517,6 +527,7 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._port_mapper.remove()
         driver = self._driver
         for event in (driver.room_available, driver.drained, driver.flushed, driver.sends_begun):
             event.set()
@@ -857,6 +868,7 @@ class Node:
         self._config = self._config.replace(bootstrap_peers=config.bootstrap_peers)
         self._resolver.watch(config.bootstrap_addresses)
         self._update_own_node()
+        self._port_mapper.check()
         self._driver.wake()
         return restart
 
@@ -1098,6 +1110,12 @@ class Node:
         return self._engine.observed
 
     @property
+    def mapped(self) -> Address | None:
+        """The address outside that a router maps to this node (`NodeConfig.port_mapping`), if it does;
+        advertised as well."""
+        return self._port_mapper.mapped
+
+    @property
     def is_behind_nat(self) -> bool:
         """Whether peers see this node at an address that it does not have."""
         return self._engine.is_behind_nat
@@ -1219,6 +1237,9 @@ class Node:
             events_lost=stats.events_lost + self._hub.lost + self._subscriptions.lost,
             callback_errors=self._hub.failures,
             send_drops=stats.send_drops + self._socket.error_count,
+            port_mappings_granted=self._port_mapper.outcomes[PortMappingOutcome.GRANTED],
+            port_mappings_refused=self._port_mapper.outcomes[PortMappingOutcome.REFUSED],
+            port_mappings_lost=self._port_mapper.outcomes[PortMappingOutcome.LOST],
         )
 
     # --- tasks ----------------------------------------------------------------------------------
@@ -1261,6 +1282,7 @@ class Node:
             if self._engine.on_addresses_changed(addresses, self.now()):
                 self._driver.wake()
                 self._update_own_node()
+                self._port_mapper.check()
             is_loopback_only = addresses[0].is_loopback
             if is_loopback_only and not was_loopback_only and not self.config.advertise:
                 logger.warning(
@@ -1383,6 +1405,10 @@ class Node:
         if self._phase is not Phase.RUNNING:
             return
         self._engine.hint(address, self.now())
+        self._driver.wake()
+
+    def _on_port_mapped(self, address: Address | None) -> None:
+        self._engine.on_port_mapped(address, self.now())
         self._driver.wake()
 
     async def _resolve(self, name: str) -> tuple[Address, ...]:

@@ -48,6 +48,7 @@ from grapevine_proto.tags import parse_tags, tag_texts
 from grapevine_proto.topics import MAX_PATTERNS, pattern_fault
 
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
+PORT_MAPPINGS: Final = ("off", "auto")
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
 
 # Fields of NodeConfig that accept a timedelta.
@@ -91,6 +92,7 @@ LIVE_FIELDS: Final = frozenset(
         "subscriptions",
         "lazy_push",
         "relay",
+        "port_mapping",
         "optimize_links",
         "rate_limit",
         "topics",
@@ -140,6 +142,9 @@ class NodeConfig:
     relay: bool = True
     """Pass datagrams on between two peers that cannot reach each other, within fixed limits. They are
     encrypted from end to end."""
+    port_mapping: str = "off"
+    """Whether the home router is asked to map a port to this node, so that everyone can dial it: by PCP,
+    NAT-PMP or UPnP (`auto`). The router learns that a node runs here. No effect with `advertise`."""
     optimize_links: bool = False
     """In a cluster larger than `max_peers`, replace distant links with nearer ones (X-BOT).
     Messages arrive sooner after a minute or two. On in the `wan` profile; it has no effect on a
@@ -217,6 +222,7 @@ class NodeConfig:
             subscriptions: int = ...,
             lazy_push: bool = ...,
             relay: bool = ...,
+            port_mapping: str = ...,
             optimize_links: bool = ...,
             distribution: str = ...,
             gossip_interval: Seconds = ...,
@@ -269,6 +275,7 @@ class NodeConfig:
         check_integer("subscriptions", self.subscriptions, 1, 1000)
         check_flag("lazy_push", self.lazy_push)
         check_flag("relay", self.relay)
+        check_choice("port_mapping", self.port_mapping, PORT_MAPPINGS)
         check_flag("optimize_links", self.optimize_links)
         check_flag("builtin_queries", self.builtin_queries)
         check_choice("distribution", self.distribution, DISTRIBUTIONS)

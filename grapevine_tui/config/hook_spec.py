@@ -25,7 +25,16 @@ from grapevine_proto.topics import TopicPatterns, pattern_fault
 HOOK_EVENTS: Final = (
     *("started", "ready", "message", "undelivered", "entry", "peer", "member", "rate_limited"),
     *("standing", "alert"),
-    *("round", "trace", "dropped", "dial_failed", "discovered", "state_save_failed", "stopped"),
+    *(
+        "round",
+        "trace",
+        "dropped",
+        "dial_failed",
+        "discovered",
+        "port_mapping",
+        "state_save_failed",
+    ),
+    "stopped",
 )
 
 MESSAGE: Final = "message"

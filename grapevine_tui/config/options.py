@@ -121,6 +121,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            " repeatable or comma-separated"),
     Option("app.discover", ("--discover",), "GRAPEVINE_DISCOVER", _list, "SOURCE",
            "Find peers without an address: local, mdns; repeatable or comma-separated [off]"),
+    Option("port_mapping", ("--port-mapping",), "GRAPEVINE_PORT_MAPPING", _text, "MODE",
+           "Ask the home router to map a port to this node: off or auto (PCP, NAT-PMP, UPnP) [off]"),
     Option("gossip_interval", ("-g", "--gossip-interval"), "GOSSIP_INTERVAL_SECS", _number, "SECONDS",
            "Interval between heartbeats [5, on loopback 1]"),
     Option("fanout", ("-f", "--fanout"), "FANOUT", _integer, "N",

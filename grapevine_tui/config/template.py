@@ -74,6 +74,11 @@ lazy_push = $lazy_push
 # and peer, 2 MiB in all. They are encrypted from end to end.
 relay = $relay
 
+# Whether the home router is asked to map a port to this node, so that everyone can dial it. auto: by PCP or
+# NAT-PMP, else by UPnP (needs the extra nat). The router learns that a node runs here. No effect with
+# advertise.
+port_mapping = $port_mapping
+
 # In a cluster larger than max_peers, replace distant links with nearer ones: messages arrive sooner after a
 # minute or two. For sites far apart; it has no effect on a single network.
 optimize_links = $optimize_links

@@ -34,6 +34,8 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    PortMappingChanged,
+    PortMappingOutcome,
     QueryEnded,
     QueryReceived,
     RateLimited,
@@ -115,6 +117,11 @@ class EventDescriber:
             case PeerDiscovered(address, source):
                 text = f"found {address} by {source}"
                 return _row(now, "discovered", "info", text, address=str(address), reason=source)
+            case PortMappingChanged(outcome, mapped, _, _):
+                level = "info" if outcome is PortMappingOutcome.GRANTED else "warning"
+                text = format_port_mapping(event)
+                address = "" if mapped is None else str(mapped)
+                return _row(now, "port mapping", level, text, address=address, reason=event.reason)
             case RateLimited(peer_id, dropped, _):
                 return self._describe_throttled(peer_id, dropped, now)
             case StandingChanged(peer_id, standing, _, reason):
@@ -311,6 +318,14 @@ def format_undelivered(event: MessageUndelivered) -> str:
     """Why a direct message is not known to have arrived, in a few words."""
     text = UNDELIVERED_TEXTS[event.reason]
     return f"{text} ({printable(event.detail)})" if event.detail else text
+
+
+def format_port_mapping(event: PortMappingChanged) -> str:
+    """What became of the port that the router maps to this node."""
+    if event.outcome is PortMappingOutcome.GRANTED:
+        return f"the router maps {event.address} to this node ({event.protocol})"
+    what = "no port" if event.address is None else f"{event.address} no longer"
+    return f"the router maps {what}: {printable(event.reason)}"
 
 
 def format_age(seconds: float) -> str:

@@ -451,7 +451,7 @@ class Host:
         """Update the model's tables."""
         node = self.node
         self.model.tags = node.tags
-        self.model.observed = node.observed
+        self.model.observed, self.model.mapped = node.observed, node.mapped
         self.model.own_name = self._config.name
         self.model.alerts = self.alert_book.statuses(node.now())
         changes, self._changes = self._changes, Changes.NONE

@@ -45,6 +45,8 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    PortMappingChanged,
+    PortMappingOutcome,
     QueryAnswered,
     QueryEnded,
     QueryReceived,
@@ -58,7 +60,7 @@ from grapevine_proto.events import (
     TraceUpdated,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
-from grapevine_tui.history.describe import format_undelivered
+from grapevine_tui.history.describe import format_port_mapping, format_undelivered
 from grapevine_tui.history.terms import OWN_NAME
 from grapevine_tui.host.alerts import AlertChange, AlertStatus
 from grapevine_tui.host.link_quality import LinkQuality
@@ -229,6 +231,7 @@ class Model:
         self.tags: Mapping[str, str] = {}  # of this node
         self.own_name = ""  # its name, unescaped: screens call it `OWN_NAME`
         self.observed: Address | None = None  # where peers see it, if that is none of its addresses
+        self.mapped: Address | None = None  # which a router maps to it
         self.topics = RecentNames(MAX_TOPICS)  # of messages
         self.keys = RecentNames(MAX_KEYS)  # of the keyed state
         self.notices: deque[Notice] = deque(maxlen=MAX_NOTICES)
@@ -273,6 +276,7 @@ class Model:
             DatagramDropped: lambda _: Changes.RATES,
             DialFailed: self._on_dial_failed,
             PeerDiscovered: self._on_discovered,
+            PortMappingChanged: self._on_port_mapping_changed,
             EventsLost: self._on_events_lost,
             StateSaveFailed: self._on_state_save_failed,
             InternalErrorContained: self._on_internal_error,
@@ -522,6 +526,13 @@ class Model:
         if len(self.discovered) > MAX_DISCOVERED:
             del self.discovered[next(iter(self.discovered))]
         return Changes.PEERS
+
+    def _on_port_mapping_changed(self, event: PortMappingChanged) -> Changes:
+        self.mapped = event.address if event.outcome is PortMappingOutcome.GRANTED else None
+        is_granted = event.outcome is PortMappingOutcome.GRANTED
+        level = NoticeLevel.INFORMATION if is_granted else NoticeLevel.WARNING
+        self._add_notice(level, format_port_mapping(event))
+        return Changes.NOTICES
 
     def _on_unsupported(self, event: MessagesUnsupported) -> Changes:
         now = self._wall_clock()

@@ -57,6 +57,7 @@ def status(host: Host) -> Object:
     return identity(host) | {
         "advertised": str(node.advertised),
         "observed": None if node.observed is None else str(node.observed),
+        "mapped": None if node.mapped is None else str(node.mapped),
         "behind_nat": node.is_behind_nat,
         "tags": node.tags,
         "keys": [key.fingerprint for key in host.config.keys],
@@ -84,6 +85,7 @@ def changing_values(host: Host) -> Object:
         "unacknowledged": host.unacknowledged,
         "denied": [str(peer_id) for peer_id in host.config.denied],
         "observed": None if node.observed is None else str(node.observed),
+        "mapped": None if node.mapped is None else str(node.mapped),
         "tags": node.tags,
         **alerts(host),
         "peers": [peer.to_dict(now=now) for peer in node.peers()],

@@ -41,6 +41,8 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    PortMappingChanged,
+    PortMappingOutcome,
     RateLimited,
     Round,
     RoundOutcome,
@@ -309,6 +311,14 @@ def _problem_from_json(fields: Object) -> Event | None:
             return DialFailed(parse_literal(address_text) or address_text, _text(fields["reason"]))
         case "discovered":
             return PeerDiscovered(Address.parse(fields["address"]), _text(fields["source"]))
+        case "port_mapping":
+            mapped = fields["address"]
+            return PortMappingChanged(
+                PortMappingOutcome(fields["outcome"]),
+                None if mapped is None else Address.parse(mapped),
+                _text(fields["protocol"]),
+                _text(fields["reason"]),
+            )
         case "unsupported":
             numbers = (int(fields[name]) for name in ("epoch", "first", "last", "attribute"))
             return MessagesUnsupported(PeerId.parse(fields["origin"]), *numbers)

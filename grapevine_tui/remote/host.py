@@ -403,6 +403,8 @@ class RemoteHost:
         self._show_alerts(tuple(map(alert_status_from_json, snapshot.get("alerts", ()))))
         observed = snapshot.get("observed")
         self.model.observed = None if observed is None else Address.parse(observed)
+        mapped = snapshot.get("mapped")
+        self.model.mapped = None if mapped is None else Address.parse(mapped)
         denied = frozenset(map(PeerId.parse, snapshot.get("denied", ())))
         if denied != self.model.denied:
             self.model.denied = denied

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, assert_never
 
 from grapevine_proto.events import (
     CaughtUp,
@@ -33,10 +33,12 @@ from grapevine_proto.events import (
     PeerInfo,
     PeerState,
     PeerStateChanged,
+    PortMappingChanged,
+    PortMappingOutcome,
     RateLimited,
     StateSaveFailed,
 )
-from grapevine_tui.history.describe import format_undelivered
+from grapevine_tui.history.describe import format_port_mapping, format_undelivered
 from grapevine_tui.host.model import Changes, format_dial_failure
 
 logger = logging.getLogger("grapevine.events")
@@ -56,6 +58,21 @@ class LogLine(NamedTuple):
 def _format_node(node: PeerInfo | MemberInfo) -> str:
     address = f" at {node.address}" if node.address is not None else ""
     return f"{node.name or 'unnamed'} ({node.peer_id.short}){address}"
+
+
+def _format_reach(event: PeerDiscovered | PortMappingChanged | DialFailed) -> LogLine:
+    """Format an event about addresses."""
+    match event:
+        case PeerDiscovered(address, source):
+            return LogLine("discovered", logging.INFO, f"found {address} by {source}")
+        case PortMappingChanged(outcome):
+            is_granted = outcome is PortMappingOutcome.GRANTED
+            level = logging.INFO if is_granted else logging.WARNING
+            return LogLine("port mapping", level, format_port_mapping(event))
+        case DialFailed():
+            return LogLine("dial", logging.WARNING, format_dial_failure(event))
+        case _:
+            assert_never(event)
 
 
 def format_event(event: Event) -> LogLine | None:
@@ -79,10 +96,8 @@ def format_event(event: Event) -> LogLine | None:
             level = logging.WARNING if member.status is MemberStatus.DOWN else logging.INFO
             text = f"member {_format_node(member)}: {member.status.value}"
             return LogLine("member", level, f"{text}: {member.reason}" if member.reason else text)
-        case PeerDiscovered(address, source):
-            return LogLine("discovered", logging.INFO, f"found {address} by {source}")
-        case DialFailed():
-            return LogLine("dial", logging.WARNING, format_dial_failure(event))
+        case PeerDiscovered() | PortMappingChanged() | DialFailed():
+            return _format_reach(event)
         case RateLimited(peer_id, dropped, _):
             text = f"peer {peer_id.short} over its rate limit: {dropped:,} messages dropped"
             return LogLine("rate", logging.WARNING, text)

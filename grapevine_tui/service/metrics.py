@@ -95,6 +95,18 @@ STATS_COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
         "introductions_refused",
         "Requests for introductions beyond the rate of a peer, or to a member without a link",
     ),
+    "grapevine_port_mappings_granted": (
+        "port_mappings_granted",
+        "Times a router mapped a port to this node",
+    ),
+    "grapevine_port_mappings_refused": (
+        "port_mappings_refused",
+        "Times a router refused to, or none answered, for another reason than before",
+    ),
+    "grapevine_port_mappings_lost": (
+        "port_mappings_lost",
+        "Times a mapping ended while this node ran",
+    ),
     "grapevine_entries_refused": (
         "entries_refused",
         "State entries of other members for which there was no room",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,7 @@ from typing import Final
 from tests import namespaces
 from tests.namespaces import NamespaceHolder
 
+ROOT: Final = Path(__file__).parent.parent.parent
 COMMAND_TIMEOUT_S: Final = 30.0
 FIRST_HOST: Final = 10  # of a network; routers have the first address
 NODE_PORT: Final = 8000
@@ -222,6 +224,7 @@ class Router(Namespace):
         self.nat = nat
         self._ports: str = ""
         self._forward_to: str = ""
+        self._service: subprocess.Popen[bytes] | None = None
         self._outside_interface = "eth0"
         self.outside: Address
         self.inside: Address
@@ -231,6 +234,35 @@ class Router(Namespace):
         """Opens the port of a node on `host` to everyone."""
         self._forward_to = str(host.addresses[0].ip)
         self.load()
+
+    def map_ports(self, protocol: str) -> None:
+        """Maps ports from now on when a host asks for it, by ``pcp`` or ``nat-pmp``."""
+        module = "tests.lab.port_mapping_service"
+        addresses = (str(self.inside.ip), str(self.outside.ip))
+        self._service = subprocess.Popen(
+            [*self.enter, sys.executable, "-m", module, *addresses, protocol],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        assert self._service.stdout is not None
+        assert self._service.stdout.readline() == b"ready\n"
+
+    @property
+    def mapped_ports(self) -> str:
+        """The rules of the ports that hosts have asked for."""
+        return "\n".join(
+            each for each in self.run("nft list ruleset").splitlines() if "dnat to" in each
+        )
+
+    def close(self) -> None:
+        if self._service is not None:
+            assert self._service.stdin is not None
+            assert self._service.stdout is not None
+            self._service.stdin.close()
+            self._service.stdout.close()
+            self._service.wait(COMMAND_TIMEOUT_S)
+        super().close()
 
     def load(self) -> None:
         """Loads the rules of the kind of NAT; without one, the router only routes."""

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tests.lab.lab import Lab, LabNode
-from tests.lab.network import Host, Nat, Network, Router, pairs
+from tests.lab.network import NODE_PORT, Host, Nat, Network, Router, pairs
 
 INTERNET = "198.51.100.0/24"
 OTHER_PORTS = "20000-20999"
@@ -104,3 +104,32 @@ def test_messages_flow_again_after_the_provider_has_changed_the_address_of_the_r
         "the new address is shown",
         5.0,
     )
+
+
+@pytest.mark.parametrize("protocol", ["pcp", "nat-pmp"])
+def test_a_node_behind_a_symmetric_nat_is_dialed_at_the_port_that_its_router_maps(
+    lab: Lab, protocol: str
+) -> None:
+    internet = lab.network(INTERNET)
+    router = lab.router("ada-router", internet, Nat.SYMMETRIC)
+    router.map_ports(protocol)
+    ada = lab.node(lab.host("ada", router.lan), arguments=("--port-mapping", "auto"))
+    lab.until(lambda: ada.has("port_mapping", outcome="granted"), "the port is mapped", 5.0)
+    mapped = f"{router.outside.ip}:{NODE_PORT}"
+    assert ada.ctl("status")["mapped"] == mapped
+
+    outside = lab.node(lab.host("outside", internet), mapped)  # which ada does not know
+    lab.until_connected()
+    assert (outside.address_of(ada), outside.path_to(ada)) == (mapped, "direct")
+    _, bob = home(lab, "bob", internet, Nat.SYMMETRIC, outside.host)
+    lab.until_connected(outside, bob)
+    lab.until(
+        lambda: ada.is_connected_to(bob) and bob.is_connected_to(ada),
+        "a link between two symmetric NATs",
+        2.0,
+    )
+    lab.until_messages_flow(label="to all", within_s=1.0)
+
+    assert "dnat" in router.mapped_ports
+    ada.stop()
+    assert router.mapped_ports == "", "it is given back"

@@ -44,6 +44,7 @@ class LocalRecord:
         self._advertise = config.current.advertise  # that the record was signed with
         self._machine_addresses: tuple[Address, ...] = (address.without_zone,)
         self.observed: Address | None = None  # where peers see this node
+        self.mapped: Address | None = None  # which a router maps to this node
         self._introducers: tuple[bytes, ...] | None = None
         self._earlier_epoch = earlier_epoch
         self._conflicts_seen = 0
@@ -67,10 +68,11 @@ class LocalRecord:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Where to dial this node, best first: where peers see it, then its own addresses."""
-        observed = () if self.observed is None else (self.observed,)
-        others = (each for each in self.host_addresses if each != self.observed)
-        return (*observed, *others)[:MAX_ADDRESSES]
+        """Where to dial this node, best first: at the mapped port of a router, where peers see it, then at
+        its own addresses. If one is configured, it stands for the mapped one."""
+        mapped = None if self._config.current.advertise else self.mapped
+        outside = (each for each in (mapped, self.observed) if each is not None)
+        return tuple(dict.fromkeys((*outside, *self.host_addresses)))[:MAX_ADDRESSES]
 
     @property
     def address(self) -> Address:
@@ -127,6 +129,15 @@ class LocalRecord:
         if self._config.current.advertise:
             return False
         self.observed = self._introducers = None
+        self.bump_incarnation()
+        return True
+
+    def set_mapped(self, address: Address | None) -> bool:
+        """Advertise the address that a router maps to this node, None: no longer; whether our record
+        changed."""
+        before, self.mapped = self.addresses, address
+        if self.addresses == before or self.record.left:
+            return False
         self.bump_incarnation()
         return True
 

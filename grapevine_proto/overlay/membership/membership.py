@@ -143,6 +143,12 @@ class Membership:
         self.reachability.on_network_changed()
         return self._on_addresses_signed()
 
+    def set_mapped_address(self, address: Address | None, now: float) -> list[Effect]:
+        """Advertise the address that a router maps to this node, or none any more."""
+        is_signed = self.local_record.set_mapped(address)
+        self.reachability.on_mapped(now)
+        return self._on_addresses_signed() if is_signed else []
+
     def _on_addresses_signed(self) -> list[Effect]:
         """Our record changed, perhaps its addresses: send it to all linked peers."""
         self.dialer.set_our_addresses(self.local_record.addresses)

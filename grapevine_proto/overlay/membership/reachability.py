@@ -82,6 +82,11 @@ class Reachability:
         if self.is_behind_nat:
             self._schedule(now)
 
+    def on_mapped(self, now: float) -> None:
+        """A router maps another address to this node: peers that see it there see it where it is dialed."""
+        if self._reports:
+            self._schedule(now)
+
     def on_network_changed(self) -> None:
         """This machine has other addresses: reports about the earlier ones mean nothing."""
         self._reports.clear()
@@ -98,18 +103,20 @@ class Reachability:
             return False
         self.deadline, self._signed_at = math.inf, now
         hosts = self._hosts_by_address()
-        observed = agreed_address(hosts, self._local_record.observed)
+        current = self._local_record.observed
+        observed = agreed_address(hosts, None if current == self._local_record.mapped else current)
         # One report is enough for this: it costs others a question more per dial, and sends nobody elsewhere.
         self.is_behind_nat = bool(hosts) or observed is not None
         introducers = self._introducers() if self.is_behind_nat else None
         return self._local_record.set_reachability(observed, introducers)
 
     def _hosts_by_address(self) -> dict[Address, set[str]]:
-        """The hosts of the peers that report each address."""
+        """The hosts of the peers that report each address, without the one that a router maps: it is
+        advertised anyway, and whoever is seen there needs no introduction."""
         hosts: dict[Address, set[str]] = {}
         for peer_id, address in self._reports.items():
             peer = self._peers.get(peer_id)
-            if peer is not None:
+            if peer is not None and address != self._local_record.mapped:
                 hosts.setdefault(address, set()).add(peer.address.host)
         return hosts
 

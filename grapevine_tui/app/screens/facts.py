@@ -47,6 +47,9 @@ STATS_LABELS: Final[dict[str, dict[str, str]]] = {
         "relayed_datagrams": "datagrams relayed",
         "relayed_bytes": "bytes relayed",
         "relay_refused": "datagrams not relayed",
+        "port_mappings_granted": "port mappings granted",
+        "port_mappings_refused": "port mappings refused",
+        "port_mappings_lost": "port mappings lost",
         "send_drops": "messages dropped on send",
         "reassembly_dropped": "large messages given up",
     },
@@ -245,6 +248,7 @@ def status_facts(model: Model) -> list[Fact]:
             Fact("id", str(local_node.peer_id), "accent"),
             Fact("address", str(local_node.address)),
             *([Fact("seen at", f"{model.observed}, by peers")] if model.observed else []),
+            *([Fact("mapped", f"{model.mapped}, by the router")] if model.mapped else []),
             Fact("epoch", str(local_node.epoch)),
             Fact("up", format_duration(model.wall_now() - local_node.started_at)),
         ]

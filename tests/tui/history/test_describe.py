@@ -28,6 +28,8 @@ from grapevine_proto.events import (
     PeerDiscovered,
     PeerState,
     PeerStateChanged,
+    PortMappingChanged,
+    PortMappingOutcome,
     QueryEnd,
     QueryEnded,
     QueryReceived,
@@ -126,6 +128,11 @@ REPORT = QueryReport(
     [
         (DialFailed(ADDRESS, "no answer"), "warning", "dial of 10.0.0.9:8000 failed: no answer"),
         (PeerDiscovered(ADDRESS, "mdns"), "info", "found 10.0.0.9:8000 by mdns"),
+        (
+            PortMappingChanged(PortMappingOutcome.LOST, ADDRESS, "UPnP", "no time"),
+            "warning",
+            "the router maps 10.0.0.9:8000 no longer: no time",
+        ),
         (RateLimited(an_id(1), 1200, 0.0), "warning", "db-1 is over its rate limit: 1,200 messages dropped"),
         (StandingChanged(an_id(1), Standing.SLOWED, 9.0, "forged"), "warning", "db-1 is slowed: forged"),
         (StandingChanged(an_id(1), Standing.NORMAL, 0.0, ""), "info",

@@ -29,6 +29,8 @@ from grapevine_proto.events import (
     PeerDiscovered,
     PeerState,
     PeerStateChanged,
+    PortMappingChanged,
+    PortMappingOutcome,
     QueryAnswered,
     QueryEnd,
     QueryEnded,
@@ -335,3 +337,16 @@ def test_a_sample_after_a_gap_stands_for_all_its_seconds() -> None:
     assert list(model.traffic.messages.fine) == [5.0] + [3.0] * 10
     assert list(model.traffic.messages.coarse) == [pytest.approx(3.2)]
     assert len(model.rtts[peer.peer_id]) == 11
+
+
+def test_the_address_that_the_router_maps_is_shown_while_it_does(model: Model) -> None:
+    outside = Address("203.0.113.7", 8000)
+    granted = PortMappingChanged(PortMappingOutcome.GRANTED, outside, "PCP", "")
+    assert model.apply(granted) == Changes.NOTICES
+    shown = [model.mapped]
+    model.apply(PortMappingChanged(PortMappingOutcome.LOST, outside, "PCP", "no answer"))
+    assert [*shown, model.mapped] == [outside, None]
+    assert notice_texts(model)[-2:] == [
+        "the router maps 203.0.113.7:8000 to this node (PCP)",
+        "the router maps 203.0.113.7:8000 no longer: no answer",
+    ]

@@ -30,6 +30,8 @@ from grapevine_proto.events import (
     PeerDiscovered,
     PeerState,
     PeerStateChanged,
+    PortMappingChanged,
+    PortMappingOutcome,
     RateLimited,
     Round,
     RoundOutcome,
@@ -146,6 +148,8 @@ def test_counters_come_out_as_they_went_in() -> None:
         AntiEntropyRound(a_round(1, 1, started_at=NOW - 0.003)),
         DialFailed(Address("10.0.0.1", 9), "no answer"),
         PeerDiscovered(Address("10.0.0.1", 9), "mdns"),
+        PortMappingChanged(PortMappingOutcome.GRANTED, Address("203.0.113.7", 9), "PCP", ""),
+        PortMappingChanged(PortMappingOutcome.REFUSED, None, "", "not authorized"),
         StateSaveFailed("disk full"),
         MessagesUnsupported(an_id(1), 7, 3, 4, 200),
         MessageUndelivered(

@@ -213,3 +213,52 @@ def test_the_attribute_of_introducers_is_read_as_written_and_nonsense_as_absent(
     assert parse_record_attributes(b"").introducers is None
     for value in (7, b"short", bytes(8 * (MAX_INTRODUCERS + 1))):
         assert parse_record_attributes(encode_attributes({INTRODUCERS: value})).introducers is None
+
+
+# --- a port that a router maps --------------------------------------------------------------------
+
+
+def advertised(node: MemberNode) -> tuple[Address, ...]:
+    return node.membership.record.addresses
+
+
+def test_a_mapped_address_is_advertised_first_and_sent_to_all_peers() -> None:
+    node = MemberNode()
+    node.link(1)
+    effects = node.membership.set_mapped_address(OUTSIDE, 0.0)
+    (sent,) = [each.message for each in of_type(effects, Send)]
+    assert sent == Records((node.membership.record,))
+    assert advertised(node) == (OUTSIDE, OURS)
+    assert node.membership.set_mapped_address(OUTSIDE, 0.0) == []
+    node.membership.set_mapped_address(None, 0.0)
+    assert advertised(node) == (OURS,)
+
+
+def test_a_node_that_is_seen_at_its_mapped_address_needs_no_introduction() -> None:
+    node = MemberNode()
+    for number in (1, 2):
+        node.link(number)
+        report(node, number, OUTSIDE)
+    sign(node)
+    assert node.membership.record.introducers is not None
+    node.membership.set_mapped_address(OUTSIDE, 1.0)
+    sign(node, SIGN_DELAY_S + SIGN_INTERVAL_S)
+    assert not node.membership.reachability.is_behind_nat
+    assert advertised(node) == (OUTSIDE, OURS)
+
+
+def test_a_node_that_is_seen_elsewhere_than_at_its_mapped_address_is_still_introduced() -> None:
+    node = MemberNode()
+    for number in (1, 2):
+        node.link(number)
+        report(node, number, ELSEWHERE)
+    node.membership.set_mapped_address(OUTSIDE, 0.0)
+    sign(node)
+    assert advertised(node) == (OUTSIDE, ELSEWHERE, OURS)
+    assert node.membership.record.introducers
+
+
+def test_a_configured_address_stands_for_the_mapped_one() -> None:
+    node = MemberNode(advertise="198.51.100.7:8000")
+    assert node.membership.set_mapped_address(OUTSIDE, 0.0) == []
+    assert advertised(node) == (Address("198.51.100.7", 8000),)
