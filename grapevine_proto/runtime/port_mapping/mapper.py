@@ -219,14 +219,18 @@ class PortMapper:
 
 
 def _needs_mapping(address: Address) -> bool:
-    """Whether it is of a private network, where others do not dial."""
-    return address.is_private and not address.is_loopback
+    """Whether others do not dial it: it is of a private network, or shared among customers of a provider."""
+    return (address.is_private and not address.is_loopback) or _is_shared(address)
+
+
+def _is_shared(address: Address) -> bool:
+    host = ipaddress.ip_address(address.host)
+    return host.version == 4 and host in _SHARED
 
 
 def _fault_of(external: Address) -> str:
     """Why others cannot dial an external address; empty if they can."""
-    is_shared = ipaddress.ip_address(external.host) in _SHARED
-    if external.is_private or is_shared:
+    if external.is_private or _is_shared(external):
         return f"the router is behind another NAT: it has the address {external.host} outside"
     host = ipaddress.ip_address(external.host)
     return external.undialable_reason or ("no address" if host.is_link_local else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import pytest
 
 from grapevine_proto.ids import Address
 from grapevine_proto.runtime.port_mapping import packets
-from grapevine_proto.runtime.port_mapping.gateway import GatewayPort, NoAnswer
+from grapevine_proto.runtime.port_mapping.gateway import GatewayPort, NoAnswer, parse_routes
 from tests.proto.runtime.port_mapping.fake_gateway import EXTERNAL_HOST, FakeGateway
 
 pytestmark = pytest.mark.asyncio
@@ -166,3 +167,28 @@ async def test_a_gateway_that_grants_no_time_refuses() -> None:
     with pytest.raises(packets.Refused, match="no time"):
         await port_at(await server.open()).map(None, 3600)
     server.close()
+
+
+async def test_the_gateway_of_the_default_route_with_the_lowest_metric_is_found() -> None:
+    def row(*columns: str) -> str:
+        return "\t".join((*columns, "0", "0", "0"))
+
+    def hexadecimal(host: str) -> str:
+        packed = bytes(int(each) for each in host.split("."))
+        return f"{struct.unpack('=I', packed)[0]:08X}"
+
+    text = "\n".join(
+        [
+            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask",
+            row(
+                "eth0", "00000000", hexadecimal("192.168.1.1"), "0003", "0", "0", "100", "00000000"
+            ),
+            row("wlan0", "00000000", hexadecimal("10.0.0.1"), "0003", "0", "0", "20", "00000000"),
+            row("eth0", hexadecimal("10.0.0.0"), "00000000", "0001", "0", "0", "0", "00FFFFFF"),
+            "garbage",
+        ]
+    )
+    found = parse_routes(text)
+    assert found is not None
+    assert (found.host, found.port) == ("10.0.0.1", packets.SERVER_PORT)
+    assert parse_routes("") is None

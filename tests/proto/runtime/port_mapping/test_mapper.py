@@ -176,6 +176,14 @@ async def test_upnp_is_asked_if_the_gateway_does_not_answer_and_first_from_then_
     assert len(bench.server.requests) == asked
 
 
+async def test_a_port_of_the_ipv4_address_is_mapped_also_of_one_shared_by_a_provider(
+    bench: Bench,
+) -> None:
+    bench.own = (Address("2001:db8::1", 8000), Address("100.64.3.4", 8000))
+    await bench.mapper._refresh()
+    assert bench.applied == [OUTSIDE]
+
+
 @pytest.mark.parametrize("own", [(), (Address("127.0.0.1", 8000),), (Address("203.0.113.9", 1),)])
 async def test_without_a_private_address_no_router_is_asked(
     bench: Bench, own: tuple[Address, ...]

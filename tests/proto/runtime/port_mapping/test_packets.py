@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 
 import pytest
 from hypothesis import given
@@ -129,30 +128,3 @@ def test_a_clock_that_does_not_keep_pace_was_reset(
     clock = EpochClock()
     assert not clock.is_reset(1000, 0.0), "the first answer compares with nothing"
     assert clock.is_reset(epoch_s, now) is is_reset
-
-
-def test_the_gateway_of_the_default_route_with_the_lowest_metric_is_found() -> None:
-    from grapevine_proto.runtime.port_mapping.gateway import parse_routes
-
-    def row(*columns: str) -> str:
-        return "\t".join((*columns, "0", "0", "0"))
-
-    def hexadecimal(host: str) -> str:
-        packed = bytes(int(each) for each in host.split("."))
-        return f"{struct.unpack('=I', packed)[0]:08X}"
-
-    text = "\n".join(
-        [
-            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask",
-            row(
-                "eth0", "00000000", hexadecimal("192.168.1.1"), "0003", "0", "0", "100", "00000000"
-            ),
-            row("wlan0", "00000000", hexadecimal("10.0.0.1"), "0003", "0", "0", "20", "00000000"),
-            row("eth0", hexadecimal("10.0.0.0"), "00000000", "0001", "0", "0", "0", "00FFFFFF"),
-            "garbage",
-        ]
-    )
-    found = parse_routes(text)
-    assert found is not None
-    assert (found.host, found.port) == ("10.0.0.1", packets.SERVER_PORT)
-    assert parse_routes("") is None
