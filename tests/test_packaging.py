@@ -60,10 +60,10 @@ def test_the_library_alone_asks_for_what_it_imports_as_the_application_does() ->
     wanted -= {"mypy-extensions"}  # read by mypyc; there is a substitute where it is missing
     alone = names_of(project_of("grapevine-proto")["dependencies"])
     extras = project_of("grapevine-proto")["optional-dependencies"]
-    optional = names_of([each for name in ("dns", "mdns") for each in extras[name]])
+    optional = names_of([each for name in ("dns", "mdns", "nat") for each in extras[name]])
     assert set(alone) | set(optional) == wanted
     tui_extras = project_of("grapevine-tui")["optional-dependencies"]
-    assert all(tui_extras[name] == extras[name] for name in ("dns", "mdns"))
+    assert all(tui_extras[name] == extras[name] for name in ("dns", "mdns", "nat"))
     both = names_of(project_of("grapevine-tui")["dependencies"])
     assert {name: both[name].split(";")[0] for name in alone} == alone
 
