@@ -1,7 +1,8 @@
 """Clusters behind NATs: which pairs of kinds link how, and what a lying common peer can do about it.
 
 `python -m tests.scenarios.nats --seeds 200` plays every pair of kinds under loss and rebinding with many
-seeds, and prints those that fail. `test_nats` plays a few.
+seeds, and prints those that fail. `test_nats` plays a few. The liar replaces a part of the core, which is
+therefore not compiled.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from grapevine_proto import NodeConfig
+from grapevine_proto import NodeConfig, compiled
 from grapevine_proto.errors import format_error
 from grapevine_proto.events import PathKind, PeerInfo
 from grapevine_proto.ids import Address
@@ -234,6 +235,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200, help="how many [default: 200]")
     parser.add_argument("--first", type=int, default=1, help="the first seed [default: 1]")
     options = parser.parse_args()
+    if compiled == "yes":
+        parser.error("the core is compiled: set GRAPEVINE_INTERPRETED=1")
     failures = 0
     for seed in range(options.first, options.first + options.seeds):
         for pair, check in itertools.product(PAIRS, (faults, delays)):

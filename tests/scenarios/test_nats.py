@@ -28,6 +28,7 @@ from tests.scenarios.nats import (
 SEEDS = (1,)
 
 
+@pytest.mark.usefixtures("patch_sources")
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_every_pair_of_nats_that_can_be_punched_is_and_a_lying_common_peer_changes_nothing(
     pair: tuple[NatKind, NatKind],
@@ -59,6 +60,7 @@ def test_two_members_behind_port_restricted_nats_link_within_two_seconds_of_thei
     assert link.advertised != (link.address,)
 
 
+@pytest.mark.usefixtures("patch_sources")
 @pytest.mark.parametrize("unaware", [FIRST, SECOND])
 def test_both_ends_show_a_punched_path_even_if_one_was_not_introduced(unaware: int) -> None:
     sim = start((NatKind.CONE, NatKind.CONE), 1, loss=0.0)
@@ -90,6 +92,7 @@ def test_what_no_nat_lets_through_is_relayed_within_a_second(second: NatKind) ->
         assert paths[sim.nodes[0].peer_id] is PathKind.DIRECT
 
 
+@pytest.mark.usefixtures("patch_sources")
 @pytest.mark.parametrize("broken", range(FIRST))
 def test_one_common_peer_that_neither_introduces_nor_relays_stops_nothing(broken: int) -> None:
     sim = start((NatKind.CONE, NatKind.CONE), 1, loss=0.0)
