@@ -793,9 +793,15 @@ class GrapevineApp(ThemedApp):
             known = ", ".join(self._own_commands) or "none (setting app.commands)"
             raise CommandError(f"no own command {name!r:.80}; {hint or f'there are: {known}'}")
         if not self.screen.is_modal:
-            run = OwnCommandRun(command, self._selected_row())
+            row = self._selected_row() | self.context_fields
+            run = OwnCommandRun(command, row, is_readonly=self.is_readonly)
             self._host.model.log_command(f"run {shlex.join(run.argv)}")
             self._replace_in_front(OutputScreen(run))
+
+    @property
+    def context_fields(self) -> dict[str, Any]:
+        """The fields of a row that say which context it is of; none where there is only one."""
+        return {}
 
     def show_context(self, name: str) -> None:
         """Show another context. Raises CommandError: only an app over several can."""

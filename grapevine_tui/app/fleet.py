@@ -9,9 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
-import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple, cast
@@ -38,6 +36,7 @@ from grapevine_tui.app.screens.fleet_tables import (
 )
 from grapevine_tui.app.screens.help import key_facts
 from grapevine_tui.app.screens.table import TableScreen
+from grapevine_tui.app.shutdown import catch_signals
 from grapevine_tui.app.terminal import WindowTitle, install_paste_safe_decoder
 from grapevine_tui.app.themed_app import ThemedApp
 from grapevine_tui.app.themes import ThemeManager
@@ -181,9 +180,7 @@ class FleetApp(ThemedApp):
 
     def on_mount(self) -> None:
         self._theme_manager.apply(self._settings.theme)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                asyncio.get_running_loop().add_signal_handler(number, self.exit)
+        catch_signals(lambda _: self.exit())
         self.set_interval(TICK_INTERVAL_S, self.tick)
         self.show_fleet(self.view.table, self.view.filter_text)
 
@@ -411,6 +408,10 @@ class ContextApp(GrapevineApp):
         """Show the context of that number."""
         if number <= len(self.context_names):
             self.show_context(str(number))
+
+    @property
+    def context_fields(self) -> dict[str, Any]:
+        return {"context": self._opening.context}
 
     def show_context(self, name: str) -> None:
         """Show the context of that name or number, or the table of all. Raises CommandError."""

@@ -3,6 +3,7 @@
 Invariants:
 
 - No shell and no terminal: the program gets the row as JSON on stdin, and a session of its own.
+- In a read-only app the program is told so by `READ_ONLY_VARIABLE`, which `ctl` heeds.
 - At most `MAX_OUTPUT_BYTES` of output are kept; the rest is read and counted, so that a program never blocks.
 - After its time, or when it is stopped, the program and its children are killed.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from grapevine_proto.errors import InvalidArgument
 from grapevine_proto.storage.permissions import UntrustedFile, check_program
+from grapevine_tui.config.environment import READ_ONLY_VARIABLE
 from grapevine_tui.config.own_commands import MissingField, OwnCommand
 from grapevine_tui.control.jsonlines import encode_event
 from grapevine_tui.service.hooks import child_environment, result_from_status
@@ -34,8 +36,11 @@ GOOD_OUTCOME: Final = "exit status 0"
 class OwnCommandRun:
     """A run of `command` for the row with these fields of JSON. Raises InvalidArgument if it cannot begin."""
 
-    def __init__(self, command: OwnCommand, row: Mapping[str, Any]) -> None:
+    def __init__(
+        self, command: OwnCommand, row: Mapping[str, Any], *, is_readonly: bool = False
+    ) -> None:
         self.command = command
+        self._environment = {READ_ONLY_VARIABLE: "1"} if is_readonly else {}
         try:
             self.argv = command.arguments_for(row)
         except MissingField as problem:
@@ -78,7 +83,7 @@ class OwnCommandRun:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env=child_environment(),
+                env=child_environment() | self._environment,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:

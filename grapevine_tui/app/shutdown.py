@@ -7,7 +7,8 @@ Invariants:
 - The exit code is 0 on request, 1 or 5 if the node stopped by itself, and 128 plus the signal's number
   if a second signal cuts the shutdown short.
 
-The app calls `catch_signals` once its loop runs, `request` for each request to end, and `leave` last.
+An app without a node of its own needs `catch_signals` only. The app over a node calls it once its loop runs,
+`request` for each request to end, and `leave` last.
 """
 
 from __future__ import annotations
@@ -37,6 +38,17 @@ SIGNALS: Final = ("SIGTERM", "SIGHUP", "SIGINT")
 FORCED_EXIT_DELAY_S: Final = 1.5  # after the leave timeout, for a disk that hangs
 
 
+def catch_signals(handle: Callable[[int], None]) -> None:
+    """Call `handle` with the number of each SIGTERM, SIGHUP and SIGINT, in place of another handler."""
+    loop = asyncio.get_running_loop()
+    for name in SIGNALS:
+        number = getattr(signal, name, None)
+        # Windows has neither SIGHUP nor signal handlers in a loop; Textual's own handling remains.
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            if number is not None:
+                loop.add_signal_handler(number, handle, number)
+
+
 class GracefulShutdown:
     """Ends `app`. Calls `on_begin` once, at the first request."""
 
@@ -59,13 +71,7 @@ class GracefulShutdown:
 
     def catch_signals(self) -> None:
         """Request a shutdown on SIGTERM, SIGHUP and SIGINT."""
-        loop = asyncio.get_running_loop()
-        for name in SIGNALS:
-            number = getattr(signal, name, None)
-            # Windows has neither SIGHUP nor signal handlers in a loop; Textual's own handling remains.
-            with suppress(NotImplementedError, RuntimeError, ValueError):
-                if number is not None:
-                    loop.add_signal_handler(number, self._on_signal, number)
+        catch_signals(self._on_signal)
 
     def _on_signal(self, number: int) -> None:
         self._leave_timeout_s = SIGNAL_LEAVE_TIMEOUT_S

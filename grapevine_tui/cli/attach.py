@@ -24,6 +24,7 @@ from grapevine_proto.errors import GrapevineError
 from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import run_on_terminal
 from grapevine_tui.cli.ctl import format_table
+from grapevine_tui.cli.ctl_session import read_only_option
 from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.client import find_state_dir, send_command
@@ -54,7 +55,7 @@ class RemoteAppSettings:
 @click.command()
 @click.option("--state-dir", metavar="DIR", help="State directory of the node [that of its port]")
 @click.option("-p", "--port", metavar="N", help="UDP port of the node [from the settings, or 8000]")
-@click.option("--read-only", "is_readonly", is_flag=True, help="Refuse what would change the node")
+@read_only_option
 @click.argument("name", required=False)
 @click.pass_obj
 def attach(

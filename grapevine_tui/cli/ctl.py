@@ -30,7 +30,7 @@ from grapevine_tui.cli.ctl_history import (
     run_page,
     run_prune,
 )
-from grapevine_tui.cli.ctl_session import CtlSession, run_on_all
+from grapevine_tui.cli.ctl_session import CtlSession, read_only_option, run_on_all
 from grapevine_tui.cli.replay import record
 from grapevine_tui.cli.stream import stream
 from grapevine_tui.control.answers import answer_summary, group_answers
@@ -298,7 +298,7 @@ class CtlGroup(JsonErrorGroup):
 @click.option("--context", "name", metavar="NAME", help="The node that contexts.toml names so")
 @click.option("--all-contexts", "is_all", is_flag=True, help="Every node of contexts.toml")
 @click.option("--yes", "is_confirmed", is_flag=True, help="With --all-contexts: do not ask")
-@click.option("--read-only", "is_readonly", is_flag=True, help="Refuse what would change the node")
+@read_only_option
 @click.option("--json", "is_json", is_flag=True, help="Print the reply as a JSON object")
 @click.pass_context
 def ctl(

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final, TypeAlias, assert_never
 import click
 
 from grapevine_proto.errors import ConfigError
+from grapevine_tui.config.environment import READ_ONLY_VARIABLE
 from grapevine_tui.control.client import find_state_dir
 from grapevine_tui.control.commands import (
     ONE_CONTEXT_COMMANDS,
@@ -38,6 +39,13 @@ from grapevine_tui.process_exit import EXIT_FAILED
 from grapevine_tui.remote.contexts import Context, all_contexts
 from grapevine_tui.text import printable
 
+read_only_option = click.option(
+    "--read-only",
+    "is_readonly",
+    is_flag=True,
+    envvar=READ_ONLY_VARIABLE,
+    help="Refuse what would change the node",
+)
 MAX_STDIN_PAYLOAD_BYTES: Final = MAX_LINE_BYTES * 3 // 4 - 1024  # as base64 in one line
 
 

@@ -19,6 +19,7 @@ from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import require_terminal, run_on_terminal
 from grapevine_tui.cli.attach import RemoteAppSettings, attached_settings
 from grapevine_tui.cli.ctl import format_table
+from grapevine_tui.cli.ctl_session import read_only_option
 from grapevine_tui.config.alert_rules import AlertRule
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.jsonlines import Object
@@ -59,7 +60,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 @click.argument("table", type=click.Choice(tuple(COLUMNS)), default="contexts", required=False)
 @click.option("--once", is_flag=True, help="Print the table and exit; exit code 1 if one is not up")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object per row and exit")
-@click.option("--read-only", "is_readonly", is_flag=True, help="Refuse what would change a node")
+@read_only_option
 @click.pass_obj
 def fleet(
     inherited: dict[str, Any] | None, table: str, once: bool, is_json: bool, is_readonly: bool

@@ -26,6 +26,8 @@ from grapevine_tui.config.options import OPTIONS
 
 VARIABLE_PREFIX: Final = "GRAPEVINE_"
 CONFIG_VARIABLE: Final = "GRAPEVINE_CONFIG"
+READ_ONLY_VARIABLE: Final = "GRAPEVINE_READ_ONLY"
+"""Set for programs that a read-only app runs: ``ctl``, ``attach`` and ``fleet`` are read-only then."""
 MAX_ENV_FILE_BYTES: Final = 1 << 20
 KNOWN_VARIABLES: Final = frozenset(option.env for option in OPTIONS if option.env)
 _OWN_VARIABLE: Final = re.compile(
@@ -122,7 +124,7 @@ def unknown_variable_warnings(variables: Mapping[str, str], source: str) -> tupl
     return tuple(
         f"{name} in {source} is not a setting{did_you_mean(name, KNOWN_VARIABLES)}"
         for name in variables
-        if name.startswith(VARIABLE_PREFIX) and name not in KNOWN_VARIABLES
+        if name.startswith(VARIABLE_PREFIX) and name not in (*KNOWN_VARIABLES, READ_ONLY_VARIABLE)
     )
 
 

@@ -34,7 +34,8 @@ NODE_FIELDS: Final = (
 MESSAGE_FIELDS: Final = (
     *("id", "origin", "from_name", "sequence", "topic", "via", "hops", "bytes", "text", "base64"),
 )
-FIELDS: Final = tuple(dict.fromkeys((*NODE_FIELDS, *MESSAGE_FIELDS)))
+APP_FIELDS: Final = ("context",)  # of any row, where the app shows one context of several
+FIELDS: Final = tuple(dict.fromkeys((*NODE_FIELDS, *MESSAGE_FIELDS, *APP_FIELDS)))
 TAG_PREFIX: Final = "tag."
 APP_KEYS: Final = ("ctrl+c", "ctrl+p", "ctrl+q")
 ENTRY_NAMES: Final = ("argv", "key", "words", "timeout")

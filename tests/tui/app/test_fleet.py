@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,11 +20,14 @@ from textual.pilot import Pilot
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.errors import InvalidArgument
 from grapevine_tui.app.fleet import ContextApp, Destination, FleetApp, run_fleet
+from grapevine_tui.app.own_command_run import OwnCommandRun
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
 from grapevine_tui.app.screens.fleet_tables import FleetMembersScreen
 from grapevine_tui.app.screens.members import MembersScreen
+from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.server import ControlServer, control_server
 from grapevine_tui.control.socket_file import SOCKET_NAME
@@ -350,6 +355,24 @@ async def test_a_typed_context_or_table_is_shown_and_a_wrong_name_is_answered_wi
             await pilot.press("q")
 
         await play(fleet, settings, table, alpha, beta, alpha_again, members)
+
+
+async def test_a_signal_ends_the_table_and_its_terminal_is_restored(settings: Settings) -> None:
+    app = FleetApp(made_up_fleet.a_fleet(time.time()), settings)
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(pilot, lambda: not app.is_running)
+    assert (app.destination, app.exit_code) == (None, 0)
+
+
+async def test_a_row_of_a_context_knows_its_context(settings: Settings) -> None:
+    app = ContextApp(made_up_fleet.a_fleet(time.time()), FakeSettings(), Destination("eu"))
+    assert app.context_fields == {"context": "eu"}
+    command = OwnCommand("x", ("echo", "{context}"))
+    assert OwnCommandRun(command, app.context_fields).argv == ["echo", "eu"]
+    with pytest.raises(InvalidArgument, match="this row has no context"):
+        OwnCommandRun(command, {})
 
 
 async def test_over_one_context_alerts_of_all_are_told_with_their_context(

@@ -50,6 +50,20 @@ async def test_what_it_writes_is_printable_and_its_exit_status_is_shown() -> Non
     )
 
 
+async def test_in_a_read_only_app_the_program_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = python("import os; print(os.environ.get('GRAPEVINE_READ_ONLY'))")
+    assert (await finished(command)).lines() == ["None"]
+    run = OwnCommandRun(command, {}, is_readonly=True)
+    await run.run()
+    assert run.lines() == ["1"]
+    host = FakeHost()
+    monkeypatch.setattr(FakeHost, "is_readonly", True)
+    shows = python("import os; print('told', os.environ['GRAPEVINE_READ_ONLY'])")
+    async with staged(host, settings=FakeSettings(own_commands=(shows,))) as stage:
+        stage.app.run_own_command("x")
+        await until_shown(stage, "told 1")
+
+
 async def test_no_shell_reads_the_arguments(tmp_path: Path) -> None:
     code = "import sys; print(sys.argv[1])"
     name = f"$(touch {tmp_path}/here); `touch {tmp_path}/here`"

@@ -56,6 +56,19 @@ def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_a_program_that_a_read_only_app_runs_can_change_nothing_through_this_one(
+    bench: Bench, ssh: dict[str, str]
+) -> None:
+    told = ssh | {"GRAPEVINE_READ_ONLY": "1"}
+    for where in (("--context", "here"), ("--state-dir", "one"), ("--yes", "--all-contexts")):
+        done = bench.command("ctl", *where, "broadcast", "x", environ=told)
+        assert done.returncode == 1
+        assert "refused: this is read-only" in done.stderr
+        assert bench.command("ctl", *where, "status", environ=told).stdout
+    assert not bench.command("ctl", "--context", "here", "broadcast", "x", environ=ssh).returncode
+    assert "not a setting" not in bench.command("config", "check", environ=told).stderr
+
+
 def test_the_rows_of_a_table_over_all_contexts_are_printed(
     bench: Bench, ssh: dict[str, str]
 ) -> None:
