@@ -179,7 +179,7 @@ def format_reply(command: str, reply: Object) -> Iterable[str]:
             return [f"reloaded{_restart_note(reply)}"]
         case "set_settings":
             overridden = [
-                f"{printable(name)} is overridden by {printable(str(source))} after a restart"
+                f"{printable(name)} is overridden by {printable(str(source))} after a reload or restart"
                 for name, source in reply["overridden_by"].items()
             ]
             path = _format_cell("", reply["path"])

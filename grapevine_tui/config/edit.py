@@ -5,6 +5,8 @@ Invariants:
 - All edits together pass the same checks as at startup before anything is applied or saved.
 - Only edited settings are written. The file is replaced atomically; a new one is readable by its
   owner only.
+- A value that was set while the node runs stays in effect until a reload or the next start, also if a flag
+  overrides it there.
 - The result lists what takes effect after a restart and what a flag or variable overrides.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,6 +23,7 @@ import tomli_w
 
 from grapevine_proto.config.node import LIVE_FIELDS, NodeConfig
 from grapevine_proto.config.toml import did_you_mean
+from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_proto.storage.atomic_file import atomic_write, make_private_directory
@@ -207,7 +210,7 @@ class SettingsEditor:
         self._pending |= discarded
 
     def _load(self, edits: Mapping[str, Any]) -> Settings:
-        settings = self._initial.reload(edits)
+        settings = self._initial.reload({**self._initial.kept_edits, **edits})
         if "key_files" in edits and not settings.demo:
             return settings.with_keys()
         return replace(settings, node=settings.node.replace(keys=self._initial.node.keys))
@@ -232,12 +235,18 @@ class SettingsEditor:
         }
         restart = tuple(name for name in self._pending if not is_live(name))
         self._applied |= self._pending
+        edited = {**self._initial.kept_edits, **self._applied}
+        kept = {
+            name: value
+            for name, value in edited.items()
+            if is_live(name) and reloaded[name].value != self.value(name).value
+        }
         self._pending.clear()
         values = tuple(
             reloaded[each.name] if each.value == reloaded[each.name].value else each
             for each in settings.values
         )
-        self.settings = replace(settings, values=values)
+        self.settings = replace(settings, values=values, kept_edits=kept)
         return SaveResult(path, comments_preserved, restart, overridden_by)
 
     async def save_async(self) -> SaveResult:
@@ -247,6 +256,13 @@ class SettingsEditor:
     def _path(self) -> Path:
         chosen = self.value("app.config").value
         return expand_user("app.config", chosen) if chosen else user_config_file()
+
+
+def reload_kept(settings: Settings, keys: Sequence[ClusterKey]) -> Settings:
+    """Read the sources of `settings` again, with what is in effect although they would override it. Raises
+    ConfigError."""
+    reloaded = settings.reload(settings.kept_edits)
+    return replace(reloaded, node=reloaded.node.replace(keys=keys), kept_edits=settings.kept_edits)
 
 
 class LiveSettings:
@@ -266,10 +282,14 @@ class LiveSettings:
             return self._editor
         if self._editor is not None:
             with contextlib.suppress(GrapevineError):  # an invalid file: keep what is in effect
-                reloaded = settings.reload()
-                settings = replace(reloaded, node=reloaded.node.replace(keys=settings.node.keys))
+                settings = reload_kept(settings, settings.node.keys)
         self._editor = SettingsEditor(settings, reconfigure, self._startup)
         return self._editor
+
+    @property
+    def current(self) -> Settings:
+        """The settings in effect, as they were saved or reloaded last."""
+        return self._current
 
     @property
     def values(self) -> tuple[SettingValue, ...]:

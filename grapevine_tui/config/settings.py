@@ -100,6 +100,8 @@ class Settings:
     """Own commands, by name, as the config file has them."""
     credentials_directory: Path | None = None
     """Directory of secrets from the service manager (LoadCredential)."""
+    kept_edits: Mapping[str, Any] = field(default_factory=dict)
+    """Values in effect that a flag or a variable overrides at the next start, by setting name."""
     values: tuple[SettingValue, ...] = ()
     warnings: tuple[str, ...] = ()
     reload: Reloader = field(repr=False, compare=False)

@@ -23,7 +23,7 @@ from grapevine_proto.errors import GrapevineError, MessageTooLarge, NoMatchingMe
 from grapevine_proto.events import MemberInfo
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
-from grapevine_tui.config.edit import SettingsEditor
+from grapevine_tui.config.edit import SettingsEditor, reload_kept
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.config.sources import SettingValue
 from grapevine_tui.control.commands import (
@@ -382,8 +382,7 @@ class CommandExecutor:
     def _new_editor(self) -> SettingsEditor:
         """A new editor for each request: other processes and people change the same files."""
         settings = self._known_settings
-        current, keys = settings.reload(), self._host.config.keys
-        current = replace(current, node=current.node.replace(keys=keys))
+        current = reload_kept(self._host.settings or settings, self._host.config.keys)
         return SettingsEditor(current, self._host.reconfigure, settings)
 
     def _set_settings(self, changes: tuple[tuple[str, str], ...]) -> Object:
@@ -395,7 +394,7 @@ class CommandExecutor:
             result = editor.save()
         except OSError as error:
             raise Unavailable(f"not saved: {error.strerror or error}") from None
-        self._host.apply_app_settings(editor.settings)
+        self._host.on_settings_saved(editor.settings)
         self._host.pending_restart = editor.pending_restart
         set_level(editor.settings.log_level)
         return {

@@ -42,7 +42,7 @@ def reload_settings(host: Host, initial: Settings) -> tuple[str, ...]:
         raise ReloadFailed(f"not reloaded: {problem}") from None
     finally:
         systemd.notify_reloaded(host, problem)
-    host.apply_app_settings(settings)
+    host.on_settings_saved(settings)
     host.pending_restart = pending_restart
     logs.set_level(settings.log_level)
     note = f"; restart needed for: {', '.join(pending_restart)}" if pending_restart else ""

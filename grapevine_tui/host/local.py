@@ -565,6 +565,11 @@ class Host:
         return snapshot.whole_snapshot(self)
 
     @property
+    def settings(self) -> Settings | None:
+        """The settings in effect; None if this host was started without any."""
+        return None if self._live_settings is None else self._live_settings.current
+
+    @property
     def settings_values(self) -> tuple[SettingValue, ...]:
         """The settings in the config file and on the command line, with their origins."""
         return () if self._live_settings is None else self._live_settings.values

@@ -79,7 +79,8 @@ def format_save_result(result: SaveResult) -> str:
     if result.pending_restart:
         sentences.append(f"applies after a restart: {', '.join(result.pending_restart)}")
     sentences += [
-        f"{name} is overridden by {origin}" for name, origin in result.overridden_by.items()
+        f"{name} is overridden by {origin} after a reload or restart"
+        for name, origin in result.overridden_by.items()
     ]
     return "; ".join(sentences)
 

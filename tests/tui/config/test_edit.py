@@ -11,7 +11,7 @@ import pytest
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import ConfigError, NotRunning
-from grapevine_tui.config.edit import SettingsEditor, format_value, parse_value
+from grapevine_tui.config.edit import LiveSettings, SettingsEditor, format_value, parse_value
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.config.template import setting_help
 
@@ -107,6 +107,29 @@ def test_what_was_applied_and_overruled_stays_when_more_is_changed(
     editing.set_value("max_peers", "9")
     editing.save()
     assert (configs[-1].fanout, configs[-1].max_peers) == (7, 9)
+
+
+def test_another_editor_keeps_what_was_applied_and_overruled(
+    make: Make, configs: list[NodeConfig], tmp_path: Path
+) -> None:
+    editing = make(environ={"FANOUT": "5"}, cluster="one")
+    live = LiveSettings(editing.settings)
+
+    def edit(name: str, text: str) -> SettingsEditor:
+        editor = live.edit(lambda config: configs.append(config) or ())  # type: ignore[func-returns-value]
+        editor.set_value(name, text)
+        editor.save()
+        live.on_saved(editor.settings)
+        return editor
+
+    edit("fanout", "7")
+    edit("cluster", "two")  # which needs a restart, and then is that of the flag
+    edited = edit("max_peers", "9")
+    assert (configs[-1].fanout, configs[-1].max_peers, configs[-1].cluster) == (7, 9, "one")
+    assert edited.value("fanout").origin == "changed here"
+    assert edit("fanout", "5").settings.kept_edits == {}
+    settings, _ = live.reload(lambda _: ())
+    assert (settings.node.fanout, settings.node.max_peers) == (5, 9)
 
 
 def test_two_changes_are_checked_together(make: Make) -> None:

@@ -446,6 +446,29 @@ def test_ctl_set_settings_applies_all_changes_or_none(bench: Bench) -> None:
     assert run.process.poll() is None
 
 
+def test_what_was_set_over_an_option_stays_in_effect_until_a_reload(bench: Bench) -> None:
+    config = bench.directory / "c.toml"
+    config.write_text("max_peers = 20\n")
+    run, _ = bench.started("-c", str(config), "--state-dir", "kept", "--fanout", "5")
+    ctl = ("ctl", "--state-dir", "kept")
+    done = bench.command(*ctl, "set_settings", "fanout=7")
+    assert done.stdout == (
+        f"saved to {config}\nfanout is overridden by --fanout after a reload or restart\n"
+    )
+
+    def fanout() -> tuple[object, object]:
+        values = {each["name"]: each for each in run.ask(cmd="settings")["values"]}
+        return values["fanout"]["value"], values["fanout"]["origin"]
+
+    assert fanout() == (7, "changed here")
+    assert bench.command(*ctl, "set_settings", "max_peers=30").stdout == f"saved to {config}\n"
+    assert fanout() == (7, "changed here")
+    events = bench.command(*ctl, "--json", "events", "kind:settings").stdout
+    assert "became 5" not in events
+    assert bench.command(*ctl, "reload").stdout == "reloaded\n"
+    assert fanout() == (5, "--fanout")
+
+
 def _values_after(config: Path, run: Run) -> list[Object]:
     """The settings once the file is as it should be."""
     config.write_text("fanout = 4\n")

@@ -145,7 +145,9 @@ async def test_changes_that_need_a_restart_or_are_overridden_are_reported(
         await seek(stage, "zone")
         await stage.press("enter", *["backspace"] * 8, *"us", "enter", "ctrl+s")
         (toast,) = stage.app._notifications
-        assert toast.message == "saved in ~/g.toml; zone is overridden by --zone"
+        assert toast.message == (
+            "saved in ~/g.toml; zone is overridden by --zone after a reload or restart"
+        )
         assert stage.host.configs[-1].zone == "us"
     async with opened(settings) as stage:
         await seek(stage, "cluster")
