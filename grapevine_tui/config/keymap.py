@@ -170,10 +170,13 @@ FLEET_TABLE_KEYS: Final = (
 CONTEXT_KEYS: Final = (
     KeyBinding("fleet", "alt+0", "fleet('contexts')", "All contexts"),
     *(
-        KeyBinding(f"context_{number}", f"alt+{number}", f"context({number})", f"Context {number}")
-        for number in range(1, 10)
+        KeyBinding(name, f"alt+{number}", f"context({number})", f"Context {number}")
+        for number, name in enumerate(
+            ("context_1", "context_2", "context_3", "context_4", "context_5",
+             "context_6", "context_7", "context_8", "context_9"), 1
+        )
     ),
-)
+)  # fmt: skip
 CONTEXT_NUMBER_KEYS: Final = CONTEXT_KEYS[1:]
 # Sets of keys that are active together: those of the focused widget, its screen and the app.
 SIMULTANEOUS_KEYS: Final = (
