@@ -32,6 +32,7 @@ from grapevine_tui.filter_syntax import (
 from grapevine_tui.history.database import HISTORY_FILE, HistoryUnavailable
 from grapevine_tui.history.describe import EventDescriber
 from grapevine_tui.history.records import NewSample, StoredEvent, to_key
+from grapevine_tui.history.samples import PastValues, read_past_values
 from grapevine_tui.history.search import (
     DEFAULT_PAGE_ROWS,
     MAX_SEARCH_S,
@@ -176,6 +177,12 @@ class History:
         """A page of events, as `search`."""
         await self._flush()
         return await self._read(partial(read_page, self.path, "events", words, **place))
+
+    async def past_values(self, since: str, limit: int) -> list[PastValues]:
+        """At most `limit` values of the node since that time, oldest first. Raises HistoryUnavailable, or
+        ValueError if the time cannot be read."""
+        await self._flush()
+        return await self._read(partial(read_past_values, self.path, parse_key(since), limit))
 
     async def export_to(self, target: Path, words: str) -> Counts:
         """Write what matches to a new file. Raises HistoryUnavailable, ValueError, OSError."""

@@ -51,6 +51,7 @@ from grapevine_tui.config.sources import SettingValue
 from grapevine_tui.history.database import HistoryUnavailable
 from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
+from grapevine_tui.history.samples import PastValues
 from grapevine_tui.history.writer import Limits
 from grapevine_tui.host import snapshot
 from grapevine_tui.host.access_state import AccessState
@@ -72,6 +73,7 @@ MAX_QUERY_TIMEOUT_S: Final = 25  # a client of the control socket waits 30 s for
 MAX_LISTED_KEYS: Final = 1_000  # in one reply,
 MAX_LISTED_BYTES: Final = 2**20  # of values
 MAX_REPORTED_EVENTS: Final = 1_000  # the latest of a report
+MAX_REPORTED_SAMPLES: Final = 600  # in its graphs; unpacking one takes about a millisecond
 MAX_PEER_COUNTS: Final = 256  # broadcasts whose peer count is kept until it is read
 PEER_COUNT_TIMEOUT_S: Final = (
     2.0  # if all peers are slow, the node reports the count within a second
@@ -575,11 +577,14 @@ class Host:
         return () if self._live_settings is None else self._live_settings.values
 
     async def report(self, since: str, output: ReportFormat) -> str:
-        """A report with the events since that time, none if nothing is kept. Raises GrapevineError."""
+        """A report with the events and graphs since that time; if nothing is kept, with the graphs of the
+        screens. Raises GrapevineError."""
         rows: list[dict[str, Any]] = []
+        past: list[PastValues] = []
         if self.history is not None:
             rows = (await self.search_events(since=since, limit=MAX_REPORTED_EVENTS))["events"]
-        return render_report(await self.snapshot(), rows, output)
+            past = await with_time_errors(self.history.past_values(since, MAX_REPORTED_SAMPLES))
+        return render_report(await self.snapshot(), rows, output, past)
 
     async def export_history(self, file: str, words: str = "") -> dict[str, Any]:
         """Write what is kept to a new file, as JSON Lines. Raises GrapevineError, OSError."""

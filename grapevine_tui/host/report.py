@@ -3,7 +3,7 @@ graphs and the settings that are not default.
 
 Invariants:
 
-- It is a pure function of a snapshot and of events in JSON, and contains no secret.
+- It is a pure function of a snapshot and of events in JSON, and of past values; it contains no secret.
 - All text is made printable and escaped: a name or a reason is never markup.
 - Graphs are inline SVG, so that the file needs no other.
 """
@@ -15,10 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.records import event_text
+from grapevine_tui.history.samples import PastValues
 from grapevine_tui.text import printable
 
 Object = Mapping[str, Any]
@@ -33,6 +35,7 @@ GRAPHS: Final = {
     "datagrams_out": "datagrams sent per second",
     "duplicates": "duplicates per second",
 }
+COUNTERS: Final = {name: name for name in GRAPHS} | {"messages": "delivered"}  # of the statistics
 PEER_COLUMNS: Final = ("name", "peer_id", "address", "zone", "state", "health", "health_reason", "rtt_ms",
                        "throttled", "queued", "last_seen_s")  # fmt: skip
 MEMBER_COLUMNS: Final = ("name", "peer_id", "address", "zone", "status", "reason")
@@ -67,15 +70,23 @@ class _Section(NamedTuple):
     parts: list[_Table | _Graph | str]
 
 
-def render_report(snapshot: Object, events: Sequence[Object], output: ReportFormat) -> str:
-    """The report on `snapshot` (`whole_snapshot`) with `events` (rows of ``events``, oldest first)."""
+def render_report(
+    snapshot: Object,
+    events: Sequence[Object],
+    output: ReportFormat,
+    past: Sequence[PastValues] = (),
+) -> str:
+    """The report on `snapshot` (`whole_snapshot`) with `events` (rows of ``events``, oldest first). The
+    graphs are those of the `past`, oldest first, or of the latest seconds if there is none."""
     name = snapshot["status"]["name"] or snapshot["status"]["peer_id"][:8]
     title = f"Grapevine node {name}, {_clock(snapshot['at'])}"
     render = _render_html if output is ReportFormat.HTML else _render_markdown
-    return render(title, _sections(snapshot, events))
+    return render(title, _sections(snapshot, events, past))
 
 
-def _sections(snapshot: Object, events: Sequence[Object]) -> list[_Section]:
+def _sections(
+    snapshot: Object, events: Sequence[Object], past: Sequence[PastValues]
+) -> list[_Section]:
     members, settings = snapshot["members"], snapshot["settings"]
     counts = Counter(each["status"] for each in members)
     summary = ", ".join(f"{counts[each]:,} {each}" for each in STATUS_ORDER if counts[each])
@@ -86,7 +97,7 @@ def _sections(snapshot: Object, events: Sequence[Object]) -> list[_Section]:
         _Section(f"Members: {summary or 'none'}", _member_parts(members)),
         _Section(f"Worst peers of {len(snapshot['peers']):,}", [_worst_peers(snapshot["peers"])]),
         _Section("Events", _event_parts(events)),
-        _Section("Graphs", [_graph(snapshot["traffic"], key, GRAPHS[key]) for key in GRAPHS]),
+        _Section("Graphs", list(_graphs(snapshot["traffic"], past))),
         _Section("Counters that are not zero", [_facts(_counters(snapshot["stats"]))]),
         _Section(
             "Settings that are not default",
@@ -165,8 +176,47 @@ def _clock(at_unix: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(at_unix))
 
 
-def _graph(traffic: Object, key: str, title: str) -> _Graph:
-    values = [float(each) for each in traffic[key]]
+def _graphs(traffic: Object, past: Sequence[PastValues]) -> list[_Graph]:
+    """The graphs of the past values, or of the latest seconds if those reach as far back."""
+    span_s = len(traffic["messages"]) * traffic["interval_s"]
+    if len(past) < 2 or past[-1].at_unix - past[0].at_unix <= span_s:
+        return [
+            _graph([float(each) for each in traffic[key]], title, span_s)
+            for key, title in GRAPHS.items()
+        ]
+    return _past_graphs(past)
+
+
+def _past_graphs(past: Sequence[PastValues]) -> list[_Graph]:
+    """The graphs of past values. Counters restart with the node, which shows as no rate."""
+    span_s = past[-1].at_unix - past[0].at_unix
+    graphs = [
+        _graph(_rates(past, COUNTERS[key]), f"{title}, means of {_interval(past)}", span_s)
+        for key, title in GRAPHS.items()
+    ]
+    connected, lags = [float(each.peers) for each in past], [each.lag_ms for each in past]
+    return [
+        *graphs,
+        _graph(connected, "connected peers", span_s),
+        _graph(lags, "lag of the event loop in ms", span_s),
+    ]
+
+
+def _interval(past: Sequence[PastValues]) -> str:
+    """The time between two values, for people."""
+    return format_age(max(1.0, (past[-1].at_unix - past[0].at_unix) / (len(past) - 1)))
+
+
+def _rates(past: Sequence[PastValues], counter: str) -> list[float]:
+    """What was counted per second between each value and the next."""
+    rates = []
+    for before, after in pairwise(past):
+        count = after.counters.get(counter, 0.0) - before.counters.get(counter, 0.0)
+        rates.append(max(0.0, count) / max(0.001, after.at_unix - before.at_unix))
+    return rates
+
+
+def _graph(values: Sequence[float], title: str, span_s: float) -> _Graph:
     peak = max(values, default=0.0)
     step = GRAPH_WIDTH / max(1, len(values) - 1)
     points = " ".join(
@@ -178,8 +228,7 @@ def _graph(traffic: Object, key: str, title: str) -> _Graph:
         f'<rect width="100%" height="100%" fill="#f4f4f4"/>'
         f'<polyline fill="none" stroke="#2563a8" stroke-width="1.5" points="{points}"/></svg>'
     )
-    span = format_age(len(values) * traffic["interval_s"])
-    return _Graph(f"{title}: peak {peak:,.1f}, last {span}", svg)
+    return _Graph(f"{title}: peak {peak:,.1f}, last {format_age(span_s)}", svg)
 
 
 # --- output ---------------------------------------------------------------------------------------

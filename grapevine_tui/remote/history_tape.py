@@ -11,22 +11,19 @@ Blocks: open it in a thread.
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from heapq import merge
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from grapevine_tui.history.database import HistoryUnavailable, open_for_reading, unavailable
 from grapevine_tui.history.records import MICROSECONDS, StoredMessage, to_key
+from grapevine_tui.history.samples import unpack_sample
 from grapevine_tui.history.search import messages_between
 from grapevine_tui.remote.recording import EVENT, MESSAGE_WINDOW_S, Frame
 
 MAX_MESSAGES: Final = 2_000  # before the time shown
 PAGE_ROWS: Final = 500
-MAX_BODY_BYTES: Final = 64 * 2**20  # of a sample, unpacked
 
 
 class HistoryTape:
@@ -98,17 +95,9 @@ class HistoryTape:
             (first_key, last_key),
         )
         for key, body in rows:
-            for kind, fields in _unpacked(body):
+            for kind, fields in unpack_sample(body):
                 yield Frame(key / MICROSECONDS, kind, fields), key + 1
 
 
 def _message_frame(message: StoredMessage) -> Frame:
     return Frame(message.at_unix, EVENT, {"event": "message", **message.to_dict()})
-
-
-def _unpacked(body: bytes) -> list[tuple[str, dict[str, Any]]]:
-    """The frames of a sample; none if it is damaged."""
-    with suppress(zlib.error, ValueError, TypeError):
-        frames = json.loads(zlib.decompressobj().decompress(body, MAX_BODY_BYTES))
-        return [(str(kind), dict(fields)) for kind, fields in frames]
-    return []

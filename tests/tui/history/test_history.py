@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
@@ -16,7 +17,9 @@ from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.history.database import HISTORY_FILE, open_for_writing
+from grapevine_tui.history.records import NewSample, to_key
 from grapevine_tui.host.local import Host
+from grapevine_tui.host.report import ReportFormat
 from tests.tui.values import an_id
 
 KEY = ClusterKey.generate()
@@ -210,3 +213,20 @@ async def test_a_history_is_exported_pruned_and_imported_again(tmp_path: Path) -
         assert await texts(host) == ["hello"]
         with pytest.raises(OSError, match="exists"):
             await host.export_history(str(file))
+
+
+@pytest.mark.asyncio
+async def test_a_report_shows_the_time_that_was_asked_for_from_the_samples(tmp_path: Path) -> None:
+    async with running(tmp_path, name="ann") as host:
+        assert host.history is not None
+        now = host.model.wall_now()
+        for age_s in range(7_000, 0, -100):
+            poll = {"stats": {"delivered": 7_000 - age_s}, "peers": [], "lag_ms": 1.0}
+            host.history._put(
+                NewSample(to_key(now - age_s), False, json.dumps([["poll", poll]]).encode())
+            )
+        text = await host.report("2h", ReportFormat.HTML)
+        assert "messages delivered per second, means of 1 m 40 s: peak 1.0, last 1 h 55 m" in text
+        assert "last 1 h" not in await host.report("10m", ReportFormat.HTML)
+        with pytest.raises(GrapevineError, match="since: expected a time"):
+            await host.report("nonsense", ReportFormat.HTML)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from grapevine_tui.config.sources import SettingValue
+from grapevine_tui.history.samples import PastValues
 from grapevine_tui.host.report import ReportFormat, render_report
 from grapevine_tui.host.snapshot import changed_settings
 from tests.tui.hostile import HOSTILE
@@ -64,6 +66,40 @@ def test_many_members_are_cut_after_those_that_are_not_up() -> None:
     assert "node-299" in text
     assert "node-298" not in text
     assert "and 100 more" in text
+
+
+def past(count: int, every_s: float = 10.0) -> list[PastValues]:
+    counters = {"delivered": 0.0, "datagrams_in": 5.0, "datagrams_out": 5.0, "duplicates": 1.0}
+    return [
+        PastValues(
+            AT + n * every_s, counters | {"delivered": 20.0 * n}, 3 + n % 2, 40.0 if n == 5 else 1.0
+        )
+        for n in range(count)
+    ]
+
+
+def test_the_graphs_are_of_the_time_that_was_asked_for() -> None:
+    text = render_report(a_snapshot(), [], ReportFormat.HTML, past(361))
+    assert "messages delivered per second, means of 10 s: peak 2.0, last 1 h" in text
+    assert "connected peers: peak 4.0" in text
+    assert "lag of the event loop in ms: peak 40.0" in text
+    assert text.count("<svg") == 6
+
+
+@pytest.mark.parametrize("few", [[], past(1), past(2, every_s=1.0)])
+def test_without_an_older_past_the_graphs_are_of_the_latest_seconds(few: list[PastValues]) -> None:
+    text = render_report(a_snapshot(), [], ReportFormat.HTML, few)
+    assert "messages delivered per second: peak 5.0, last 3 s" in text
+    assert text.count("<svg") == 4
+
+
+def test_a_restart_of_the_node_is_no_negative_rate() -> None:
+    values = past(30)
+    again = [each._replace(at_unix=each.at_unix + 400.0) for each in past(30)]
+    text = render_report(a_snapshot(), [], ReportFormat.HTML, [*values, *again])
+    heights = [float(y) for y in re.findall(r",(-?[0-9.]+)", text[text.index("<polyline") :])]
+    assert max(heights) <= 79.0
+    assert min(heights) >= 0.0
 
 
 class Elements(HTMLParser):
