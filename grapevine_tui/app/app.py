@@ -31,6 +31,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui.app.command_runner import CommandRunner
 from grapevine_tui.app.export import Exporter, payload_text
 from grapevine_tui.app.gc_control import GcController
+from grapevine_tui.app.highlighter import Highlighter
 from grapevine_tui.app.key_sequencer import KeyHandled, KeySequencer
 from grapevine_tui.app.own_command_run import OwnCommandRun
 from grapevine_tui.app.screens import facts
@@ -74,7 +75,8 @@ from grapevine_tui.app.widgets.grid import Grid
 from grapevine_tui.app.widgets.log import MessageAction, MessageLog
 from grapevine_tui.app.widgets.peer_table import PeerAction, PeerGrid
 from grapevine_tui.config import keymap
-from grapevine_tui.config.edit import SettingsEditor
+from grapevine_tui.config.edit import SettingsEditor, format_value
+from grapevine_tui.config.highlights import Highlight, parse_highlights
 from grapevine_tui.config.preferences import Preferences
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
@@ -163,7 +165,10 @@ class GrapevineApp(ThemedApp):
         self._unconfirmed_line = ""  # a line that was not sent at the first enter
         self.failure: GrapevineError | None = None
         """Why the node could not start, or None."""
-        self.main = MainScreen(host, settings, self._max_payload_bytes, demo)
+        self.highlighter = Highlighter(host.model, parse_highlights(settings.highlights))
+        self.main = MainScreen(
+            host, settings, self._max_payload_bytes, demo, highlighter=self.highlighter
+        )
         self._preferences = Preferences(settings.preferences_file)
         self.main.set_choice(*self._preferences.load_layout())
         self._command_runner = CommandRunner(self, host)
@@ -449,6 +454,7 @@ class GrapevineApp(ThemedApp):
 
     def show_past(self, screen: PastScreen) -> None:
         """Show a stretch of the past, in place of one of its kind."""
+        screen.highlighter = self.highlighter
         self._replace_in_front(screen)
 
     def _replace_in_front(self, screen: Screen[None]) -> None:
@@ -480,6 +486,42 @@ class GrapevineApp(ThemedApp):
             screen.show_error(message.serial, str(error))
         else:
             screen.show_page(message.serial, reply)
+
+    # Highlights
+
+    async def set_highlight(self, name: str, words: str, *, saves: bool) -> None:
+        """Let what matches `words` stand out, and save it if `saves`. Raises GrapevineError."""
+        parse_highlights({name: words})  # before anything is changed
+        await self._change_highlights(self._highlight_words() | {name: words}, saves=saves)
+        self._report_done(f"highlight {name} {words}{' --save' * saves}")
+
+    async def remove_highlight(self, name: str, *, saves: bool) -> None:
+        """Remove a highlight, and from the config file if `saves`. Raises GrapevineError."""
+        words = self._highlight_words()
+        if words.pop(name, None) is None:
+            hint = suggest_command(name, words)
+            known = ", ".join(words) or "none"
+            raise CommandError(f"no highlight {name!r:.80}; {hint or f'there are: {known}'}")
+        await self._change_highlights(words, saves=saves)
+        self._report_done(f"unhighlight {name}{' --save' * saves}")
+
+    def _highlight_words(self) -> dict[str, str]:
+        return {name: each.query.text for name, each in self.highlighter.highlights.items()}
+
+    async def _change_highlights(self, words: dict[str, str], *, saves: bool) -> None:
+        highlights = parse_highlights(words)
+        if saves:
+            if self._host.model.is_remote:
+                raise CommandError("not saved: change [app.highlights] in the config file")
+            await self.set_settings((("app.highlights", format_value(words)),))
+        self._show_highlights(highlights)
+
+    def _show_highlights(self, highlights: tuple[Highlight, ...]) -> None:
+        self.highlighter.replace(highlights)
+        self.main.log_view.refresh()
+        for screen in self.screen_stack:
+            if isinstance(screen, PastScreen):
+                screen.refresh_marks()
 
     def confirm_prune(self, before: str) -> None:
         """Delete the history before that time, after a confirmation: it cannot be undone."""

@@ -84,6 +84,10 @@ class AppActions(Protocol):
 
     def show_past(self, screen: PastScreen) -> None: ...
 
+    async def set_highlight(self, name: str, words: str, *, saves: bool) -> None: ...
+
+    async def remove_highlight(self, name: str, *, saves: bool) -> None: ...
+
     def confirm_prune(self, before: str) -> None: ...
 
     def action_alerts(self) -> None: ...
@@ -160,6 +164,8 @@ class CommandRunner:
                 await app.main.action_round()
             case commands.ShowAlerts() | commands.MuteAlert() | commands.UnmuteAlert():
                 await self._use_alerts(command)
+            case commands.SetHighlight() | commands.RemoveHighlight():
+                await self._use_highlights(command)
             case commands.SetSettings(changes):
                 await app.set_settings(changes)
             case commands.Reload():
@@ -168,6 +174,7 @@ class CommandRunner:
                 await app.action_quit()
             case (
                 commands.Filter()
+                | commands.Find()
                 | commands.Sort()
                 | commands.Follow()
                 | commands.GoTo()
@@ -217,11 +224,22 @@ class CommandRunner:
             case _:
                 assert_never(command)
 
+    async def _use_highlights(self, command: commands.HighlightCommand) -> None:
+        match command:
+            case commands.SetHighlight(name, words, saves):
+                await self._app.set_highlight(name, words, saves=saves)
+            case commands.RemoveHighlight(name, saves):
+                await self._app.remove_highlight(name, saves=saves)
+            case _:
+                assert_never(command)
+
     async def _act_on_screen(self, command: commands.AppAct) -> None:
         app = self._app
         match command:
             case commands.Filter(text):
                 app.main.filter_current_panel(text)
+            case commands.Find(text):
+                app.main.find(text)
             case commands.Sort(column):
                 app.sort_table(column)
             case commands.Follow(peer_ref):

@@ -50,6 +50,7 @@ class RemoteAppSettings:
     own_commands: tuple[OwnCommand, ...]
     columns_by_table: Mapping[str, tuple[str, ...]]
     filters: Mapping[str, str]
+    highlights: Mapping[str, str]
 
 
 @click.command()
@@ -149,6 +150,7 @@ def attached_settings(node: NodeConfig, local: Settings) -> RemoteAppSettings:
         local.own_commands,
         local.columns_by_table,
         local.filters,
+        local.highlights,
     )
 
 

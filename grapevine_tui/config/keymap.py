@@ -54,6 +54,11 @@ GLOBAL_KEYS: Final = (
     KeyBinding("undo", "u", "undo", "Undo"),
     KeyBinding("quit", "q", "quit", "Quit", in_footer=True),
 )
+FIND_KEYS: Final = (
+    KeyBinding("find", "ctrl+f", "find", "Find", in_footer=True),
+    KeyBinding("next_match", "n", "next_match(1)", "Next match"),
+    KeyBinding("previous_match", "b", "next_match(-1)", "Previous match"),
+)
 PANEL_KEYS: Final = (
     KeyBinding("next_panel", "tab", "next_panel(1)", "Next panel"),
     KeyBinding("previous_panel", "shift+tab", "next_panel(-1)", "Previous panel"),
@@ -98,6 +103,7 @@ PEER_KEYS: Final = (
 )
 RATE_KEYS: Final = (KeyBinding("authors", "a", "authors", "By author", in_footer=True),)
 MESSAGE_KEYS: Final = (
+    *FIND_KEYS,
     KeyBinding("follow", "f", "request('follow')", "This author only", in_footer=True),
     KeyBinding("has", "h", "request('has')", "Who has it", in_footer=True),
     KeyBinding("copy_id", "Y", "request('copy_id')", "Copy ID"),
@@ -118,6 +124,7 @@ FRONT_SCREEN_KEYS: Final = (
 )
 PAST_KEYS: Final = (
     *FRONT_SCREEN_KEYS,
+    *FIND_KEYS,
     KeyBinding("go_to_time", "at", "go_to_time", "Go to a time", in_footer=True),
     KeyBinding("day_back", "left", "travel(-86400)", "A day earlier", in_footer=True),
     KeyBinding("day_on", "right", "travel(86400)", "A day later"),
@@ -194,7 +201,7 @@ SIMULTANEOUS_KEYS: Final = (
 )
 # Keys that only move within what is shown, or open the palette: no command, nothing to script.
 VIEW_KEYS: Final = frozenset(
-    ("commands", "next_tab", "previous_tab",
+    ("commands", "next_tab", "previous_tab", "next_match", "previous_match",
      "next_panel", "previous_panel", "back", "write", "details", "down", "up",
      "page_down", "page_up", "first", "last", "authors", "save", "longer",
      "back_10_s", "on_10_s", "back_60_s", "on_60_s",

@@ -23,6 +23,7 @@ from grapevine_proto.errors import ConfigError
 from grapevine_proto.ids import join_host_port, split_host_port
 from grapevine_tui.config.alert_rules import AlertRule, parse_alerts
 from grapevine_tui.config.columns import parse_columns
+from grapevine_tui.config.highlights import parse_highlights
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import ALERTS, DISCOVERIES, HISTORIES, LOG_LEVELS
 from grapevine_tui.config.own_commands import OwnCommand, parse_commands
@@ -96,6 +97,8 @@ class Settings:
     """Columns of tables that differ from the defaults, as the config file has them."""
     filters: Mapping[str, str] = field(default_factory=dict)
     """Saved filters of the log, by name."""
+    highlights: Mapping[str, str] = field(default_factory=dict)
+    """Filters of what stands out, by name."""
     commands: Mapping[str, Any] = field(default_factory=dict)
     """Own commands, by name, as the config file has them."""
     credentials_directory: Path | None = None
@@ -122,6 +125,7 @@ class Settings:
         parse_commands(self.commands, self.keys)
         parse_columns(self.columns)
         parse_filters(self.filters)
+        parse_highlights(self.highlights)
         _check_address("app.metrics", self.metrics)
         _check_address("app.web", self.web)
         for hook in self.on:

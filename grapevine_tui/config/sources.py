@@ -26,6 +26,7 @@ from grapevine_tui.config.environment import (
     unknown_variable_warnings,
     without_service_links,
 )
+from grapevine_tui.config.highlights import parse_highlights
 from grapevine_tui.config.keymap import parse_keymap
 from grapevine_tui.config.options import OPTIONS, PROFILES, rust_log_level
 from grapevine_tui.config.own_commands import parse_commands
@@ -71,6 +72,7 @@ APP_DEFAULTS: Final[Mapping[str, Any]] = {
     "app.commands": {},
     "app.columns": {},
     "app.filters": {},
+    "app.highlights": {},
 }
 TABLE_SETTINGS: Final = tuple(name for name, value in APP_DEFAULTS.items() if value == {})
 NOT_IN_FILE: Final = frozenset({"app.demo", "app.config"})
@@ -248,6 +250,8 @@ def _parse_file_value(name: str, value: Any, directory: Path) -> dict[str, Any]:
         parse_alerts(value)
     if name == "app.columns":
         parse_columns(value)
+    if name == "app.highlights":
+        parse_highlights(value)
     if name == "app.filters":
         return {name: parse_filters(value)}
     if name == "bind":

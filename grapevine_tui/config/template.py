@@ -315,6 +315,10 @@ wait_peers = 0
 
 [app.filters]
 # Saved filters of the messages, shown as tabs, as in: deploys = "topic:deploy.>", or bad = "error|panic".
+
+[app.highlights]
+# Messages and events that stand out, as in: panic = "style:bad error|panic".
+# Styles: accent good warn bad dim.
 """)
 
 

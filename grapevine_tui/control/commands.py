@@ -309,6 +309,30 @@ class ShowTab:
 
 
 @dataclass(frozen=True, slots=True)
+class Find:
+    """Go to the messages that match `words` one by one; with nothing, look for nothing."""
+
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetHighlight:
+    """Let what matches `words` stand out, under a name; with `saves`, also after a restart."""
+
+    name: str
+    words: str
+    saves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveHighlight:
+    """Remove the highlight `name`; with `saves`, also from the config file."""
+
+    name: str
+    saves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ToggleBox:
     """Switch a box of the main screen on or off, one of `BOXES`."""
 
@@ -413,6 +437,7 @@ HistoryCommand: TypeAlias = (
 )
 PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
 AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
+HighlightCommand: TypeAlias = SetHighlight | RemoveHighlight
 AppAct: TypeAlias = (
     ScreenAction
     | Filter
@@ -423,12 +448,20 @@ AppAct: TypeAlias = (
     | ChooseLayout
     | ToggleBox
     | ShowTab
+    | Find
     | ShowContext
     | ShowFleet
 )
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
 Command: TypeAlias = (
-    NodeAct | Query | NetworkView | HistoryCommand | AlertCommand | AppAct | ClientCommand
+    NodeAct
+    | Query
+    | NetworkView
+    | HistoryCommand
+    | AlertCommand
+    | HighlightCommand
+    | AppAct
+    | ClientCommand
 )
 
 
@@ -619,6 +652,10 @@ _TAGS_OPTION: Final = CommandOption(
 )
 
 
+_HIGHLIGHT: Final = Argument("name", "NAME", ArgumentType.NAME)
+_SAVE_OPTION: Final = CommandOption(
+    "saves", "--save", "", "Write it to the config file", OptionType.FLAG
+)
 _WORDS: Final = Argument("words", "WORDS", ArgumentType.WORDS, is_required=False)
 _PAGE_OPTIONS: Final = (
     CommandOption(
@@ -952,6 +989,29 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         "Filter the focused panel; without WORDS, clear the filter",
         Filter,
         (Argument("words", "WORDS", ArgumentType.WORDS, is_required=False),),
+    ),
+    CommandSpec(
+        "find",
+        Kind.APP_ACT,
+        "Go to the messages that match WORDS, with those around them",
+        Find,
+        (Argument("words", "WORDS", ArgumentType.WORDS, is_required=False),),
+    ),
+    CommandSpec(
+        "highlight",
+        Kind.APP_ACT,
+        "Let messages and events that match WORDS stand out",
+        SetHighlight,
+        (_HIGHLIGHT, Argument("words", "WORDS", ArgumentType.WORDS)),
+        options=(_SAVE_OPTION,),
+    ),
+    CommandSpec(
+        "unhighlight",
+        Kind.APP_ACT,
+        "Remove a highlight",
+        RemoveHighlight,
+        (_HIGHLIGHT,),
+        options=(_SAVE_OPTION,),
     ),
     _app_act(ScreenAction.PAUSE, "Pause or resume updates of the screen"),
     _app_act(ScreenAction.ZOOM, "Zoom the focused panel in or out"),

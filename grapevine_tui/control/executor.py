@@ -38,6 +38,7 @@ from grapevine_tui.control.commands import (
     Dial,
     ExportHistory,
     Filter,
+    Find,
     Follow,
     Forget,
     GoTo,
@@ -52,10 +53,12 @@ from grapevine_tui.control.commands import (
     Publish,
     Query,
     Reload,
+    RemoveHighlight,
     Run,
     ScreenAction,
     SearchHistory,
     Send,
+    SetHighlight,
     SetSettings,
     ShowAlerts,
     ShowContext,
@@ -216,6 +219,7 @@ class CommandExecutor:
             case (
                 ScreenAction()
                 | Filter()
+                | Find()
                 | Sort()
                 | Follow()
                 | GoTo()
@@ -223,6 +227,8 @@ class CommandExecutor:
                 | ChooseLayout()
                 | ToggleBox()
                 | ShowTab()
+                | SetHighlight()
+                | RemoveHighlight()
                 | ShowContext()
                 | ShowFleet()
             ):

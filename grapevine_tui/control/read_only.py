@@ -13,6 +13,7 @@ from grapevine_tui.control.commands import (
     AppAct,
     ChangeTags,
     Command,
+    HighlightCommand,
     MakeReport,
     Poll,
     SearchHistory,
@@ -50,7 +51,7 @@ READS: Final[tuple[type[Any], ...]] = (
     ),
     *(ShowRtt, ShowMatrix, ShowTopology, ShowHolders),
     *(Watch, ShowTables, Poll),
-    *get_args(AppAct),  # they act on the screen only
+    *(*get_args(HighlightCommand), *get_args(AppAct)),  # they act on the screen only
 )
 
 

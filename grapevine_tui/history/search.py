@@ -35,6 +35,7 @@ from grapevine_tui.history.records import (
 from grapevine_tui.history.terms import (
     MATCH_ALL,
     OWN_NAME,
+    TIME_FIELDS,
     MessageFields,
     Query,
     Term,
@@ -443,7 +444,7 @@ class _EventSearch:
 
     def __init__(self, reading: _Reading, query: Query) -> None:
         self._reading = reading
-        self._terms = query.terms
+        self._query = query
 
     def rows(self, low: int, high: int, is_newest_first: bool) -> Iterator[StoredEvent]:
         direction = "DESC" if is_newest_first else "ASC"
@@ -455,11 +456,18 @@ class _EventSearch:
             event = None
             with suppress(ValueError):
                 event = event_of_row(row)
-            if event is not None and all(
-                _matches_any(event, each) is not each.is_negated for each in self._terms
-            ):
+            if event is not None and matches_event(event, self._query):
                 yield event
             self._reading.count_row(row[0])
+
+
+def matches_event(event: StoredEvent, query: Query) -> bool:
+    """Whether all terms of `query` but times match."""
+    return all(
+        _matches_any(event, each) is not each.is_negated
+        for each in query.terms
+        if each.field not in TIME_FIELDS
+    )
 
 
 def _matches_any(event: StoredEvent, term: Term) -> bool:

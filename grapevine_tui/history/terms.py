@@ -134,6 +134,14 @@ class MessageFields(Generic[T]):
     tags: Callable[[T], Mapping[str, str]] | None = None
 
 
+def compile_terms(query: Query, fields: MessageFields[T]) -> Callable[[T], bool]:
+    """A test for all terms of `query` but times: those select from the history, and what arrives later is
+    newer than any of them."""
+    terms = [each for each in query.terms if each.field not in TIME_FIELDS]
+    checks = [(compile_term(term, fields), term.is_negated) for term in terms]
+    return lambda each: all(check(each) is not is_negated for check, is_negated in checks)
+
+
 def compile_term(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
     """A test for what `term` says, its negation aside. Times match nothing here: leave them out."""
     if len(term.alternatives) > 1:

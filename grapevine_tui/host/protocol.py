@@ -212,6 +212,11 @@ class SettingsView(Protocol):
         ...
 
     @property
+    def highlights(self) -> Mapping[str, str]:
+        """Filters of what stands out, by name."""
+        ...
+
+    @property
     def columns_by_table(self) -> Mapping[str, tuple[str, ...]]:
         """The columns of the tables of peers and members."""
         ...

@@ -17,7 +17,7 @@ from grapevine_proto.events import Message
 from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import topic_patterns
 from grapevine_tui.history.terms import MATCH_ALL as MATCH_ALL
-from grapevine_tui.history.terms import TIME_FIELDS, MessageFields, Term, compile_term
+from grapevine_tui.history.terms import MessageFields, Term, compile_terms
 from grapevine_tui.history.terms import Query as Query
 from grapevine_tui.history.terms import parse_query as parse_query
 from grapevine_tui.host.model import Model
@@ -46,11 +46,7 @@ def _matches_term(term: Term, fields: Mapping[str, str]) -> bool:
 
 def compile_filter(query: Query, model: Model) -> Callable[[Message], bool]:
     """Compile a test for messages. Names and zones are those known when the test runs."""
-    # Times select from the history; what arrives now is newer than any of them.
-    terms = [each for each in query.terms if each.field not in TIME_FIELDS]
-    fields = _fields(model)
-    checks = [(compile_term(term, fields), term.is_negated) for term in terms]
-    return lambda message: all(check(message) is not is_negated for check, is_negated in checks)
+    return compile_terms(query, _fields(model))
 
 
 def _fields(model: Model) -> MessageFields[Message]:

@@ -63,6 +63,7 @@ class FakeSettings:
     keys: dict[str, str] = field(default_factory=dict)
     own_commands: tuple[OwnCommand, ...] = ()
     filters: dict[str, str] = field(default_factory=dict)
+    highlights: dict[str, str] = field(default_factory=dict)
     columns_by_table: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DEFAULTS)
 
 

@@ -28,6 +28,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import GrapevineError
 from grapevine_proto.runtime.builtin_queries import BUILTIN_QUERIES
 from grapevine_proto.tags import tag_texts
+from grapevine_tui.app.highlighter import Highlighter
 from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.facts import addressable_name, paste_facts
 from grapevine_tui.app.screens.layout import (
@@ -51,7 +52,13 @@ from grapevine_tui.app.widgets.peer_table import PeerGrid, peer_columns, peer_ro
 from grapevine_tui.app.widgets.rate_table import RateGrid
 from grapevine_tui.app.widgets.round_table import ROUND_COLUMNS, round_rows, round_title
 from grapevine_tui.app.widgets.status import StatusLine, Summary
-from grapevine_tui.app.widgets.titles import FRAME_CELLS, filter_status, format_as_of, shorten_title
+from grapevine_tui.app.widgets.titles import (
+    FRAME_CELLS,
+    filter_status,
+    find_status,
+    format_as_of,
+    shorten_title,
+)
 from grapevine_tui.app.widgets.traffic import TrafficPanel
 from grapevine_tui.config.keymap import PANEL_KEYS as PANEL_KEYS
 from grapevine_tui.control.commands import CommandError, suggest_command
@@ -68,6 +75,7 @@ FILTER_LABELS: Final = {
 }  # fmt: skip
 MAX_PASTE_CHARACTERS: Final = 1_000_000  # larger payloads can be sent from a file
 MIN_TABLE_ROWS: Final = 5
+FIND_HINT: Final = "words from:name /expression/ -not; n and b go to the next and previous"
 TABLE_FRAME_LINES: Final = 3  # two of the border and the header
 LAYOUT_CLASSES: Final = ("-wide", "-column", "-tiny")
 
@@ -102,6 +110,7 @@ class MainScreen(Screen[None]):
         settings: SettingsView,
         max_payload_bytes: int,
         demo: DemoView | None = None,
+        highlighter: Highlighter | None = None,
     ) -> None:
         super().__init__()
         self._host = host
@@ -131,7 +140,8 @@ class MainScreen(Screen[None]):
             id="peers",
         )
         self.peers.is_denied = lambda peer_id: peer_id in model.denied
-        self.log_view = MessageLog(model, id="log")
+        self.highlighter = highlighter or Highlighter(model)
+        self.log_view = MessageLog(model, self.highlighter, id="log")
         self.traffic = TrafficPanel(model, id="traffic")
         self.rates = RateGrid(model, id="rates")
         self.rounds = Grid(
@@ -148,6 +158,7 @@ class MainScreen(Screen[None]):
         )
         self.filter_bar = FilterBar()
         self._filtered_panel = "log"  # the panel that the filter bar is open for
+        self._is_finding = False  # whether the bar takes what to find instead of a filter
         self.key_footer = KeyFooter()
         self._left = Vertical(self.peers, self.log_view, id="left")
         self._right = Vertical(self.traffic, self.rates, self.rounds, id="right")
@@ -264,7 +275,10 @@ class MainScreen(Screen[None]):
             is_following=log.is_following,
             newer_count=log.newer_count,
             is_paused=self.is_paused,
-            filtered=filter_status(log.filter_query, log.line_count),
+            filtered=[
+                *find_status(log.find_query, log.match_position, log.match_count),
+                *filter_status(log.filter_query, log.line_count),
+            ],
         )
         self._set_panel_title(log, title)
 
@@ -430,7 +444,10 @@ class MainScreen(Screen[None]):
     def action_back(self) -> None:
         """Clear the focused panel's filter; without one, leave the zoom."""
         panel = self.current_panel()
-        if panel.filter_query:
+        if panel is self.log_view and self.log_view.find_query:
+            self.log_view.set_find(MATCH_ALL)
+            self._set_log_title()
+        elif panel.filter_query:
             self._set_filter(panel, "")
         elif self._zoomed_panel:
             self.action_zoom()
@@ -449,6 +466,7 @@ class MainScreen(Screen[None]):
     def action_filter(self) -> None:
         """Open the filter bar for the focused panel."""
         panel = self.current_panel()
+        self._is_finding = False
         self._filtered_panel = panel.id or "log"
         is_log = panel is self.log_view
         hint = (
@@ -465,6 +483,28 @@ class MainScreen(Screen[None]):
                 partial(self._filter_fault, panel),
                 topics,
             )
+
+    # Find
+
+    def on_message_log_find_requested(self) -> None:
+        """Open the bar for what to find in the messages."""
+        if "-tiny" not in self.classes:
+            self._is_finding = True
+            self._filtered_panel = "log"
+            log = self.log_view
+            get_fault = partial(self._filter_fault, log)
+            self.filter_bar.open(
+                "find", log.find_query.text, FIND_HINT, get_fault, self._model.topics.sorted()
+            )
+
+    def find(self, text: str) -> None:
+        """Go to the newest message that matches. Raises CommandError if `text` is not valid."""
+        if problem := self._filter_fault(self.log_view, text):
+            raise CommandError(problem)
+        self.action_panel("log")
+        self.log_view.set_find(parse_query(text) if text.strip() else MATCH_ALL)
+        self.log_view.go_to_match(-1 if self.log_view.is_following else 1)
+        self._set_log_title()
 
     def filter_current_panel(self, text: str) -> None:
         """Filter the panel that has the focus, or had it last. Raises CommandError if it is not valid."""
@@ -535,9 +575,17 @@ class MainScreen(Screen[None]):
             self.update_panels(Changes.PEERS | Changes.RATES | Changes.ROUNDS)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        if self._is_finding:
+            self.log_view.set_find(parse_query(message.text) if message.text.strip() else MATCH_ALL)
+            self._set_log_title()
+            return
         self._set_filter(self.panel(self._filtered_panel), message.text)
 
     def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        if self._is_finding:
+            self._is_finding = False
+            self.find("" if message.is_cleared else self.log_view.find_query.text)
+            return
         panel = self.panel(self._filtered_panel)
         if panel is self.log_view and panel.filter_query.has_times and not message.is_cleared:
             words = panel.filter_query.text  # times select from the past
@@ -582,6 +630,7 @@ class MainScreen(Screen[None]):
             alerts=tuple(dict.fromkeys(each.name for each in model.alerts)),
             own_commands=self._own_commands,
             tabs=tuple(self._tabs),
+            highlights=tuple(self.highlighter.highlights),
             contexts=self.context_names,
         )
 

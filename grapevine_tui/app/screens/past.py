@@ -25,17 +25,22 @@ from textual.screen import Screen
 from textual.timer import Timer
 
 from grapevine_proto.ids import PeerId
+from grapevine_tui.app.highlighter import BUDGET_INTERVAL_S, Highlighter
+from grapevine_tui.app.past_rows import JsonRow
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
 from grapevine_tui.app.widgets.input_bars import FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
+from grapevine_tui.app.widgets.line_widget import FOUND_MARK, Mark
 from grapevine_tui.app.widgets.log import MessageLog
-from grapevine_tui.app.widgets.titles import MAX_FILTER_CELLS, format_title
+from grapevine_tui.app.widgets.titles import MAX_FILTER_CELLS, find_status, format_title
+from grapevine_tui.config.highlights import Highlight
 from grapevine_tui.config.keymap import EVENT_KEYS, PAST_KEYS
 from grapevine_tui.filter_syntax import EVENT_FIELDS, MESSAGE_FIELDS, TIME_FIELDS, query_fault
 from grapevine_tui.history.records import LEVEL_SIGNS, MICROSECONDS, event_text, to_key
 from grapevine_tui.history.terms import Query, parse_query, parse_time_range
 from grapevine_tui.host.message_buffer import LogEntry
+from grapevine_tui.host.model import Model
 from grapevine_tui.remote.decode import DECODE_ERRORS, message_from_json
 from grapevine_tui.text import format_payload, json_payload_text, printable, truncate
 
@@ -53,8 +58,6 @@ LEVEL_TONES: Final = {"info": "text", "warning": "warn", "error": "bad"}
 PROBLEMS_FILTER: Final = "-level:info"
 PAST_NUMBER: Final = -1  # of a log entry that is not in memory
 
-JsonRow = Mapping[str, Any]
-
 
 class PastGrid(Grid):
     """A table that says when a movement would leave it."""
@@ -65,6 +68,12 @@ class PastGrid(Grid):
         def __init__(self, direction: int) -> None:
             super().__init__()
             self.direction = direction
+
+    class CursorMoved(Posted):
+        """The cursor is on another row."""
+
+    def watch_cursor_row_key(self) -> None:
+        self.post_message(self.CursorMoved())
 
     def action_move(self, by: int) -> None:
         self._report_edge(self.cursor_index + by)
@@ -134,6 +143,13 @@ class PastScreen(Screen[None]):
         self._searched_to: int | None = None  # the key as far as it got; None: at its beginning
         self.is_waiting = False
         """Whether a page was asked for."""
+        self.find_words = ""
+        """What `next_match` goes to."""
+        self._find_by = 0  # 1 or -1 while the next or previous match is asked for
+        self._bar_finds = False  # whether the bar takes what to find instead of a filter
+        self._finder = Highlighter(Model())
+        self.highlighter = Highlighter(Model())
+        """What stands out."""
         self._as_of = 0.0
         self._note = ""
         self._typing: Timer | None = None
@@ -157,6 +173,7 @@ class PastScreen(Screen[None]):
         self._ask(0, {} if around is None else {"around": around})
 
     def _ask(self, direction: int, place: dict[str, Any]) -> None:
+        self._find_by = 0
         self._wanted_rows = PAGE_ROWS
         self._searched_to = None
         self._ask_for_rows(direction, place, FIRST_STEP_MS)
@@ -175,6 +192,9 @@ class PastScreen(Screen[None]):
         if serial != self._serial:
             return
         self.is_waiting = False
+        if self._find_by:
+            self._show_found(reply)
+            return
         self._note = str(reply["note"])
         self._as_of = time.time()
         page: list[JsonRow] = list(reply[self.KIND])
@@ -237,6 +257,7 @@ class PastScreen(Screen[None]):
         """Show why there is no reply to the request `serial`."""
         if serial == self._serial:
             self.is_waiting = False
+            self._find_by = 0
             self._rows = []
             self._older = self._newer = None
             self._note = ""
@@ -246,7 +267,13 @@ class PastScreen(Screen[None]):
 
     def _show_rows(self) -> None:
         today = time.localtime()[:3]
-        rows = [self._build_row(each, _format_clock(each["at"], today)) for each in self._rows]
+        rows = [
+            self._build_row(each, _format_clock(each["at"], today))._replace(mark=self._mark(each))
+            for each in self._rows
+        ]
+        if self._finder.is_behind or self.highlighter.is_behind:
+            self._finder.is_behind = self.highlighter.is_behind = False
+            self.set_timer(BUDGET_INTERVAL_S, self._show_rows)
         empty = NO_MATCH_TEXT if self.words.strip() else self.EMPTY_TEXT
         if self.is_waiting:
             empty = SEARCHING_ON_TEXT
@@ -255,6 +282,17 @@ class PastScreen(Screen[None]):
         self.table.set_empty_text(empty)
         self.table.set_rows(rows)
         self._set_title()
+
+    def _mark(self, row: JsonRow) -> Mark | None:
+        """How the row stands out: as a match of what is looked for, or by a highlight."""
+        if self._finder.mark_of_row(self.KIND, row) is not None:
+            return FOUND_MARK
+        return self.highlighter.mark_of_row(self.KIND, row)
+
+    def refresh_marks(self) -> None:
+        """Show the highlights as they are."""
+        if self._rows:
+            self._show_rows()
 
     def _place_cursor(self) -> None:
         around = self.around
@@ -302,8 +340,73 @@ class PastScreen(Screen[None]):
     def _is_beyond_rows(self, key: int) -> bool:
         return not self._rows or not self._rows[0]["key"] <= key <= self._rows[-1]["key"]
 
+    # --- find -------------------------------------------------------------------------------------
+
+    def action_find(self) -> None:
+        self._bar_finds = True
+        self.filter_bar.open("find", self.find_words, self.FILTER_HINT, self._filter_fault)
+
+    def action_next_match(self, by: int) -> None:
+        """Go to the next (1) or previous (-1) match, however far it is, with the rows around it."""
+        if not self.find_words.strip():
+            self.action_find()
+        elif (here := self._key_under_cursor) is not None:
+            self._ask_for_match(by, here)
+
+    def _ask_for_match(self, by: int, key: int) -> None:
+        self._serial += 1
+        self._find_by = by
+        self._searched_to = key
+        self.is_waiting = True
+        fields = {
+            "words": f"{self.words} {self.find_words}".strip(),
+            "limit": 1,
+            "search_ms": STEP_MS,
+            "newer_than" if by > 0 else "older_than": key,
+        }
+        self.post_message(self.PageRequested(self, self._serial, fields))
+        self._set_title()
+
+    def _show_found(self, reply: Mapping[str, Any]) -> None:
+        by, self._find_by = self._find_by, 0
+        found = reply[self.KIND]
+        key = reply["newer" if by > 0 else "older"]
+        if found:
+            self._go_to_row(found[0]["key"])
+        elif reply.get("partial") and key is not None:
+            self._ask_for_match(by, key)
+            return
+        else:
+            self.app.notify(f"no {'later' if by > 0 else 'earlier'} match", markup=False)
+        self._searched_to = None
+        self._set_title()
+
+    def _go_to_row(self, key: int) -> None:
+        """Put the cursor on a row, loaded or not."""
+        index = next((n for n, each in enumerate(self._rows) if each["key"] == key), None)
+        if index is None:
+            self._go_to(key)
+        else:
+            self.table.go_to(index)
+
+    def _set_find(self, words: str) -> None:
+        self.find_words = words
+        query = parse_query(words)
+        self._finder.replace([Highlight("find", query)] if query else [])
+        if self._rows:
+            self._show_rows()
+
+    def _find_status(self) -> list[tuple[str, str]]:
+        keys = [row.key for row in self.table.rows if row.mark == FOUND_MARK]
+        position = keys.index(self.table.cursor_key) + 1 if self.table.cursor_key in keys else 0
+        return find_status(parse_query(self.find_words), position, len(keys))
+
+    def on_past_grid_cursor_moved(self) -> None:
+        if self.find_words.strip():
+            self._set_title()
+
     def _set_title(self) -> None:
-        parts: list[tuple[str, str]] = []
+        parts: list[tuple[str, str]] = self._find_status()
         if self._rows:
             first, last = self._rows[0]["at"], self._rows[-1]["at"]
             today = time.localtime()[:3]
@@ -333,6 +436,7 @@ class PastScreen(Screen[None]):
     # --- filter -----------------------------------------------------------------------------------
 
     def action_filter(self) -> None:
+        self._bar_finds = False
         self._open_filter_bar(self.words)
 
     def _open_filter_bar(self, words: str, *, is_selected: bool = True) -> None:
@@ -350,11 +454,15 @@ class PastScreen(Screen[None]):
 
     def action_go_to_time(self) -> None:
         """Type a time to go to."""
+        self._bar_finds = False
         words = " ".join(each for each in self.words.split() if not each.startswith("@"))
         prompt = f"{words} @".lstrip()
         self._open_filter_bar(prompt, is_selected=False)
 
     def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
+        if self._bar_finds:
+            self._set_find(message.text)
+            return
         self.words = message.text
         self._stop_typing()
         self._typing = self.set_timer(TYPING_DELAY_S, self._apply_filter)
@@ -372,6 +480,13 @@ class PastScreen(Screen[None]):
         return True
 
     def on_filter_bar_closed(self, message: FilterBar.Closed) -> None:
+        if self._bar_finds:
+            self._bar_finds = False
+            self._set_find("" if message.is_cleared else self.find_words)
+            self.table.focus()
+            if not message.is_cleared:
+                self.action_next_match(-1)
+            return
         if message.is_cleared:
             self._clear_filter()
         else:
@@ -387,9 +502,15 @@ class PastScreen(Screen[None]):
             self._go_to(here)
 
     def action_back(self) -> None:
-        """Stop the search; if none goes on, clear the filter; without one, go back."""
-        if self.is_searching_on:
+        """Stop the search; if none goes on, look for nothing, then clear the filter, then go back."""
+        if self._find_by:
+            self._serial += 1
+            self._find_by, self._searched_to, self.is_waiting = 0, None, False
+            self._set_title()
+        elif self.is_searching_on:
             self._stop_search()
+        elif self.find_words.strip():
+            self._set_find("")
         elif self.words.strip():
             self._clear_filter()
         else:

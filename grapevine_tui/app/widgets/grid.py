@@ -31,6 +31,7 @@ from grapevine_tui.app.widgets.charts import bar
 from grapevine_tui.app.widgets.line_widget import (
     CURSOR_MOVED_TEXT,
     LineScrollView,
+    Mark,
     Span,
     render_spans,
 )
@@ -70,16 +71,19 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of cells. `is_alarm` highlights the line. `sort_values` holds a sort value per column, None for
+    """A row of cells. `is_alarm` highlights the line; `mark` puts a sign in front.
+
+    `sort_values` holds a sort value per column, None for
     one that is not known, which comes last in either direction; if empty, rows are sorted by their text."""
 
     key: Hashable
     cells: tuple[Cell, ...]
     is_alarm: bool = False
     sort_values: tuple[Any, ...] = ()
+    mark: Mark | None = None
 
     def is_same_display(self, other: Row) -> bool:
-        return self.cells == other.cells and self.is_alarm == other.is_alarm
+        return (self.cells, self.is_alarm, self.mark) == (other.cells, other.is_alarm, other.mark)
 
     def sort_value(self, column: int) -> Any:
         """Return the value that `column` is sorted by."""
@@ -380,11 +384,11 @@ class Grid(LineScrollView):
 
     def _row_spans(self, row: Row) -> list[Span]:
         blank = Style.null()
-        spans = [Span(" ", blank)]
+        spans = [self.mark_span(row.mark)]
         for column, cell, size in zip(self._columns, row.cells, self._widths, strict=False):
             if not size:
                 continue
-            style = self.tone_styles.foreground(cell.tone)
+            style = self.tone_styles.foreground(row.mark.tone if row.mark else cell.tone)
             if cell.fraction is None:
                 spans.append(Span(pad(cell.text, size, right=column.is_right_aligned), style))
             else:

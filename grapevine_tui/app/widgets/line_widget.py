@@ -32,6 +32,16 @@ class Span(NamedTuple):
     style: Style
 
 
+class Mark(NamedTuple):
+    """How a line stands out: a sign in the first cell, and the tone of its text."""
+
+    sign: str
+    tone: str
+
+
+FOUND_MARK: Final = Mark(">", "accent")  # of what is looked for
+
+
 def render_spans(spans: Iterable[Span], width_cells: int, base: Style) -> Strip:
     """Return a strip of exactly `width_cells`: `spans` over `base`, truncated or filled with blanks."""
     segments: list[Segment] = []
@@ -140,6 +150,12 @@ class LineScrollView(ScrollView, can_focus=True):
     def line_cells(self) -> int:
         """The width of a line in cells, without the scrollbar."""
         return self.scrollable_content_region.width
+
+    def mark_span(self, mark: Mark | None) -> Span:
+        """The first cell of a line: the sign of its mark, or a blank."""
+        if mark is None:
+            return Span(" ", Style.null())
+        return Span(mark.sign, self.tone_styles.foreground(mark.tone) + Style(bold=True))
 
     def notify_style_update(self) -> None:
         self.tone_styles.clear()

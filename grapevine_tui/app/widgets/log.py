@@ -5,6 +5,7 @@ Invariants:
 - At 10,000 messages/s this widget costs one repaint of its visible lines per `sync`.
 - While following, the newest line is at the bottom. Once scrolled, the same messages stay in view
   however many arrive or are evicted; `newer_count` is the number below.
+- Find moves the cursor between matches and hides nothing; a filter hides what does not match.
 - The cursor refers to a message by number, not by line. No key acts on a message that is not highlighted
   on the screen; while following that is the newest one.
 """
@@ -25,12 +26,15 @@ from textual.strip import Strip
 
 from grapevine_proto.events import Via
 from grapevine_proto.ids import PeerId
+from grapevine_tui.app.highlighter import BUDGET_INTERVAL_S, Highlighter
 from grapevine_tui.app.widgets.bindings import bindings
 from grapevine_tui.app.widgets.format import format_count
 from grapevine_tui.app.widgets.line_widget import (
     AUTHOR_TONE_COUNT,
     CURSOR_MOVED_TEXT,
+    FOUND_MARK,
     LineScrollView,
+    Mark,
     Span,
     render_spans,
 )
@@ -116,17 +120,24 @@ class MessageLog(LineScrollView):
             self.action = action
             self.entry = entry
 
+    class FindRequested(Posted):
+        """Ask what to find."""
+
     class ExportRequested(Posted):
         """Export the shown messages."""
 
     class Scrolled(Posted):
         """The view was scrolled, or follows again."""
 
-    def __init__(self, model: Model, *, id: str) -> None:
+    def __init__(self, model: Model, highlighter: Highlighter, *, id: str) -> None:
         super().__init__(id=id)
         self._model = model
+        self._highlighter = highlighter
         self._filtered_view = FilteredView(model.messages)
         self.filter_query = MATCH_ALL
+        self._found_view = FilteredView(model.messages)
+        self.find_query = MATCH_ALL
+        """What `next_match` goes to."""
         self._unfiltered_cursor: int | None = None  # the cursor before the filter
         self._filtered_cursor: int | None = None  # where the filter moved it
         self._cursor: int | None = None
@@ -165,6 +176,7 @@ class MessageLog(LineScrollView):
         self.filter_query = query
         self._filtered_view.set_filter(compile_filter(query, self._model) if query else None)
         self._filtered_view.sync()
+        self._set_found_view()
         self._update_virtual_size()
         if not self.is_following:
             if self._cursor != self._filtered_cursor:  # the user moved it since the last change
@@ -172,6 +184,56 @@ class MessageLog(LineScrollView):
             self._restore_cursor()
         self.sync()
         self.refresh()
+
+    def set_find(self, query: Query) -> None:
+        """Mark the messages that match among those that are shown."""
+        if query != self.find_query:
+            self.find_query = query
+            self._set_found_view()
+            self.sync()
+            self.refresh()
+
+    def _set_found_view(self) -> None:
+        both = self.find_query._replace(terms=(*self.filter_query.terms, *self.find_query.terms))
+        self._found_view.set_filter(compile_filter(both, self._model))
+
+    @property
+    def match_count(self) -> int:
+        """How many messages that are shown match what is looked for."""
+        return len(self._found_view) if self.find_query else 0
+
+    @property
+    def match_position(self) -> int:
+        """Which of them is under the cursor, from 1; 0 if none is."""
+        line = -1 if self._cursor is None else self._found_line(self._cursor)
+        return line + 1
+
+    def _found_line(self, number: int) -> int:
+        """Where a message is among the matches; -1 if it is none."""
+        line = self._found_view.line_of(number)
+        return line if self._found_view.number_at(line) == number else -1
+
+    def go_to_match(self, by: int) -> bool:
+        """Put the cursor on the next match (1) or the previous one (-1), after the last one on the first, and
+        show the messages around it; return whether there is one."""
+        count = self.match_count
+        if not count:
+            return False
+        here = self._model.messages.end if self._cursor is None else self._cursor
+        line = self._found_view.line_of(here)
+        is_on_match = self._found_view.number_at(line) == here
+        line = line + is_on_match if by > 0 else line - 1
+        number = self._found_view.number_at(line % count)
+        if number is not None:
+            self._move_cursor_to_line(self._filtered_view.line_of(number))
+            self._center_cursor()
+        return True
+
+    def _center_cursor(self) -> None:
+        """Show as many lines above the cursor as below it."""
+        if self._cursor is not None:
+            top = self._filtered_view.line_of(self._cursor) - self.size.height // 2
+            self._scroll_internally(min(max(0, top), self.max_scroll_y))
 
     def _restore_cursor(self) -> None:
         """Put the cursor on the message it was on before the filter, or the nearest one."""
@@ -200,6 +262,8 @@ class MessageLog(LineScrollView):
         """Apply changes of the buffer since the last call; repaint if they are visible."""
         old_count = len(self._filtered_view)
         evicted = self._filtered_view.sync()
+        if self.find_query:
+            self._found_view.sync()
         new_count = len(self._filtered_view)
         self._update_virtual_size()
         if self.is_following:
@@ -211,7 +275,7 @@ class MessageLog(LineScrollView):
             self.refresh()
         elif old_count < self.size.height + self.scroll_offset.y:
             self.refresh()
-        if self._filtered_view.is_behind:
+        if self._filtered_view.is_behind or (self.find_query and self._found_view.is_behind):
             self.set_timer(SYNC_INTERVAL_S, self._sync_again)
 
     def _sync_again(self) -> None:
@@ -261,6 +325,9 @@ class MessageLog(LineScrollView):
         if self.has_focus and number == self._highlighted_number:
             base += self.tone_styles.background("cursor")
         line = render_spans(self._entry_spans(entry, width), width - 1, base)
+        if self._highlighter.is_behind:
+            self._highlighter.is_behind = False
+            self.set_timer(BUDGET_INTERVAL_S, self.refresh)
         return line.extend_cell_length(width, base)
 
     @property
@@ -308,7 +375,8 @@ class MessageLog(LineScrollView):
             "good" if is_own else self._author_tone(message.origin)
         )
         dim = self.tone_styles.foreground("dim")
-        spans = [Span(" ", dim)]
+        mark = self._mark_of(entry)
+        spans = [self.mark_span(mark)]
         if width >= WITH_TIME_CELLS:
             time_format = "%H:%M:%S " if width >= WITH_SECONDS_CELLS else "%H:%M "
             clock = time.strftime(time_format, time.localtime(entry.at_unix))
@@ -342,10 +410,15 @@ class MessageLog(LineScrollView):
         spans.append(
             Span(
                 format_payload(message.payload, max(16, width * 8)),
-                self.tone_styles.foreground("text"),
+                self.tone_styles.foreground("text" if mark is None else mark.tone),
             )
         )
         return spans
+
+    def _mark_of(self, entry: LogEntry) -> Mark | None:
+        if self.find_query and self._found_line(entry.number) >= 0:
+            return FOUND_MARK
+        return self._highlighter.mark_of_message(entry.number, entry.message)
 
     # Keys and mouse
 
@@ -395,6 +468,16 @@ class MessageLog(LineScrollView):
         entry = self.cursor_entry
         if self._ensure_cursor_visible() and entry is not None:
             self.post_message(self.ActionRequested(MessageAction(action), entry))
+
+    def action_find(self) -> None:
+        self.post_message(self.FindRequested())
+
+    def action_next_match(self, by: int) -> None:
+        """Go to the next match, or ask what to find."""
+        if not self.find_query:
+            self.action_find()
+        elif not self.go_to_match(by):
+            self.app.notify("nothing matches", markup=False)
 
     def action_export(self) -> None:
         self.post_message(self.ExportRequested())

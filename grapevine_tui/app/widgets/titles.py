@@ -49,6 +49,17 @@ def shorten_title(title_text: Content, panel_cells: int) -> Content:
     return title_text
 
 
+def find_status(query: Query, position: int, count: int) -> list[tuple[str, str]]:
+    """Return the title part for what is looked for; none if nothing is. `position` is 0 between matches."""
+    if not query:
+        return []
+    words = truncate(printable(query.text), MAX_FILTER_CELLS)
+    if not count:
+        return [(f"no match for {words}", "$warning")]
+    of = f"match {position:,} of {count:,}" if position else f"{count:,} found"
+    return [(f"{of} {words}", "$text-accent")]
+
+
 def filter_status(query: Query, shown: int) -> list[tuple[str, str]]:
     """Return the title part for a filter with `shown` matches; none without a filter."""
     if not query:

@@ -140,6 +140,7 @@ def tree(stage: Stage) -> bool:
 EVENTS = ("E",)
 PEERS = ("1", "g")
 LOG = ("2", "G")
+FIND = (*LOG, "ctrl+f", *"/5$/", "enter")
 HELP = ("question_mark",)
 QUERIES = ("i", *"/queries", "enter")
 EFFECTS: dict[str, dict[str, Effect]] = {
@@ -205,6 +206,9 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     },
     "Rate limits": {"authors": Effect(("3",), text("share"))},
     "Messages": {
+        "find": Effect(LOG, lambda stage: stage.main.filter_bar.display),
+        "next_match(1)": Effect((*FIND, "b"), message(LINES - 6)),
+        "next_match(-1)": Effect(FIND, message(LINES - 16)),
         "request('has')": Effect(LOG, front(HoldersScreen)),
         "request('copy_id')": Effect(LOG, copied(f":{LINES}")),
         "request('follow')": Effect(LOG, filtered("from:node-00")),
@@ -237,6 +241,9 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "time_range(-1)": Effect(("T", "left"), text("1 min ago")),
     },
     "Events and history": {
+        "find": Effect(EVENTS, lambda stage: past(stage).filter_bar.display),
+        "next_match(1)": Effect(EVENTS, lambda stage: past(stage).filter_bar.display),
+        "next_match(-1)": Effect(EVENTS, lambda stage: past(stage).filter_bar.display),
         "go_to_time": Effect(EVENTS, lambda stage: past(stage).filter_bar.display),
         "travel(-86400)": Effect(EVENTS, around(80_000, 100_000)),
         "travel(86400)": Effect((*EVENTS, "left", "left"), around(80_000, 100_000)),
