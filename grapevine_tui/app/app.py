@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Final, Literal, NamedTuple, assert_never
@@ -77,6 +77,7 @@ from grapevine_tui.app.widgets.peer_table import PeerAction, PeerGrid
 from grapevine_tui.config import keymap
 from grapevine_tui.config.edit import SettingsEditor, format_value
 from grapevine_tui.config.highlights import Highlight, parse_highlights
+from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.preferences import Preferences
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import (
@@ -154,12 +155,8 @@ class GrapevineApp(ThemedApp):
         self.gc_controller = GcController()
         self.exporter = Exporter(self, host.model, settings.state_dir)
         self.set_keymap(dict(settings.keys))
-        self._own_commands = {each.name: each for each in settings.own_commands}
-        for each in settings.own_commands:
-            if each.key:
-                self.bind(
-                    each.key, f"own_command('{each.name}')", description=each.words, show=False
-                )
+        self._own_commands: dict[str, OwnCommand] = {}
+        self._bind_own_commands(settings.own_commands)
         self._undo: Undo | None = None
         self._is_state_outdated = False
         self._unconfirmed_line = ""  # a line that was not sent at the first enter
@@ -175,6 +172,21 @@ class GrapevineApp(ThemedApp):
         self._window_title = WindowTitle(self._write_to_terminal)
         self._background: BackgroundQuery | None = None
         self._stop_listening: Callable[[], None] = lambda: None
+
+    def _bind_own_commands(self, own_commands: Iterable[OwnCommand]) -> None:
+        """Replace the own commands and their keys."""
+        for action in (f"own_command('{name}')" for name in self._own_commands):
+            for key, bound in list(self._bindings.key_to_bindings.items()):
+                kept = [each for each in bound if each.action != action]
+                if kept:
+                    self._bindings.key_to_bindings[key] = kept
+                else:
+                    del self._bindings.key_to_bindings[key]
+        self._own_commands = {each.name: each for each in own_commands}
+        for each in self._own_commands.values():
+            if each.key:
+                action = f"own_command('{each.name}')"
+                self.bind(each.key, action, description=each.words, show=False)
 
     def get_key_display(self, binding: Binding) -> str:
         """The key as the footer shows it: its name where its sign would be replaced by another key's."""
@@ -450,7 +462,11 @@ class GrapevineApp(ThemedApp):
     def action_history(self) -> None:
         """Show the messages of the past that the filter of the log matches."""
         words = self.main.log_view.filter_query.text if self.screen is self.main else ""
-        self.show_past(HistoryScreen(words))
+        self.show_past(self.history_screen(words))
+
+    def history_screen(self, words: str, around: int | None = None) -> HistoryScreen:
+        """A screen of the messages of the past, with the columns of the settings."""
+        return HistoryScreen(words, around, self._settings.columns_by_table["messages"])
 
     def show_past(self, screen: PastScreen) -> None:
         """Show a stretch of the past, in place of one of its kind."""
@@ -467,11 +483,11 @@ class GrapevineApp(ThemedApp):
 
     def on_message_log_older_requested(self, message: MessageLog.OlderRequested) -> None:
         words = self.main.log_view.filter_query.text
-        self.show_past(HistoryScreen(words, to_key(message.before)))
+        self.show_past(self.history_screen(words, to_key(message.before)))
 
     def on_main_screen_history_requested(self, message: MainScreen.HistoryRequested) -> None:
         around = None if message.around is None else to_key(message.around)
-        self.show_past(HistoryScreen(message.words, around))
+        self.show_past(self.history_screen(message.words, around))
 
     def on_past_screen_page_requested(self, message: PastScreen.PageRequested) -> None:
         self.run_worker(self._fetch_page(message), exit_on_error=True)
@@ -721,7 +737,18 @@ class GrapevineApp(ThemedApp):
         if self._host.model.is_remote:  # theme, keys and log level are local to this app
             self.main.apply_config(settings.node)
             return
+        self.use_settings(settings)
+
+    def use_settings(self, settings: Settings) -> None:
+        """Show what `settings` say from now on."""
+        if settings.highlights != self._settings.highlights:  # else those added since stay
+            self._show_highlights(parse_highlights(settings.highlights))
         self._settings = settings
+        self._bind_own_commands(settings.own_commands)
+        self.main.apply_app_settings(settings)
+        for screen in self.screen_stack:
+            if isinstance(screen, MembersScreen):
+                screen.set_columns(settings.columns_by_table["members"])
         self._host.model.messages.set_limit(settings.messages)
         set_level(settings.log_level)
         self.set_keymap(dict(settings.keys))

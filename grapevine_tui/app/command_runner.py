@@ -24,7 +24,7 @@ from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import pattern_fault
 from grapevine_tui.app.export import Exporter
 from grapevine_tui.app.screens.main import MainScreen
-from grapevine_tui.app.screens.past import EventsScreen, HistoryScreen, PastScreen
+from grapevine_tui.app.screens.past import EventsScreen, PastScreen
 from grapevine_tui.app.screens.state import format_value
 from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
@@ -81,6 +81,8 @@ class AppActions(Protocol):
     def on_query_ended(self, entry: QueryEntry) -> None: ...
 
     def run_worker(self, work: Coroutine[Any, Any, None], *, exit_on_error: bool) -> object: ...
+
+    def history_screen(self, words: str, around: int | None = None) -> PastScreen: ...
 
     def show_past(self, screen: PastScreen) -> None: ...
 
@@ -272,7 +274,7 @@ class CommandRunner:
                 case commands.ShowEvents():
                     app.show_past(EventsScreen(words_of(command), command.around))
                 case commands.SearchHistory():
-                    app.show_past(HistoryScreen(words_of(command), command.around))
+                    app.show_past(app.history_screen(words_of(command), command.around))
                 case commands.ExportHistory(file_name, words):
                     done = await self._host.export_history(file_name, words)
                     self._host.model.log_command(f"history_export {file_name}")

@@ -123,6 +123,7 @@ async def _run_app(settings: Settings) -> int:
 
     host.listen(start_log_file)
     app = GrapevineApp(host, settings, demo=demo)
+    host.on_app_settings_changed = partial(app.call_later, app.use_settings)
 
     def notify_hook_failed(fields: dict[str, Any]) -> None:
         text = "--on {on}: {command} {outcome}: {reason}".format(**fields).replace("_", " ")

@@ -1,4 +1,5 @@
-"""The columns of ``[app.columns]``: which ones the tables of peers and members show, in which order.
+"""The columns of ``[app.columns]``: which ones the tables of peers and members show, in which order, and
+which fields of JSON payloads the messages show before their text.
 
 Invariants:
 
@@ -15,6 +16,7 @@ from grapevine_proto.config.toml import did_you_mean
 from grapevine_proto.errors import ConfigError
 from grapevine_tui.config.named_entries import check_section
 from grapevine_tui.config.own_commands import TAG_PREFIX
+from grapevine_tui.json_path import path_fault
 
 SECTION: Final = "app.columns"
 MAX_COLUMNS: Final = 24
@@ -36,8 +38,17 @@ MEMBER_DEFAULT: Final = (
 )
 MEMBER_FIELDS: Final = ("peer_id", "epoch", "reason", "path")
 MEMBER_COLUMNS: Final = (*MEMBER_DEFAULT, *MEMBER_FIELDS)
-TABLES: Final[Mapping[str, tuple[str, ...]]] = {"peers": PEER_COLUMNS, "members": MEMBER_COLUMNS}
-DEFAULTS: Final[Mapping[str, tuple[str, ...]]] = {"peers": PEER_DEFAULT, "members": MEMBER_DEFAULT}
+TABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "peers": PEER_COLUMNS,
+    "members": MEMBER_COLUMNS,
+    "messages": (),
+}
+DEFAULTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "peers": PEER_DEFAULT,
+    "members": MEMBER_DEFAULT,
+    "messages": (),
+}
+JSON_PREFIX: Final = "json:"
 
 
 def parse_columns(given: Any) -> dict[str, tuple[str, ...]]:
@@ -52,11 +63,22 @@ def parse_columns(given: Any) -> dict[str, tuple[str, ...]]:
             problem = f"expected a list of 1 to {MAX_COLUMNS} columns, not {names!r:.80}"
             raise ConfigError(location, problem)
         for name in names:
-            if name not in TABLES[table] and not (name.startswith(TAG_PREFIX) and name[4:]):
-                hint = did_you_mean(name, TABLES[table])
-                known = hint or f"; columns: {', '.join(TABLES[table])}, tag.NAME"
-                raise ConfigError(location, f"unknown column {name!r:.80}{known}")
+            if problem := _column_fault(table, name):
+                raise ConfigError(location, problem)
             if names.count(name) > 1:
                 raise ConfigError(location, f"column {name!r} is listed twice")
         chosen[table] = tuple(names)
     return chosen
+
+
+def _column_fault(table: str, name: str) -> str:
+    """Say why the table has no column `name`; empty if it has."""
+    if table == "messages":
+        path = name.removeprefix(JSON_PREFIX)
+        fault = "columns: json:PATH" if path == name else path_fault(path)
+        return f"unknown column {name!r:.80}; {fault}" if fault else ""
+    if name in TABLES[table] or (name.startswith(TAG_PREFIX) and name[4:]):
+        return ""
+    hint = did_you_mean(name, TABLES[table])
+    known = hint or f"; columns: {', '.join(TABLES[table])}, tag.NAME"
+    return f"unknown column {name!r:.80}{known}"

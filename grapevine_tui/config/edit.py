@@ -34,7 +34,10 @@ from grapevine_tui.config.toml_edit import edit_toml
 from grapevine_tui.config.user_files import expand_user, user_config_file
 
 LIVE_APP_SETTINGS: Final = frozenset(
-    {"app.theme", "app.alert", "app.alerts", "app.log_level", "app.messages", "app.keys"}
+    {
+        *("app.theme", "app.alert", "app.alerts", "app.log_level", "app.messages", "app.keys"),
+        *("app.columns", "app.commands", "app.filters", "app.highlights"),
+    }
 )
 TRUE_TEXTS: Final = frozenset({"true", "yes", "on"})
 FALSE_TEXTS: Final = frozenset({"false", "no", "off"})

@@ -311,7 +311,7 @@ wait_peers = 0
 
 [app.columns]
 # Columns of the tables of peers and members, as in: peers = ["state", "peer", "rtt", "loss", "tag.role"].
-# docs/how-to/choose-columns.md lists them.
+# docs/how-to/choose-columns.md lists them. Fields of JSON messages, as in: messages = ["json:level"].
 
 [app.filters]
 # Saved filters of the messages, shown as tabs, as in: deploys = "topic:deploy.>", or bad = "error|panic".

@@ -121,6 +121,8 @@ class Host:
         """Outcomes of ``--on`` programs and their counts."""
         self.pending_restart: tuple[str, ...] = ()
         """Names of changed settings that need a restart."""
+        self.on_app_settings_changed: Callable[[Settings], object] = lambda _: None
+        """Called with settings that were reloaded or saved."""
         self.alert_book = AlertBook(lambda text: compile_filter(parse_query(text), self.model))
         """The alerts, which `service.alerts` evaluates."""
         self.history: History | None = None
@@ -179,6 +181,7 @@ class Host:
     def apply_app_settings(self, settings: Settings) -> None:
         """Apply what this host takes from `settings` beside the configuration of the node."""
         self.alert_book.set_rules(settings.alert_rules, self.node.now())
+        self.on_app_settings_changed(settings)
 
     def on_settings_saved(self, settings: Settings) -> None:
         """Note that an editor of `edit` has saved `settings`."""

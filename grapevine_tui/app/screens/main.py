@@ -118,7 +118,7 @@ class MainScreen(Screen[None]):
         self._model = model
         self._max_peers = settings.node.max_peers
         self._peer_columns = settings.columns_by_table["peers"]
-        self._tabs = dict(settings.filters)
+        self._tabs: dict[str, str] = dict(settings.filters)
         self._own_commands = tuple(each.name for each in settings.own_commands)
         self._active_panel = "log"
         self._choice = ALL
@@ -142,6 +142,7 @@ class MainScreen(Screen[None]):
         self.peers.is_denied = lambda peer_id: peer_id in model.denied
         self.highlighter = highlighter or Highlighter(model)
         self.log_view = MessageLog(model, self.highlighter, id="log")
+        self.log_view.json_columns = settings.columns_by_table["messages"]
         self.traffic = TrafficPanel(model, id="traffic")
         self.rates = RateGrid(model, id="rates")
         self.rounds = Grid(
@@ -186,6 +187,19 @@ class MainScreen(Screen[None]):
         """Show a new configuration of the node."""
         self._max_peers = config.max_peers
         self.status.apply_config(config, is_restarted=is_restarted)
+        self.update_panels(ALL_CHANGES)
+
+    def apply_app_settings(self, settings: SettingsView) -> None:
+        """Show the columns, saved filters and own commands of `settings`."""
+        columns = settings.columns_by_table
+        if columns["peers"] != self._peer_columns:
+            self._peer_columns = columns["peers"]
+            self.peers.set_columns(peer_columns(self._peer_columns), empty="")
+        self.log_view.json_columns = columns["messages"]
+        self.log_view.refresh()
+        self._tabs = dict(settings.filters)
+        self.log_view.border_subtitle = self._tabs_title()
+        self._own_commands = tuple(each.name for each in settings.own_commands)
         self.update_panels(ALL_CHANGES)
 
     # Rendering

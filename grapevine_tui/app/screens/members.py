@@ -153,6 +153,9 @@ def _member_row(
     )
 
 
+EMPTY_TEXT: Final = "No other members yet."
+
+
 class MembersScreen(TableScreen):
     """All members in a table, with a filter. The cursor begins at the member `selected`."""
 
@@ -166,7 +169,7 @@ class MembersScreen(TableScreen):
         selected: PeerId | None = None,
     ) -> None:
         columns = columns_of(names, COLUMN_SPECS, MEMBER_DEFAULT)
-        table = PeerGrid(columns, empty="No other members yet.", id="members")
+        table = PeerGrid(columns, empty=EMPTY_TEXT, id="members")
         table.is_denied = lambda peer_id: peer_id in model.denied
         if filter_text:
             table.set_filter(parse_query(filter_text))
@@ -177,6 +180,13 @@ class MembersScreen(TableScreen):
 
     def on_mount(self) -> None:
         self.set_interval(REFRESH_INTERVAL_S, self.show)
+
+    def set_columns(self, names: Sequence[str]) -> None:
+        """Show these columns from now on."""
+        columns = columns_of(names, COLUMN_SPECS, MEMBER_DEFAULT)
+        self.table.set_columns(columns, empty=EMPTY_TEXT)
+        self._row_cache = MemberRowCache(self._model, names)
+        self.show()
 
     def show(self) -> None:
         """Show the current members."""

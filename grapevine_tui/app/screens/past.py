@@ -28,6 +28,7 @@ from grapevine_proto.ids import PeerId
 from grapevine_tui.app.highlighter import BUDGET_INTERVAL_S, Highlighter
 from grapevine_tui.app.past_rows import JsonRow
 from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.columns import FIELD_CELLS, JSON_CELLS, json_texts, json_titles
 from grapevine_tui.app.widgets.grid import Cell, Column, Grid, Row
 from grapevine_tui.app.widgets.input_bars import FilterBar
 from grapevine_tui.app.widgets.key_footer import KeyFooter
@@ -42,7 +43,7 @@ from grapevine_tui.history.terms import Query, parse_query, parse_time_range
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
 from grapevine_tui.remote.decode import DECODE_ERRORS, message_from_json
-from grapevine_tui.text import format_payload, json_payload_text, printable, truncate
+from grapevine_tui.text import cells, format_payload, json_payload_text, printable, truncate
 
 PAGE_ROWS: Final = 200
 FIRST_STEP_MS: Final = 40  # so that the first rows are there within 50 ms
@@ -153,7 +154,7 @@ class PastScreen(Screen[None]):
         self._as_of = 0.0
         self._note = ""
         self._typing: Timer | None = None
-        self.table = PastGrid(self.COLUMNS, empty=SEARCHING_TEXT, id=f"past-{self.KIND}")
+        self.table = PastGrid(self._columns(), empty=SEARCHING_TEXT, id=f"past-{self.KIND}")
         self.filter_bar = FilterBar(id=f"past-{self.KIND}-filter")
 
     def compose(self) -> ComposeResult:
@@ -430,6 +431,9 @@ class PastScreen(Screen[None]):
             f"{self.TITLE_TEXT}{count if self._rows else ''}", *parts
         )
 
+    def _columns(self) -> tuple[Column, ...]:
+        return self.COLUMNS
+
     def _build_row(self, row: JsonRow, clock: str) -> Row:
         raise NotImplementedError
 
@@ -566,18 +570,35 @@ class HistoryScreen(PastScreen):
         Column("message", 20, grow=8),
     )
     EMPTY_TEXT = "No messages yet."
+
+    def __init__(
+        self, words: str = "", around: int | None = None, json_columns: tuple[str, ...] = ()
+    ) -> None:
+        """`json_columns` are fields of JSON payloads, ``json:PATH`` each."""
+        self._json_columns = json_columns
+        super().__init__(words, around)
+
+    def _columns(self) -> tuple[Column, ...]:
+        chosen = (
+            Column(title, min(JSON_CELLS, max(FIELD_CELLS, cells(title))), drop_rank=4 + index)
+            for index, title in enumerate(json_titles(self._json_columns))
+        )
+        return (*self.COLUMNS[:-1], *chosen, self.COLUMNS[-1])
+
     FIELDS = MESSAGE_FIELDS
     FILTER_HINT = "words from:bob topic:deploy.> hops:>1 bytes:>10k since:1h @19:05"
 
     def _build_row(self, row: JsonRow, clock: str) -> Row:
+        payload = json_payload_text(row).encode(errors="replace")
         author = printable(str(row.get("from_name") or row["origin"][:8]))
-        preview = format_payload(json_payload_text(row)[:PREVIEW_BYTES].encode(errors="replace"))
+        preview = format_payload(payload[:PREVIEW_BYTES])
         cells = (
             Cell(clock, "dim"),
             Cell(author, "key"),
             Cell("direct" if row["direct"] else printable(str(row["via"])), "dim"),
             Cell(str(row["hops"]), "dim"),
             Cell(printable(str(row["topic"])), "accent"),
+            *(Cell(each, "key") for each in json_texts(payload, self._json_columns)),
             Cell(preview, "text"),
         )
         return Row(row["key"], cells)

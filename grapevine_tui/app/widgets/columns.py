@@ -11,11 +11,15 @@ from statistics import median
 from typing import Any, Final
 
 from grapevine_tui.app.widgets.grid import Cell, Column
+from grapevine_tui.config.columns import JSON_PREFIX
 from grapevine_tui.config.own_commands import TAG_PREFIX
-from grapevine_tui.text import printable
+from grapevine_tui.json_path import find_field, format_field, parse_payload
+from grapevine_tui.text import printable, truncate
 
 NO_VALUE: Final = "-"
 FIELD_CELLS: Final = 8
+JSON_CELLS: Final = 12
+MAX_FIELD_CHARACTERS: Final = 200
 OUTLIER_FACTOR: Final = 3.0
 MIN_COMPARED: Final = 4  # values, below which a median says little
 OUTLIER_SIGN: Final = "!"
@@ -50,6 +54,20 @@ def field_cell(row: Mapping[str, Any], name: str) -> tuple[Cell, Any]:
     if isinstance(value, int):
         return Cell(f"{value:,}"), value
     return Cell(printable(str(value))), str(value).casefold()
+
+
+def json_titles(names: Sequence[str]) -> list[str]:
+    """The titles of the columns ``json:PATH``: the ends of their paths."""
+    return [printable(name.removeprefix(JSON_PREFIX).rpartition(".")[2]) for name in names]
+
+
+def json_texts(payload: bytes, names: Sequence[str]) -> list[str]:
+    """What a message has in the columns ``json:PATH``, printable."""
+    value = parse_payload(payload) if names else None
+    found = (find_field(value, each.removeprefix(JSON_PREFIX)) for each in names)
+    return [
+        truncate(printable(format_field(each)[:MAX_FIELD_CHARACTERS]), JSON_CELLS) for each in found
+    ]
 
 
 def outlier_limit(values: Sequence[float], min_excess: float) -> float | None:

@@ -28,6 +28,7 @@ from grapevine_proto.events import Via
 from grapevine_proto.ids import PeerId
 from grapevine_tui.app.highlighter import BUDGET_INTERVAL_S, Highlighter
 from grapevine_tui.app.widgets.bindings import bindings
+from grapevine_tui.app.widgets.columns import JSON_CELLS, json_texts
 from grapevine_tui.app.widgets.format import format_count
 from grapevine_tui.app.widgets.line_widget import (
     AUTHOR_TONE_COUNT,
@@ -136,6 +137,8 @@ class MessageLog(LineScrollView):
         self._filtered_view = FilteredView(model.messages)
         self.filter_query = MATCH_ALL
         self._found_view = FilteredView(model.messages)
+        self.json_columns: tuple[str, ...] = ()
+        """Fields of JSON payloads shown before the text, ``json:PATH`` each."""
         self.find_query = MATCH_ALL
         """What `next_match` goes to."""
         self._unfiltered_cursor: int | None = None  # the cursor before the filter
@@ -407,6 +410,10 @@ class MessageLog(LineScrollView):
         if message.topic:
             topic = truncate(message.topic, max(TOPIC_CELLS, width // 5))
             spans.append(Span(f"{topic}  ", self.tone_styles.foreground("accent")))
+        if self.json_columns and width >= WITH_ROUTE_CELLS:
+            texts = json_texts(message.payload, self.json_columns)
+            key_style = self.tone_styles.foreground("key")
+            spans += [Span(pad(each, JSON_CELLS) + " ", key_style) for each in texts]
         spans.append(
             Span(
                 format_payload(message.payload, max(16, width * 8)),
