@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from grapevine_tui.app.app import FRAMES_PER_REFRESH, GrapevineApp
 from grapevine_tui.app.screens.detail import DetailScreen
+from grapevine_tui.host.protocol import SettingsView
 from tests.tui.fake_host import FakeHost, FakeSettings
 
 # The pilot waits until the process is idle this long. Its default of 20 ms, three times per key, would
@@ -108,7 +109,7 @@ class Stage:
 async def staged(
     host: FakeHost | None = None,
     size: tuple[int, int] = (120, 36),
-    settings: FakeSettings | None = None,
+    settings: SettingsView | None = None,
 ) -> AsyncIterator[Stage]:
     host = (host or FakeHost()).with_settings(settings)
     app = GrapevineApp(host, settings or FakeSettings())

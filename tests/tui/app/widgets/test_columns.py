@@ -127,8 +127,11 @@ async def test_the_tables_have_the_columns_that_were_chosen() -> None:
     host.peers = [a_peer(1, "bob")]
     host.members = [a_member(1, "bob")]
     settings = FakeSettings(
-        columns_by_table=DEFAULTS
-        | {"peers": ("peer", "sent", "rtt_graph"), "members": ("name", "epoch")}
+        columns_by_table={
+            **DEFAULTS,
+            "peers": ("peer", "sent", "rtt_graph"),
+            "members": ("name", "epoch"),
+        }
     )
     async with staged(host, settings=settings) as stage:
         await stage.press("1")
