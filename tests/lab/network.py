@@ -236,7 +236,7 @@ class Router(Namespace):
         self.load()
 
     def map_ports(self, protocol: str) -> None:
-        """Maps ports from now on when a host asks for it, by ``pcp`` or ``nat-pmp``."""
+        """Maps ports from now on when a host asks for it, by ``pcp``, ``nat-pmp`` or ``upnp``."""
         module = "tests.lab.port_mapping_service"
         addresses = (str(self.inside.ip), str(self.outside.ip))
         self._service = subprocess.Popen(

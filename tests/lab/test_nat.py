@@ -106,7 +106,7 @@ def test_messages_flow_again_after_the_provider_has_changed_the_address_of_the_r
     )
 
 
-@pytest.mark.parametrize("protocol", ["pcp", "nat-pmp"])
+@pytest.mark.parametrize("protocol", ["pcp", "nat-pmp", "upnp"])
 def test_a_node_behind_a_symmetric_nat_is_dialed_at_the_port_that_its_router_maps(
     lab: Lab, protocol: str
 ) -> None:
