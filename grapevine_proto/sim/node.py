@@ -132,11 +132,10 @@ class SimulatedNode:
         self._clock = max(self._clock, at * self._rate + self._offset_s)
         return self._clock
 
-    def wake(self, at: float) -> float:
-        """Returns this node's clock at a wake-up: the engine's deadline if it is as good as due."""
-        now = self.read_clock(at)
-        if self.engine is not None and 0 < self.engine.deadline - now < DEADLINE_TOLERANCE_S:
-            self._clock = self.engine.deadline
+    def wake(self, at: float, due_at: float) -> float:
+        """Returns this node's clock at a wake-up: the deadline of its engine if it is as good as due."""
+        if 0 < due_at - self.read_clock(at) < DEADLINE_TOLERANCE_S:
+            self._clock = due_at
         return self._clock
 
     def to_virtual(self, instant: float) -> float:

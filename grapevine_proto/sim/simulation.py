@@ -567,10 +567,14 @@ class Simulation:
 
     def _wake(self, node: SimulatedNode, engine: Engine) -> None:
         node.wake_at = float("inf")
-        now = node.wake(self.now)
-        if engine.deadline <= now and node.lag_s:
+        due_at = engine.deadline
+        now = node.wake(self.now, due_at)
+        if due_at <= now and node.lag_s:
             engine.on_lag(node.lag_s, now)
-        self._drive(node)
+            due_at = engine.deadline
+        if due_at <= now:
+            engine.advance(now)
+        self._respond(node)
 
     def _drive(self, node: SimulatedNode) -> None:
         """Takes a turn, as a driver does: what is due is done, then sent."""

@@ -283,6 +283,8 @@ class RumorCoalescer:
     def deadline(self) -> float:
         """When the next peer becomes slow; math.inf: none."""
         deadline = math.inf
+        if not self._full_queues and not self._large_queues:
+            return deadline
         for queue in (*self._full_queues.values(), *self._large_queues.values()):
             if self._now < queue.full_since + SLOW_PEER_AFTER_S:
                 deadline = min(deadline, queue.full_since + SLOW_PEER_AFTER_S)

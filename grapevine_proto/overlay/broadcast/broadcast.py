@@ -674,10 +674,12 @@ class Broadcast:
 
     @property
     def deadline(self) -> float:
+        at = min(self._strategy.deadline, self.lazy_push.deadline, self.puller.deadline)
+        if self._tick_at >= at:
+            return at
         store = self._store
         is_busy = store.cache or store.has_gaps or store.cache.forgers
-        tick_at = self._tick_at if is_busy else math.inf
-        return min(tick_at, self._strategy.deadline, self.lazy_push.deadline, self.puller.deadline)
+        return self._tick_at if is_busy else at
 
 
 def _with_transit(copy: RumorCopy, sender: Peer | None, *, is_mailed: bool) -> RumorCopy:

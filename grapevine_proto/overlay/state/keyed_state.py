@@ -567,12 +567,11 @@ class KeyedState:
     @property
     def deadline(self) -> float:
         """When to call `advance` next; math.inf: never."""
-        return min(self._ends.deadline, self._sweep_at, self._recovery_at)
+        at = min(self._ends.deadline, self._sweep_at)
+        return min(at, self._recovery_at) if self.is_recovering else at
 
     @property
     def _recovery_at(self) -> float:
-        if not self.is_recovering:
-            return math.inf
         is_done = self._is_compared and (self.own is not None or not self._is_own_wanted)
         return self.changed_at if is_done else self._recovers_until
 

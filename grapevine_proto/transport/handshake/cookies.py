@@ -57,7 +57,7 @@ class Cookies:
     @property
     def deadline(self) -> float:
         """When there are Proofs to forget; math.inf without any, so an idle node does not wake up."""
-        return self._rotates_at if len(self) else math.inf
+        return self._rotates_at if self._accepted_per_peer else math.inf
 
     def make(self, source: Address, *context: DigestPart) -> bytes:
         """Returns the cookie for `source`, bound to `context`."""

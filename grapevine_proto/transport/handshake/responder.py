@@ -140,8 +140,9 @@ class Responder:
     @property
     def deadline(self) -> float:
         """When to call `advance`."""
-        oldest = next(iter(self._unconfirmed.values()), None)
-        return min(self._cookies.deadline, oldest.expires_at if oldest else math.inf)
+        if not self._unconfirmed:
+            return self._cookies.deadline
+        return min(self._cookies.deadline, next(iter(self._unconfirmed.values())).expires_at)
 
     def advance(self, now: float) -> None:
         """Removes expired unconfirmed sessions, and accepted Proofs whose cookies are no longer valid."""
