@@ -13,7 +13,6 @@ Invariants:
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final
