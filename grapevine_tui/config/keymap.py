@@ -243,7 +243,7 @@ def _key_name(character: str) -> str:
     return _TEXTUAL_NAMES.get(name, name)
 
 
-_PUNCTUATION_KEYS: Final = frozenset(
+PUNCTUATION_KEYS: Final = frozenset(
     _key_name(chr(code)) for code in range(0x21, 0x7F) if not chr(code).isalnum()
 )
 
@@ -251,11 +251,11 @@ _PUNCTUATION_KEYS: Final = frozenset(
 def _parse_key(text: str, name: str) -> str:
     """Parse one key into its long spelling. Raises ConfigError."""
     *modifiers, last = text.split("+") if len(text) > 1 else [text]
-    is_known = last in _NAMED_KEYS or last in _PUNCTUATION_KEYS
+    is_known = last in _NAMED_KEYS or last in PUNCTUATION_KEYS
     if len(last) == 1 and last.isprintable():
         last, is_known = _key_name(last), True
     if not is_known or not last or any(each not in _MODIFIERS for each in modifiers):
-        close = difflib.get_close_matches(last, sorted(_NAMED_KEYS | _PUNCTUATION_KEYS), n=1)
+        close = difflib.get_close_matches(last, sorted(_NAMED_KEYS | PUNCTUATION_KEYS), n=1)
         suggestion = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(name, f"unknown key {text!r}{suggestion}")
     return "+".join([*modifiers, last])

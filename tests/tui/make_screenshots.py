@@ -80,6 +80,7 @@ MOMENTS: Final[dict[str, tuple[Shot, ...]]] = {
         Shot("80x24", ("2",), (80, 24)),
         Shot("40x12", ("2",), (40, 12)),
         Shot("filter", ("2", "slash", *"topic:deploy.>")),
+        Shot("find", ("2", "z", "ctrl+f", *"/deploy .* 2/", "enter", "b"), (120, 24)),
         Shot("members", ("m",)),
         Shot("zones", ("O",), (160, 26)),
         Shot("matrix", ("X",), (150, 36)),

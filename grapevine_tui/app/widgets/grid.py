@@ -388,7 +388,9 @@ class Grid(LineScrollView):
         for column, cell, size in zip(self._columns, row.cells, self._widths, strict=False):
             if not size:
                 continue
-            style = self.tone_styles.foreground(row.mark.tone if row.mark else cell.tone)
+            style = (
+                self.mark_style(row.mark) if row.mark else self.tone_styles.foreground(cell.tone)
+            )
             if cell.fraction is None:
                 spans.append(Span(pad(cell.text, size, right=column.is_right_aligned), style))
             else:

@@ -22,6 +22,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
 from grapevine_tui.app.widgets.draft import escape_controls
+from grapevine_tui.config.keymap import PUNCTUATION_KEYS
 from grapevine_tui.host.query import complete_topic
 from grapevine_tui.text import printable
 
@@ -54,8 +55,8 @@ class LineInput(Input):
         self.insert_text_at_cursor(lines[0][:1000])
 
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
-        # Textual does not count "slash" as a character and would offer its binding in the footer.
-        return key == "slash" or super().check_consume_key(key, character)
+        # Textual does not count "slash" or "at" as a character and would offer its binding in the footer.
+        return key in PUNCTUATION_KEYS or super().check_consume_key(key, character)
 
     def action_cancel(self) -> None:
         self.post_message(self.Canceled())

@@ -155,7 +155,11 @@ class LineScrollView(ScrollView, can_focus=True):
         """The first cell of a line: the sign of its mark, or a blank."""
         if mark is None:
             return Span(" ", Style.null())
-        return Span(mark.sign, self.tone_styles.foreground(mark.tone) + Style(bold=True))
+        return Span(mark.sign, self.mark_style(mark))
+
+    def mark_style(self, mark: Mark) -> Style:
+        """The style of a marked text: bold, so that it stands out without color as well, unless it is dim."""
+        return self.tone_styles.foreground(mark.tone) + Style(bold=mark.tone != "dim")
 
     def notify_style_update(self) -> None:
         self.tone_styles.clear()

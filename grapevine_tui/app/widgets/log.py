@@ -417,7 +417,7 @@ class MessageLog(LineScrollView):
         spans.append(
             Span(
                 format_payload(message.payload, max(16, width * 8)),
-                self.tone_styles.foreground("text" if mark is None else mark.tone),
+                self.tone_styles.foreground("text") if mark is None else self.mark_style(mark),
             )
         )
         return spans

@@ -386,6 +386,7 @@ async def test_a_filter_that_is_not_valid_is_refused_and_can_be_corrected(
         past.add("from bob")
         await past.press("H", "slash", *typed, "enter")
         assert problem in past.stage.text
+        assert "@ Go to a time" not in past.stage.text
         await past.press(*["backspace"] * len(typed), *"bob", "enter")
         assert not past.screen.filter_bar.display
         assert past.shown == ["from bob"]
