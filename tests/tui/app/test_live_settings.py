@@ -97,14 +97,14 @@ async def test_a_highlight_is_saved_on_request_and_stays_when_other_settings_cha
         assert set(stage.app.highlighter.highlights) == {"unsaved"}
 
 
-def test_a_reload_of_the_node_tells_its_app(tmp_path: Path) -> None:
+def test_a_reload_of_the_node_reaches_its_app(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, "")
     host = Host(settings.node, tmp_path, settings=settings)
-    told: list[Settings] = []
-    host.on_app_settings_changed = told.append
+    changes: list[Settings] = []
+    host.on_app_settings_changed = changes.append
     changed = replace(settings, filters={"bad": "panic"})
     host.apply_app_settings(changed)
-    assert told == [changed]
+    assert changes == [changed]
     assert all(is_live(f"app.{each}") for each in ("columns", "commands", "filters", "highlights"))
 
 
