@@ -6,6 +6,8 @@ import builtins
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grapevine_tui.regex import MISSING_TEXT, BadRegex, compile_regex
 
@@ -75,3 +77,11 @@ def test_without_the_package_the_problem_says_how_to_install_it(
     with pytest.raises(BadRegex, match="pip install") as caught:
         compile_regex("a")
     assert str(caught.value) == MISSING_TEXT
+
+
+@given(st.text(max_size=40), st.binary(max_size=60))
+def test_any_text_is_an_expression_or_refused(expression: str, text: bytes) -> None:
+    try:
+        compile_regex(expression).search(text)
+    except BadRegex as problem:
+        assert str(problem)
