@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -81,7 +82,5 @@ def test_without_the_package_the_problem_says_how_to_install_it(
 
 @given(st.text(max_size=40), st.binary(max_size=60))
 def test_any_text_is_an_expression_or_refused(expression: str, text: bytes) -> None:
-    try:
+    with suppress(BadRegex):
         compile_regex(expression).search(text)
-    except BadRegex as problem:
-        assert str(problem)
