@@ -141,7 +141,10 @@ class MessageStore:
             return (
                 evicted is not None and evicted.epoch == rumor.epoch and rumor.last <= evicted.high
             )
-        return self._is_closed(state, now) or state.tracker.contains_all(rumor.first, rumor.last)
+        tracker = state.tracker
+        if rumor.first <= tracker.high and tracker.contains_all(rumor.first, rumor.last):
+            return True
+        return self._is_closed(state, now)
 
     def admission_error(
         self, stream: Stream, source: PeerId, origin_is_linked: bool, now: float
