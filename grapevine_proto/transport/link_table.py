@@ -28,8 +28,8 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.timers import TimerQueue
 from grapevine_proto.token_bucket import TokenBucket
-from grapevine_proto.transport.link.fragments import ReassemblyBudget
 from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link.reassembly import ReassemblyBudget
 from grapevine_proto.transport.peer_limits import PeerLimitTable
 from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES, RumorCoalescer
 from grapevine_proto.transport.session.session import EstablishedSession

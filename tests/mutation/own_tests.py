@@ -47,7 +47,11 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "transport/handshakes": HANDSHAKE,
     "transport/link/link": ("transport/link/test_path_validation",),
     "transport/link/path": ("transport/link/test_path_validation", *LINK),
-    "transport/link/send_queues": (*LINK, "transport/link/test_fragments"),
+    "transport/link/send_queues": (
+        *LINK,
+        "transport/link/test_fragments",
+        "transport/link/test_reassembly",
+    ),
     "transport/link/sender": (*LINK, "transport/link/test_congestion"),
     "transport/link/sent_packets": ("transport/link/test_recovery",),
     "transport/link_table": (*LINK, "test_engine"),

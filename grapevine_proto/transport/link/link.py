@@ -24,14 +24,11 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.token_bucket import TokenBucket, token_cost
 from grapevine_proto.transport.link.acks import PendingReplies
-from grapevine_proto.transport.link.fragments import (
-    FRAGMENT_KINDS,
-    Reassembly,
-    ReassemblyBudget,
-)
+from grapevine_proto.transport.link.content_receiver import ContentReceiver
+from grapevine_proto.transport.link.fragments import FRAGMENT_KINDS
 from grapevine_proto.transport.link.inbound_limit import InboundLimit
 from grapevine_proto.transport.link.path_validation import PathValidator
-from grapevine_proto.transport.link.reassembly import ContentReceiver
+from grapevine_proto.transport.link.reassembly import Reassembly, ReassemblyBudget
 from grapevine_proto.transport.link.sender import Sender
 from grapevine_proto.transport.link.sent_packets import NON_ACK_ELICITING_KINDS
 from grapevine_proto.transport.session.session import EstablishedSession, Session

@@ -1,134 +1,316 @@
-"""Content receiver: fragments and retransmissions are delivered and charged once."""
+"""Reassembly: any order, limited memory, fair charges."""
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+import itertools
+import math
+import random
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.token_bucket import TokenBucket
-from grapevine_proto.transport.link.fragments import Reassembly, ReassemblyBudget
-from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT, InboundLimit
-from grapevine_proto.transport.link.reassembly import ContentReceiver
-from grapevine_proto.transport.session.session import Session
-from grapevine_proto.transport.session.sessions import Sessions
-from grapevine_proto.wire.codec import encode_frame
-from grapevine_proto.wire.messages import Ack, Fragment, Kind, Retransmit
-from tests.proto.transport.ends import EMPTY, KEY, REPAIR, RUMORS, direct_message
+from grapevine_proto.transport.link.fragments import BYTES_PER_TOKEN, FragmentedMessage
+from grapevine_proto.transport.link.reassembly import (
+    FINISHED_MESSAGES_LIMIT,
+    MIN_FRAGMENT_CHARGE_BYTES,
+    MIN_PROGRESS_BYTES,
+    MIN_REASSEMBLY_BYTES_PER_S,
+    PIECE_OVERHEAD_BYTES,
+    REASSEMBLY_BASE_TIMEOUT_S,
+    REASSEMBLY_STALL_TIMEOUT_S,
+    Reassembly,
+    ReassemblyBudget,
+)
+from grapevine_proto.transport.link.send_queues import SendQueues
+from grapevine_proto.wire.messages import (
+    Fragment,
+    Kind,
+)
 
 MAX: int = 10 * 2**20
 
 
-class Peer:
-    """The receive side of a link to a peer with `tokens`."""
-
-    def __init__(self, tokens: float = 100) -> None:
-        self.live = Session(b"a" * 8, b"b" * 8, KEY, True, bytes(32), bytes(32), 0.0)
-        self.bucket = TokenBucket(tokens, 0.001, 0.0)
-        self.tokens = tokens
-        self.limit = InboundLimit(self.bucket)
-        self.sessions, self.budget = Sessions(self.live, 0.0), ReassemblyBudget(MAX)
-        self.receiver = ContentReceiver(self.sessions, self.limit, Reassembly(MAX, self.budget))
-
-    @property
-    def charged(self) -> float:
-        return round(self.tokens - self.bucket.available(0.0))
-
-    def receive_whole(
-        self, whole: bytes, *, of_repair: bool = False, number: int = 1
-    ) -> bytes | None:
-        """Receives `whole` in two fragments."""
-        middle = len(whole) // 2
-        first = Fragment(number, len(whole), 0, whole[:middle], is_repair=of_repair)
-        assert self.receiver.on_fragment(first, 0.0) is None
-        last = Fragment(number, len(whole), middle, whole[middle:], is_repair=of_repair)
-        return self.receiver.on_fragment(last, 0.0)
-
-    def retransmit(self, counter: int, plaintext: bytes = RUMORS) -> Retransmit:
-        return Retransmit(self.live.our_id, counter, plaintext)
+def message(size_bytes: int, seed: int = 1) -> bytes:
+    return bytes((Kind.RUMORS,)) + random.Random(seed).randbytes(size_bytes - 1)
 
 
-def refusal(peer: Peer, retransmit: Retransmit) -> DropReason:
+def cut(whole: bytes, at: list[int], number: int = 1) -> list[Fragment]:
+    edges = sorted({0, *(each % len(whole) for each in at), len(whole)})
+    return [
+        Fragment(number, len(whole), start, whole[start:end])
+        for start, end in itertools.pairwise(edges)
+    ]
+
+
+def refusal(reassembly: Reassembly, fragment: Fragment, now: float = 0.0) -> DropReason:
     with pytest.raises(Dropped) as refused:
-        peer.receiver.on_retransmit(retransmit, 0.0)
+        reassembly.add_fragment(fragment, now)
     return refused.value.reason
 
 
-def test_a_fragmented_message_is_charged_and_counted_once() -> None:
-    peer = Peer()
-
-    assert peer.receive_whole(direct_message(1, 1000)) == direct_message(1, 1000)
-    assert (peer.charged, peer.limit.allowed) == (1, 1)
-    assert not peer.receiver.is_receiving
-
-
-def test_a_retransmission_is_delivered_and_charged_once() -> None:
-    peer = Peer()
-
-    assert peer.receiver.on_retransmit(peer.retransmit(3), 0.0) == RUMORS
-    assert refusal(peer, peer.retransmit(3)) is DropReason.DUPLICATE
-    assert (peer.charged, peer.limit.allowed) == (1, 1)
-
-
-def test_a_fragmented_retransmission_is_not_charged_again() -> None:
-    peer = Peer()
-
-    assert peer.receive_whole(encode_frame(peer.retransmit(3))) == RUMORS
-    assert refusal(peer, peer.retransmit(3)) is DropReason.DUPLICATE
-    assert (peer.charged, peer.limit.allowed) == (1, 1)
+@given(
+    st.integers(1, 300),
+    st.lists(st.integers(0, 300), max_size=20),
+    st.lists(st.integers(0, 300), max_size=20),
+    st.randoms(use_true_random=False),
+)
+def test_fragments_arrive_in_any_order_repeatedly_and_cut_differently(
+    size_bytes: int, one_way: list[int], another: list[int], rng: random.Random
+) -> None:
+    whole = message(size_bytes)
+    pieces = cut(whole, one_way) + cut(whole, another) + cut(whole, one_way)
+    rng.shuffle(pieces)
+    budget = ReassemblyBudget(MAX)
+    reassembly, got = Reassembly(MAX, budget), []
+    for piece in pieces:
+        with contextlib.suppress(Dropped):
+            got.append(reassembly.add_fragment(piece, 0.0))
+    assert [each for each in got if each is not None] == [whole]
+    assert (reassembly.used_bytes, budget.used_bytes, reassembly.has_partials) == (0, 0, False)
 
 
-def test_retransmissions_of_retiring_sessions_count_and_of_unknown_ones_do_not() -> None:
-    peer = Peer()
-    peer.sessions.replace(Session(b"c" * 8, b"d" * 8, KEY, True, bytes(32), bytes(32), 1.0), 1.0)
-
-    assert peer.receiver.on_retransmit(peer.retransmit(0), 1.0) == RUMORS
-    unknown = Retransmit(b"elsewher", 1, RUMORS)
-    assert refusal(peer, unknown) is DropReason.UNKNOWN_SESSION
-
-
-@pytest.mark.parametrize("plaintext", [EMPTY, encode_frame(Ack(bytes(8), 0, 0, 0, 0, ()))])
-def test_a_retransmission_of_a_non_retransmittable_kind_is_malformed(plaintext: bytes) -> None:
-    peer = Peer()
-
-    assert refusal(peer, peer.retransmit(3, plaintext)) is DropReason.MALFORMED
-    assert peer.receiver.on_retransmit(peer.retransmit(3), 0.0) == RUMORS
-
-
-def test_fragmented_repairs_are_free_once_per_request_up_to_the_limit() -> None:
-    peer = Peer(tokens=1000)
-    peer.limit.grant_repair_credit(REPAIR_CREDIT_LIMIT + 1)
-    for number in range(REPAIR_CREDIT_LIMIT):
-        assert peer.receive_whole(REPAIR, of_repair=True, number=number) == REPAIR
-    assert peer.charged == 0
-
-    assert peer.receive_whole(REPAIR, of_repair=True, number=REPAIR_CREDIT_LIMIT) == REPAIR
-    assert peer.charged == 1
-    assert REPAIR[0] == Kind.REPAIR
+@pytest.mark.parametrize(
+    "contradiction",
+    [
+        Fragment(1, 101, 50, b"x"),  # another size
+        Fragment(1, 100, 5, b"x"),  # other bytes
+        Fragment(1, 100, 5, b"x", is_repair=True),
+    ],
+)
+def test_contradicting_fragments_drop_the_whole_message(contradiction: Fragment) -> None:
+    whole = message(100)
+    first, second = cut(whole, [60])
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    reassembly.add_fragment(first, 0.0)
+    assert refusal(reassembly, contradiction) is DropReason.CONTENT_CONFLICT
+    assert refusal(reassembly, second) is DropReason.DUPLICATE
+    assert reassembly.used_bytes == 0
 
 
-def test_a_fragment_above_the_rate_limit_is_dropped_and_not_stored() -> None:
-    peer = Peer(tokens=1)
-    peer.receiver.on_fragment(Fragment(1, 1000, 0, bytes(10)), 0.0)
-    used_bytes = peer.budget.used_bytes
-    with pytest.raises(Dropped) as refused:
-        peer.receiver.on_fragment(Fragment(2, 1000, 0, bytes(10)), 0.0)
-
-    assert refused.value.reason is DropReason.RATE_LIMITED
-    assert (peer.limit.throttled, peer.budget.used_bytes) == (1, used_bytes)
+def test_memory_is_charged_for_received_bytes_not_for_announced_ones() -> None:
+    budget = ReassemblyBudget(MAX)
+    reassembly = Reassembly(MAX, budget)
+    reassembly.add_fragment(Fragment(1, MAX, 5, b"abc"), 0.0)
+    assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * PIECE_OVERHEAD_BYTES
 
 
-def test_an_ended_link_releases_its_incomplete_messages() -> None:
-    peer = Peer()
-    peer.receiver.on_fragment(Fragment(1, 1000, 0, bytes(10)), 0.0)
-    assert peer.budget.used_bytes > 0
-    peer.receiver.clear()
+def test_a_message_of_the_maximum_size_arrives_and_a_larger_one_is_dropped() -> None:
+    limit = 200_000
+    reassembly = Reassembly(limit, ReassemblyBudget(MAX))
+    whole = message(limit + BYTES_PER_TOKEN)
+    *rest, last = cut(whole, list(range(0, len(whole), 1150)))
+    for piece in rest:
+        assert reassembly.add_fragment(piece, 0.0) is None
+    assert reassembly.add_fragment(last, 0.0) == whole
+    over = Fragment(2, limit + BYTES_PER_TOKEN + 1, 0, b"x")
+    assert refusal(reassembly, over) is DropReason.TOO_LARGE
 
-    assert not peer.receiver.is_receiving
-    assert peer.budget.used_bytes == 0
+
+def test_above_the_limit_of_a_peer_its_stalest_message_is_dropped() -> None:
+    limit = 100_000
+    budget = ReassemblyBudget(MAX)
+    reassembly = Reassembly(limit, budget)
+    limit_bytes = (limit + BYTES_PER_TOKEN) * 9 // 8
+    size = 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    reassembly.add_fragment(Fragment(1, size + 1, 0, message(size)), 0.0)
+    rest = limit_bytes - 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    reassembly.add_fragment(Fragment(2, rest + 1, 0, message(rest - 1)), 1.0)
+    assert (reassembly.used_bytes, budget.dropped) == (limit_bytes - 1, 0)
+    reassembly.add_fragment(Fragment(3, 2, 0, b"x"), 2.0)
+    assert budget.dropped == 1
+    assert refusal(reassembly, Fragment(1, size + 1, size, b"x")) is DropReason.DUPLICATE
+    assert reassembly.add_fragment(Fragment(2, rest + 1, rest - 1, b"xy"), 3.0) is not None
 
 
-def test_only_the_first_byte_of_a_retransmission_is_its_kind() -> None:
-    peer = Peer()
-    plaintext = bytes((Kind.RUMORS, Kind.ACK))
-    assert peer.receiver.on_retransmit(peer.retransmit(0, plaintext), 0.0) == plaintext
-    assert refusal(peer, peer.retransmit(1, plaintext[::-1])) is DropReason.MALFORMED
+def test_above_the_shared_limit_the_largest_consumer_loses_a_message() -> None:
+    budget = ReassemblyBudget(4 * (1000 + 2 * PIECE_OVERHEAD_BYTES))
+    peers = [Reassembly(MAX, budget) for _ in range(5)]
+    for number, peer in enumerate(peers[:4]):
+        peer.add_fragment(Fragment(1, 2000, 0, message(1000)), float(number))
+    assert (budget.used_bytes, budget.dropped) == (budget.limit_bytes, 0)
+    assert refusal(peers[2], Fragment(1, 2000, 1000, b"x"), 4.0) is DropReason.REASSEMBLY_FULL
+    peers[4].add_fragment(Fragment(1, 2, 0, b"x"), 5.0)
+    assert [peer.has_partials for peer in peers] == [True, True, False, True, True]
+    assert budget.dropped == 1
+
+
+def test_a_message_stalled_for_ten_seconds_is_dropped() -> None:
+    budget = ReassemblyBudget(MAX)
+    slow, steady = Reassembly(MAX, budget), Reassembly(MAX, budget)
+    slow.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
+    steady.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
+    slow.add_fragment(Fragment(1, 2000, 1, b"x"), 5.0)
+    steady.add_fragment(Fragment(1, 2000, 1, bytes(MIN_PROGRESS_BYTES)), 5.0)
+    assert budget.deadline == REASSEMBLY_STALL_TIMEOUT_S
+    budget.advance(REASSEMBLY_STALL_TIMEOUT_S - 0.001)
+    assert slow.has_partials
+    budget.advance(REASSEMBLY_STALL_TIMEOUT_S)
+    assert (slow.has_partials, steady.has_partials, budget.dropped) == (False, True, 1)
+
+
+def dribbled(
+    reassembly: Reassembly,
+    budget: ReassemblyBudget,
+    size_bytes: int,
+    part_bytes: int,
+    pause_s: float,
+) -> float:
+    """When a message that comes in such parts is given up; 0: never."""
+    now = 0.0
+    for start in range(0, size_bytes - part_bytes, part_bytes):
+        reassembly.add_fragment(Fragment(1, size_bytes, start, bytes(part_bytes)), now)
+        now += pause_s
+        budget.advance(now)
+        if not reassembly.has_partials:
+            return now
+    return 0.0
+
+
+def test_progress_is_measured_in_bytes_not_packets() -> None:
+    budget = ReassemblyBudget(MAX)
+    assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= REASSEMBLY_STALL_TIMEOUT_S
+    assert budget.dropped == 1
+
+
+def test_a_message_that_progresses_too_slowly_times_out() -> None:
+    budget = ReassemblyBudget(MAX)
+    ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, MIN_PROGRESS_BYTES, 1.0)
+    assert 0 < ended_at <= REASSEMBLY_BASE_TIMEOUT_S + (1 << 20) / MIN_REASSEMBLY_BYTES_PER_S + 1.0
+    sound = ReassemblyBudget(MAX)
+    assert not dribbled(
+        Reassembly(MAX, sound), sound, 1 << 20, 1143, 1143 / MIN_REASSEMBLY_BYTES_PER_S
+    )
+
+
+def test_only_a_fragment_with_progress_reports_progress() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    grown = []
+    for start in range(0, 2 * MIN_PROGRESS_BYTES, MIN_PROGRESS_BYTES // 4):
+        reassembly.add_fragment(Fragment(1, 1 << 20, start, bytes(MIN_PROGRESS_BYTES // 4)), 0.0)
+        grown.append(reassembly.has_progressed)
+    assert grown == [False, False, False, True] * 2
+    assert refusal(reassembly, Fragment(1, 1 << 20, 0, bytes(9))) is DropReason.DUPLICATE
+    assert not reassembly.has_progressed
+
+
+def test_a_peer_loses_no_message_because_of_other_peers() -> None:
+    budget = ReassemblyBudget(100_000)
+    honest, greedy = Reassembly(MAX, budget), Reassembly(MAX, budget)
+    honest.add_fragment(Fragment(1, 40_000, 0, bytes(20_000)), 0.0)
+    for number in range(100):
+        with contextlib.suppress(Dropped):
+            greedy.add_fragment(Fragment(number, 40_000, 0, bytes(20_000)), 1.0 + number / 100)
+    assert budget.used_bytes <= budget.limit_bytes
+    assert honest.add_fragment(Fragment(1, 40_000, 20_000, bytes([0]) * 19_999), 3.0) is None
+    assert budget.dropped >= 96
+
+
+def test_a_budget_smaller_than_a_fragment_drops_the_message() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(1))
+    assert refusal(reassembly, Fragment(1, 4000, 0, bytes(100))) is DropReason.REASSEMBLY_FULL
+
+
+@pytest.mark.parametrize("part_bytes", [1, 16, 255])
+def test_small_fragments_are_charged_a_minimum(part_bytes: int) -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    parts = 2 * BYTES_PER_TOKEN // MIN_FRAGMENT_CHARGE_BYTES
+    tokens = 0
+    for start in range(0, parts * part_bytes, part_bytes):
+        fragment = Fragment(1, 1 << 20, start, bytes(part_bytes))
+        tokens += reassembly.tokens_due(fragment)
+        reassembly.add_fragment(fragment, 0.0)
+    assert tokens == 2
+
+
+@given(st.integers(70_000, 300_000), st.integers(1143, 9000), st.randoms(use_true_random=False))
+def test_fragments_of_an_honest_sender_cost_what_it_computed_in_any_order(
+    size_bytes: int, part_bytes: int, rng: random.Random
+) -> None:
+    parts = [
+        Fragment(1, size_bytes, start, bytes(min(part_bytes, size_bytes - start)))
+        for start in range(0, size_bytes, part_bytes)
+    ]
+    rng.shuffle(parts)
+    reassembly, tokens = Reassembly(MAX, ReassemblyBudget(MAX)), 0
+    for fragment in parts:
+        tokens += reassembly.tokens_due(fragment)
+        with contextlib.suppress(Dropped):  # zeros are no message once they are whole
+            reassembly.add_fragment(fragment, 0.0)
+    assert tokens <= math.ceil(size_bytes / BYTES_PER_TOKEN)
+
+
+def test_an_ended_link_releases_its_memory() -> None:
+    budget = ReassemblyBudget(MAX)
+    reassembly = Reassembly(MAX, budget)
+    for number in range(3):
+        reassembly.add_fragment(Fragment(number, 10, 0, b"x"), 0.0)
+    reassembly.clear()
+    assert (budget.used_bytes, reassembly.used_bytes) == (0, 0)
+
+
+def test_the_number_of_remembered_finished_messages_is_limited() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    for number in range(FINISHED_MESSAGES_LIMIT + 1):
+        assert reassembly.add_fragment(Fragment(number, 1, 0, b"\x04"), 0.0) == b"\x04"
+    assert refusal(reassembly, Fragment(1, 1, 0, b"\x04")) is DropReason.DUPLICATE
+    assert reassembly.add_fragment(Fragment(0, 1, 0, b"\x04"), 0.0) == b"\x04"
+
+
+@pytest.mark.parametrize("kind", [Kind.FRAGMENT, Kind.REPAIR_FRAGMENT, Kind.REPAIR])
+def test_nested_fragments_and_disguised_repairs_are_malformed(kind: Kind) -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    assert refusal(reassembly, Fragment(1, 1, 0, bytes((kind,)))) is DropReason.MALFORMED
+
+
+def test_a_token_is_due_when_the_bytes_it_paid_for_are_used_up() -> None:
+    for used_bytes, tokens in ((65_535, 0), (65_536, 1)):
+        reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+        first = Fragment(1, 200_000, 0, bytes(used_bytes))
+        assert reassembly.tokens_due(first) == 1
+        reassembly.add_fragment(first, 0.0)
+        following = Fragment(1, 200_000, used_bytes, b"x")
+        assert reassembly.tokens_due(following) == tokens
+        queues = SendQueues(LimitsConfig(), 1)
+        queues.send_limit = TokenBucket(2, 1.0, 0.0)
+        sent = FragmentedMessage(message(200_000), 1, 0)
+        assert queues.try_charge(sent, 0.0)
+        sent.sent_bytes = used_bytes
+        assert queues.try_charge(sent, 0.0)
+        assert queues.send_limit.available(0.0) == 1 - tokens
+
+
+def test_a_message_has_thirty_seconds_and_one_per_16_kib_and_is_checked_once_a_second() -> None:
+    for checked_at, dropped_at in ((39.0, 40.0), (39.5, 40.5)):
+        budget = ReassemblyBudget(MAX)
+        reassembly = Reassembly(MAX, budget)
+        size_bytes = 10 * 16_384
+        for number in range(5):
+            piece = Fragment(1, size_bytes, number * 1000, bytes(1000))
+            reassembly.add_fragment(piece, 9.0 * number)
+            budget.advance(9.0 * number)
+        budget.advance(checked_at)
+        budget.advance(dropped_at - 0.1)
+        assert reassembly.has_partials
+        budget.advance(dropped_at)
+        assert not reassembly.has_partials
+
+
+def test_the_first_byte_of_a_message_decides_whether_it_is_a_nested_fragment() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    nested = bytes((Kind.FRAGMENT, Kind.RUMORS))
+    assert refusal(reassembly, Fragment(1, 2, 0, nested)) is DropReason.MALFORMED
+    assert reassembly.add_fragment(Fragment(2, 2, 0, nested[::-1]), 0.0) == nested[::-1]
+
+
+def test_256_finished_messages_are_remembered() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    for number in range(256):
+        reassembly.add_fragment(Fragment(number, 1, 0, b"\x04"), 0.0)
+    assert refusal(reassembly, Fragment(0, 1, 0, b"\x04")) is DropReason.DUPLICATE
+    reassembly.add_fragment(Fragment(256, 1, 0, b"\x04"), 0.0)
+    assert reassembly.add_fragment(Fragment(0, 1, 0, b"\x04"), 0.0) is not None
