@@ -1,5 +1,7 @@
 """The cluster key: the secret shared by all members, and its file.
 
+A node that runs takes up new keys, and ends sessions under removed ones, in `Transport.reconfigure`.
+
 Invariants:
 
 - The secret is never printed or pickled: `repr`, `str` and errors show the fingerprint or nothing.

@@ -42,7 +42,7 @@ MIN_COUNTED_PAYLOAD_BYTES: Final = 16  # minimum that a payload counts in every 
 # In one message, which costs one token: each payload is a message to the application and an entry in
 # tables, so none may be almost free. In 64 KiB they have 128 bytes each.
 MAX_PAYLOADS_PER_MESSAGE: Final = 512
-PUSH_LIMIT_BYTES: Final = 8 * 1024
+PUSH_LIMIT_BYTES: Final = 8 * 1024  # of a payload, seven datagrams: larger ones are pulled
 RECEIPT_BYTES: Final = 110  # of an encoded receipt, rounded up
 ANSWER_OVERHEAD_BYTES: Final = 120  # of an encoded answer besides its payload, rounded up
 MAX_ANSWER_BYTES: Final = 1024  # the payload of an answer that travels the reverse path

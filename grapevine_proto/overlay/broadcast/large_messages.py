@@ -53,7 +53,6 @@ from grapevine_proto.wire.messages import (
 )
 from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor
 
-# size of one payload that is still pushed: seven datagrams; larger ones are pulled
 PULL_WINDOW_BYTES: Final = 512 * 1024  # half of a link's send queue by default
 PULL_TIMEOUT_RTTS: Final = 6.0  # the request or the first fragment may be lost once
 PULL_TIMEOUT_BOUNDS: Final = TimeBounds(0.200, 0.500)

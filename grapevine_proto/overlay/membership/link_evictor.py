@@ -1,13 +1,12 @@
-"""Link eviction: which link to close when all slots are taken, and which peers to refer rejected
-nodes to.
+"""Link eviction: closes a link for a newcomer when all slots are taken, and refers rejected nodes to
+other peers. Which link is chosen by `active_view.pick_victim`, and by `xbot` for a nearer newcomer.
 
 Invariants:
 
 - An evicted peer receives a replacement to link with.
 - A rejected node receives referrals to linked peers, which are known to be alive.
 
-A component of `membership`; `active_view` and `xbot` choose the link to evict (HyParView,
-Leitao 2007, section 4.3; X-BOT, Leitao 2009).
+A component of `membership` (HyParView, Leitao 2007, section 4.3; X-BOT, Leitao 2009).
 """
 
 from __future__ import annotations
