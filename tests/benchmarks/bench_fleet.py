@@ -1,8 +1,8 @@
 """The fleet under load: ``python -m tests.benchmarks.bench_fleet [SECONDS]``.
 
-One process serves sixteen control sockets of a node with fifty peers, a thousand messages a second in all.
-Another shows the table of contexts over them and measures the longest stall of its loop, the share of a core,
-and memory, against the table of one context. It runs without a terminal.
+One process serves sixteen control sockets of a node with fifty peers and members, a thousand messages a
+second in all. Another shows each table over them, with three rules of alerts, and measures the longest stall
+of its loop, the share of a core, and memory; first the table of one context. It runs without a terminal.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.events import MessageReceived
-from grapevine_tui.app.fleet import FleetApp
+from grapevine_tui.app.fleet import Destination, FleetApp
+from grapevine_tui.config.alert_rules import parse_alerts
 from grapevine_tui.config.settings import load_settings
+from grapevine_tui.control.commands import FLEET_TABLES
 from grapevine_tui.control.server import ControlServer
 from grapevine_tui.control.target import LocalTarget
 from grapevine_tui.host.local import Host
 from grapevine_tui.remote.contexts import Context
 from grapevine_tui.remote.fleet import UP, Fleet
 from tests.benchmarks.bench_app import PAYLOAD, Probe, memory_mb
-from tests.tui.values import a_message, a_peer
+from tests.tui.values import a_member, a_message, a_peer
 
 CONTEXTS = 16
 RATE_PER_S = 1_000  # of all contexts
-PEERS = 50
+PEERS = 50  # of each node, and as many members
+RULES = {"few": "peers < 3", "loss": "peer.loss > 2% for 30s", "panic": "message panic"}
 AUTHORS = 50
 SIZE = (140, 40)
 
@@ -50,7 +54,11 @@ async def serve(directory: Path, count: int) -> None:
             await server.start()
         await host.start()
         peers = [a_peer(number, f"node-{number}") for number in range(PEERS)]
+        members = [a_member(number, f"node-{number}") for number in range(PEERS)]
+        stats = replace(host.node.stats(), members=PEERS)
         host.node.peers = lambda: peers  # type: ignore[method-assign]
+        host.node.members = lambda tags=None: members  # type: ignore[method-assign]
+        host.node.stats = lambda: stats  # type: ignore[method-assign]
         print("ready", flush=True)
         started, sent = time.perf_counter(), 0
         while True:
@@ -60,15 +68,15 @@ async def serve(directory: Path, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def measure(directory: Path, count: int, seconds: float) -> None:
+async def measure(directory: Path, count: int, seconds: float, table: str) -> None:
     fleet = Fleet(
-        [Context(f"c{each:02}", LocalTarget(directory / f"{each:02}")) for each in range(count)]
+        [Context(f"c{each:02}", LocalTarget(directory / f"{each:02}")) for each in range(count)],
+        rules=parse_alerts(RULES),
     )
     settings = load_settings({"app.state_dir": str(directory / "none")}, {}, directory=directory)
-    app = FleetApp(fleet, settings)
+    app = FleetApp(fleet, settings, Destination(table=table))
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        print(f"{count} contexts: {memory_mb():.0f} MB before the first answer")
         fleet.start()
         refreshing = asyncio.create_task(fleet.run())
         while any(each.state != UP for each in fleet.rows()):  # noqa: ASYNC110
@@ -83,7 +91,7 @@ async def measure(directory: Path, count: int, seconds: float) -> None:
         received = sum(each.model.messages.end for each in fleet.nodes.values()) - received_before
         late = sorted(probe.late)
         print(
-            f"{count} contexts: longest stall {probe.longest_s * 1000:.0f} ms "
+            f"{count} contexts, {table}: longest stall {probe.longest_s * 1000:.0f} ms "
             f"(computing {probe.computed_s * 1000:.0f} ms), "
             f"p99 {late[int(len(late) * 0.99)] * 1000:.1f} ms, {busy:.0%} of a core, "
             f"{received / seconds:,.0f} messages/s, {memory_mb():.0f} MB"
@@ -98,17 +106,22 @@ def main() -> None:
     parser.add_argument("--serve", metavar="DIRECTORY")
     parser.add_argument("--measure", metavar="DIRECTORY")
     parser.add_argument("--contexts", type=int, default=CONTEXTS)
+    parser.add_argument("--table", choices=FLEET_TABLES, help="Only this table")
     arguments = parser.parse_args()
     if arguments.serve:
         asyncio.run(serve(Path(arguments.serve), arguments.contexts))
     elif arguments.measure:
-        asyncio.run(measure(Path(arguments.measure), arguments.contexts, arguments.seconds))
+        directory, table = Path(arguments.measure), arguments.table
+        asyncio.run(measure(directory, arguments.contexts, arguments.seconds, table))
+    elif arguments.table:
+        _run(arguments.contexts, arguments.seconds, arguments.table)
     else:
-        for count in (1, arguments.contexts):
-            _run(count, arguments.seconds)
+        _run(1, arguments.seconds, FLEET_TABLES[0])
+        for table in FLEET_TABLES:
+            _run(arguments.contexts, arguments.seconds, table)
 
 
-def _run(count: int, seconds: float) -> None:
+def _run(count: int, seconds: float, table: str) -> None:
     """Measure `count` contexts in processes of their own."""
     own = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--contexts", str(count)]
     with tempfile.TemporaryDirectory() as directory:
@@ -116,7 +129,8 @@ def _run(count: int, seconds: float) -> None:
         try:
             assert server.stdout is not None
             server.stdout.readline()
-            subprocess.run([*own, "--measure", directory, str(seconds)], check=True)
+            measuring = [*own, "--table", table, "--measure", directory, str(seconds)]
+            subprocess.run(measuring, check=True)
         finally:
             server.kill()
             server.communicate()

@@ -39,6 +39,7 @@ from grapevine_tui.config.keymap import TABLE_KEYS
 from grapevine_tui.host.query import MATCH_ALL, Query, matches_row
 from grapevine_tui.text import cells, pad, wrap
 
+MIN_CHANGED_LINES: Final = 50  # beyond it, all that is on the screen is repainted at once
 MAX_MEASURED_ROWS: Final = 200  # whose content the columns are fitted to
 NO_MATCH: Final = "Nothing matches. esc clears the filter."
 # Titles of the columns that one letter sorts by, in whatever table.
@@ -289,10 +290,16 @@ class Grid(LineScrollView):
             self._update_virtual_size()
             self.refresh()
         else:
-            for index, (before, after) in enumerate(zip(old, rows, strict=True)):
-                if not before.is_same_display(after) or (
-                    old_cursor != self._cursor and index in (old_cursor, self._cursor)
-                ):
+            changed = [
+                index
+                for index, (before, after) in enumerate(zip(old, rows, strict=True))
+                if not before.is_same_display(after)
+                or (old_cursor != self._cursor and index in (old_cursor, self._cursor))
+            ]
+            if len(changed) > max(MIN_CHANGED_LINES, self.size.height):
+                self.refresh()
+            else:
+                for index in changed:
                     self.refresh_line(index + 1)
         if was_visible and self._cursor != old_cursor:
             self._scroll_to_cursor()
