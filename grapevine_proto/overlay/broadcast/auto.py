@@ -24,6 +24,6 @@ class Auto(Plumtree):
         if rumor.sender is None:
             linked = self._near_peers.linked
             is_small = rumor.own_size_bytes * len(linked) <= DIRECT_MAIL_LIMIT_BYTES
-            if is_small and self._near_peers.is_fully_linked():
+            if is_small and self._near_peers.is_fully_linked(now):
                 return PushPlan(linked, is_mail=True)
         return super().on_new_rumor(rumor, now)

@@ -22,4 +22,4 @@ class DirectMail(Strategy):
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
         if rumor.sender is not None:
             return PushPlan(())
-        return PushPlan(self._near_peers.linked, is_mail=self._near_peers.is_fully_linked())
+        return PushPlan(self._near_peers.linked, is_mail=self._near_peers.is_fully_linked(now))

@@ -150,18 +150,28 @@ class NearPeers:
         self._newest_link_at = max(map(self._linked_at, self._close_peers), default=-math.inf)
         self._near = tuple(linked) if is_few else tuple(near)
 
-    def _knows_members(self) -> bool:
-        """Whether a linked peer has told this node which members it knows: its first heartbeat comes after
-        their records. A node that has just linked knows only those that it dialed."""
-        peers = map(self._peers.get, self._peers.linked)
-        return any(peer is not None and peer.their_heartbeat_number > 0 for peer in peers)
+    def _knows_members(self, now: float) -> bool:
+        """Whether a linked peer has told this node which members it knows: it sends their records just before
+        its first heartbeat, which may overtake them by less than a round trip. A node that has just linked
+        knows only those that it dialed."""
+        return any(
+            peer is not None
+            and (
+                peer.their_heartbeat_number > 1
+                or (
+                    peer.their_heartbeat_number == 1
+                    and now >= peer.their_heartbeat_at + self._peers.rtt_s(peer.peer_id)
+                )
+            )
+            for peer in map(self._peers.get, self._peers.linked)
+        )
 
-    def is_fully_linked(self) -> bool:
+    def is_fully_linked(self, now: float) -> bool:
         """Whether every member that is not down or left is linked, and acknowledges what it is sent. False
         while this node does not know yet who the members are."""
         is_linked, inactive = self._peers.is_linked, (MemberStatus.DOWN, MemberStatus.LEFT)
         return (
-            self._knows_members()
+            self._knows_members(now)
             and not self._unanswering
             and all(
                 member.status in inactive or is_linked(member.record.peer_id)

@@ -119,10 +119,10 @@ class NodeTables:
         assert peer is not None
         peer.update_rtt(rtt_s)
 
-    def hear_heartbeat(self, number: int) -> None:
+    def hear_heartbeat(self, number: int, heartbeat: int = 1, at: float = -1.0) -> None:
         peer = self.peers.get(peer_id(number))
         assert peer is not None
-        peer.on_heartbeat(1, 0, 0.0, 0.0)
+        peer.on_heartbeat(heartbeat, 0, 0.0, at)
 
     def unlink(self, number: int) -> PeerId:
         peer = self.peers.get(peer_id(number))

@@ -105,21 +105,27 @@ def test_fully_linked_ignores_members_that_are_down_or_left() -> None:
     tables = NodeTables(1, 2, members=(3, 4))
     near_peers = tables.near_peers
     tables.hear_heartbeat(1)
-    assert not near_peers.is_fully_linked()
+    assert not near_peers.is_fully_linked(1.0)
     for number, status in ((3, MemberStatus.LEFT), (4, MemberStatus.DOWN)):
         member = tables.members.get(peer_id(number))
         assert member is not None
-        assert not near_peers.is_fully_linked()
+        assert not near_peers.is_fully_linked(1.0)
         member.status = status
-    assert near_peers.is_fully_linked()
-    assert not NodeTables().near_peers.is_fully_linked(), "without links a node is not fully linked"
+    assert near_peers.is_fully_linked(1.0)
+    assert not NodeTables().near_peers.is_fully_linked(1.0), (
+        "without links a node is not fully linked"
+    )
 
 
 def test_links_are_not_all_members_before_a_peer_has_named_those_it_knows() -> None:
     tables = NodeTables(1, 2)
-    assert not tables.near_peers.is_fully_linked()
-    tables.hear_heartbeat(2)
-    assert tables.near_peers.is_fully_linked()
+    assert not tables.near_peers.is_fully_linked(1.0)
+    tables.measure(2, 0.1)
+    tables.hear_heartbeat(2, at=1.0)
+    assert not tables.near_peers.is_fully_linked(1.09), "their records may still be on the way"
+    assert tables.near_peers.is_fully_linked(1.1)
+    tables.hear_heartbeat(2, 2, at=6.0)
+    assert tables.near_peers.is_fully_linked(6.0)
 
 
 @pytest.mark.parametrize("depth", range(1, 11))
