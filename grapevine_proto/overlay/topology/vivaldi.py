@@ -56,7 +56,8 @@ RESEND_SHARE: Final = 0.05  # of the RTT of the link that the coordinate has mov
 RESEND_ERROR_SHARE: Final = 0.25  # of its error: a move far within that says nothing
 RESEND_MIN_S: Final = 0.0001
 RESEND_BEATS: Final = 2  # heartbeats from one coordinate sent to the next, at least
-SETTLED_RESEND_BEATS: Final = 4  # the same while its error is below `SETTLED_ERROR`
+MAX_RESEND_BEATS: Final = 32  # to which they double, while its error is below `SETTLED_ERROR`
+FAR_SHARE: Final = 0.5  # of the RTT of the link: after such a move they are few again
 SETTLED_ERROR: Final = 0.5
 RECORD_SHARE: Final = 0.1  # of the median RTT of the links
 RECORD_MIN_S: Final = 0.002
@@ -132,12 +133,22 @@ class Vivaldi:
 class _LinkSamples:
     """What is known of one linked peer: its coordinate, recent samples, and what was sent to it."""
 
-    __slots__ = ("error", "is_known", "misfits", "rtts_s", "sent", "skipped_beats", "theirs")
+    __slots__ = (
+        "error",
+        "is_known",
+        "misfits",
+        "resend_beats",
+        "rtts_s",
+        "sent",
+        "skipped_beats",
+        "theirs",
+    )
 
     def __init__(self, known: Coordinate | None, sent: Coordinate) -> None:
         self.theirs = known or Coordinate()  # where a node begins
         self.is_known = known is not None  # not only assumed
         self.sent = sent
+        self.resend_beats = RESEND_BEATS  # from the coordinate sent last to the next, at least
         self.skipped_beats = 0  # of the next heartbeats: no coordinate follows them
         self.rtts_s: deque[float] = deque(maxlen=FILTERED_SAMPLES)
         self.misfits = 0  # of recent samples, less those that fit
@@ -265,15 +276,22 @@ class Coordinates:
         link = self._links.get(peer_id)
         if link is None or rtt_s is None:
             return None
+        coordinate = self.coordinate
+        moved_s = coordinate.moved_s(link.sent)
+        is_far = moved_s > max(FAR_SHARE * rtt_s, RESEND_MIN_S)
+        if is_far:
+            link.skipped_beats = min(link.skipped_beats, RESEND_BEATS - 1)
         if link.skipped_beats > 0:
             link.skipped_beats -= 1
             return None
-        coordinate = self.coordinate
         share = max(RESEND_SHARE, RESEND_ERROR_SHARE * coordinate.error)
-        if coordinate.moved_s(link.sent) <= max(share * rtt_s, RESEND_MIN_S):
+        if moved_s <= max(share * rtt_s, RESEND_MIN_S):
             return None
-        beats = SETTLED_RESEND_BEATS if coordinate.error < SETTLED_ERROR else RESEND_BEATS
-        link.sent, link.skipped_beats = coordinate, beats - 1
+        if is_far or coordinate.error >= SETTLED_ERROR:
+            link.resend_beats = RESEND_BEATS
+        else:
+            link.resend_beats = min(2 * link.resend_beats, MAX_RESEND_BEATS)
+        link.sent, link.skipped_beats = coordinate, link.resend_beats - 1
         return coordinate
 
     def next_for_record(self, now: float) -> Coordinate | None:

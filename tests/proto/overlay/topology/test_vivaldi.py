@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -264,18 +265,37 @@ def test_a_node_in_the_center_has_nothing_to_send() -> None:
     assert coordinates.to_save() == b""
 
 
-@pytest.mark.parametrize(("error", "beats"), [(0.5, 2), (0.49, 4)])
-def test_a_node_that_keeps_moving_sends_its_coordinate_behind_few_heartbeats(
-    error: float, beats: int
+def beats_with_coordinate(steps_s: list[float], error: float) -> list[int]:
+    """Behind which heartbeats a node that moves these distances sends where it is, over a link of 100 ms."""
+    coordinates, place, found = make(), 1.0, []
+    for number, step_s in enumerate(steps_s):
+        place += step_s
+        coordinates._vivaldi.coordinate = Coordinate((place,) + (0.0,) * 7, error=error)
+        if coordinates.next_for(peer_id(1), 0.1) is not None:
+            found.append(number)
+    return found
+
+
+def test_a_node_that_does_not_know_where_it_is_says_so_behind_every_other_heartbeat() -> None:
+    assert beats_with_coordinate([0.02] * 40, error=0.5) == list(range(0, 40, 2))
+
+
+def test_a_settled_node_that_keeps_moving_says_so_ever_more_rarely() -> None:
+    """A move of 5 ms matters to a link of 100 ms, so at first six heartbeats pass; then the pauses double."""
+    found = beats_with_coordinate([0.001] * 200, error=0.1)
+    pauses = [after - before for before, after in pairwise(found)]
+    assert pauses[:6] == [6, 6, 8, 16, 32, 32]
+
+
+@pytest.mark.parametrize(("step_s", "waits"), [(0.049, 32), (0.06, 2)])
+def test_a_far_move_of_a_settled_node_waits_for_one_heartbeat_at_most(
+    step_s: float, waits: int
 ) -> None:
-    """Behind every other one, once its coordinate is about right behind every fourth."""
-    coordinates = make()
-    sent = []
-    for number in range(40):
-        moved = Coordinate((1.0 + number,) + (0.0,) * 7, error=error)
-        coordinates._vivaldi.coordinate = moved
-        sent.append(coordinates.next_for(peer_id(1), 0.1) is not None)
-    assert [i for i, is_sent in enumerate(sent) if is_sent] == list(range(0, 40, beats))
+    settled = [0.001] * 140
+    found = beats_with_coordinate(settled, error=0.1)
+    moved = [*settled[: found[-1] + 1], step_s, *([0.0] * 60)]
+    before, after = beats_with_coordinate(moved, error=0.1)[-2:]
+    assert (before, after - before) == (found[-1], waits)
 
 
 def test_a_coordinate_that_settled_is_not_sent_again() -> None:
