@@ -133,11 +133,11 @@ def stats(
         sessions=links.session_count,
         transient_sessions=len(transients),
         transient_refused=transients.refused,
-        introduced=transport.introductions.made,
+        introduced=transport.introducer.made,
         relayed_datagrams=transport.relays.relayed,
         relayed_bytes=transport.relays.relayed_bytes,
         relay_refused=transport.relays.refused,
-        introductions_refused=transport.introductions.refused,
+        introductions_refused=transport.introducer.refused,
         reassembly_dropped=links.reassembly_dropped,
         evictions=transport.handshakes.evicted
         + links.peer_limits.evicted

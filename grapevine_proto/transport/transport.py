@@ -61,7 +61,7 @@ from grapevine_proto.transport.events import (
 )
 from grapevine_proto.transport.handshake.initiator import Initiator
 from grapevine_proto.transport.handshakes import Handshakes
-from grapevine_proto.transport.introductions import Introductions
+from grapevine_proto.transport.introducer import Introducer
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.link_table import LinkTable
 from grapevine_proto.transport.peer_limits import RATE_LIMITED_MESSAGE_WORK
@@ -215,7 +215,7 @@ class Transport:
         )
         self.transients = TransientSessions(config, self.links)
         self.direct = DirectDeliveries()
-        self.introductions = Introductions(self.links)
+        self.introducer = Introducer(self.links)
         self.relays = Relays(config, self._session_with, self._find_peer, now)
         self.drops = DropCounts()
         self.counters = DatagramCounters()
@@ -343,7 +343,7 @@ class Transport:
             case Pause(duration_ms):
                 self.links.coalescer.pause(link.peer_id, duration_ms / 1000, now)
             case Introduce():
-                for receiver, plaintext in self.introductions.introduce(link, message, now):
+                for receiver, plaintext in self.introducer.introduce(link, message, now):
                     self._enqueue_contained(receiver, plaintext, now)
             case Relayed():
                 return self._on_relayed(link, is_linked, message, now)

@@ -35,6 +35,10 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "overlay/state/early_entries": ("overlay/state/test_keyed_state",),
     "overlay/state/shared_map": ("overlay/state/test_keyed_state",),
     "overlay/store/sequence_tracker": ("overlay/store/test_message_store",),
+    "overlay/topology/dialer": (
+        "overlay/topology/test_dialer",
+        "overlay/topology/test_hole_punching",
+    ),
     "overlay/trace/trace": ("overlay/test_reverse_paths",),
     "overlay/swim/indirect_probes": ("overlay/swim/test_prober",),
     "overlay/swim/detector": ("overlay/swim/test_detector_events", "overlay/swim/test_detector"),

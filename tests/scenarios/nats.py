@@ -18,7 +18,7 @@ from grapevine_proto.errors import format_error
 from grapevine_proto.events import PathKind, PeerInfo
 from grapevine_proto.ids import Address
 from grapevine_proto.sim import NatKind, Network, Simulation
-from grapevine_proto.transport.introductions import Introductions
+from grapevine_proto.transport.introducer import Introducer
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.messages import Introduction, ObservedAddress
 
@@ -74,8 +74,8 @@ def lie(sim: Simulation, number: int) -> None:
     engine = sim.nodes[number].engine
     assert engine is not None
     transport = engine._transport
-    introductions: Introductions = transport.introductions
-    truth = introductions.introduce
+    introducer: Introducer = transport.introducer
+    truth = introducer.introduce
 
     def introduce(*args: object) -> list[tuple[object, bytes]]:
         return [
@@ -83,7 +83,7 @@ def lie(sim: Simulation, number: int) -> None:
             for receiver, plaintext in truth(*args)  # type: ignore[arg-type]
         ]
 
-    introductions.introduce = introduce  # type: ignore[method-assign,assignment]
+    introducer.introduce = introduce  # type: ignore[method-assign,assignment]
     now = sim.nodes[number].read_clock(sim.now)
     transport.send(tuple(transport.links), ObservedAddress(VICTIM), now)
 
@@ -93,7 +93,7 @@ def go_mute(sim: Simulation, number: int) -> None:
     engine = sim.nodes[number].engine
     assert engine is not None
     transport = engine._transport
-    transport.introductions.introduce = lambda *_: []  # type: ignore[method-assign]
+    transport.introducer.introduce = lambda *_: []  # type: ignore[method-assign]
     transport.relays.forward = lambda *_: None  # type: ignore[method-assign]
 
 
@@ -101,9 +101,9 @@ def introduce_one_end(sim: Simulation, number: int, *, but: int) -> None:
     """From now on the introductions of a member that are meant for node `but` are lost."""
     engine = sim.nodes[number].engine
     assert engine is not None
-    introductions: Introductions = engine._transport.introductions
-    truth = introductions.introduce
-    introductions.introduce = lambda *args: [  # type: ignore[method-assign]
+    introducer: Introducer = engine._transport.introducer
+    truth = introducer.introduce
+    introducer.introduce = lambda *args: [  # type: ignore[method-assign]
         each for each in truth(*args) if each[0].peer_id != sim.nodes[but].peer_id
     ]
 

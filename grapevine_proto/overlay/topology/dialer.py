@@ -27,20 +27,19 @@ from __future__ import annotations
 import math
 from typing import Final, TypeAlias
 
-from grapevine_proto.dial_purpose import LINK, NEIGHBOR, TRANSIENT, punch, swap
+from grapevine_proto.dial_purpose import LINK, NEIGHBOR, swap
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import DialFailed, MemberStatus, PeerState
 from grapevine_proto.ids import Address, PeerId, parse_literal
 from grapevine_proto.overlay.context import OverlayContext
-from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned, Send
+from grapevine_proto.overlay.effects import Dial, Effect, Emit, PeerTransitioned
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.active_view import LINK_GRACE_S, ActiveView
 from grapevine_proto.overlay.topology.address_policy import can_dial_claimed
+from grapevine_proto.overlay.topology.hole_punching import HolePunching
 from grapevine_proto.overlay.topology.xbot import ProximityOptimizer, SwapCandidate
 from grapevine_proto.token_bucket import TokenBucket
-from grapevine_proto.wire.attributes import INTRODUCER_PREFIX_BYTES
-from grapevine_proto.wire.messages import Introduce
 
 PENDING_DIALS_LIMIT: Final = 16  # awaiting an answer
 DIAL_PENDING_S: Final = 1.0  # after which another dial may start
@@ -61,13 +60,6 @@ SAVED_ADDRESSES_LIMIT: Final = 64  # peer addresses kept in the state directory 
 UNVALIDATED_BURST: Final = 64  # dials of claimed addresses
 UNVALIDATED_PER_S: Final = 0.2  # in the long run, if none answers
 UNVALIDATED_HELLOS: Final = 3  # per dial of a claimed address
-# dials because a peer introduced a member that this node did not ask for
-INTRODUCED_BURST: Final = 16
-INTRODUCED_PER_S: Final = 1.0  # in the long run
-INTRODUCED_HELLOS: Final = 3  # fewer bytes than the introduction had, so none amplifies
-ASKED_LIMIT: Final = 64  # members whose introduction is awaited
-ASK_PEERS: Final = 2  # of those that a member names: one may fail
-ASK_PEERS_AT_RANDOM: Final = 3  # if none of them is known
 NAME_UNRESOLVED_REASON: Final = "the name does not resolve"
 NO_ROOM_PAUSE_S: Final = 30.0  # before dialing again after a rejection
 ADDRESSES_PER_NAME: Final = 16  # of a host name
@@ -113,9 +105,7 @@ class Dialer:
         self._bootstrap_names: dict[str, tuple[Address, ...]] = {}
         self._unresolved_names: set[str] = set()  # that failed to resolve last time
         self._requested: dict[Address, None] = {}  # dialed because the application asked
-        # introductions asked for, and whether for a link that needs room
-        self._asked: dict[PeerId, bool] = {}
-        self._introduced_budget = TokenBucket(INTRODUCED_BURST, INTRODUCED_PER_S, now)
+        self._hole_punching = HolePunching(context, now)
         self._unvalidated: set[_DialKey] = set()  # dials in progress of claimed addresses
         self._unvalidated_budget = TokenBucket(UNVALIDATED_BURST, UNVALIDATED_PER_S, now)
         self._targets: dict[Address, _DialTarget] = {}
@@ -554,7 +544,7 @@ class Dialer:
             self.on_member_failed(member, now)
         elif not effects:
             return []
-        effects += self._ask_for_introduction(member, wants_room=wants_room)
+        effects += self._hole_punching.ask(member, self.our_addresses, wants_room=wants_room)
         if addresses and not member.was_linked and member.failures == 0:
             peer = self._peers.add(peer_id, member.record, addresses[-1], now)
             if peer.state is PeerState.DISCONNECTED:
@@ -573,7 +563,7 @@ class Dialer:
         if all(each == peer.address for each in addresses) and member.record.introducers is None:
             return []
         effects = self._dial_all(member, addresses, now, wants_room=False)
-        return effects + self._ask_for_introduction(member, wants_room=False)
+        return effects + self._hole_punching.ask(member, self.our_addresses, wants_room=False)
 
     def _dial_all(
         self, member: Member, addresses: tuple[Address, ...], now: float, *, wants_room: bool
@@ -606,63 +596,23 @@ class Dialer:
     # --- introductions --------------------------------------------------------------------------
 
     def introducers_of(self, member: Member) -> tuple[PeerId, ...]:
-        """Who is asked to introduce this node to `member`: peers that its record names, else those of them
-        that everyone reaches, else some peers. Empty unless it is behind a NAT.
-        """
-        if not member.record.is_behind_nat(self.our_addresses):
-            return ()
-        prefixes = member.record.introducers or ()
-        linked = [each for each in self._peers.linked if each != member.record.peer_id]
-        named = [each for each in linked if each[:INTRODUCER_PREFIX_BYTES] in prefixes]
-        if named:
-            return tuple(named[:ASK_PEERS])
-        known = [self._members.find_by_prefix(prefix) for prefix in prefixes]
-        reachable = [
-            each.record.peer_id
-            for each in known
-            if each is not None and each.record.introducers is None
-        ]
-        if reachable:
-            return tuple(reachable[:ASK_PEERS])
-        return tuple(self._rng.sample(linked, min(ASK_PEERS_AT_RANDOM, len(linked))))
-
-    def _ask_for_introduction(self, member: Member, *, wants_room: bool) -> list[Effect]:
-        introducers = self.introducers_of(member)
-        if not introducers:
-            return []
-        self._note_asked(member.record.peer_id, wants_room=wants_room)
-        return [Send(introducers, Introduce(member.record.peer_id, False))]
-
-    def _note_asked(self, peer_id: PeerId, *, wants_room: bool) -> None:
-        self._asked.pop(peer_id, None)
-        self._asked[peer_id] = wants_room
-        if len(self._asked) > ASKED_LIMIT:
-            del self._asked[next(iter(self._asked))]
+        """Who is asked to introduce this node to `member`; empty unless it is behind a NAT."""
+        return self._hole_punching.introducers_of(member, self.our_addresses)
 
     def on_introduction(
         self, member: Member, address: Address, now: float, *, is_transient: bool
     ) -> list[Effect]:
-        """A common peer sees `member` at `address`, where it dials us now: dial it there.
+        """A common peer sees `member` at `address`, where it dials us now: dial it there."""
+        dial = self._hole_punching.on_introduction(
+            member, address, self.our_addresses, now, is_transient=is_transient
+        )
+        if dial is None:
+            return []
+        if not dial.purpose.is_transient:
+            self._begin_dial((address, dial.expected), now)
+        return [dial]
 
-        A link at another address may be one that does not get through any more, as its other end found out.
-        An introduction that this node did not ask for is charged to a small budget, because a peer may
-        name any member and any address.
-        """
-        peer_id = member.record.peer_id
-        peer = self._peers.get(peer_id)
-        linked_at = peer.address if peer is not None and self._peers.is_linked(peer_id) else None
-        if peer_id in self._config.current.denied or address == linked_at:
-            return []
-        if address in self.our_addresses or not can_dial_claimed(address, self.our_addresses):
-            return []
-        wants_room = self._asked.pop(peer_id, None)
-        if wants_room is None and not self._introduced_budget.try_take(now):
-            return []
-        if is_transient and linked_at is None:
-            return [Dial(address, peer_id, punch(TRANSIENT), INTRODUCED_HELLOS)]
-        self._begin_dial((address, peer_id), now)
-        purpose = punch(NEIGHBOR if wants_room else LINK)
-        return [Dial(address, peer_id, purpose, INTRODUCED_HELLOS)]
+    # --- one dial -------------------------------------------------------------------------------
 
     def _end_dial(self, dial_key: _DialKey, now: float, *, is_answered: bool) -> None:
         """A dial ended. One that was answered is refunded to the budget of claimed addresses."""

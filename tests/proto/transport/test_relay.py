@@ -147,7 +147,7 @@ def test_a_relayed_session_relays_and_introduces_nothing() -> None:
         source = three.transport.relays.address_via(peer_id(1), mark_of(peer_id(2)))
         three.take(three.transport.receive(sealed, source, network.now, is_relayed=True))
     assert three.transport.relays.refused == 1
-    assert three.transport.introductions.refused == 1
+    assert three.transport.introducer.refused == 1
 
 
 def test_no_socket_delivers_from_an_address_of_a_relay() -> None:

@@ -1,4 +1,4 @@
-"""Introductions at the common peer, and dials of one member at several addresses."""
+"""Introducer at the common peer, and dials of one member at several addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PathKind, UndeliveredReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.events import DialAnswered, DialFailed, LinkUp, MessageIn
-from grapevine_proto.transport.introductions import REQUESTERS_LIMIT, REQUESTS_BURST
+from grapevine_proto.transport.introducer import REQUESTERS_LIMIT, REQUESTS_BURST
 from grapevine_proto.transport.transient_sessions import PendingSend
 from grapevine_proto.transport.transport import STALLED_SEND_S, SendOutcome
 from grapevine_proto.wire import codec
@@ -46,7 +46,7 @@ def test_both_ends_learn_the_record_and_the_address_of_the_other() -> None:
         assert introduction.record.peer_id == peer_id(other)
         assert introduction.address == address_of(other)
         assert not introduction.is_transient
-    assert (common.transport.introductions.made, common.transport.introductions.refused) == (1, 0)
+    assert (common.transport.introducer.made, common.transport.introducer.refused) == (1, 0)
 
 
 @pytest.mark.parametrize("subject", [peer_id(2), peer_id(9), peer_id(1)])
@@ -55,7 +55,7 @@ def test_nobody_is_introduced_to_a_member_without_a_link_or_to_itself(subject: P
     network.inject(2, 1, Introduce(subject, True))
     network.exchange()
     assert introductions(network[2]) == introductions(network[3]) == []
-    assert common.transport.introductions.refused == 1
+    assert common.transport.introducer.refused == 1
 
 
 def test_a_requester_beyond_its_rate_is_refused_and_the_others_are_not() -> None:
@@ -64,13 +64,13 @@ def test_a_requester_beyond_its_rate_is_refused_and_the_others_are_not() -> None
         network.inject(2, 1, Introduce(peer_id(3), True))
     network.inject(3, 1, Introduce(peer_id(2), True))
     network.exchange()
-    assert common.transport.introductions.refused == 3
+    assert common.transport.introducer.refused == 3
     assert len(introductions(network[3])) == REQUESTS_BURST + 1
 
 
 def test_the_requester_that_asked_longest_ago_is_forgotten() -> None:
     network, common = linked_to_two()
-    service, link = common.transport.introductions, common.link_to(network[2])
+    service, link = common.transport.introducer, common.link_to(network[2])
     for number in range(REQUESTERS_LIMIT + 1):
         link.peer_id = peer_id(100 + number)
         service.introduce(link, Introduce(peer_id(3), False), 0.0)

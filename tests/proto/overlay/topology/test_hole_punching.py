@@ -9,13 +9,13 @@ import pytest
 from grapevine_proto.dial_purpose import LINK, NEIGHBOR, TRANSIENT, punch
 from grapevine_proto.ids import Address
 from grapevine_proto.overlay.effects import Dial, Effect, Send
-from grapevine_proto.overlay.topology.dialer import (
+from grapevine_proto.overlay.topology.dialer import PENDING_DIALS_LIMIT
+from grapevine_proto.overlay.topology.hole_punching import (
     ASK_PEERS,
     ASK_PEERS_AT_RANDOM,
     ASKED_LIMIT,
     INTRODUCED_BURST,
     INTRODUCED_HELLOS,
-    PENDING_DIALS_LIMIT,
 )
 from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.messages import Introduce
@@ -227,9 +227,9 @@ def test_a_linked_member_that_acknowledges_nothing_is_dialed_where_else_it_may_b
 def test_the_member_asked_for_longest_ago_is_forgotten() -> None:
     node = DialingNode()
     for number in range(ASKED_LIMIT + 1):
-        node.dialer._note_asked(peer_id(number), wants_room=True)
-    assert len(node.dialer._asked) == ASKED_LIMIT
-    assert peer_id(0) not in node.dialer._asked
+        node.dialer._hole_punching._note_asked(peer_id(number), wants_room=True)
+    assert len(node.dialer._hole_punching._asked) == ASKED_LIMIT
+    assert peer_id(0) not in node.dialer._hole_punching._asked
 
 
 def test_no_answer_from_behind_a_nat_is_no_reason_to_suspect_a_member() -> None:

@@ -1,7 +1,7 @@
-"""Introductions: a node tells two of its peers that are behind NATs to dial each other at the same time.
+"""The introducer: a node tells two of its peers that are behind NATs to dial each other at the same time.
 
 Each is told where this node sees the other one. The first packet of each opens its own NAT for the other
-(hole punching; Ford, Srisuresh, Kegel 2005).
+(hole punching; Ford, Srisuresh, Kegel 2005). What the two do is in `overlay.topology.hole_punching`.
 
 Invariants:
 
@@ -28,7 +28,7 @@ REQUESTS_BURST: Final = 16  # per requester: it may have to replace its links
 REQUESTS_PER_S: Final = 2.0
 
 
-class Introductions:
+class Introducer:
     """Introduces peers to each other on request. `made` and `refused` count requests."""
 
     def __init__(self, links: LinkTable) -> None:
