@@ -51,8 +51,11 @@ def main(name: str, again: str | None, seconds: int) -> None:
 
 def _play(again: str | None, seconds: int) -> None:
     """Run attempts of a malicious member until one fails or the time is over."""
+    from grapevine_proto import compiled
     from tests.fuzz.intent import play
 
+    if compiled == "yes":  # the malicious member has parts of its core replaced
+        raise click.ClickException("the core is compiled: set GRAPEVINE_INTERPRETED=1")
     if again is not None and not again.isdecimal():
         raise click.BadParameter(f"{again} is no seed", param_hint="AGAIN")
     ends_at = time.monotonic() + seconds
