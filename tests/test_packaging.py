@@ -71,3 +71,17 @@ def test_the_library_alone_asks_for_what_it_imports_as_the_application_does() ->
 @pytest.mark.parametrize("name", ["asyncio-dgram", "textual"])
 def test_what_is_built_on_beyond_its_promises_has_an_upper_bound(name: str) -> None:
     assert ",<" in names_of(project_of("grapevine-tui")["dependencies"])[name]
+
+
+def test_the_pictures_of_pages_and_readme_lie_where_their_links_lead() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (page.parent / link).resolve()
+        for page in pages
+        for link in re.findall(
+            r"""(?:\(|src(?:set)?=")([\w./-]*screenshots/[\w-]+\.svg)""", page.read_text()
+        )
+    ]
+    assert len(links) > 20
+    assert [each for each in links if not each.is_file()] == []
+    assert {each.parent for each in links} == {ROOT / "screenshots"}

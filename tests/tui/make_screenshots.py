@@ -1,4 +1,4 @@
-"""Makes the screenshots in docs/screenshots: ``python -m tests.tui.make_screenshots [DIRECTORY] [NAME ...]``.
+"""Makes the screenshots in screenshots/: ``python -m tests.tui.make_screenshots [DIRECTORY] [NAME ...]``.
 
 It runs the demo and waits until its story shows what a picture is to show; the trace over 100 members has a
 larger simulated cluster, and the contexts of the fleet are made up. Time is virtual. With names, only the
@@ -45,7 +45,7 @@ from tests.tui.fake_host import FakeSettings
 from tests.tui.made_up_fleet import a_fleet
 from tests.virtual_time import run_in_virtual_time
 
-DIRECTORY: Final = ROOT / "docs" / "screenshots"
+DIRECTORY: Final = ROOT / "screenshots"
 DARK, LIGHT = "grapevine", "grapevine-light"
 PATIENCE_S: Final = 400.0  # for a moment of the story
 SETTLE_S: Final = 0.8  # until a screen is painted
