@@ -45,7 +45,8 @@ async def ask_two_nodes() -> None:
             found = {peer_id: json.loads(answer) for peer_id, answer in cached.items()}
             own, other = found[str(one.peer_id)], found[str(two.peer_id)]
             assert (own["cached"], own["via"], own["hops"]) == (True, "local", 0)
-            assert (other["cached"], other["via"], other["hops"]) == (True, "eager", 1)
+            assert (other["cached"], other["hops"]) == (True, 1)
+            assert other["via"] in ("eager", "lazy"), "its first message may be announced"
             assert own["from"] == other["from"] == str(one.peer_id)
             assert other["age_ms"] >= 0 <= other["cached_s"]
             later = str(sent).rpartition(":")[0] + ":99"
