@@ -375,7 +375,7 @@ async def test_a_row_of_a_context_knows_its_context(settings: Settings) -> None:
         OwnCommandRun(command, {})
 
 
-async def test_over_one_context_alerts_of_all_are_told_with_their_context(
+async def test_over_one_context_alerts_of_all_are_shown_with_their_context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written: list[str] = []

@@ -50,7 +50,9 @@ async def test_what_it_writes_is_printable_and_its_exit_status_is_shown() -> Non
     )
 
 
-async def test_in_a_read_only_app_the_program_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_program_learns_that_the_app_is_read_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     command = python("import os; print(os.environ.get('GRAPEVINE_READ_ONLY'))")
     assert (await finished(command)).lines() == ["None"]
     run = OwnCommandRun(command, {}, is_readonly=True)

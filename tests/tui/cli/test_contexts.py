@@ -59,14 +59,14 @@ def objects(text: str) -> list[dict[str, Any]]:
 def test_a_program_that_a_read_only_app_runs_can_change_nothing_through_this_one(
     bench: Bench, ssh: dict[str, str]
 ) -> None:
-    told = ssh | {"GRAPEVINE_READ_ONLY": "1"}
+    environ = ssh | {"GRAPEVINE_READ_ONLY": "1"}
     for where in (("--context", "here"), ("--state-dir", "one"), ("--yes", "--all-contexts")):
-        done = bench.command("ctl", *where, "broadcast", "x", environ=told)
+        done = bench.command("ctl", *where, "broadcast", "x", environ=environ)
         assert done.returncode == 1
         assert "refused: this is read-only" in done.stderr
-        assert bench.command("ctl", *where, "status", environ=told).stdout
+        assert bench.command("ctl", *where, "status", environ=environ).stdout
     assert not bench.command("ctl", "--context", "here", "broadcast", "x", environ=ssh).returncode
-    assert "not a setting" not in bench.command("config", "check", environ=told).stderr
+    assert "not a setting" not in bench.command("config", "check", environ=environ).stderr
 
 
 def test_the_rows_of_a_table_over_all_contexts_are_printed(

@@ -119,7 +119,7 @@ def test_two_views_that_differ_come_first() -> None:
     ]
 
 
-def test_alerts_are_told_once_with_their_context_and_not_if_it_is_muted(
+def test_alerts_are_reported_once_with_their_context_and_not_if_it_is_muted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = Fleet([Context("eu", LocalTarget(Path("/nowhere")))])
