@@ -219,7 +219,7 @@ class FleetApp(ThemedApp):
         self.run_worker(self._mute(message.node, message.name, is_muted=not message.is_muted))
 
     async def _mute(self, node: FleetNode, name: str, *, is_muted: bool) -> None:
-        """Mute an alert in its context, or let it be heard again."""
+        """Mute an alert in its context, or unmute it."""
         where = node.context.name
         try:
             await (node.host.mute(name) if is_muted else node.host.unmute(name))
@@ -230,7 +230,7 @@ class FleetApp(ThemedApp):
             self.notify(printable(f"{where}: {error}"), severity="warning", markup=False)
         else:
             node.host.refresh()
-            how = "muted" if is_muted else "heard again"
+            how = "muted" if is_muted else "unmuted"
             self.notify(printable(f"{where}: the alert {name} is {how}"), markup=False)
 
     def on_fleet_screen_compare_requested(self, message: FleetScreen.CompareRequested) -> None:
@@ -383,16 +383,18 @@ class ContextApp(GrapevineApp):
     def _show_selected(self) -> None:
         """Show the member or the message that was chosen in a table of all contexts."""
         model = self._host.model
-        is_gone = False
+        gone_text = ""
         match self._opening.selected:
             case PeerId() as peer_id:
-                is_gone = peer_id not in model.members
+                if peer_id not in model.members:
+                    gone_text = "that member is no longer known here"
                 self._bring_to_front(self._members_screen(selected=peer_id))
             case int(number):
                 self.main.action_panel("log")
-                is_gone = not self.main.log_view.go_to(number)
-        if is_gone:
-            self.notify("what was selected is not kept any more", markup=False)
+                if not self.main.log_view.go_to(number):
+                    gone_text = "that message is no longer in memory; /history may have it"
+        if gone_text:
+            self.notify(gone_text, markup=False)
 
     async def action_quit(self) -> None:
         """Go back: from a screen in front to the main one, from there to the table it came from."""

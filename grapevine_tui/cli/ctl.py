@@ -144,7 +144,7 @@ DONE_TEXTS: Final = {
     "round": "anti-entropy round started",
     "leave": "the node has left the cluster and stopped",
     "mute": "the alert is muted",
-    "unmute": "the alert is heard again",
+    "unmute": "the alert is unmuted",
 }
 
 

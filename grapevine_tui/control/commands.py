@@ -185,7 +185,7 @@ class MuteAlert:
 
 @dataclass(frozen=True, slots=True)
 class UnmuteAlert:
-    """Let the alert `name` be heard again."""
+    """Unmute the alert `name`."""
 
     name: str
 
@@ -898,9 +898,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (_ALERT,),
         options=(CommandOption("for_s", "--for", "SECONDS", "Unmute it after so long"),),
     ),
-    CommandSpec(
-        "unmute", Kind.NODE_ACT, "Let a muted alert be heard again", UnmuteAlert, (_ALERT,)
-    ),
+    CommandSpec("unmute", Kind.NODE_ACT, "Unmute an alert", UnmuteAlert, (_ALERT,)),
     CommandSpec(
         "events",
         Kind.QUERY,

@@ -324,8 +324,8 @@ def format_port_mapping(event: PortMappingChanged) -> str:
     """What became of the port that the router maps to this node."""
     if event.outcome is PortMappingOutcome.GRANTED:
         return f"the router maps {event.address} to this node ({event.protocol})"
-    what = "no port" if event.address is None else f"{event.address} no longer"
-    return f"the router maps {what}: {printable(event.reason)}"
+    what = "maps no port" if event.address is None else f"no longer maps {event.address}"
+    return f"the router {what}: {printable(event.reason)}"
 
 
 def format_age(seconds: float) -> str:

@@ -301,7 +301,7 @@ class AlertBook:
         self._muted_until[self._known(name)] = math.inf if for_s is None else now + for_s
 
     def unmute(self, name: str) -> None:
-        """Let the alert of that name be heard again. Raises InvalidArgument."""
+        """Unmute the alert of that name. Raises InvalidArgument."""
         self._muted_until.pop(self._known(name), None)
 
     def _known(self, name: str) -> str:

@@ -223,7 +223,7 @@ class Host:
         self._note("muted", f"alert {name} was muted here{how_long}")
 
     async def unmute(self, name: str) -> None:
-        """Let a muted alert be heard again. Raises GrapevineError."""
+        """Unmute an alert. Raises GrapevineError."""
         self.alert_book.unmute(name)
         self._note("muted", f"alert {name} was unmuted here")
 

@@ -131,7 +131,7 @@ class HostView(Protocol):
         ...
 
     async def unmute(self, name: str) -> None:
-        """Let a muted alert be heard again. Raises GrapevineError."""
+        """Unmute an alert. Raises GrapevineError."""
         ...
 
     async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:

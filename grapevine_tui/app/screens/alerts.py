@@ -77,7 +77,7 @@ class AlertsScreen(TableScreen):
     FILTER_HINT = "words state:firing peer:bob -not"
 
     class MuteRequested(Message):
-        """Mute the alert `name`, or with `is_muted` let it be heard again."""
+        """Mute the alert `name`, or with `is_muted` unmute it."""
 
         def __init__(self, name: str, *, is_muted: bool) -> None:
             super().__init__()
@@ -116,7 +116,7 @@ class AlertsScreen(TableScreen):
         return "Unmute" if action == "mute" and selected and selected.is_muted else ""
 
     def action_mute(self) -> None:
-        """Mute the selected alert, or let it be heard again."""
+        """Mute the selected alert, or unmute it."""
         selected = self._selected()
         if selected is not None:
             self.post_message(self.MuteRequested(selected.name, is_muted=selected.is_muted))

@@ -220,11 +220,11 @@ class FleetScreen(TableScreen):
         return "Unmute" if action == "mute_context" and node and node.is_muted else ""
 
     def action_mute_context(self) -> None:
-        """Silence the alerts of the context under the cursor in this app, or let them be heard again."""
+        """Mute the alerts of the context under the cursor in this app, or unmute them."""
         node = self._selected_node()
         if node is not None and self.table.ensure_cursor_visible():
             node.is_muted = not node.is_muted
-            how = "muted" if node.is_muted else "heard again"
+            how = "muted" if node.is_muted else "unmuted"
             self.notify(f"alerts of {node.context.name} are {how}, in this app only", markup=False)
             self.show()
             self.refresh_bindings()

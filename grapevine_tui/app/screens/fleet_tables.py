@@ -316,7 +316,7 @@ class FleetAlertsScreen(TableScreen):
     FILTER_HINT = "words context:eu state:firing -not"
 
     class MuteRequested(Posted):
-        """Mute the alert `name` of `node`, or with `is_muted` let it be heard again."""
+        """Mute the alert `name` of `node`, or with `is_muted` unmute it."""
 
         def __init__(self, node: FleetNode, name: str, *, is_muted: bool) -> None:
             super().__init__()
@@ -369,7 +369,7 @@ class FleetAlertsScreen(TableScreen):
         return "Unmute" if action == "mute" and selected and selected[1].is_muted else ""
 
     def action_mute(self) -> None:
-        """Mute the selected alert in its context, or let it be heard again."""
+        """Mute the selected alert in its context, or unmute it."""
         selected = self._selected()
         if selected is not None and self.table.ensure_cursor_visible():
             node, alert = selected

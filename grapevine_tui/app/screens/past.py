@@ -53,7 +53,7 @@ TYPING_DELAY_S: Final = 0.15  # after the last key before the filter is applied
 PREVIEW_BYTES: Final = 1_000  # of a payload, in a line
 SEARCHING_TEXT: Final = "Searching…"
 SEARCHING_ON_TEXT: Final = "Searching… esc stops."
-NOTHING_SO_FAR_TEXT: Final = "Nothing so far. Up goes on; esc clears the filter."
+NOTHING_SO_FAR_TEXT: Final = "Nothing found so far. Up searches further; esc clears the filter."
 NO_MATCH_TEXT: Final = "Nothing in the history matches. esc clears the filter."
 LEVEL_TONES: Final = {"info": "text", "warning": "warn", "error": "bad"}
 PROBLEMS_FILTER: Final = "-level:info"
@@ -244,9 +244,8 @@ class PastScreen(Screen[None]):
         """Leave the search where it is. Moving on from the last row there takes it up again."""
         self._serial += 1
         self.is_waiting = False
-        self._note = f"stopped at {self._clock_of_search()}; Up goes on"
-        if self._direction == 1:
-            self._note = f"stopped at {self._clock_of_search()}; Down goes on"
+        key = "Down" if self._direction == 1 else "Up"
+        self._note = f"stopped at {self._clock_of_search()}; {key} searches further"
         self._searched_to = None
         self._show_rows()
 

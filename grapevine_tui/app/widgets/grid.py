@@ -74,8 +74,9 @@ class Cell(NamedTuple):
 class Row(NamedTuple):
     """A row of cells. `is_alarm` highlights the line; `mark` puts a sign in front.
 
-    `sort_values` holds a sort value per column, None for
-    one that is not known, which comes last in either direction; if empty, rows are sorted by their text."""
+    `sort_values` holds a sort value per column, None for one that is not known, which comes last in either
+    direction; if empty, rows are sorted by their text.
+    """
 
     key: Hashable
     cells: tuple[Cell, ...]

@@ -131,7 +131,7 @@ REPORT = QueryReport(
         (
             PortMappingChanged(PortMappingOutcome.LOST, ADDRESS, "UPnP", "no time"),
             "warning",
-            "the router maps 10.0.0.9:8000 no longer: no time",
+            "the router no longer maps 10.0.0.9:8000: no time",
         ),
         (RateLimited(an_id(1), 1200, 0.0), "warning", "db-1 is over its rate limit: 1,200 messages dropped"),
         (StandingChanged(an_id(1), Standing.SLOWED, 9.0, "forged"), "warning", "db-1 is slowed: forged"),

@@ -348,5 +348,5 @@ def test_the_address_that_the_router_maps_is_shown_while_it_does(model: Model) -
     assert [*shown, model.mapped] == [outside, None]
     assert notice_texts(model)[-2:] == [
         "the router maps 203.0.113.7:8000 to this node (PCP)",
-        "the router maps 203.0.113.7:8000 no longer: no answer",
+        "the router no longer maps 203.0.113.7:8000: no answer",
     ]

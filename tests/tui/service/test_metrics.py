@@ -71,9 +71,8 @@ async def test_what_happens_is_counted() -> None:
     assert seen["grapevine_peers", "connected"] == 1
     assert seen["grapevine_members", "up"] >= 1
     assert seen["grapevine_messages_total", "local"] == 1
-    assert (
-        seen["grapevine_messages_total", "eager"] + seen["grapevine_messages_total", "repair"] == 1
-    )
+    ways = ("eager", "lazy", "repair")  # the first message of a new cluster may be announced only
+    assert sum(seen["grapevine_messages_total", each] for each in ways) == 1
     assert seen["grapevine_message_outcomes_total", "delivered"] == 1
     assert seen["grapevine_answer_outcomes_total", "lost"] == 0
     assert seen["grapevine_datagrams_received_total", ""] > 0

@@ -363,7 +363,7 @@ async def test_a_search_without_the_index_goes_on_in_steps_and_esc_stops_it(
         assert "Searching… esc stops." in past.stage.text
         await past.stage.press("escape")
         assert not screen.is_waiting
-        assert "Up goes on" in past.stage.text
+        assert "Up searches further" in past.stage.text
         assert screen.words == "/never/"
         await past.stage.press("up")
         assert "searching" in past.stage.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grapevine_tui.app.widgets.merged_messages import MergedMessages
-from grapevine_tui.app.widgets.message_filter import TESTS_PER_SYNC
+from grapevine_tui.app.widgets.message_filter import MAX_SYNC_S, TESTS_PER_SYNC
 from grapevine_tui.host.query import parse_query
 from grapevine_tui.remote.fleet import Fleet
 from tests.tui.made_up_fleet import a_fleet
@@ -70,3 +70,27 @@ def test_a_filter_over_many_messages_takes_several_calls() -> None:
         calls += 1
     assert calls > 1
     assert merged.match_count == 1_000 * (TESTS_PER_SYNC // 1_000 + 2)
+
+
+def test_a_slow_filter_stops_after_a_context_and_goes_on_with_the_next() -> None:
+    fleet = a_fleet(NOW)
+    readings = iter(range(1_000))
+    merged = MergedMessages(fleet.nodes.values(), 100, lambda: next(readings) * 2 * MAX_SYNC_S)
+    merged.set_filter(parse_query("deploy"))
+    counts = []
+    for _ in fleet.nodes:
+        merged.sync()
+        counts.append(merged.match_count)
+    assert counts[0] < counts[-1]
+    assert not merged.is_behind
+
+
+def test_a_context_whose_cluster_becomes_known_is_filtered_again() -> None:
+    fleet = a_fleet(NOW)
+    node = fleet.nodes["us"]
+    known, node.model.local_node = node.model.local_node, None
+    merged = merged_of(fleet)
+    merged.set_filter(parse_query("cluster:prod -context:eu"))
+    assert [name for name, _ in listed(merged)] == ["dr"]
+    node.model.local_node = known
+    assert [name for name, _ in listed(merged)] == ["us", "dr"]
