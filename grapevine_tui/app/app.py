@@ -96,7 +96,7 @@ from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.records import to_key
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.model import Changes, QueryEntry, StateView
-from grapevine_tui.host.protocol import DemoView, HostView, SettingsView
+from grapevine_tui.host.protocol import DemoView, HostView, OwnSettingsView, SettingsView
 from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowTopology
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable, truncate
@@ -126,7 +126,8 @@ class Undo(NamedTuple):
 
 
 class GrapevineApp(ThemedApp):
-    """The app over `host`; with `demo`, it also starts and stops the demo's peers."""
+    """The app over `host`; with `demo`, it also starts and stops the demo's peers. Over a node in another
+    process, `own_settings` are those that follow the config file of this user."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(keymap.GLOBAL_KEYS),
@@ -137,12 +138,18 @@ class GrapevineApp(ThemedApp):
     """Keys that only this kind of app has, for its help."""
 
     def __init__(
-        self, host: HostView, settings: SettingsView, *, demo: DemoView | None = None
+        self,
+        host: HostView,
+        settings: SettingsView,
+        *,
+        demo: DemoView | None = None,
+        own_settings: OwnSettingsView | None = None,
     ) -> None:
         super().__init__()
         install_paste_safe_decoder()
         self._host = host
         self._settings = settings
+        self._own_settings = own_settings
         self._demo = demo
         self._max_payload_bytes = settings.node.max_message_size
         self._pending_changes = Changes.NONE
@@ -526,11 +533,22 @@ class GrapevineApp(ThemedApp):
 
     async def _change_highlights(self, words: dict[str, str], *, saves: bool) -> None:
         highlights = parse_highlights(words)
-        if saves:
-            if self._host.model.is_remote:
-                raise CommandError("not saved: change [app.highlights] in the config file")
+        if saves and self._host.model.is_remote:
+            self._save_own("app.highlights", format_value(words))
+        elif saves:
             await self.set_settings((("app.highlights", format_value(words)),))
         self._show_highlights(highlights)
+
+    def _save_own(self, name: str, text: str) -> None:
+        """Write a setting to the config file of this user. Raises GrapevineError."""
+        if self._own_settings is None:
+            raise CommandError(f"not saved: change [{name}] in the config file")
+        try:
+            result = self._own_settings.save(name, text)
+        except OSError as error:
+            raise CommandError(f"not saved: {error.strerror or error}") from None
+        self.notify(printable(format_save_result(result)), timeout=10, markup=False)
+        self._show_settings(self._own_settings.for_node(self._settings.node))
 
     def _show_highlights(self, highlights: tuple[Highlight, ...]) -> None:
         self.highlighter.replace(highlights)
@@ -720,7 +738,15 @@ class GrapevineApp(ThemedApp):
         self._apply_settings(editor.settings)
 
     async def reload(self) -> None:
-        """Have the node read its settings and keys again. Raises GrapevineError."""
+        """Have the node read its settings and keys again, and this user's own. Raises GrapevineError."""
+        if self._own_settings is not None:
+            self._own_settings.reload()
+            self._show_settings(self._own_settings.for_node(self._settings.node))
+            if self.is_readonly:
+                self.notify(
+                    "reloaded the settings of this app, not those of the node", markup=False
+                )
+                return
         try:
             pending_restart = await self._host.reload()
         except OSError as error:
@@ -740,7 +766,14 @@ class GrapevineApp(ThemedApp):
         self.use_settings(settings)
 
     def use_settings(self, settings: Settings) -> None:
-        """Show what `settings` say from now on."""
+        """Go by `settings`, those of the node in this process, from now on."""
+        self._host.model.messages.set_limit(settings.messages)
+        set_level(settings.log_level)
+        self._show_settings(settings)
+        self.main.apply_config(settings.node)
+
+    def _show_settings(self, settings: SettingsView) -> None:
+        """Show what `settings` say of the screen."""
         if settings.highlights != self._settings.highlights:  # else those added since stay
             self._show_highlights(parse_highlights(settings.highlights))
         self._settings = settings
@@ -749,10 +782,7 @@ class GrapevineApp(ThemedApp):
         for screen in self.screen_stack:
             if isinstance(screen, MembersScreen):
                 screen.set_columns(settings.columns_by_table["members"])
-        self._host.model.messages.set_limit(settings.messages)
-        set_level(settings.log_level)
         self.set_keymap(dict(settings.keys))
-        self.main.apply_config(settings.node)
         if settings.theme and settings.theme != self.theme:
             self._theme_manager.apply(settings.theme)
 

@@ -153,7 +153,8 @@ class CommandRunner:
 
     async def _execute(self, command: Command, line: str) -> None:
         app = self._app
-        if self._host.is_readonly and not isinstance(command, commands.Leave):  # which detaches
+        # An attached app leaves without its node, and reads again what is its own.
+        if self._host.is_readonly and not isinstance(command, (commands.Leave, commands.Reload)):
             refuse_act(command)
         match command:
             case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():

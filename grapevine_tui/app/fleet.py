@@ -49,7 +49,7 @@ from grapevine_tui.config.preferences import Preferences
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.commands import FLEET_TABLES, CommandError
 from grapevine_tui.control.read_only import ReadOnly
-from grapevine_tui.host.protocol import SettingsView
+from grapevine_tui.host.protocol import OwnSettingsView, SettingsView
 from grapevine_tui.remote.contexts import unknown_context_text
 from grapevine_tui.remote.fleet import ContextAlert, Fleet, FleetNode
 from grapevine_tui.text import printable
@@ -347,8 +347,9 @@ class ContextApp(GrapevineApp):
         settings: SettingsView,
         opening: Destination,
         came_from: Destination = ALL_CONTEXTS,
+        own_settings: OwnSettingsView | None = None,
     ) -> None:
-        super().__init__(fleet.nodes[opening.context].host, settings)
+        super().__init__(fleet.nodes[opening.context].host, settings, own_settings=own_settings)
         _read_alt_digits()
         self.destination: Destination | None = None
         self.context_names = list(fleet.nodes)
@@ -455,7 +456,7 @@ class ContextApp(GrapevineApp):
 async def run_fleet(
     fleet: Fleet,
     settings: Settings,
-    context_settings: Callable[[FleetNode], SettingsView],
+    own_settings: OwnSettingsView,
     run: Callable[[App[None]], Awaitable[object]],
     table: str = FLEET_TABLES[0],
 ) -> int:
@@ -473,7 +474,8 @@ async def run_fleet(
                 app = FleetApp(fleet, settings, destination)
             else:
                 node = fleet.nodes[destination.context]
-                app = ContextApp(fleet, context_settings(node), destination, view)
+                context_settings = own_settings.for_node(node.host.config)
+                app = ContextApp(fleet, context_settings, destination, view, own_settings)
                 node.host.on_config_changed = partial(
                     app.call_later, app.main.apply_config, is_restarted=True
                 )

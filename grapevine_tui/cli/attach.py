@@ -25,6 +25,7 @@ from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import run_on_terminal
 from grapevine_tui.cli.ctl import format_table
 from grapevine_tui.cli.ctl_session import read_only_option
+from grapevine_tui.config.edit import SaveResult, SettingsEditor, reload_kept
 from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.client import find_state_dir, send_command
@@ -154,6 +155,30 @@ def attached_settings(node: NodeConfig, local: Settings) -> RemoteAppSettings:
     )
 
 
+class OwnSettings:
+    """What the config file of this user says for attached apps, beginning with `local`."""
+
+    def __init__(self, local: Settings) -> None:
+        self._local = local
+
+    def for_node(self, node: NodeConfig) -> RemoteAppSettings:
+        """The settings of an app that is attached to a node with the configuration `node`."""
+        return attached_settings(node, self._local)
+
+    def reload(self) -> None:
+        """Read the file again. Raises GrapevineError; nothing changed then."""
+        self._local = reload_kept(self._local, self._local.node.keys)
+
+    def save(self, name: str, text: str) -> SaveResult:
+        """Set a setting and write it to the file. Raises GrapevineError, OSError."""
+        self.reload()
+        editor = SettingsEditor(self._local, lambda _: ())
+        editor.set_value(name, text)
+        result = editor.save()
+        self._local = editor.settings
+        return result
+
+
 async def run_attached_app(flags: dict[str, Any], target: Target) -> int:
     """Run the app until it is quit and return its exit code. Raises NodeUnreachable."""
     from grapevine_tui.app.app import GrapevineApp
@@ -163,7 +188,8 @@ async def run_attached_app(flags: dict[str, Any], target: Target) -> int:
     local = load_settings(flags, os.environ)
     host = RemoteHost(target, Model(max_messages=local.messages))
     await host.start()
-    app = GrapevineApp(host, attached_settings(host.config, local))
+    own = OwnSettings(local)
+    app = GrapevineApp(host, own.for_node(host.config), own_settings=own)
     host.on_config_changed = partial(app.call_later, app.main.apply_config, is_restarted=True)
     try:
         await app.run_async()

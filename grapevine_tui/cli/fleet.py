@@ -17,7 +17,7 @@ import click
 from grapevine_proto.errors import ConfigError
 from grapevine_tui import logs
 from grapevine_tui.app.on_terminal import require_terminal, run_on_terminal
-from grapevine_tui.cli.attach import RemoteAppSettings, attached_settings
+from grapevine_tui.cli.attach import OwnSettings
 from grapevine_tui.cli.ctl import format_table
 from grapevine_tui.cli.ctl_session import read_only_option
 from grapevine_tui.config.alert_rules import AlertRule
@@ -28,7 +28,7 @@ from grapevine_tui.remote.contexts import Context, all_contexts
 from grapevine_tui.text import json_payload_text
 
 if TYPE_CHECKING:
-    from grapevine_tui.remote.fleet import Fleet, FleetNode
+    from grapevine_tui.remote.fleet import Fleet
 
 ANSWER_TIMEOUT_S: Final = 5.0  # for the contexts to answer, without the UI
 RATE_INTERVAL_S: Final = 2.5  # for two samples of what is counted
@@ -87,13 +87,10 @@ async def _run(contexts: Iterable[Context], local: Settings, table: str) -> int:
     from grapevine_tui.app.fleet import run_fleet
     from grapevine_tui.remote.fleet import Fleet
 
-    def context_settings(node: FleetNode) -> RemoteAppSettings:
-        return attached_settings(node.host.config, local)
-
-    fleet = Fleet(list(contexts), rules=local.alert_rules)
+    fleet, own = Fleet(list(contexts), rules=local.alert_rules), OwnSettings(local)
     fleet.start()
     try:
-        return await run_fleet(fleet, local, context_settings, lambda app: app.run_async(), table)
+        return await run_fleet(fleet, local, own, lambda app: app.run_async(), table)
     finally:
         await fleet.leave()
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.events import Event
 from grapevine_proto.ids import MessageId, PeerId
-from grapevine_tui.config.edit import SettingsEditor
+from grapevine_tui.config.edit import SaveResult, SettingsEditor
 from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.access_state import AccessState
@@ -224,6 +224,22 @@ class SettingsView(Protocol):
     @property
     def own_commands(self) -> tuple[OwnCommand, ...]:
         """Programs that the operator runs on a row."""
+        ...
+
+
+class OwnSettingsView(Protocol):
+    """What the config file of this user says for an app over a node in another process."""
+
+    def for_node(self, node: NodeConfig) -> SettingsView:
+        """The settings of an app over a node with the configuration `node`."""
+        ...
+
+    def reload(self) -> None:
+        """Read the file again. Raises GrapevineError; nothing changed then."""
+        ...
+
+    def save(self, name: str, text: str) -> SaveResult:
+        """Set a setting and write it to the file. Raises GrapevineError, OSError."""
         ...
 
 

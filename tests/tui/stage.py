@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from grapevine_tui.app.app import FRAMES_PER_REFRESH, GrapevineApp
 from grapevine_tui.app.screens.detail import DetailScreen
-from grapevine_tui.host.protocol import SettingsView
+from grapevine_tui.host.protocol import OwnSettingsView, SettingsView
 from tests.tui.fake_host import FakeHost, FakeSettings
 
 # The pilot waits until the process is idle this long. Its default of 20 ms, three times per key, would
@@ -110,9 +110,10 @@ async def staged(
     host: FakeHost | None = None,
     size: tuple[int, int] = (120, 36),
     settings: SettingsView | None = None,
+    own_settings: OwnSettingsView | None = None,
 ) -> AsyncIterator[Stage]:
     host = (host or FakeHost()).with_settings(settings)
-    app = GrapevineApp(host, settings or FakeSettings())
+    app = GrapevineApp(host, settings or FakeSettings(), own_settings=own_settings)
     async with app.run_test(size=size, notifications=True) as pilot:
         stage = Stage(app, host, pilot)
         await stage.paint()

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from textual._xterm_parser import XTermParser
@@ -27,6 +26,7 @@ from grapevine_tui.app.screens.confirm import ConfirmScreen
 from grapevine_tui.app.screens.fleet import CompareScreen, FleetScreen
 from grapevine_tui.app.screens.fleet_tables import FleetMembersScreen
 from grapevine_tui.app.screens.members import MembersScreen
+from grapevine_tui.cli.attach import OwnSettings
 from grapevine_tui.config.own_commands import OwnCommand
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.control.server import ControlServer, control_server
@@ -38,7 +38,7 @@ from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
 from grapevine_tui.remote import host as remote_host
 from grapevine_tui.remote.contexts import Context
-from grapevine_tui.remote.fleet import Fleet, FleetNode
+from grapevine_tui.remote.fleet import Fleet
 from tests.tui import made_up_fleet
 from tests.tui.fake_host import FakeSettings
 from tests.tui.runs import WAIT_S
@@ -110,16 +110,13 @@ async def play(fleet: Fleet, settings: Settings, *steps: Step) -> int:
     """Runs the apps one after the other, each with the next of `steps`, which must end it."""
     left = list(steps)
 
-    def context_settings(node: FleetNode) -> Any:
-        return FakeSettings(node=node.host.config)
-
     async def run(app: App[None]) -> None:
         step = left.pop(0)
         async with app.run_test(size=(140, 20), notifications=True) as pilot:
             await step(app, pilot)
             await until(pilot, lambda: not app.is_running)
 
-    code = await run_fleet(fleet, settings, context_settings, run)
+    code = await run_fleet(fleet, settings, OwnSettings(settings), run)
     assert not left
     return code
 

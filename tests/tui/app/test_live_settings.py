@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import ConfigError
 from grapevine_tui.app.screens.past import HistoryScreen
+from grapevine_tui.cli.attach import OwnSettings
 from grapevine_tui.config.columns import parse_columns
 from grapevine_tui.config.edit import LiveSettings, is_live
 from grapevine_tui.config.settings import Settings, load_settings
@@ -95,6 +97,31 @@ async def test_a_highlight_is_saved_on_request_and_stays_when_other_settings_cha
         assert "style:bad" not in (tmp_path / "config.toml").read_text()
         await stage.submit("/set_settings messages=500")
         assert set(stage.app.highlighter.highlights) == {"unsaved"}
+
+
+@pytest.mark.parametrize("is_readonly", [False, True])
+@pytest.mark.asyncio
+async def test_an_attached_app_follows_the_config_file_of_its_user(
+    tmp_path: Path, is_readonly: bool
+) -> None:
+    host = FakeHost()
+    host.is_readonly = is_readonly
+    host.model.is_remote = True
+    host.live_settings = LiveSettings(settings_of(tmp_path, ""))
+    own = OwnSettings(settings_of(tmp_path, ""))
+    settings = own.for_node(NodeConfig())
+    async with staged(host, settings=settings, own_settings=own) as stage:
+        await stage.submit("/highlight --save oom style:warn oom")
+        assert 'oom = "style:warn oom"' in (tmp_path / "config.toml").read_text()
+        assert set(stage.app.highlighter.highlights) == {"oom"}
+        (tmp_path / "config.toml").write_text(CHANGED)
+        await stage.submit("/reload")
+        assert set(stage.app.highlighter.highlights) == {"panic"}
+        assert "jitter" in stage.text
+        (tmp_path / "config.toml").write_text("[app.columns]\npeers = 3\n")
+        await stage.submit("/reload")
+        assert "app.columns.peers" in stage.text
+        assert "jitter" in stage.text
 
 
 def test_a_reload_of_the_node_reaches_its_app(tmp_path: Path) -> None:
