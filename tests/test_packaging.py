@@ -73,7 +73,7 @@ def test_what_is_built_on_beyond_its_promises_has_an_upper_bound(name: str) -> N
     assert ",<" in names_of(project_of("grapevine-tui")["dependencies"])[name]
 
 
-def test_the_pictures_of_pages_and_readme_lie_where_their_links_lead() -> None:
+def test_the_screenshots_of_pages_and_readme_lie_where_their_links_lead() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     links = [
         (page.parent / link).resolve()

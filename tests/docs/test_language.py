@@ -36,6 +36,10 @@ TERMS: Final = {
     "BLACK_HOLE_LOSSES": "black hole detection, RFC 8899",
     "BLACK_HOLE_ACKS": "black hole detection, RFC 8899",
     "test_losses_in_several_acks_are_a_black_hole_and_in_one_an_overflow": "RFC 8899",
+    **dict.fromkeys(
+        ("HolePunching", "hole_punching", "_hole_punching", "test_hole_punching"),
+        "hole punching, RFC 5128",
+    ),
     "_PICTURES": "Control Pictures, a block of Unicode",
 }
 CANCELLED: Final = frozenset({"cancelled", "canceled"})  # names of asyncio and Textual
