@@ -800,6 +800,7 @@ class Stats:
     entries: int = 0
     """State entries of all members."""
     links_optimized: int = 0
+    """Links replaced with nearer ones."""
     coordinate_samples: int = 0
     """Round trips that moved the coordinate of this node."""
     coordinate_samples_ignored: int = 0
@@ -812,7 +813,6 @@ class Stats:
     """Times a router refused to, or none answered, for another reason than before."""
     port_mappings_lost: int = 0
     """Times such a mapping ended while this node ran."""
-    """Links replaced with nearer ones."""
     next_round_at: float = 0.0
     """When the next anti-entropy round starts, in seconds of the node's monotonic clock."""
     subscribers: int = 0

@@ -88,7 +88,7 @@ from grapevine_proto.runtime.persistence import (
     ENTRY_SAVES_PER_TURN,
     StatePersister,
 )
-from grapevine_proto.runtime.port_mapping.mapper import PortMapper
+from grapevine_proto.runtime.port_mapping.mapper import HomeRouter, PortMapper
 from grapevine_proto.runtime.query_desk import QUERY_EVENTS, Query, QueryDesk, QueryHandler
 from grapevine_proto.runtime.resolver import BootstrapResolver
 from grapevine_proto.runtime.shared_state import SharedState
@@ -180,6 +180,7 @@ class Node:
         self._discovery.watch(config.bootstrap_sources)
         self._port_mapper = PortMapper(
             self.now,
+            HomeRouter(self.now),
             lambda: self.config.port_mapping != "off" and not self.config.advertise,
             lambda: self._socket.refresh_addresses(),
             self._on_port_mapped,

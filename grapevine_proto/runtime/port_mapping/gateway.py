@@ -22,7 +22,8 @@ from grapevine_proto.ids import Address
 from grapevine_proto.runtime.port_mapping import packets
 from grapevine_proto.runtime.port_mapping.packets import EpochClock, MappedPort, UnsupportedVersion
 
-RETRANSMISSIONS_S: Final = (0.25, 0.5, 1.0, 2.0)  # 3.75 s for each protocol
+# After each request of the same, as RFC 6886, section 3.1, but only four: the next attempt follows anyway.
+RETRANSMISSIONS_S: Final = (0.25, 0.5, 1.0, 2.0)
 MAX_ANSWERS: Final = 64
 ROUTES: Final = Path("/proc/net/route")
 ROUTE_COMMAND: Final = ("/sbin/route", "-n", "get", "default")  # of macOS and the BSDs
@@ -53,7 +54,8 @@ class GatewayPort:
     Args:
         now: monotonic seconds.
         gateway: where the gateway listens.
-        port: the UDP port to map.
+        own: the address of this machine to map. Requests come from its host, which is the one that a gateway
+            maps.
         waits_s: how long to wait for an answer after each request of the same.
     """
 
@@ -61,11 +63,11 @@ class GatewayPort:
         self,
         now: Callable[[], float],
         gateway: Address,
-        port: int,
+        own: Address,
         waits_s: tuple[float, ...] = RETRANSMISSIONS_S,
     ) -> None:
         self.gateway = gateway
-        self.port = port
+        self.own = own
         self._waits_s = waits_s
         self.ignored = 0  # datagrams that were no answer
         self._now = now
@@ -75,13 +77,15 @@ class GatewayPort:
 
     async def map(self, wanted: Address | None, lifetime_s: int) -> Mapping:
         """Maps the port, or renews the mapping. `wanted`: the external address that it had, or should have.
+        The lifetime of the result is at most `lifetime_s`.
 
         Raises NoAnswer or packets.Refused.
         """
         if self._speaks_pcp:
             # Old gateways say nothing to a version that they do not know.
             with contextlib.suppress(UnsupportedVersion, NoAnswer):
-                return self._to_mapping(await self._map_by_pcp(wanted, lifetime_s), "PCP")
+                mapped = await self._map_by_pcp(wanted, lifetime_s)
+                return self._to_mapping(mapped, lifetime_s, "PCP")
         try:
             mapping = await self._map_by_nat_pmp(wanted, lifetime_s)
         except (UnsupportedVersion, NoAnswer) as error:
@@ -97,7 +101,7 @@ class GatewayPort:
         if self._speaks_pcp:
             await self._map_by_pcp(None, 0, (timeout_s,))
         else:
-            request = packets.encode_map_request(self.port, 0, 0)
+            request = packets.encode_map_request(self.own.port, 0, 0)
             await self._exchange(request, self._decode_mapped, (timeout_s,))
 
     async def _map_by_pcp(
@@ -106,64 +110,60 @@ class GatewayPort:
         lifetime_s: int,
         waits_s: tuple[float, ...] = (),
     ) -> MappedPort:
-        def encode(client_host: str) -> bytes:
-            host, port = ("", 0) if wanted is None else wanted
-            return packets.encode_pcp_request(
-                self._nonce, client_host, self.port, host, port, lifetime_s
-            )
+        host, port = ("", 0) if wanted is None else wanted
+        request = packets.encode_pcp_request(self._nonce, self.own, host, port, lifetime_s)
 
         def decode(datagram: bytes) -> MappedPort:
-            return packets.decode_pcp(datagram, self._nonce, self.port)
+            return packets.decode_pcp(datagram, self._nonce, self.own.port)
 
-        return await self._exchange(encode, decode, waits_s)
+        return await self._exchange(request, decode, waits_s)
 
     async def _map_by_nat_pmp(self, wanted: Address | None, lifetime_s: int) -> Mapping:
         external = await self._exchange(packets.encode_address_request(), packets.decode_address)
-        port = self.port if wanted is None else wanted.port
-        request = packets.encode_map_request(self.port, port, lifetime_s)
+        port = self.own.port if wanted is None else wanted.port
+        request = packets.encode_map_request(self.own.port, port, lifetime_s)
         mapped = await self._exchange(request, self._decode_mapped)
-        return self._to_mapping(mapped._replace(external_host=external.host), "NAT-PMP")
+        mapped = mapped._replace(external_host=external.host)
+        return self._to_mapping(mapped, lifetime_s, "NAT-PMP")
 
     def _decode_mapped(self, datagram: bytes) -> MappedPort:
-        return packets.decode_mapped(datagram, self.port)
+        return packets.decode_mapped(datagram, self.own.port)
 
-    def _to_mapping(self, mapped: MappedPort, protocol: str) -> Mapping:
+    def _to_mapping(self, mapped: MappedPort, longest_s: int, protocol: str) -> Mapping:
         was_reset = self._epoch.is_reset(mapped.epoch_s, self._now())
         if not mapped.lifetime_s:
             raise packets.Refused("the gateway granted no time")
         address = Address(mapped.external_host, mapped.external_port)
-        return Mapping(address, mapped.lifetime_s, protocol, was_reset)
+        return Mapping(address, min(mapped.lifetime_s, longest_s), protocol, was_reset)
 
     async def _exchange(
         self,
-        request: bytes | Callable[[str], bytes],
+        request: bytes,
         decode: Callable[[bytes], _T],
         waits_s: tuple[float, ...] = (),
     ) -> _T:
-        """Sends `request` (or what it returns for our host) until `decode` accepts an answer."""
+        """Sends `request` until `decode` accepts an answer. Raises NoAnswer, or what `decode` raises besides
+        ValueError."""
         loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        answers = 0
         try:
-            sock.setblocking(False)
-            sock.connect(self.gateway)
-            if not isinstance(request, bytes):
-                request = request(sock.getsockname()[0])
-            answers = 0
-            for wait_s in waits_s or self._waits_s:
-                await loop.sock_sendall(sock, request)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        while answers < MAX_ANSWERS:
-                            answers += 1
-                            datagram = await loop.sock_recv(sock, packets.MAX_PACKET_BYTES + 1)
-                            try:
-                                return decode(datagram)
-                            except ValueError:
-                                self.ignored += 1
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.bind((self.own.host, 0))
+                sock.connect(self.gateway)
+                for wait_s in waits_s or self._waits_s:
+                    await loop.sock_sendall(sock, request)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(wait_s):
+                            while answers < MAX_ANSWERS:
+                                answers += 1
+                                datagram = await loop.sock_recv(sock, packets.MAX_PACKET_BYTES + 1)
+                                try:
+                                    return decode(datagram)
+                                except ValueError:
+                                    self.ignored += 1
         except OSError as error:  # also an ICMP message: nobody listens there
             raise NoAnswer(f"the gateway {self.gateway.host}: {error.strerror or error}") from None
-        finally:
-            sock.close()
         raise NoAnswer(f"the gateway {self.gateway.host} does not answer")
 
 
@@ -172,14 +172,18 @@ async def default_gateway() -> Address | None:
     not say."""
     if _IS_LINUX:
         with contextlib.suppress(OSError):
-            return parse_routes(ROUTES.read_text(encoding="ascii"))
+            return parse_routes(ROUTES.read_text(encoding="ascii", errors="replace"))
         return None
     with contextlib.suppress(OSError, TimeoutError, ValueError):
         process = await asyncio.create_subprocess_exec(
             *ROUTE_COMMAND, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
-        async with asyncio.timeout(ROUTE_COMMAND_S):
-            output, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(ROUTE_COMMAND_S):
+                output, _ = await process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
         for line in output.decode(errors="replace").splitlines():
             name, _, value = line.strip().partition(":")
             if name == "gateway":
@@ -195,9 +199,9 @@ def parse_routes(text: str) -> Address | None:
         try:
             destination, gateway, flags = (int(each, 16) for each in columns[1:4])
             metric, mask = int(columns[6]), int(columns[7], 16)
-        except (ValueError, IndexError):
+            host = socket.inet_ntoa(gateway.to_bytes(4, sys.byteorder))
+        except (ValueError, IndexError, OverflowError):
             continue
         if not destination and not mask and flags & _IS_GATEWAY:
-            host = socket.inet_ntoa(gateway.to_bytes(4, sys.byteorder))
             found.append((metric, Address(host, packets.SERVER_PORT)))
     return min(found)[1] if found else None

@@ -17,14 +17,12 @@ import ipaddress
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from grapevine_proto.events import PortMappingChanged, PortMappingOutcome
 from grapevine_proto.ids import Address
-from grapevine_proto.runtime.port_mapping import upnp
 from grapevine_proto.runtime.port_mapping.gateway import (
-    RETRANSMISSIONS_S,
     GatewayPort,
     Mapping,
     NoAnswer,
@@ -37,7 +35,7 @@ CHECK_INTERVAL_S: Final = 60.0  # one packet, by which a router that restarted m
 MIN_INTERVAL_S: Final = 5.0  # whatever lease the router grants
 RETRY_S: Final = 10.0  # while a mapping may still be there
 BACKOFF_BOUNDS_S: Final = (30.0, 600.0)  # without one
-REMOVE_TIMEOUT_S: Final = 0.5
+REMOVE_TIMEOUT_S: Final = 0.25  # a node leaves within half a second
 
 _SHARED: Final = ipaddress.IPv4Network("100.64.0.0/10")  # of Internet providers (RFC 6598)
 
@@ -45,15 +43,41 @@ logger = logging.getLogger("grapevine")
 
 
 class RouterPort(Protocol):
-    """A way to map a port: `GatewayPort` or `UpnpPort`."""
+    """A way to map a port: `GatewayPort` or `UpnpPort`. Both methods may raise NoAnswer, Refused, or anything
+    of a package."""
 
     async def map(self, wanted: Address | None, lifetime_s: int) -> Mapping: ...
 
     async def remove(self, timeout_s: float) -> None: ...
 
 
-def _upnp_if_installed(gateway: Address, host: str, port: int) -> RouterPort | None:
-    return upnp.UpnpPort(gateway.host, host, port) if upnp.is_installed() else None
+class Router(Protocol):
+    """The router of this machine's network."""
+
+    async def find_gateway(self) -> Address | None:
+        """Returns where the default gateway listens; None: there is none, or it is not known."""
+
+    def ports(self, gateway: Address, own: Address) -> list[RouterPort]:
+        """Returns the ways to have `own`, an address of this machine, mapped by the router at `gateway`."""
+
+
+class HomeRouter:
+    """A `Router` that is asked by PCP, NAT-PMP, and UPnP if its package is installed. `now`: monotonic
+    seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    async def find_gateway(self) -> Address | None:
+        return await default_gateway()
+
+    def ports(self, gateway: Address, own: Address) -> list[RouterPort]:
+        ports: list[RouterPort] = [GatewayPort(self._now, gateway, own)]
+        with contextlib.suppress(ImportError):  # needs the extra nat
+            from grapevine_proto.runtime.port_mapping.upnp import UpnpPort
+
+            ports.append(UpnpPort(gateway.host, own))
+        return ports
 
 
 class PortMapper:
@@ -61,36 +85,29 @@ class PortMapper:
 
     Args:
         now: monotonic seconds.
+        router: whom to ask.
         is_wanted: whether the settings ask for a mapping.
         own_addresses: the addresses of this machine at which the node listens, best first.
         apply: called with the external address, and with None once there is none any more.
         publish: emits an event.
-        find_gateway: where the gateway listens; None: there is none.
-        find_upnp: another way to map, if the gateway does not answer.
-        waits_s: as of `GatewayPort`.
     """
 
     def __init__(
         self,
         now: Callable[[], float],
+        router: Router,
         is_wanted: Callable[[], bool],
         own_addresses: Callable[[], tuple[Address, ...]],
         apply: Callable[[Address | None], None],
         publish: Callable[[PortMappingChanged], None],
-        *,
-        find_gateway: Callable[[], Awaitable[Address | None]] = default_gateway,
-        find_upnp: Callable[[Address, str, int], RouterPort | None] = _upnp_if_installed,
-        waits_s: tuple[float, ...] = RETRANSMISSIONS_S,
     ) -> None:
         self.outcomes: Counter[PortMappingOutcome] = Counter()
         self._now = now
+        self._router = router
         self._is_wanted = is_wanted
         self._own_addresses = own_addresses
         self._apply = apply
         self._publish = publish
-        self._find_gateway = find_gateway
-        self._find_upnp = find_upnp
-        self._waits_s = waits_s
         self._wake = asyncio.Event()
         self._ends: tuple[Address, Address] | None = None  # the gateway and our address
         self._ports: list[RouterPort] = []  # ways to map, the one that worked first
@@ -134,16 +151,14 @@ class PortMapper:
     async def _refresh(self) -> float:
         """Asks for the mapping. Returns how long to wait, in seconds."""
         own = next((each for each in self._own_addresses() if _needs_mapping(each)), None)
-        gateway = None if own is None else await self._find_gateway()
+        gateway = None if own is None else await self._router.find_gateway()
         if own is None or gateway is None:
             self._ends = None
             return self._on_failure("no private IPv4 address with a default gateway", is_final=True)
         if (gateway, own) != self._ends:
             self._end_mapping("another network")
             self._ends = gateway, own
-            upnp_port = self._find_upnp(gateway, own.host, own.port)
-            self._ports = [GatewayPort(self._now, gateway, own.port, self._waits_s)]
-            self._ports += [] if upnp_port is None else [upnp_port]
+            self._ports = self._router.ports(gateway, own)
         problems, is_final = [], False
         for port in tuple(self._ports):
             try:
@@ -154,7 +169,7 @@ class PortMapper:
                 problems.append(str(error))
                 is_final = True
             except Exception as error:  # noqa: BLE001  of any package
-                problems.append(f"{type(error).__name__}: {error}")
+                problems.append(type(error).__name__)  # its text may be what the router sent
             else:
                 self._ports.remove(port)
                 self._ports.insert(0, port)
@@ -162,7 +177,7 @@ class PortMapper:
         return self._on_failure("; ".join(problems), is_final=is_final)
 
     async def _map_by(self, port: RouterPort) -> Mapping:
-        """Raises NoAnswer, Refused, or anything of a package."""
+        """Raises what `RouterPort.map` does; Refused also if nobody outside can dial the address."""
         mapping = await port.map(self.mapped, LEASE_S)
         if fault := _fault_of(mapping.address):
             with contextlib.suppress(Exception):  # the lease ends anyway

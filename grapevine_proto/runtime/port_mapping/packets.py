@@ -13,6 +13,8 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from grapevine_proto.ids import Address
+
 SERVER_PORT: Final = 5351
 NAT_PMP_VERSION: Final = 0
 PCP_VERSION: Final = 2
@@ -29,8 +31,7 @@ _MAP_REQUEST: Final = struct.Struct(">BBHHHI")
 _MAP_RESPONSE: Final = struct.Struct(">BBHIHHI")
 _RESPONSE_HEAD: Final = struct.Struct(">BBHI")
 _PCP_REQUEST: Final = struct.Struct(">BB2xI16s12sB3xHH16s")
-_PCP_RESPONSE_HEAD: Final = struct.Struct(">BBxBII12x")
-_PCP_RESPONSE: Final = struct.Struct(">BBxBII12x12sB3xHH16s")
+_PCP_RESPONSE: Final = struct.Struct(">4xII12x12sB3xHH16s")
 
 _NAT_PMP_ERRORS: Final = {
     2: "not authorized: port mapping is off in the gateway",
@@ -132,23 +133,18 @@ def _check_response(datagram: bytes, opcode: Opcode, size: int) -> None:
 
 
 def encode_pcp_request(
-    nonce: bytes,
-    client_host: str,
-    port: int,
-    external_host: str,
-    external_port: int,
-    lifetime_s: int,
+    nonce: bytes, own: Address, external_host: str, external_port: int, lifetime_s: int
 ) -> bytes:
-    """Asks to map UDP `port` of the machine at `client_host`, preferably to the external address (empty
-    and 0: any). Renewals have the `nonce` of the first request. A lifetime of 0 ends the mapping."""
+    """Asks to map the UDP address `own` of the sender, preferably to the external address (empty and 0: any).
+    Renewals have the `nonce` of the first request. A lifetime of 0 ends the mapping."""
     return _PCP_REQUEST.pack(
         PCP_VERSION,
         Opcode.MAP,
         lifetime_s,
-        _mapped_bytes(client_host),
+        _mapped_bytes(own.host),
         nonce,
         _UDP,
-        port,
+        own.port,
         external_port,
         _mapped_bytes(external_host or "0.0.0.0"),
     )
@@ -159,19 +155,17 @@ def decode_pcp(datagram: bytes, nonce: bytes, port: int) -> MappedPort:
     UnsupportedVersion, also for the answer of a gateway that only speaks NAT-PMP."""
     if len(datagram) < _RESPONSE_HEAD.size or len(datagram) > MAX_PACKET_BYTES:
         raise ValueError("no PCP answer")
-    if datagram[0] == NAT_PMP_VERSION and datagram[1] & _IS_RESPONSE:
+    version, answered, _, result = datagram[:4]
+    if version == NAT_PMP_VERSION and answered & _IS_RESPONSE:
         raise UnsupportedVersion
-    if datagram[0] != PCP_VERSION or len(datagram) < _PCP_RESPONSE_HEAD.size:
-        raise ValueError("no PCP answer")
-    _, answered, result, _, _ = _PCP_RESPONSE_HEAD.unpack_from(datagram)
     if answered != _IS_RESPONSE | Opcode.MAP:
         raise ValueError("another PCP answer")
-    if result == _UNSUPPORTED_VERSION:
+    if result == _UNSUPPORTED_VERSION:  # it names the version that the gateway speaks
         raise UnsupportedVersion
-    if len(datagram) < _PCP_RESPONSE.size:
-        raise ValueError("a PCP answer that is too short")
-    _, _, _, lifetime_s, epoch_s, echoed, protocol, internal, external, host = (
-        _PCP_RESPONSE.unpack_from(datagram)
+    if version != PCP_VERSION or len(datagram) < _PCP_RESPONSE.size:
+        raise ValueError("no PCP answer")
+    lifetime_s, epoch_s, echoed, protocol, internal, external, host = _PCP_RESPONSE.unpack_from(
+        datagram
     )
     if (echoed, protocol, internal) != (nonce, _UDP, port):
         raise ValueError("an answer about another mapping")

@@ -69,16 +69,33 @@ def service_description() -> str:
     )
 
 
+@dataclass(frozen=True)
+class Page:
+    """A response of HTTP."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self) -> web.Response:
+        headers = {"Content-Type": "text/xml", **self.headers}
+        return web.Response(body=self.body, status=self.status, headers=headers)
+
+
 @dataclass
 class FakeUpnpRouter:
-    """`taken`: external ports of others; `error`: answers every mapping with it."""
+    """`taken`: external ports of others; `error`: answers every mapping with it; `pages`: what it answers
+    instead, by path; `asked`: the paths of all requests."""
 
     external: str = OUTSIDE
     taken: set[int] = field(default_factory=set)
     error: int = 0
     mapped: dict[int, tuple[str, int, int]] = field(default_factory=dict)
     location: str = ""
+    pages: dict[str, Page] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     on_map: Callable[[], None] = lambda: None
+    _searches: asyncio.DatagramTransport | None = None
 
     async def open(self, host: str = "127.0.0.1") -> None:
         """Serves its description at `location`."""
@@ -90,18 +107,26 @@ class FakeUpnpRouter:
         self.location = f"http://{host}:{self._runner.addresses[0][1]}/device.xml"
 
     async def close(self) -> None:
+        if self._searches is not None:
+            self._searches.close()
         await self._runner.cleanup()
 
     async def answer_searches(self, host: str) -> None:
         """Answers those who look for a router in the network of `host`."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((SSDP_GROUP, SSDP_PORT))
         membership = socket.inet_aton(SSDP_GROUP) + socket.inet_aton(host)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
         loop = asyncio.get_running_loop()
-        await loop.create_datagram_endpoint(lambda: _Searches(self.location), sock=sock)
+        self._searches, _ = await loop.create_datagram_endpoint(
+            lambda: _Searches(self.location), sock=sock
+        )
 
     async def serve(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        if request.path in self.pages:
+            return self.pages[request.path].response()
         if request.path == "/device.xml":
             return web.Response(text=DEVICE, content_type="text/xml")
         if request.path == "/scpd.xml":

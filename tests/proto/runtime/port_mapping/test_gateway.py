@@ -17,11 +17,12 @@ from tests.proto.runtime.port_mapping.fake_gateway import EXTERNAL_HOST, FakeGat
 
 pytestmark = pytest.mark.asyncio
 PORT = 8000
+OWN = Address("127.0.0.1", PORT)
 OUTSIDE = Address(EXTERNAL_HOST, PORT)
 
 
 def port_at(address: Address) -> GatewayPort:
-    return GatewayPort(time.monotonic, address, PORT, (0.05, 0.05))
+    return GatewayPort(time.monotonic, address, OWN, (0.05, 0.05))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,32 @@ async def test_a_gateway_that_grants_no_time_refuses() -> None:
     server.close()
 
 
+@pytest.mark.parametrize("speaks_pcp", [True, False])
+async def test_a_mapping_never_counts_for_longer_than_was_asked_for(speaks_pcp: bool) -> None:
+    server = FakeGateway(speaks_pcp=speaks_pcp, lifetime_s=2**32 - 1)
+    assert (await port_at(await server.open()).map(None, 3600)).lifetime_s == 3600
+    server.close()
+
+
+async def test_the_address_of_the_node_is_mapped_and_not_the_one_of_the_route_to_the_gateway() -> (
+    None
+):
+    server = FakeGateway()
+    port = GatewayPort(time.monotonic, await server.open(), Address("127.0.0.3", PORT), (0.05,))
+    await port.map(None, 3600)
+    assert list(server.mapped.values()) == [("127.0.0.3", PORT, 3600)]
+    server.close()
+
+
+async def test_an_address_that_this_machine_has_lost_is_no_answer() -> None:
+    server = FakeGateway()
+    port = GatewayPort(time.monotonic, await server.open(), Address("192.0.2.1", PORT), (0.05,))
+    with pytest.raises(NoAnswer):
+        await port.map(None, 3600)
+    assert server.requests == []
+    server.close()
+
+
 async def test_the_gateway_of_the_default_route_with_the_lowest_metric_is_found() -> None:
     def row(*columns: str) -> str:
         return "\t".join((*columns, "0", "0", "0"))
@@ -186,6 +213,7 @@ async def test_the_gateway_of_the_default_route_with_the_lowest_metric_is_found(
             row("wlan0", "00000000", hexadecimal("10.0.0.1"), "0003", "0", "0", "20", "00000000"),
             row("eth0", hexadecimal("10.0.0.0"), "00000000", "0001", "0", "0", "0", "00FFFFFF"),
             "garbage",
+            row("tun\ufffd", "00000000", "1" * 9, "0003", "0", "0", "0", "00000000"),
         ]
     )
     found = parse_routes(text)

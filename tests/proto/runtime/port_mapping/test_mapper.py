@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -12,13 +13,21 @@ import pytest_asyncio
 
 from grapevine_proto import ClusterKey, Node, NodeConfig, PortMappingChanged, PortMappingOutcome
 from grapevine_proto.ids import Address
-from grapevine_proto.runtime.port_mapping.gateway import Mapping, NoAnswer
+from grapevine_proto.runtime.port_mapping.gateway import (
+    RETRANSMISSIONS_S,
+    GatewayPort,
+    Mapping,
+    NoAnswer,
+)
 from grapevine_proto.runtime.port_mapping.mapper import (
     BACKOFF_BOUNDS_S,
     CHECK_INTERVAL_S,
     MIN_INTERVAL_S,
+    REMOVE_TIMEOUT_S,
     RETRY_S,
+    HomeRouter,
     PortMapper,
+    RouterPort,
 )
 from tests.proto.runtime.port_mapping.fake_gateway import EXTERNAL_HOST, FakeGateway
 
@@ -41,21 +50,25 @@ class Bench:
     applied: list[Address | None] = field(default_factory=list)
     events: list[PortMappingChanged] = field(default_factory=list)
     upnp: Mapping | None = None
+    waits_s: tuple[float, ...] = (0.05,)
 
     def __post_init__(self) -> None:
         self.mapper = PortMapper(
             lambda: self.now,
+            self,
             lambda: self.is_wanted,
             lambda: self.own,
             self.applied.append,
             self.events.append,
-            find_gateway=self._find_gateway,
-            find_upnp=lambda *_: self,
-            waits_s=(0.05,),
         )
 
-    async def _find_gateway(self) -> Address | None:
+    async def find_gateway(self) -> Address | None:
         return self.gateway
+
+    def ports(self, gateway: Address, own: Address) -> list[RouterPort]:
+        """By packets, from loopback, and by UPnP."""
+        source = Address("127.0.0.1", own.port)
+        return [GatewayPort(lambda: self.now, gateway, source, self.waits_s), self]
 
     async def map(self, wanted: Address | None, lifetime_s: int) -> Mapping:
         """Of the router's UPnP."""
@@ -231,7 +244,7 @@ async def test_an_error_of_a_package_ends_nothing(bench: Bench) -> None:
 
     bench.map = fail  # type: ignore[method-assign]
     await bench.mapper._refresh()
-    assert "RuntimeError: a bug of it" in bench.events[-1].reason
+    assert bench.events[-1].reason.endswith("; RuntimeError"), "without a text of the router"
 
 
 # --- with a node ----------------------------------------------------------------------------------
@@ -245,7 +258,7 @@ async def test_a_node_advertises_its_mapped_address_first_and_gives_it_back_when
     node, other = Node(config), Node(config.replace(port_mapping="off"))
     events: list[PortMappingChanged] = []
     node.on_event(lambda e: events.append(e) if isinstance(e, PortMappingChanged) else None)
-    node._port_mapper._find_gateway = bench._find_gateway
+    node._port_mapper._router = bench
     node._port_mapper._own_addresses = lambda: (OWN._replace(port=node.address.port),)
     async with node:
         mapped = Address(EXTERNAL_HOST, node.address.port)
@@ -267,10 +280,34 @@ async def test_a_node_advertises_its_mapped_address_first_and_gives_it_back_when
 async def test_a_silent_router_delays_neither_start_nor_leave(bench: Bench) -> None:
     bench.server.answers = lambda answer: []
     node = Node(NodeConfig.local(keys=ClusterKey.generate(), port_mapping="auto"))
-    node._port_mapper._find_gateway = bench._find_gateway
+    bench.waits_s = RETRANSMISSIONS_S
+    node._port_mapper._router = bench
     node._port_mapper._own_addresses = lambda: (OWN,)
     begun_at = time.monotonic()
     async with node:
         await until(lambda: bool(bench.server.requests))
     assert time.monotonic() - begun_at < 2.0  # the first exchange alone takes nearly four
     assert node.mapped is None
+
+
+async def test_a_router_that_falls_silent_delays_the_end_by_a_quarter_of_a_second(
+    bench: Bench,
+) -> None:
+    await bench.mapper._refresh()
+    bench.server.answers = lambda answer: []
+    begun_at = time.monotonic()
+    await bench.mapper.remove()
+    assert REMOVE_TIMEOUT_S <= 0.25
+    assert time.monotonic() - begun_at < 1.0
+
+
+async def test_the_router_is_asked_by_upnp_only_if_the_package_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = Address("192.168.1.1", 5351)
+    name = "grapevine_proto.runtime.port_mapping.upnp"
+    monkeypatch.setitem(sys.modules, name, None)  # as if its imports failed
+    assert [type(each) for each in HomeRouter(time.monotonic).ports(gateway, OWN)] == [GatewayPort]
+    monkeypatch.delitem(sys.modules, name)
+    pytest.importorskip("async_upnp_client", reason="needs the extra nat")
+    assert len(HomeRouter(time.monotonic).ports(gateway, OWN)) == 2

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grapevine_proto.ids import Address
 from grapevine_proto.runtime.port_mapping import packets
 from grapevine_proto.runtime.port_mapping.packets import (
     EpochClock,
@@ -31,7 +32,7 @@ def test_requests_have_the_bytes_of_the_rfcs() -> None:
     assert packets.encode_address_request() == b"\0\0"
     request = packets.encode_map_request(PORT, 9000, 3600)
     assert request == bytes.fromhex("00 01 0000 1f40 2328 00000e10")
-    pcp = packets.encode_pcp_request(NONCE, "192.168.1.2", PORT, "", 9000, 3600)
+    pcp = packets.encode_pcp_request(NONCE, Address("192.168.1.2", PORT), "", 9000, 3600)
     assert pcp == (
         bytes.fromhex("02 01 0000 00000e10 00000000000000000000ffff c0a80102") + NONCE
         + bytes.fromhex("11 000000 1f40 2328 00000000000000000000ffff 00000000")
@@ -54,6 +55,8 @@ def test_a_gateway_that_speaks_another_version_is_not_one_that_refuses() -> None
         packets.decode_mapped(nat_pmp_only, PORT)
     with pytest.raises(Refused, match="not authorized"):
         packets.decode_mapped(bytes.fromhex("00 81 0002 00000e10"), PORT)
+    with pytest.raises(UnsupportedVersion):  # it speaks version 1 of PCP
+        packets.decode_pcp(bytes.fromhex("01 81 00 01 00000000 00000e10"), NONCE, PORT)
     refusal = PCP_ANSWER[:3] + b"\x0c" + PCP_ANSWER[4:]
     with pytest.raises(Refused, match="another NAT"):
         packets.decode_pcp(refusal, NONCE, PORT)
