@@ -48,6 +48,7 @@ from grapevine_proto.tags import parse_tags, tag_texts
 from grapevine_proto.topics import MAX_PATTERNS, pattern_fault
 
 STRATEGIES: Final = ("epidemic", "flood", "plumtree", "direct-mail", "auto")
+MAX_ACK_DELAY_S: Final = 1.0  # peers heed no longer one (`wire.attributes`)
 PORT_MAPPINGS: Final = ("off", "auto")
 DISTRIBUTIONS: Final = ("uniform", "hub-and-spoke", "prefer-local", "prefer-remote")
 
@@ -176,8 +177,8 @@ class NodeConfig:
     message_dedup_ttl: float = 300.0
     """How long a message is cached for repair, and the maximum age at which one is accepted."""
     batch_delay: float = 0.0
-    """How long a payload may wait for others to share its signature. 0: until the event loop comes
-    around, so a single payload does not wait. Longer makes fewer and larger rumors, and lets ACKs wait
+    """How long a payload may wait for others to share its signature, at most 1 s. 0: until the event loop
+    comes around, so a single payload does not wait. Longer makes fewer and larger rumors, and lets ACKs wait
     twice as long for a datagram that they can share."""
     batch_bytes: int = 2**16
     """Maximum bytes of payloads that share one signature; 1: each has its own."""
@@ -294,7 +295,7 @@ class NodeConfig:
         check_number("tombstone_timeout", self.tombstone_timeout, 1, 31_536_000)
         check_number("connection_timeout", self.connection_timeout, 0.1, 3600)
         check_number("message_dedup_ttl", self.message_dedup_ttl, 1, 86_400)
-        check_number("batch_delay", self.batch_delay, 0, 0.5)
+        check_number("batch_delay", self.batch_delay, 0, 1)
         check_integer("batch_bytes", self.batch_bytes, 1, 2**16)
         check_number("leave_timeout", self.leave_timeout, 0, 3600)
         check_number("order_wait", self.order_wait, 0, 3600)
@@ -354,8 +355,8 @@ class NodeConfig:
     @property
     def max_ack_delay(self) -> float:
         """How long peers may wait before they acknowledge rumors of this node, in seconds: a batch and the
-        wait for the next one, so that most ACKs share its packet."""
-        return 2 * self.batch_delay
+        wait for the next one, so that most ACKs share its packet, up to `MAX_ACK_DELAY_S`."""
+        return min(2 * self.batch_delay, MAX_ACK_DELAY_S)
 
     def replace(self, **changes: Any) -> Self:
         """Returns a validated copy with `changes`. Raises ConfigError, also for an unknown field."""

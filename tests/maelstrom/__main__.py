@@ -27,6 +27,11 @@ def main() -> int:
     parser.add_argument("--latency", type=float, default=0.0, help="milliseconds per hop")
     parser.add_argument("--nemesis", choices=("none", "partition"), default="none")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--measure-latency",
+        action="store_true",
+        help="of broadcasts, by reading all nodes all the time",
+    )
     options = parser.parse_args()
     nodes = Nodes(
         [sys.executable, options.bin], options.node_count, latency_s=options.latency / 1000
@@ -45,6 +50,7 @@ def main() -> int:
             seconds=options.time_limit,
             partition_s=PARTITION_S if options.nemesis == "partition" else 0.0,
             seed=options.seed,
+            measures_latency=options.measure_latency and options.w == "broadcast",
         )
     finally:
         nodes.close()

@@ -37,6 +37,18 @@ def test_every_broadcast_is_read_once_everywhere_also_across_a_partition() -> No
     assert result.messages_per_op >= 2  # two others have each
 
 
+def test_the_latency_of_a_broadcast_lasts_until_all_nodes_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GRAPEVINE_BATCH_DELAY", "0.3")
+    with started(latency_s=0.1) as nodes:
+        result = spread(nodes, "broadcast", rate=10, seconds=1, join_s=0.5, measures_latency=True)
+    assert result.is_valid
+    assert len(result.latencies_s) == 10
+    assert result.latencies_s[-1] >= 0.3, "the first of a batch waits for the others"
+    assert "latency: median" in str(result)
+
+
 def test_every_element_of_a_set_is_read_everywhere() -> None:
     with started() as nodes:
         result = spread(nodes, "g-set", rate=20, seconds=1, join_s=0.5)

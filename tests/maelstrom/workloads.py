@@ -7,8 +7,9 @@ sent, is named.
 from __future__ import annotations
 
 import random
+import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,12 +18,14 @@ from tests.maelstrom.network import Body, Nodes
 
 SETTLE_S: Final = 15.0  # at most, until all nodes read the same after the last operation
 SETTLE_POLL_S: Final = 0.25
+READ_INTERVAL_S: Final = 0.1  # of each node, where latencies are measured
 JOIN_S: Final = 3.0  # for the nodes to connect; what they send then is not counted
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run showed. `messages_per_op` counts every datagram between nodes."""
+    """What a run showed. `messages_per_op` counts every datagram between nodes. `latencies_s`, if measured:
+    from the acknowledgement of each element until reads of all nodes have it, lowest first."""
 
     operations: int
     acknowledged: int
@@ -31,10 +34,54 @@ class Result:
     duplicated: tuple[Any, ...]
     messages_per_op: float
     settled_s: float
+    latencies_s: tuple[float, ...] = ()
 
     @property
     def is_valid(self) -> bool:
         return not (self.lost or self.unexpected or self.duplicated)
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.acknowledged} of {self.operations} operations acknowledged,"
+            f" {self.messages_per_op:.1f} datagrams per operation, settled after {self.settled_s:.1f} s"
+        )
+        for name in ("lost", "unexpected", "duplicated"):
+            if elements := getattr(self, name):
+                text += f"\n{name}: {', '.join(map(str, elements))}"
+        if self.latencies_s:
+            median_s, longest_s = statistics.median(self.latencies_s), self.latencies_s[-1]
+            text += f"\nlatency: median {median_s:.2f} s, maximum {longest_s:.2f} s"
+        return text
+
+
+class _Visibility:
+    """When the elements of a broadcast workload are first read at each node."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._asked: dict[int, str] = {}  # the node of each open read
+        self._read: dict[str, set[Any]] = {each: set() for each in nodes.ids}
+        self._times: dict[Any, list[float]] = defaultdict(list)
+        self._next_at = 0.0
+
+    def poll(self) -> None:
+        """Takes in what was read, and reads all nodes if `READ_INTERVAL_S` have passed."""
+        replies = self._nodes.replies
+        for number in self._asked.keys() & replies.keys():
+            known = self._read[self._asked.pop(number)]
+            for element in set(replies.pop(number)["messages"]) - known:
+                known.add(element)
+                self._times[element].append(self._nodes.reply_times[number])
+        now = time.monotonic()
+        if now >= self._next_at and not self._asked:
+            self._next_at = now + READ_INTERVAL_S
+            self._asked = {self._nodes.request(to, {"type": "read"}): to for to in self._nodes.ids}
+
+    def latency_s(self, element: Any, acknowledged_at: float) -> float | None:
+        """From the acknowledgement until the last node has it; None: one has it not."""
+        times = self._times[element]
+        is_everywhere = len(times) == len(self._nodes.ids)
+        return max(0.0, max(times) - acknowledged_at) if is_everywhere else None
 
 
 def spread(
@@ -46,20 +93,25 @@ def spread(
     partition_s: float = 0.0,
     join_s: float = JOIN_S,
     seed: int = 1,
+    measures_latency: bool = False,
 ) -> Result:
     """Runs ``broadcast`` or ``g-set``: operations at `rate` for `seconds`, then final reads. With
-    `partition_s`, halves of the nodes are apart for that long, and then together as long."""
+    `partition_s`, halves of the nodes are apart for that long, and then together as long. `measures_latency`
+    reads all nodes all the time, of ``broadcast`` only."""
     rng = random.Random(seed)
     if workload == "broadcast":
         neighbors = {each: [other for other in nodes.ids if other != each] for each in nodes.ids}
         nodes.call_all(lambda _: {"type": "topology", "topology": neighbors})
     nodes.run_for(join_s)
     before = nodes.datagrams
+    visibility = _Visibility(nodes)
     sent: dict[int, int] = {}  # the element of each request
     began_at = time.monotonic()
     for value in range(max(1, round(rate * seconds))):
         due_at = began_at + value / rate
         nodes.run_for(due_at - time.monotonic())
+        if measures_latency:
+            visibility.poll()
         if partition_s:
             _set_partition(nodes, (due_at - began_at) / partition_s, rng)
         body: Body = {"type": "broadcast", "message": value}
@@ -72,6 +124,14 @@ def spread(
     nodes.run_until(lambda: sent.keys() <= nodes.replies.keys())
     acknowledged = {value for number, value in sent.items() if number in nodes.replies}
     ended_at = time.monotonic()
+    latencies_s: list[float] = []
+    while measures_latency and time.monotonic() < ended_at + SETTLE_S:
+        visibility.poll()
+        found = [visibility.latency_s(v, nodes.reply_times[n]) for n, v in sent.items()]
+        latencies_s = sorted(each for each in found if each is not None)
+        if len(latencies_s) == len(sent):
+            break
+        nodes.run_for(READ_INTERVAL_S / 4)
     for reads in _reads(nodes):
         if all(acknowledged <= set(read) for read in reads):
             break
@@ -87,6 +147,7 @@ def spread(
         ),
         messages_per_op=(nodes.datagrams - before) / len(sent),
         settled_s=time.monotonic() - ended_at,
+        latencies_s=tuple(latencies_s),
     )
 
 

@@ -14,6 +14,7 @@ from grapevine_proto.events import IdentityInUse
 from grapevine_proto.ids import Address
 from grapevine_proto.overlay.effects import BumpEpoch, CountDrop, Effect, Emit, Shutdown
 from grapevine_proto.overlay.membership.local_record import LocalRecord
+from grapevine_proto.wire.attributes import MAX_ACK_DELAY_LIMIT_MS
 from grapevine_proto.wire.messages import MemberUpdate
 from grapevine_proto.wire.signed import Accusation, PeerRecord
 from tests.proto.overlay.builders import EPOCH, config, identity, peer_id
@@ -226,3 +227,4 @@ def test_a_conflict_with_a_node_without_an_address_is_reported_too() -> None:
 def test_a_record_permits_acks_to_wait_for_two_batches() -> None:
     assert make().record.attributes == b""
     assert make(batch_delay=0.25).record.max_ack_delay_s == 0.5
+    assert make(batch_delay=1.0).record.max_ack_delay_s == MAX_ACK_DELAY_LIMIT_MS / 1000
