@@ -32,6 +32,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
         "overlay/membership/test_membership",
     ),
     "overlay/overlay": ("test_engine",),
+    "overlay/state/keyed_state": ("overlay/state/test_departed_owners",),
     "overlay/state/early_entries": ("overlay/state/test_keyed_state",),
     "overlay/state/shared_map": ("overlay/state/test_keyed_state",),
     "overlay/store/sequence_tracker": ("overlay/store/test_message_store",),

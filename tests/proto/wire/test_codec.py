@@ -7,10 +7,11 @@ import random
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, find, given, settings
 from hypothesis import strategies as st
 
 from grapevine_proto.coordinate import Coordinate
@@ -28,6 +29,7 @@ from grapevine_proto.wire.message_codec import MAX_RECORD_MESSAGE_BYTES, RECORD_
 from grapevine_proto.wire.messages import (
     Ack,
     Announce,
+    AnnounceTopic,
     AnswerAck,
     AnswerFetch,
     Answers,
@@ -52,8 +54,10 @@ from grapevine_proto.wire.messages import (
     MemberUpdate,
     MemberUpdates,
     MtuProbe,
+    NeighborRequest,
     ObservedAddress,
     Offer,
+    OpenTransient,
     PathChallenge,
     PathResponse,
     Pause,
@@ -77,11 +81,13 @@ from grapevine_proto.wire.messages import (
     StateRequest,
     StateWant,
     Subscribe,
+    SwapRequest,
     Vector,
 )
 from grapevine_proto.wire.signed import (
     ANSWER_OVERHEAD_BYTES,
     MAX_ANSWER_BYTES,
+    PUSH_LIMIT_BYTES,
     Accusation,
     AnswerCode,
     PeerRecord,
@@ -152,6 +158,18 @@ rumors = st.builds(
     attributes,
 )
 copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts)
+headers = st.builds(
+    lambda rumor, holder: RumorCopy(
+        replace(
+            rumor, lengths=(PUSH_LIMIT_BYTES + 1,), attributes=rumor_attributes(topic="a.b")
+        ).without_body(),
+        1,
+        2,
+        holder,
+    ),
+    rumors,
+    peer_ids,
+)
 streams = st.builds(Stream, peer_ids, epochs)
 ranges = st.builds(StreamRange, streams, st.integers(0, 2**53), st.integers(0, 2**53))
 valid_ranges = st.builds(
@@ -195,7 +213,7 @@ coordinates = st.builds(
     st.floats(0.0, 1.5),
 ).map(Coordinate.encode)
 
-messages = st.one_of(
+STRATEGIES: tuple[st.SearchStrategy[Any], ...] = (
     st.builds(
         Heartbeat, counts, counts, counts, st.integers(0, 1000), counts, totals, some(records)
     ),
@@ -230,6 +248,7 @@ messages = st.one_of(
     st.builds(StateDelta, counts, st.booleans(), some(copies)),
     st.builds(Offer, some(valid_ranges)),
     st.builds(Announce, valid_ranges, st.integers(1, 2**32 - 1)),
+    st.builds(AnnounceTopic, headers, st.booleans()),
     st.builds(Subscribe, st.booleans()),
     st.builds(Graft, st.none() | peer_ids),
     st.builds(Prune, st.none() | peer_ids),
@@ -240,12 +259,21 @@ messages = st.one_of(
     st.builds(Relayed, st.booleans(), owner_prefixes, st.binary(max_size=50)),
     st.builds(Introduction, records, addresses, st.booleans()),
     st.just(Confirm()),
+    st.just(OpenTransient()),
+    st.just(NeighborRequest()),
+    st.builds(SwapRequest, records),
     st.builds(Close, st.sampled_from(CloseReason), some(records)),
 )
+messages = st.one_of(STRATEGIES)
 
 
-@given(messages)
-def test_encoded_values_decode_to_the_same_values(message: Rumors) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda each: str(each).split(",")[0])
+@settings(max_examples=20)
+@given(data=st.data())
+def test_encoded_values_decode_to_the_same_values(
+    strategy: st.SearchStrategy[Any], data: st.DataObject
+) -> None:
+    message = data.draw(strategy)
     plaintext = codec.encode_message(message)
     if plaintext[0] in RECORD_KINDS:
         assume(len(plaintext) <= MAX_RECORD_MESSAGE_BYTES)
@@ -265,8 +293,10 @@ def test_more_records_than_a_token_pays_for_are_malformed(
         codec.decode_message(codec.encode_message(make((record,) * 16)))
 
 
-def test_every_kind_has_a_decoder_and_the_strategy_above_makes_each() -> None:
+def test_every_kind_has_a_decoder_and_the_strategies_above_make_each() -> None:
     assert set(message_codec.MESSAGE_DECODERS) | set(frames.FRAME_DECODERS) == set(Kind)
+    made = (find(each, lambda _: True) for each in STRATEGIES)
+    assert {codec.encode_message(each)[0] for each in made} == set(message_codec.MESSAGE_DECODERS)
 
 
 @given(st.binary(max_size=200))
@@ -718,6 +748,7 @@ def test_ten_signed_receipts_fit_one_datagram() -> None:
 )
 def test_messages_are_encoded_as_documented(message: Rumors, expected: str) -> None:
     assert codec.encode_message(message).hex() == expected
+    assert codec.decode_message(bytes.fromhex(expected)) == message
 
 
 GOLDEN_FRAMES = {

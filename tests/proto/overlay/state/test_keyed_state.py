@@ -14,6 +14,7 @@ from grapevine_proto.overlay.effects import Emit, WriteEntry
 from grapevine_proto.overlay.state.early_entries import EARLY_ENTRIES_LIMIT, EARLY_OWNERS_LIMIT
 from grapevine_proto.overlay.state.keyed_state import (
     MAX_RETAINED,
+    RECOVERY_LIMIT_S,
     SWEEP_INTERVAL_S,
     KeyedState,
 )
@@ -414,14 +415,44 @@ def test_a_node_keeps_its_own_map_over_a_restart() -> None:
     assert [each.topic for each in restarted.shared.retained(1000.0)] == ["deploy.web"]
 
 
-def test_a_damaged_map_is_not_restored_in_part_but_read_back() -> None:
+def damaged() -> KeyedState:
+    """After a restart, without the first of two entries."""
     node = Learner()
     node.write("a", b"1")
     node.write("b", b"2")
-    restarted = KeyedState(context(0), node.state.snapshot(0.0)[1:], 0.0)
+    return KeyedState(context(0), node.state.snapshot(0.0)[1:], 0.0)
+
+
+def test_a_damaged_map_is_not_restored_in_part_but_read_back() -> None:
+    node = Learner()
+    node.write("a", b"1")
+    restarted = damaged()
     assert restarted.shared.values_of(node.id, 0.0) == {}
     assert restarted.is_recovering
     assert not KeyedState(context(0), node.state.snapshot(0.0), 0.0).is_recovering
+
+
+def test_writes_wait_for_the_lost_map_until_a_comparison_shows_that_no_peer_has_it() -> None:
+    state, write = damaged(), WriteEntry("b", b"2", 0, False, "")
+    state.hold(write)
+    assert state.deadline == math.inf, "nobody was asked"
+    state.on_link_up(5.0)
+    assert state.advance(5.0) == []
+    state.on_compared()
+    assert state.deadline <= 6.0
+    assert state.advance(6.0) == [write]
+    assert not state.is_recovering
+    assert state.deadline == math.inf
+
+
+def test_writes_wait_for_the_lost_map_for_a_limited_time_if_no_comparison_ends() -> None:
+    state, write = damaged(), WriteEntry("b", b"2", 0, False, "")
+    state.hold(write)
+    state.on_link_up(5.0)
+    state.on_link_up(50.0)
+    assert state.deadline == 5.0 + RECOVERY_LIMIT_S
+    assert state.advance(5.0 + RECOVERY_LIMIT_S) == [write]
+    assert not state.is_recovering
 
 
 def test_entries_of_another_cluster_are_not_restored() -> None:

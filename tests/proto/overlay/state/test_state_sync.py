@@ -25,6 +25,7 @@ from grapevine_proto.overlay.state.state_sync import (
 )
 from grapevine_proto.wire.entry_terms import NO_VERSION
 from grapevine_proto.wire.messages import (
+    STATE_BUCKETS,
     RumorCopy,
     StateDelta,
     StateDigest,
@@ -187,6 +188,16 @@ def test_a_deleted_key_does_not_return_from_a_node_that_was_away() -> None:
             "b": b"1",
             "c": b"1",
         }
+
+
+@pytest.mark.parametrize("bucket", [0, STATE_BUCKETS - 1])
+def test_a_difference_in_the_first_or_the_last_bucket_is_found(bucket: int) -> None:
+    number = next(each for each in range(2, 10_000) if peer_id(each)[0] == bucket)
+    party = Party(0, 1)
+    party.node(0).learn(Owner(number).write("a", b"1"))
+    party.link()
+    party.run(1.0)
+    assert party.agrees
 
 
 def test_only_heads_of_buckets_that_differ_are_sent() -> None:

@@ -16,6 +16,7 @@ from grapevine_proto.overlay.topology.vivaldi import (
     RECORD_INTERVAL_S,
     Coordinates,
     Vivaldi,
+    _LinkSamples,
 )
 from tests.proto.overlay.builders import peer_id
 
@@ -344,6 +345,14 @@ def test_a_node_that_moved_to_another_network_begins_in_the_center() -> None:
     coordinates.on_rtt(peer_id(1), 0.1)
     coordinates.on_moved()
     assert coordinates.coordinate == Coordinate()
+    assert coordinates.samples == 0
+
+
+@pytest.mark.parametrize(("rtt_s", "misfits"), [(0.0095, 0), (0.0120, 1)])
+def test_a_ratio_of_a_few_milliseconds_is_jitter(rtt_s: float, misfits: int) -> None:
+    link = _LinkSamples(at(0.001, error=0.0), Coordinate())
+    link.judge(at(0.0, error=0.0), rtt_s)
+    assert link.misfits == misfits
 
 
 def test_samples_of_a_link_end_with_it() -> None:
