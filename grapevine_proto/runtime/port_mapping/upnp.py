@@ -16,6 +16,7 @@ import asyncio
 import ipaddress
 import random
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from async_upnp_client.client import UpnpRequester
@@ -23,7 +24,6 @@ from async_upnp_client.client_factory import UpnpFactory
 from async_upnp_client.const import HttpRequest, HttpResponse
 from async_upnp_client.exceptions import UpnpActionError, UpnpError
 from async_upnp_client.search import SsdpSearchListener
-from yarl import URL
 
 from grapevine_proto.ids import Address
 from grapevine_proto.runtime.port_mapping.gateway import Mapping, NoAnswer
@@ -70,12 +70,7 @@ class RouterRequester(UpnpRequester):
 
     async def async_http_request(self, http_request: HttpRequest) -> HttpResponse:
         """Raises NoAnswer, after `REQUEST_S` at the latest."""
-        try:
-            url = URL(http_request.url)
-        except ValueError:
-            raise NoAnswer("the router names an address that is none") from None
-        if url.scheme != "http" or url.host != self._host:
-            raise NoAnswer("the router names an address of another host")
+        url = self._checked(http_request.url)
         if not self.budget:
             raise NoAnswer("the router describes too many services")
         self.budget -= 1
@@ -102,6 +97,18 @@ class RouterRequester(UpnpRequester):
                 return HttpResponse(response.status, response.headers, body.decode())
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NoAnswer(f"UPnP: {type(error).__name__}") from None
+
+    def _checked(self, url: str) -> str:
+        """Returns `url` built anew from its parts, so that no other parser finds another host in it."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 80
+        except ValueError:
+            raise NoAnswer("the router names an address that is none") from None
+        if parts.scheme != "http" or parts.hostname != self._host:
+            raise NoAnswer("the router names an address of another host")
+        query = f"?{parts.query}" if parts.query else ""
+        return f"http://{self._host}:{port}{parts.path}{query}"
 
 
 class UpnpPort:
