@@ -747,6 +747,8 @@ class GrapevineApp(ThemedApp):
                     "reloaded the settings of this app, not those of the node", markup=False
                 )
                 return
+        elif self.is_readonly:
+            raise ReadOnly(REFUSED_TEXT)
         try:
             pending_restart = await self._host.reload()
         except OSError as error:
@@ -904,6 +906,10 @@ class GrapevineApp(ThemedApp):
 
     def show_context(self, name: str) -> None:
         """Show another context. Raises CommandError: only an app over several can."""
+        raise CommandError(ONE_NODE_TEXT)
+
+    def mute_context(self, name: str) -> None:
+        """Mute or unmute the alerts of a context. Raises CommandError: only an app over several can."""
         raise CommandError(ONE_NODE_TEXT)
 
     def show_fleet(self, table: str) -> None:

@@ -114,6 +114,8 @@ class AppActions(Protocol):
 
     def show_context(self, name: str) -> None: ...
 
+    def mute_context(self, name: str) -> None: ...
+
     def show_fleet(self, table: str) -> None: ...
 
     async def allow(self, peer_ref: str) -> None: ...
@@ -186,6 +188,7 @@ class CommandRunner:
                 | commands.ToggleBox()
                 | commands.ShowTab()
                 | commands.ShowContext()
+                | commands.MuteContext()
                 | commands.ShowFleet()
                 | ScreenAction()
             ):
@@ -236,6 +239,17 @@ class CommandRunner:
             case _:
                 assert_never(command)
 
+    def _use_fleet(self, command: commands.FleetCommand) -> None:
+        match command:
+            case commands.ShowContext(name):
+                self._app.show_context(name)
+            case commands.MuteContext(name):
+                self._app.mute_context(name)
+            case commands.ShowFleet(table):
+                self._app.show_fleet(table)
+            case _:
+                assert_never(command)
+
     async def _act_on_screen(self, command: commands.AppAct) -> None:
         app = self._app
         match command:
@@ -259,10 +273,8 @@ class CommandRunner:
                 app.main.toggle_box("log" if name == "messages" else name)
             case commands.Run(name):
                 app.run_own_command(name)
-            case commands.ShowContext(name):
-                app.show_context(name)
-            case commands.ShowFleet(table):
-                app.show_fleet(table)
+            case commands.ShowContext() | commands.MuteContext() | commands.ShowFleet():
+                self._use_fleet(command)
             case ScreenAction():
                 await app.run_screen_action(command)
             case _:

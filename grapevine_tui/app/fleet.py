@@ -420,6 +420,11 @@ class ContextApp(GrapevineApp):
         """Show the context of that name or number, or the table of all. Raises CommandError."""
         self._leave_for(Destination(find_name(name, self.context_names) if name else ""))
 
+    def mute_context(self, name: str) -> None:
+        """Mute the alerts of that context, or this one, in this app, or unmute them. Raises CommandError."""
+        name = find_name(name, self.context_names) if name else self._opening.context
+        self.notify(self._fleet.nodes[name].toggle_mute(), markup=False)
+
     def action_fleet(self, table: str) -> None:
         """Show a table over all contexts."""
         self.show_fleet(table)

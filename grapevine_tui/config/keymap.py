@@ -207,7 +207,7 @@ VIEW_KEYS: Final = frozenset(
      "back_10_s", "on_10_s", "back_60_s", "on_60_s",
      "sort_name", "sort_rtt", "sort_load", "sort_zone", "shorter", "older", "newer",
      "go_to_time", "day_back", "day_on", "hour_back", "hour_on", "minute_back", "minute_on", "problems",
-     "ask_again", "tree", "compare", "mute_context", *(key.name for key in CONTEXT_NUMBER_KEYS))
+     "ask_again", "tree", "compare", *(key.name for key in CONTEXT_NUMBER_KEYS))
 )  # fmt: skip
 ACTION_NAMES: Final = tuple(
     dict.fromkeys(key.name for group in SIMULTANEOUS_KEYS for part in group for key in part)

@@ -347,6 +347,13 @@ class ShowContext:
 
 
 @dataclass(frozen=True, slots=True)
+class MuteContext:
+    """Mute the alerts of the context `name` in this app, or unmute them; of the one shown if it is empty."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ShowFleet:
     """Show a table over all contexts, one of `FLEET_TABLES`."""
 
@@ -438,6 +445,7 @@ HistoryCommand: TypeAlias = (
 PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
 AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
 HighlightCommand: TypeAlias = SetHighlight | RemoveHighlight
+FleetCommand: TypeAlias = ShowContext | MuteContext | ShowFleet
 AppAct: TypeAlias = (
     ScreenAction
     | Filter
@@ -449,8 +457,7 @@ AppAct: TypeAlias = (
     | ToggleBox
     | ShowTab
     | Find
-    | ShowContext
-    | ShowFleet
+    | FleetCommand
 )
 ClientCommand: TypeAlias = Watch | ShowTables | Poll
 Command: TypeAlias = (
@@ -1067,6 +1074,13 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         ShowContext,
         (Argument("name", "NAME", ArgumentType.NAME, is_required=False),),
         aliases=("context",),
+    ),
+    CommandSpec(
+        "mute_context",
+        Kind.APP_ACT,
+        "Mute or unmute the alerts of the context NAME, or of this one, in this app only",
+        MuteContext,
+        (Argument("name", "NAME", ArgumentType.NAME, is_required=False),),
     ),
     CommandSpec(
         "fleet",

@@ -47,6 +47,7 @@ from grapevine_tui.control.commands import (
     Leave,
     MakeReport,
     MuteAlert,
+    MuteContext,
     PeerCommand,
     Poll,
     PruneHistory,
@@ -230,6 +231,7 @@ class CommandExecutor:
                 | SetHighlight()
                 | RemoveHighlight()
                 | ShowContext()
+                | MuteContext()
                 | ShowFleet()
             ):
                 raise Unavailable("this acts on the app's screen; this node has none")

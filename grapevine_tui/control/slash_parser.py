@@ -311,6 +311,7 @@ def _names_for(spec: CommandSpec, argument: Argument, known: KnownNames) -> Iter
             alerts, own = known.alerts, known.own_commands
             by_command = {"query": known.queries, "mute": alerts, "unmute": alerts, "run": own}
             by_command |= {"tab": known.tabs, "ctx": known.contexts}
+            by_command |= {"mute_context": known.contexts}
             by_command |= {"highlight": known.highlights, "unhighlight": known.highlights}
             return by_command.get(spec.name, ())
         case ArgumentType.CHOICE:

@@ -189,6 +189,12 @@ class FleetNode:
         """Its alerts that fire and are not muted, by their node or here."""
         return [] if self.is_muted else self.model.audible_alerts
 
+    def toggle_mute(self) -> str:
+        """Mute its alerts in this app, or unmute them; return what was done, in one line."""
+        self.is_muted = not self.is_muted
+        how = "muted" if self.is_muted else "unmuted"
+        return f"alerts of {self.context.name} are {how}, in this app only"
+
     @property
     def alert_names(self) -> tuple[str, ...]:
         """The names of the alerts that can be heard."""

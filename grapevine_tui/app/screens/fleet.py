@@ -223,9 +223,7 @@ class FleetScreen(TableScreen):
         """Mute the alerts of the context under the cursor in this app, or unmute them."""
         node = self._selected_node()
         if node is not None and self.table.ensure_cursor_visible():
-            node.is_muted = not node.is_muted
-            how = "muted" if node.is_muted else "unmuted"
-            self.notify(f"alerts of {node.context.name} are {how}, in this app only", markup=False)
+            self.notify(node.toggle_mute(), markup=False)
             self.show()
             self.refresh_bindings()
 

@@ -398,6 +398,29 @@ async def test_over_one_context_alerts_of_all_are_shown_with_their_context(
         assert "throttling node-3" not in text_of(app)  # a notice from before this app
 
 
+async def test_a_word_mutes_a_context_by_name_or_the_one_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = made_up_fleet.a_fleet(time.time())
+    monkeypatch.setattr(fleet.nodes["eu"].host, "refresh", lambda: Changes.NONE)
+    monkeypatch.setattr(fleet.nodes["eu"].host, "_connection", None)
+    app = ContextApp(fleet, FakeSettings(), Destination("eu"))
+
+    async def submit(pilot: Pilot[None], line: str, shown: str) -> None:
+        app.main.compose_box.draft.focus()
+        app.main.compose_box.draft.replace_text(line)
+        await pilot.press("enter")
+        await until(pilot, lambda: shown in text_of(app))
+
+    async with app.run_test(size=(140, 40), notifications=True) as pilot:
+        await submit(pilot, "/mute_context us", "alerts of us are muted, in this app only")
+        assert fleet.nodes["us"].is_muted
+        await submit(pilot, "/mute_context us", "alerts of us are unmuted")
+        await submit(pilot, "/mute_context", "alerts of eu are muted")
+        await submit(pilot, "/mute_context uss", "did you mean us?")
+        assert [name for name, node in fleet.nodes.items() if node.is_muted] == ["staging", "eu"]
+
+
 async def test_alt_with_a_digit_is_that_key_in_every_terminal(settings: Settings) -> None:
     FleetApp(Fleet([]), settings)
     for sequence in ("\x1b1", "\x1b[49;3u"):
