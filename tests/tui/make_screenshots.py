@@ -11,7 +11,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -32,6 +32,8 @@ from grapevine_tui.app.app import GrapevineApp
 from grapevine_tui.app.fleet import FleetApp
 from grapevine_tui.app.replay import ReplayApp
 from grapevine_tui.app.screens.network import NetworkScreen
+from grapevine_tui.config.alert_rules import parse_alerts
+from grapevine_tui.config.highlights import parse_highlights
 from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.demo.cluster import ZONES, network
 from grapevine_tui.demo.demo import Demo
@@ -40,6 +42,7 @@ from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Model
 from grapevine_tui.remote.history_tape import HistoryTape
 from grapevine_tui.remote.replay import ReplayClock, ReplayHost
+from grapevine_tui.service.alerts import alert_monitor
 from tests.sources import ROOT
 from tests.tui.fake_host import FakeSettings
 from tests.tui.made_up_fleet import a_fleet
@@ -64,28 +67,48 @@ SITES: Final = {
 
 
 class Shot(NamedTuple):
-    """One picture: `keys` are pressed on the main screen."""
+    """One picture: `keys` are pressed on the main screen, while `highlights` mark messages."""
 
     name: str
     keys: tuple[str, ...]
     size: tuple[int, int] = (120, 36)
     theme: str = DARK
+    highlights: Mapping[str, str] = {}
 
 
+ALERTS: Final = {
+    "alone": "peers < 3 for 10s",
+    "member-down": "down > 0 for 1s",
+    "slow": "peer.rtt > 400ms for 30s",
+    "loss": "peer.loss > 20% for 10s",
+    "quiet": "no message topic:deploy.> for 10m",
+    "lag": "lag > 500ms",
+}
+HIGHLIGHTS: Final = {
+    "failed": "style:bad failed|timeout",
+    "latency": "style:warn latency|offset",
+    "jobs": "style:dim /^{.job/",
+    "deploys": "topic:deploy.>",
+    "done": "style:good done",
+}
 # What is shown at which moment of the story: the name of a caption.
 MOMENTS: Final[dict[str, tuple[Shot, ...]]] = {
     "deployed": (
-        Shot("main", ("2",)),
-        Shot("light", ("2",), theme=LIGHT),
-        Shot("80x24", ("2",), (80, 24)),
-        Shot("40x12", ("2",), (40, 12)),
-        Shot("filter", ("2", "slash", *"topic:deploy.>")),
-        Shot("find", ("2", "z", "ctrl+f", *"/deploy .* 2/", "enter", "b"), (120, 24)),
-        Shot("members", ("m",)),
+        Shot("main", ()),
+        Shot("light", (), theme=LIGHT),
+        Shot("highlights", ("z",), (120, 24), highlights=HIGHLIGHTS),
         Shot("zones", ("O",), (160, 26)),
         Shot("matrix", ("X",), (150, 36)),
+        Shot("80x24", (), (80, 24)),
+        Shot("40x12", (), (40, 12)),
+        Shot("filter", ("slash", *"topic:deploy.>")),
+        Shot("find", ("z", "ctrl+f", *"/deploy .* 2/", "enter", "b"), (120, 24)),
+        Shot("members", ("m",)),
     ),
-    "down": (Shot("down", ("1",)),),
+    "down": (
+        Shot("down", ("1",)),
+        Shot("alerts", ("exclamation_mark",), (120, 14)),
+    ),
     "back": (Shot("repair", ("4",), (140, 34)),),
     "throttled": (Shot("limits", ("3",)),),
     "calm": (
@@ -115,8 +138,11 @@ def save_to(directory: Path, names: frozenset[str]) -> Save:
         if names and shot.name not in names:
             return
         app.theme = shot.theme
+        app.highlighter.replace(parse_highlights(shot.highlights))
         await pilot.resize_terminal(*shot.size)
-        await pilot.press("escape", *shot.keys)
+        await pilot.press(
+            "escape", "2", "G", *shot.keys
+        )  # a find may have left the newest messages
         await pilot.pause(SETTLE_S)
         if isinstance(screen := app.screen, NetworkScreen):
             await wait_until(pilot, lambda: not screen.is_asking)
@@ -146,11 +172,11 @@ def demo_settings() -> Settings:
 async def draw_story(save: Save) -> None:
     """The demo, at the moments of its story, and its past at the end."""
     settings = demo_settings()
-    begin, loop = time.time(), asyncio.get_running_loop()
-    offset_s = begin - loop.time()
-    demo = Demo(settings, wall_clock=lambda: loop.time() + offset_s)
+    demo = Demo(settings, wall_clock=time.time)
     app = GrapevineApp(demo.host, settings, demo=demo)
-    async with app.run_test(size=(120, 36)) as pilot:
+    async with alert_monitor(demo.host), app.run_test(size=(120, 36)) as pilot:
+        await demo.host.started.wait()
+        demo.host.alert_book.set_rules(parse_alerts(ALERTS), demo.host.node.now())
         for moment, shots in MOMENTS.items():
             if moment == "back":
                 await repair(demo.host, pilot)
@@ -269,9 +295,15 @@ def main(arguments: list[str]) -> None:
 
 
 async def in_time_of_loop(main: Coroutine[Any, Any, None]) -> None:
-    """A busy machine would be measured as a slow network."""
-    setattr(node_module, "clock", asyncio.get_running_loop().time)  # noqa: B010
-    await main
+    """A busy machine would be measured as a slow network, and ages would be those of another clock."""
+    loop, real_time = asyncio.get_running_loop(), time.time
+    offset_s = real_time() - loop.time()
+    setattr(node_module, "clock", loop.time)  # noqa: B010
+    setattr(time, "time", lambda: loop.time() + offset_s)  # noqa: B010
+    try:
+        await main
+    finally:
+        setattr(time, "time", real_time)  # noqa: B010
 
 
 if __name__ == "__main__":
