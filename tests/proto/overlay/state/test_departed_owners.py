@@ -103,6 +103,7 @@ def test_a_durable_entry_is_adopted_with_its_clock_by_the_least_member_that_is_u
     node = with_owner(LEAST, OTHERS[0])
     node.learn(owner.write("a", b"1", clock=7, is_durable=True), owner.write("b", b"2"))
     leave(node, OTHERS[0])
+    assert sweeps(node, 490.0) == []
     (write, *_) = sweeps(node, 620.0)
     assert write == WriteEntry("a", b"1", 0, True, "", 7)
     node.perform(write)

@@ -23,7 +23,8 @@ from grapevine_proto.overlay.state.shared_map import MAX_CLOCK_LEAD
 from grapevine_proto.tags import MAX_TAGS
 from grapevine_proto.wire.entry_terms import MAX_VALUE_BYTES
 from grapevine_proto.wire.messages import RumorCopy
-from tests.proto.overlay.builders import EPOCH, context, peer_id, record
+from grapevine_proto.wire.signed import Rumor
+from tests.proto.overlay.builders import EPOCH, context, identity, peer_id, record
 from tests.proto.overlay.state.owners import Learner, Owner, entry_of
 
 
@@ -252,6 +253,9 @@ def test_a_node_may_write_a_limited_number_of_bytes() -> None:
     with pytest.raises(MessageTooLarge):
         node.write("k00", bytes(MAX_VALUE_BYTES + 1))
     node.write("k00", bytes(4000))
+    with pytest.raises(StateFull):
+        node.write("x", bytes(93))
+    node.write("x", bytes(92))
 
 
 def test_a_node_may_retain_a_limited_number_of_messages() -> None:
@@ -264,6 +268,48 @@ def test_a_node_may_retain_a_limited_number_of_messages() -> None:
     node.write("other", b"")
     node.write("retain/1", None)
     node.write("retain/one more", b"", topic="deploy.web")
+
+
+def test_a_deleted_key_is_not_set() -> None:
+    node = Learner()
+    assert not node.state.is_set("a")
+    node.write("a", b"1")
+    assert node.state.is_set("a")
+    node.write("a", None)
+    assert not node.state.is_set("a")
+    assert "a" in node.state.maps[node.id].entries
+
+
+def test_a_rumor_without_an_entry_changes_nothing() -> None:
+    node = Learner()
+    assert node.learn(Rumor.signed(identity(1), "default", EPOCH, 1, (b"a broadcast",))) == []
+    assert node.state.maps == {}
+
+
+def test_an_entry_counts_in_the_bucket_of_the_first_byte_of_its_owner() -> None:
+    node = Learner()
+    node.learn(Owner(1).write("a", b"1"))
+    assert peer_id(1)[0] != peer_id(1)[1]
+    filled = [number for number, each in enumerate(node.state.bucket_sums) if each]
+    assert filled == [peer_id(1)[0]]
+
+
+def test_an_owner_that_signed_two_contents_is_frozen_until_its_next_run() -> None:
+    node, owner, later = Learner(), Owner(1), Owner(1, epoch=EPOCH + 1)
+    node.learn(owner.write("a", b"1"))
+    node.state.on_conflict(Owner(1).write("a", b"another"))
+    assert node.learn(owner.write("a", b"2")) == []
+    assert node.state.shared.get("a", 0.0) == b"1"
+    assert node.learn(later.write("a", b"3"))
+    assert node.state.shared.get("a", 0.0) == b"3"
+
+
+def test_a_tag_of_each_member_decides_whatever_others_wrote() -> None:
+    node, first, second = Learner(), Owner(1), Owner(2)
+    (of_first,) = node.learn(first.write("tag/role", b"web", clock=5))
+    (of_second,) = node.learn(second.write("tag/role", b"db"))
+    assert of_first.is_winner
+    assert of_second.is_winner
 
 
 def test_entries_that_do_not_fit_leave_no_map_of_their_owner() -> None:
@@ -430,19 +476,6 @@ def test_a_damaged_map_is_not_restored_in_part_but_read_back() -> None:
     assert restarted.shared.values_of(node.id, 0.0) == {}
     assert restarted.is_recovering
     assert not KeyedState(context(0), node.state.snapshot(0.0), 0.0).is_recovering
-
-
-def test_writes_wait_for_the_lost_map_until_a_comparison_shows_that_no_peer_has_it() -> None:
-    state, write = damaged(), WriteEntry("b", b"2", 0, False, "")
-    state.hold(write)
-    assert state.deadline == math.inf, "nobody was asked"
-    state.on_link_up(5.0)
-    assert state.advance(5.0) == []
-    state.on_compared()
-    assert state.deadline <= 6.0
-    assert state.advance(6.0) == [write]
-    assert not state.is_recovering
-    assert state.deadline == math.inf
 
 
 def test_writes_wait_for_the_lost_map_for_a_limited_time_if_no_comparison_ends() -> None:
