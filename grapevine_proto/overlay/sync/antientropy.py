@@ -23,8 +23,7 @@ Invariants:
   once. A node that missed much is thus served by all peers, each at its own speed.
 - At most one round per peer. A peer that sends nothing new ends it after `ROUND_TIMEOUT_S`, and
   every round ends after `ROUND_LIMIT_S`.
-- A message costs at most `RANGES_SCANNED_LIMIT` ranges to process, whatever it names and however
-  much is missing here.
+- Fragments of a large message hold requests back for a while: it may be what is missing (`fragment_hold`).
 
 Besides rounds, known gaps are requested as soon as they have lasted a moment (`gap_repair`).
 """
@@ -44,13 +43,14 @@ from grapevine_proto.events import (
     RoundOutcome,
     Via,
 )
-from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.ids import PeerId, StreamRange
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Credit, Deliver, Effect, Emit, Penalize, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
-from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST, first_batch, hulls_by_stream
+from grapevine_proto.overlay.store.ranges import RANGES_PER_REQUEST, hulls_by_stream
 from grapevine_proto.overlay.store.stream_digest import DIGEST_SETTLE_S
 from grapevine_proto.overlay.sync.catch_up import CatchUp
+from grapevine_proto.overlay.sync.fragment_hold import FragmentHold
 from grapevine_proto.overlay.sync.gap_repair import GapRepair
 from grapevine_proto.overlay.sync.outstanding_requests import OutstandingRequests
 from grapevine_proto.overlay.sync.repair_server import RepairReply, RepairServer
@@ -76,11 +76,6 @@ MISMATCH_RECHECK_S: Final = 2.0  # a digest that still differs is not just messa
 # for a new link: what differs there has not arrived by another link either
 NEW_LINK_RECHECK_MAX_S: Final = 0.5
 UNLINKED_REQUEST_AFTER_S: Final = 5.0  # age of a gap before unlinked members are asked
-RANGES_SCANNED_LIMIT: Final = 256  # missing ranges per request: 0.2 ms
-FRAGMENTS_IDLE_S: Final = 2.0  # without a further fragment, a large message is no longer arriving
-# Longest time to hold back for fragments; then repair proceeds for as long, so that fragments sent
-# one at a time cannot stop it.
-HOLD_BACK_LIMIT_S: Final = 30.0
 UNLINKED_DRAWS: Final = 8  # almost always sufficient if half of the members are not linked
 RECENT_ROUNDS_LIMIT: Final = 256
 FRUITLESS_PAUSE_S: Final = 30.0  # before repeating a fruitless round
@@ -124,8 +119,7 @@ class AntiEntropy:
             PeerId, tuple[float, int, bytes]
         ] = {}  # when to compare again, and the digest
         self._fruitless_rounds: OrderedDict[PeerId, tuple[float, bytes]] = OrderedDict()
-        self._fragments_since = self._last_fragment_at = -math.inf
-        self._is_holding_back = False  # for the message arriving since `_fragments_since`
+        self._fragment_hold = FragmentHold()
         self._last_round_number = 0
         self._gap_repair = GapRepair(store, now)
         self._catch_up = CatchUp()
@@ -207,20 +201,7 @@ class AntiEntropy:
         if sync_round is not None:
             sync_round.on_progress(now)
         self._requests.on_fragment(peer_id, now)
-        if now - self._last_fragment_at > FRAGMENTS_IDLE_S:
-            held_back_s = (
-                self._last_fragment_at - self._fragments_since if self._is_holding_back else 0.0
-            )
-            self._is_holding_back = not now - self._last_fragment_at < held_back_s
-            self._fragments_since = now
-        self._last_fragment_at = now
-
-    def _is_receiving_large(self, now: float) -> bool:
-        return (
-            self._is_holding_back
-            and now - self._last_fragment_at <= FRAGMENTS_IDLE_S
-            and now - self._fragments_since < HOLD_BACK_LIMIT_S
-        )
+        self._fragment_hold.on_fragment(now)
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -314,9 +295,7 @@ class AntiEntropy:
             if self._store.lacks(each, now)
         ]
         sync_round.on_missing(missing)
-        if not self._is_receiving_large(
-            now
-        ):  # otherwise the arriving large message may be what is missing
+        if not self._fragment_hold.is_active(now):
             sync_round.add_missing(missing)
         effects = [] if sync_round.requested else self._send_request(sender, sync_round, now)
         if sync_round.complete_vector():
@@ -328,8 +307,8 @@ class AntiEntropy:
         unrequested = OrderedDict(hulls_by_stream(vector.entries))
         batch = (
             ()
-            if self._is_receiving_large(now)
-            else self._next_batch(unrequested, now, (sender, True))
+            if self._fragment_hold.is_active(now)
+            else self._requests.next_batch((sender, True), unrequested, self._store, now)
         )
         if now >= self._counter_requested_at.get(sender, -math.inf) + ROUND_TIMEOUT_S:
             self._counter_requested_at[sender] = now
@@ -363,41 +342,13 @@ class AntiEntropy:
         """Request the next batch of what is missing, except what others are about to send. If
         nothing else is left, this round does not wait for it.
         """
-        sync_round.request(self._next_batch(sync_round.unrequested, now, (peer_id, False)))
+        key = (peer_id, False)
+        sync_round.request(self._requests.next_batch(key, sync_round.unrequested, self._store, now))
         if not sync_round.requested:
             return []
         sync_round.has_requested = True
-        self._requests.add((peer_id, False), sync_round.requested, now, ROUND_TIMEOUT_S)
+        self._requests.add(key, sync_round.requested, now, ROUND_TIMEOUT_S)
         return [Send((peer_id,), IWant(sync_round.number, sync_round.requested))]
-
-    def _next_batch(
-        self,
-        unrequested: OrderedDict[Stream, StreamRange],
-        now: float,
-        request_key: tuple[PeerId, bool],
-    ) -> tuple[StreamRange, ...]:
-        """The next request: the part of `unrequested` that is missing here and not requested from
-        others. Removes it, and all that need not be requested, from `unrequested`.
-        """
-        batch: list[StreamRange] = []
-        scanned = 0
-        while unrequested and scanned < RANGES_SCANNED_LIMIT:
-            stream, entry = unrequested.popitem(last=False)
-            scan_budget = RANGES_SCANNED_LIMIT - scanned
-            missing = self._store.missing(entry, now, scan_budget)
-            scanned += len(missing) + 1
-            next_first = missing[-1].last + 1 if len(missing) == scan_budget else entry.last + 1
-            batch, rest = first_batch(
-                batch + self._requests.unrequested(missing, now, exclude=request_key)
-            )
-            if rest:
-                next_first = rest[0].first
-            if next_first <= entry.last:
-                unrequested[stream] = StreamRange(stream, next_first, entry.last)
-                unrequested.move_to_end(stream, last=False)
-            if rest:
-                break
-        return tuple(batch)
 
     def _on_request(self, request: IWant, sender: PeerId, now: float) -> list[Effect]:
         sync_round = self._active_round(sender, request.round)
@@ -557,7 +508,7 @@ class AntiEntropy:
         return self._start_round(peer_id, now) if self._peers.is_linked(peer_id) else []
 
     def _request_gaps(self, now: float) -> list[Effect]:
-        if self._is_receiving_large(now):
+        if self._fragment_hold.is_active(now):
             self._gap_repair.postpone(now)
             return []
         linked = tuple(self._peers.linked)

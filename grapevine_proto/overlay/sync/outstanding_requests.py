@@ -9,6 +9,8 @@ Invariants:
 - A request is exclusive for its timeout after it was sent or last made progress, and never longer
   than `REQUEST_LIFETIME_LIMIT_S`.
 - A peer whose request brought nothing gets no exclusivity for `BROKEN_PROMISE_S`.
+- A batch costs at most `RANGES_SCANNED_LIMIT` ranges to find, whatever a peer claims to have and however much
+  is missing here.
 - At most `REQUESTS_LIMIT` requests, and as many peers with broken promises; the oldest are evicted.
 """
 
@@ -18,11 +20,13 @@ from collections import OrderedDict
 from typing import Final, TypeAlias
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.store.ranges import subtract
+from grapevine_proto.overlay.store.message_store import MessageStore
+from grapevine_proto.overlay.store.ranges import first_batch, subtract
 
 REQUEST_LIFETIME_LIMIT_S: Final = 10.0  # 10 MiB at 8 Mbit/s; after that another peer may be faster
 BROKEN_PROMISE_S: Final = 60.0
 FIRST_ANSWER_TIMEOUT_S: Final = 3.0  # for anything new, or the promise counts as broken
+RANGES_SCANNED_LIMIT: Final = 256  # missing ranges per batch: 0.2 ms
 REQUESTS_LIMIT: Final = 1024  # two for each session at the default limits
 
 RequestKey: TypeAlias = tuple[PeerId, bool]
@@ -147,6 +151,34 @@ class OutstandingRequests:
             for each in of_stream
         ]
         return subtract(ranges, requested) if requested else ranges
+
+    def next_batch(
+        self,
+        key: RequestKey,
+        candidates: OrderedDict[Stream, StreamRange],
+        store: MessageStore,
+        now: float,
+    ) -> tuple[StreamRange, ...]:
+        """The next request for `key`: the part of `candidates` that is missing in `store` and not requested
+        from others. Removes it, and all that need not be requested, from `candidates`.
+        """
+        batch: list[StreamRange] = []
+        scanned = 0
+        while candidates and scanned < RANGES_SCANNED_LIMIT:
+            stream, entry = candidates.popitem(last=False)
+            scan_budget = RANGES_SCANNED_LIMIT - scanned
+            missing = store.missing(entry, now, scan_budget)
+            scanned += len(missing) + 1
+            next_first = missing[-1].last + 1 if len(missing) == scan_budget else entry.last + 1
+            batch, rest = first_batch(batch + self.unrequested(missing, now, exclude=key))
+            if rest:
+                next_first = rest[0].first
+            if next_first <= entry.last:
+                candidates[stream] = StreamRange(stream, next_first, entry.last)
+                candidates.move_to_end(stream, last=False)
+            if rest:
+                break
+        return tuple(batch)
 
     def pop_outcomes(self) -> list[tuple[PeerId, int, int]]:
         """For each peer, the promises kept and broken since the last call."""

@@ -17,16 +17,13 @@ from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import MESSAGES_PER_REQUEST
 from grapevine_proto.overlay.sync.antientropy import (
     COUNTER_REQUEST_TIMEOUT_S,
-    FRAGMENTS_IDLE_S,
-    HOLD_BACK_LIMIT_S,
     NEW_LINK_RECHECK_MAX_S,
-    RANGES_SCANNED_LIMIT,
     REMEMBERED_PEERS_LIMIT,
     ROUND_TIMEOUT_S,
     UNLINKED_REQUEST_AFTER_S,
     AntiEntropy,
 )
-from grapevine_proto.overlay.sync.outstanding_requests import BROKEN_PROMISE_S
+from grapevine_proto.overlay.sync.outstanding_requests import BROKEN_PROMISE_S, RANGES_SCANNED_LIMIT
 from grapevine_proto.overlay.sync.repair_server import BODY_REPEATS_LIMIT
 from grapevine_proto.overlay.sync.sync_round import (
     ENTRIES_PER_PAGE,
@@ -535,18 +532,6 @@ def test_peers_with_offers_are_remembered_up_to_the_limit() -> None:
     assert not node.rounds._counter_requested_at
 
 
-def test_slow_fragments_hold_repair_back_at_most_half_of_the_time() -> None:
-    node = SyncingNode()
-    step_s, paused_steps = 0.5, 0
-    steps = int(10 * HOLD_BACK_LIMIT_S / step_s)
-    for step in range(steps):
-        now = step * step_s
-        if step % 70 < 60:  # 30 s of fragments, then a pause that is just long enough
-            node.rounds.on_fragment(peer_id(1), now)
-        paused_steps += node.rounds._is_receiving_large(now)
-    assert 1 * FRAGMENTS_IDLE_S < paused_steps * step_s <= steps * step_s * 0.6
-
-
 def test_a_peer_that_delivers_nothing_it_claimed_is_charged_with_a_broken_promise() -> None:
     node = SyncingNode()
     peer, sync_round = node.begin(0.0)
@@ -574,24 +559,6 @@ def test_repair_waits_while_fragments_arrive_and_goes_on_two_seconds_after_the_l
     node.rounds.on_fragment(peer_id(1), 10.0)
     assert node.offer(2, 5, 12.0) == []
     assert node.offer(2, 5, 12.01) == [stream_up_to(5)]
-    assert FRAGMENTS_IDLE_S == 2.0
-
-
-def test_repair_waits_for_fragments_of_one_message_for_30_seconds_and_then_goes_on_as_long() -> (
-    None
-):
-    node = SyncingNode()
-    rounds = node.rounds
-    receiving: dict[int, bool] = {}
-    for second in range(100):
-        rounds.on_fragment(peer_id(1), float(second))
-        receiving[second] = rounds._is_receiving_large(float(second))
-    assert [second for second, is_paused in receiving.items() if is_paused] == list(range(30))
-    assert HOLD_BACK_LIMIT_S == 30.0
-    rounds.on_fragment(peer_id(1), 104.0)  # after a pause shorter than it held back
-    assert not rounds._is_receiving_large(104.0)
-    rounds.on_fragment(peer_id(1), 300.0)
-    assert rounds._is_receiving_large(300.0)
 
 
 def test_requests_outside_of_rounds_have_numbers_that_no_round_reaches_soon() -> None:
