@@ -9,6 +9,7 @@ import pytest
 
 from grapevine_proto.config.live import LiveConfig
 from grapevine_proto.config.sections import RateLimitConfig
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import IdentityInUse
 from grapevine_proto.ids import Address
@@ -20,6 +21,7 @@ from grapevine_proto.wire.signed import Accusation, PeerRecord
 from tests.proto.overlay.builders import EPOCH, config, identity, peer_id
 
 OURS, THEIRS, SENDER = Address("10.0.0.5", 8000), Address("10.0.0.9", 1), peer_id(2)
+OUTSIDE = Address("203.0.113.9", 4000)
 
 
 def make(**changes: Any) -> LocalRecord:
@@ -76,6 +78,58 @@ def test_new_addresses_are_signed_once() -> None:
     local.bump_incarnation(left=True)
     assert not local.set_addresses((OURS,))
     assert local.record.left
+
+
+def test_a_record_has_at_most_four_addresses() -> None:
+    local = make()
+    local.set_addresses(tuple(Address(f"10.1.1.{number}", 1) for number in range(1, 7)))
+    local.set_mapped(OUTSIDE)
+    assert local.record.addresses == (
+        OUTSIDE,
+        *(Address(f"10.1.1.{number}", 1) for number in (1, 2, 3)),
+    )
+
+
+def test_a_mapped_address_is_signed_once_and_ends() -> None:
+    local = make()
+    assert local.set_mapped(OUTSIDE)
+    assert (local.record.addresses, local.record.incarnation) == ((OUTSIDE, OURS), 1)
+    assert not local.set_mapped(OUTSIDE)
+    assert local.set_mapped(None)
+    assert (local.record.addresses, local.record.incarnation) == ((OURS,), 2)
+
+
+def test_where_peers_see_the_node_and_who_introduces_it_is_signed_once() -> None:
+    local = make()
+    assert local.set_reachability(OUTSIDE, (b"12345678",))
+    assert local.record.addresses == (OUTSIDE, OURS)
+    assert local.record.introducers == (b"12345678",)
+    assert not local.set_reachability(OUTSIDE, (b"12345678",))
+    assert local.record.incarnation == 1
+    assert local.set_reachability(OUTSIDE, None)
+    assert local.record.introducers is None
+
+
+def test_nothing_is_signed_after_the_farewell() -> None:
+    local = make()
+    farewell = local.bump_incarnation(left=True)
+    assert not local.set_reachability(OUTSIDE, (b"12345678",))
+    assert not local.set_mapped(OUTSIDE)
+    assert not local.set_addresses((OUTSIDE,))
+    assert not local.set_coordinate(Coordinate((0.1,) * 8))
+    assert local.record is farewell
+
+
+def test_what_peers_saw_counts_until_another_address_is_configured() -> None:
+    live = LiveConfig(config())
+    local = LocalRecord(live, identity(1), EPOCH, OURS)
+    local.set_reachability(OUTSIDE, None)
+    live.replace(config(name="ada"))
+    assert local.reconfigure()
+    assert local.record.addresses == (OUTSIDE, OURS)
+    live.replace(config(name="ada", advertise="198.51.100.7:9000"))
+    assert local.reconfigure()
+    assert local.record.addresses == (Address("198.51.100.7", 9000),)
 
 
 def test_only_settings_in_the_record_sign_it_again() -> None:

@@ -84,6 +84,16 @@ def test_without_reports_nothing_is_scheduled() -> None:
     assert node.membership.record.attributes == b""
 
 
+def test_a_record_is_signed_a_quarter_of_a_second_after_the_first_report() -> None:
+    node = MemberNode(linked=3)
+    report(node, 1, OUTSIDE, 100.0)
+    report(node, 2, OUTSIDE, 100.2)
+    assert node.membership.reachability.deadline == 100.25
+    assert sign(node, 100.25)
+    report(node, 1, ELSEWHERE, 100.5)
+    assert node.membership.reachability.deadline == 100.25 + SIGN_INTERVAL_S
+
+
 def test_one_peer_cannot_move_a_node() -> None:
     node = MemberNode(linked=3)
     report(node, 1, OUTSIDE)
@@ -164,6 +174,7 @@ def test_another_network_ends_what_was_seen_in_the_earlier_one() -> None:
     node.membership.set_addresses((ELSEWHERE,))
     assert node.membership.record.addresses == (ELSEWHERE,)
     assert node.membership.record.introducers is None
+    assert not node.membership.reachability.is_behind_nat
     assert node.membership.reachability.deadline == float("inf")
 
 
