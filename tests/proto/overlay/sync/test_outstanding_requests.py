@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
 import pytest
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
+from grapevine_proto.overlay.store.ranges import MESSAGES_PER_REQUEST
 from grapevine_proto.overlay.sync.outstanding_requests import (
     BROKEN_PROMISE_S,
     FIRST_ANSWER_TIMEOUT_S,
+    RANGES_SCANNED_LIMIT,
     REQUEST_LIFETIME_LIMIT_S,
     REQUESTS_LIMIT,
     OutstandingRequests,
@@ -192,3 +198,90 @@ def test_a_range_is_awaited_while_its_request_is_exclusive() -> None:
     requests.add((ONE, False), (span(1, 5),), 0.0, 4.0)
     assert requests.is_waiting(3.9)
     assert not requests.is_waiting(4.0)
+
+
+# --- what to ask for next -------------------------------------------------------------------------
+
+
+OURS: Final = (peer_id(1), False)
+
+
+class Store:
+    """A store that lacks what `is_missing` says; `scanned` counts the ranges that it was asked for."""
+
+    def __init__(self, is_missing: Callable[[int], bool] = lambda sequence: True) -> None:
+        self.is_missing = is_missing
+        self.scanned = 0
+
+    def missing(self, entry: StreamRange, now: float, limit: int) -> list[StreamRange]:
+        found: list[StreamRange] = []
+        for sequence in range(entry.first, entry.last + 1):
+            if not self.is_missing(sequence):
+                continue
+            if found and found[-1].last == sequence - 1:
+                found[-1] = StreamRange(entry.stream, found[-1].first, sequence)
+            elif len(found) < limit:
+                found.append(StreamRange(entry.stream, sequence, sequence))
+            else:
+                break
+        self.scanned += len(found)
+        return found
+
+
+def next_batch(
+    requests: OutstandingRequests, candidates: OrderedDict[Stream, StreamRange], store: Store
+) -> tuple[StreamRange, ...]:
+    return requests.next_batch(OURS, candidates, store, 0.0)  # type: ignore[arg-type]
+
+
+def by_stream(*ranges: StreamRange) -> OrderedDict[Stream, StreamRange]:
+    return OrderedDict((each.stream, each) for each in ranges)
+
+
+def test_what_is_missing_is_asked_for_and_what_is_here_is_dropped() -> None:
+    candidates = by_stream(span(1, 9, 1), span(1, 4, 2), span(5, 5, 3))
+    batch = next_batch(OutstandingRequests(), candidates, Store(lambda each: each > 4))
+    assert batch == (span(5, 9, 1), span(5, 5, 3))
+    assert not candidates
+
+
+def test_what_does_not_fit_into_one_batch_comes_first_in_the_next() -> None:
+    candidates = by_stream(span(1, MESSAGES_PER_REQUEST + 5, 1), span(1, 3, 2))
+    requests, store = OutstandingRequests(), Store()
+    assert next_batch(requests, candidates, store) == (span(1, MESSAGES_PER_REQUEST, 1),)
+    assert list(candidates.values()) == [
+        span(MESSAGES_PER_REQUEST + 1, MESSAGES_PER_REQUEST + 5, 1),
+        span(1, 3, 2),
+    ]
+    rest = (span(MESSAGES_PER_REQUEST + 1, MESSAGES_PER_REQUEST + 5, 1), span(1, 3, 2))
+    assert next_batch(requests, candidates, store) == rest
+    assert not candidates
+
+
+def test_what_another_peer_was_asked_for_is_not_in_the_batch() -> None:
+    requests = OutstandingRequests()
+    requests.add((peer_id(7), False), (span(1, 5, 1),), 0.0, 3.0)
+    requests.add(OURS, (span(6, 7, 1),), 0.0, 3.0)
+    candidates = by_stream(span(1, 9, 1))
+    assert next_batch(requests, candidates, Store()) == (span(6, 9, 1),)
+    assert not candidates
+
+
+def test_a_batch_scans_a_limited_number_of_ranges_and_the_next_goes_on_behind_them() -> None:
+    requests = OutstandingRequests()
+    requests.add((peer_id(7), False), (span(1, 2 * RANGES_SCANNED_LIMIT, 1),), 0.0, 3.0)
+    candidates = by_stream(span(1, 2_000, 1), span(1, 9, 2))
+    store = Store(lambda each: each % 2 == 1)
+    assert next_batch(requests, candidates, store) == ()
+    assert store.scanned == RANGES_SCANNED_LIMIT
+    assert list(candidates.values()) == [span(2 * RANGES_SCANNED_LIMIT, 2_000, 1), span(1, 9, 2)]
+    first = 2 * RANGES_SCANNED_LIMIT + 1
+    assert next_batch(requests, candidates, store)[0] == span(first, first, 1)
+
+
+def test_a_stream_without_anything_missing_costs_a_range_too() -> None:
+    candidates = by_stream(
+        *(span(1, 1, origin=number) for number in range(RANGES_SCANNED_LIMIT + 1))
+    )
+    assert next_batch(OutstandingRequests(), candidates, Store(lambda each: False)) == ()
+    assert len(candidates) == 1
