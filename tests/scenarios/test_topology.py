@@ -112,7 +112,8 @@ def _reason_of(event: Event) -> str:
 def test_hub_and_spoke_links_become_local_and_then_stay() -> None:
     config = NodeConfig.lan(max_peers=8, distribution="hub-and-spoke")
     sim = Simulation(nodes=24, seed=6, config=config, zones=("a", "b", "c"))
-    sim.run(160.0)  # at one eviction per second and node; with six of seven seeds links have settled then
+    # At one eviction per second and node; with six of seven seeds links have settled then.
+    sim.run(160.0)
     before = {number: linked(sim, number) for number in running(sim)}
     remote_links = [
         sum(other % 3 != number % 3 for other in links) for number, links in before.items()

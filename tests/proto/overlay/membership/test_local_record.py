@@ -99,7 +99,7 @@ def test_a_mapped_address_is_signed_once_and_ends() -> None:
     assert (local.record.addresses, local.record.incarnation) == ((OURS,), 2)
 
 
-def test_where_peers_see_the_node_and_who_introduces_it_is_signed_once() -> None:
+def test_the_observed_address_and_the_introducers_are_signed_once() -> None:
     local = make()
     assert local.set_reachability(OUTSIDE, (b"12345678",))
     assert local.record.addresses == (OUTSIDE, OURS)
