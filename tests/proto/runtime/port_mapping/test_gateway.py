@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from grapevine_proto.ids import Address
-from grapevine_proto.runtime.port_mapping import packets
+from grapevine_proto.runtime.port_mapping import gateway, packets
 from grapevine_proto.runtime.port_mapping.gateway import GatewayPort, NoAnswer, parse_routes
 from tests.proto.runtime.port_mapping.fake_gateway import EXTERNAL_HOST, FakeGateway
 
@@ -220,3 +220,23 @@ async def test_the_gateway_of_the_default_route_with_the_lowest_metric_is_found(
     assert found is not None
     assert (found.host, found.port) == ("10.0.0.1", packets.SERVER_PORT)
     assert parse_routes("") is None
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("echo", "   gateway: 192.168.1.1"), Address("192.168.1.1", packets.SERVER_PORT)),
+        (("echo", "   gateway: link#4"), None),
+        (("false",), None),
+        (("/nonexistent/route",), None),
+        (("sleep", "60"), None),
+    ],
+)
+async def test_where_the_system_has_no_table_of_routes_a_command_is_asked_for_a_limited_time(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], expected: Address | None
+) -> None:
+    monkeypatch.setattr(gateway, "_IS_LINUX", False)
+    monkeypatch.setattr(gateway, "ROUTE_COMMAND", command)
+    monkeypatch.setattr(gateway, "ROUTE_COMMAND_S", 0.3)
+    async with asyncio.timeout(5.0):
+        assert await gateway.default_gateway() == expected
