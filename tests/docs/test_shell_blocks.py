@@ -66,6 +66,7 @@ NOT_HERE: Final = {
     "chgrp monitoring": "needs a group of the host; modes are checked in tests/tui/control/test_server.py",
     "grapevine-tui keygen cluster.key\nkubectl": "needs a cluster of Kubernetes",
     "python -m tests.": "takes minutes; its flags are checked below",
+    "GRAPEVINE_BATCH_DELAY=0.6 python -m tests.": "as the line above",
     "grapevine-tui sim": "takes minutes; its flags are checked in test_docs",
 }
 PLAYED_BELOW: Final = (

@@ -184,6 +184,7 @@ async def default_gateway() -> Address | None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            await process.wait()
         for line in output.decode(errors="replace").splitlines():
             name, _, value = line.strip().partition(":")
             if name == "gateway":
