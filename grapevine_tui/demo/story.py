@@ -428,8 +428,8 @@ class Story:
             )
 
         self._set_claims("burst", throttled)
-        # A node keeps to the limits of its peers. One that crashes has forgotten what it sent, and exceeds them
-        # if it is back before the tokens are.
+        # A node keeps to the limits of its peers. One that crashes has forgotten what it sent, and exceeds
+        # them if it is back before the tokens are.
         self._simulation.reconfigure(actor.number, bootstrap_peers=(str(local_node.address),))
         for _ in range(MAX_CRASHES):
             await self._send_burst(actor, local_node.peer_id, "job started")
