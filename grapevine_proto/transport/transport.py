@@ -508,6 +508,8 @@ class Transport:
     def _with_path(self, established: EstablishedSession) -> EstablishedSession:
         """The session with its kind of path. Of two ends that dial each other through their NATs one may not
         know that it was introduced, because that message was lost: its own dial looks like any other."""
+        if established.path is not PathKind.DIRECT:
+            return established
         address, record = established.address, established.record
         is_punched = self.handshakes.is_punching(record.peer_id, address.host) or (
             record.introducers is not None
@@ -515,9 +517,7 @@ class Transport:
             and ":" not in address.host
             and not address.is_private
         )
-        if established.path is not PathKind.DIRECT or not is_punched:
-            return established
-        return established._replace(path=PathKind.PUNCHED)
+        return established._replace(path=PathKind.PUNCHED) if is_punched else established
 
     def _on_closed_packet(self, packet: codec.Data, now: float) -> Iterator[TransportEvent]:
         closed = self.links.on_closed_packet(packet, now)

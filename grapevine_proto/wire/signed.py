@@ -291,8 +291,8 @@ def is_large(rumor: Rumor) -> bool:
     """Whether `rumor` is pulled. A rumor of many small payloads is not: they would each wait for a
     round trip.
     """
-    is_long = len(rumor.body) > PUSH_LIMIT_BYTES or rumor.body_hash
-    return bool(is_long) and is_pulled(max(rumor.lengths))
+    is_long = len(rumor.body) > PUSH_LIMIT_BYTES or not rumor.has_body
+    return is_long and is_pulled(max(rumor.lengths))
 
 
 def is_announced_by_topic(rumor: Rumor) -> bool:

@@ -355,7 +355,7 @@ class Broadcast:
                 early.is_offered,
                 early.first_source,
                 early.lead_s,
-                bool(rumor.attributes) and _is_urgent(rumor),
+                _is_urgent(rumor),
             )
             effects += self._forward(new_rumor, copy, holders, now, is_firsthand=is_firsthand)
         if copy.hops >= DOUBTFUL_HOPS or copy.age_ms >= NO_FORWARD_AGE_MS:

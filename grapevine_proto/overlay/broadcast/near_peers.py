@@ -104,8 +104,7 @@ class NearPeers:
         """Those of a few links, or of our successors on the rings, that are so new that other members may not
         know their peers. None if most are that new: then a cluster starts, and each node meets all others
         itself."""
-        if self._peers.linked is not self._computed_for:
-            self._refresh()
+        self._refresh()
         since = now - NEWCOMER_INTERVALS * self._config.current.gossip_interval
         if self._newest_link_at <= since:
             return set()

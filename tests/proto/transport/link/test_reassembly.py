@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import random
 
@@ -31,20 +30,7 @@ from grapevine_proto.wire.messages import (
     Fragment,
     Kind,
 )
-
-MAX: int = 10 * 2**20
-
-
-def message(size_bytes: int, seed: int = 1) -> bytes:
-    return bytes((Kind.RUMORS,)) + random.Random(seed).randbytes(size_bytes - 1)
-
-
-def cut(whole: bytes, at: list[int], number: int = 1) -> list[Fragment]:
-    edges = sorted({0, *(each % len(whole) for each in at), len(whole)})
-    return [
-        Fragment(number, len(whole), start, whole[start:end])
-        for start, end in itertools.pairwise(edges)
-    ]
+from tests.proto.transport.link.test_fragments import MAX, cut, message
 
 
 def refusal(reassembly: Reassembly, fragment: Fragment, now: float = 0.0) -> DropReason:
