@@ -100,6 +100,15 @@ def context(state_dir: Path, *, is_readonly: bool = False) -> Context:
     return Context(state_dir.name, LocalTarget(state_dir, is_readonly))
 
 
+async def alpha_and_beta(stack: AsyncExitStack, directory: Path) -> Fleet:
+    """The contexts of two nodes that do not know each other."""
+    for name in ("alpha", "beta"):
+        await a_node(stack, directory / name, name)
+    return await stack.enter_async_context(
+        a_fleet(context(directory / "alpha"), context(directory / "beta"))
+    )
+
+
 async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not is_so():
@@ -125,11 +134,7 @@ async def test_contexts_are_opened_switched_and_left_and_their_connections_stay(
     tmp_path: Path, settings: Settings
 ) -> None:
     async with AsyncExitStack() as stack:
-        for name in ("alpha", "beta"):
-            await a_node(stack, tmp_path / name, name)
-        fleet = await stack.enter_async_context(
-            a_fleet(context(tmp_path / "alpha"), context(tmp_path / "beta"))
-        )
+        fleet = await alpha_and_beta(stack, tmp_path)
 
         async def table(app: App[None], pilot: Pilot[None]) -> None:
             assert isinstance(app, FleetApp)
@@ -318,11 +323,7 @@ async def test_a_typed_context_or_table_is_shown_and_a_wrong_name_is_answered_wi
     tmp_path: Path, settings: Settings
 ) -> None:
     async with AsyncExitStack() as stack:
-        for name in ("alpha", "beta"):
-            await a_node(stack, tmp_path / name, name)
-        fleet = await stack.enter_async_context(
-            a_fleet(context(tmp_path / "alpha"), context(tmp_path / "beta"))
-        )
+        fleet = await alpha_and_beta(stack, tmp_path)
 
         async def table(app: App[None], pilot: Pilot[None]) -> None:
             await until(pilot, lambda: text_of(app).count("● up") == 2)
