@@ -21,6 +21,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum
 from itertools import chain
 from typing import Final, Protocol, assert_never
@@ -95,6 +96,7 @@ from grapevine_proto.wire.messages import (
     Relayed,
     Repair,
     Rumors,
+    StateDelta,
     SwapRequest,
     Vector,
 )
@@ -351,6 +353,10 @@ class Transport:
                 return self._on_close(link, is_linked, message, now)
             case Confirm() | NeighborRequest() | SwapRequest() | OpenTransient():
                 pass
+            case Rumors() | Repair() | StateDelta() if link.transfer_s:
+                # Their sender told their age before the first fragment.
+                copies = tuple(copy.aged(link.transfer_s) for copy in message.copies)
+                return (MessageIn(link, is_linked, replace(message, copies=copies)),)
             case _:
                 return (MessageIn(link, is_linked, message),)
         return (PacketIn(link, is_linked, False),)

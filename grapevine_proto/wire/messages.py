@@ -154,6 +154,10 @@ class RumorCopy:
     holder: PeerId | None = None
     """Of a rumor without its body: a member that is said to have it. Not part of an encoded copy."""
 
+    def aged(self, seconds: float) -> RumorCopy:
+        """The same copy, `seconds` later."""
+        return replace(self, age_ms=self.age_ms + int(seconds * 1000))
+
 
 # --- overlay messages ---------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def test_an_interrupted_repair_resumes_where_it_stopped() -> None:
 
 def test_no_request_exceeds_the_batch_limit(patch_sources: pytest.MonkeyPatch) -> None:
     sim = Simulation(
-        nodes=30, seed=7, config=NodeConfig(strategy="epidemic", rate_limit=UNLIMITED, max_peers=6)
+        nodes=30, seed=8, config=NodeConfig(strategy="epidemic", rate_limit=UNLIMITED, max_peers=6)
     )
     sim.run(10.0)
     missed = [sim.broadcast(number % 30, PAYLOAD) for number in range(600)]

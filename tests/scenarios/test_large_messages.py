@@ -8,6 +8,7 @@ import pytest
 
 from grapevine_proto import AntiEntropyConfig, NodeConfig
 from grapevine_proto.config.node import STRATEGIES
+from grapevine_proto.events import Event, MessageReceived
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.sim import Network, Simulation
@@ -51,6 +52,27 @@ def test_at_ten_percent_loss_no_node_misses_a_large_message() -> None:
     sim.run(10.0)
     assert sim.report(message).missed == 0
     assert sim.bytes - before < 1.6 * (NODES - 1) * SIZE
+
+
+def test_a_large_message_counts_its_slow_transfer_as_age() -> None:
+    """Each of the two hops takes seconds, and most of that is the transfer."""
+    network = Network(latency=(0.2, 0.3), loss=0.25)
+    sim = Simulation(nodes=3, seed=1, network=network, initial_links=0)
+    ages: list[tuple[float, float]] = []
+
+    def on_event(at: float, number: int, event: Event) -> None:
+        if isinstance(event, MessageReceived):
+            ages.append((at - sent_at, event.message.age_s))
+
+    sim.run(10.0)
+    sim.listen(on_event)
+    sent_at = sim.now
+    sim.broadcast(0, bytes(60_000))
+    sim.run(30.0)
+    assert len(ages) == 2
+    for true_s, age_s in ages:
+        assert true_s > 3.0
+        assert true_s - 1.0 < age_s < true_s + 0.5
 
 
 @pytest.mark.usefixtures("patch_sources")

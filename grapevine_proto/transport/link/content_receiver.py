@@ -40,6 +40,11 @@ class ContentReceiver:
         """Whether the latest fragment made enough progress on an incomplete message."""
         return self._reassembly.has_progressed
 
+    @property
+    def transfer_s(self) -> float:
+        """Seconds from the first fragment of the latest complete message to its last."""
+        return self._reassembly.transfer_s
+
     def on_fragment(self, fragment: Fragment, now: float) -> bytes | None:
         """Returns the message that `fragment` completes, or None. Raises Dropped."""
         self._charge_fragment(fragment, now)

@@ -329,6 +329,12 @@ class Link:
         longer then; packets without progress are no reason to."""
         return self._last_was_fragment and self._content_receiver.has_progressed
 
+    @property
+    def transfer_s(self) -> float:
+        """Seconds that the latest message was in transfer, from its first fragment to its last; 0: it came in
+        one packet."""
+        return self._content_receiver.transfer_s if self._last_was_fragment else 0.0
+
     # --- out ---
 
     @property

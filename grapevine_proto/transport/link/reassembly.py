@@ -53,6 +53,7 @@ class _PartialMessage:
         "progress_bytes",
         "progressed_at",
         "received_bytes",
+        "started_at",
         "starts",
         "total_bytes",
     )
@@ -68,6 +69,7 @@ class _PartialMessage:
         self.chargeable_bytes = 0  # received bytes, each fragment with the minimum charge
         self.charged_bytes = 0
         self.cost_bytes = 0
+        self.started_at = 0.0
         self.progressed_at = 0.0
         self.progress_bytes = 0  # `received_bytes` at `progressed_at`
         self.expires_at = math.inf
@@ -136,7 +138,7 @@ class ReassemblyBudget:
 
     def begin(self, partial: _PartialMessage, now: float) -> None:
         """Admits a new incomplete message."""
-        partial.progressed_at = now
+        partial.started_at = partial.progressed_at = now
         partial.expires_at = (
             now + REASSEMBLY_BASE_TIMEOUT_S + partial.total_bytes / MIN_REASSEMBLY_BYTES_PER_S
         )
@@ -200,6 +202,7 @@ class Reassembly:
         self._finished: OrderedDict[int, None] = OrderedDict()
         self.used_bytes = 0
         self.has_progressed = False  # whether the latest fragment made progress
+        self.transfer_s = 0.0  # from the first fragment of the latest complete message to its last
 
     @property
     def stalest(self) -> _PartialMessage:
@@ -247,6 +250,7 @@ class Reassembly:
             partial.insert(start, piece)
         if partial.received_bytes == partial.total_bytes:
             self.finish(partial)
+            self.transfer_s = now - partial.started_at
             return self._assemble(partial)
         if partial.note_progress(now):
             self.has_progressed = True

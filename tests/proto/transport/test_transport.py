@@ -61,6 +61,7 @@ from grapevine_proto.wire.messages import (
     Confirm,
     Digest,
     DirectMessage,
+    Fragment,
     GossipMessage,
     Heartbeat,
     InSync,
@@ -73,6 +74,7 @@ from grapevine_proto.wire.messages import (
     Retransmit,
     RumorCopy,
     Rumors,
+    StateDelta,
     SwapRequest,
     Vector,
 )
@@ -267,6 +269,25 @@ def test_a_fragment_reports_progress_and_the_whole_message_comes_once() -> None:
     assert any(packet.has_progressed for packet in packets)
     [message] = two.reported(MessageIn)
     assert message.message == Records((record(3),) * 12)
+
+
+@pytest.mark.parametrize("empty", [Rumors(()), Repair(1, True, False, ()), StateDelta(1, True, ())])
+def test_copies_in_fragments_are_as_much_older_as_their_transfer_took(
+    empty: Rumors | Repair | StateDelta,
+) -> None:
+    network, _, two = linked()
+    copy = RumorCopy(rumor(3, 1, bytes(2000)), 1, 700)
+    sent = replace(empty, copies=(copy,))
+    whole = codec.encode_message(sent)
+    is_repair = isinstance(sent, Repair)
+    for offset in range(0, len(whole), 1000):
+        part = Fragment(9, len(whole), offset, whole[offset : offset + 1000], is_repair=is_repair)
+        network.inject(1, 2, codec.encode_frame(part))
+        network.now += 0.75
+    network.inject(1, 2, sent)  # as one packet, it tells its age itself
+    older = replace(copy, age_ms=700 + 750 * ((len(whole) - 1) // 1000))
+    slow, quick = two.reported(MessageIn)[-2:]
+    assert (slow.message, quick.message) == (replace(empty, copies=(older,)), sent)
 
 
 def test_acknowledged_rumors_of_this_node_are_reported_before_the_packet() -> None:
