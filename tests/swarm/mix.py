@@ -43,8 +43,13 @@ class Mix:
         network = self.network
         faults = network.loss + network.duplication + network.reorder + network.corruption
         # otherwise some nodes are rejected even without faults
-        has_room = self.nodes <= self.config.max_peers
-        return not faults and has_room and self.actions.keys() <= {"broadcast", "send_direct"}
+        is_calm = self.is_full_mesh and not faults
+        return is_calm and self.actions.keys() <= {"broadcast", "send_direct"}
+
+    @property
+    def is_full_mesh(self) -> bool:
+        """Whether each node has room for a link to every other."""
+        return self.nodes <= self.config.max_peers
 
     @property
     def strategy(self) -> str:
