@@ -1,7 +1,7 @@
 """A swarm of small clusters, each with its own mix of faults, checked against the promises of
 docs/reference/simulation.md.
 
-    python -m tests.swarm --seeds 200            new seeds, one after another
+    python -m tests.swarm --seeds 200            consecutive seeds from a random one
     python -m tests.swarm --first 4711           one seed again
 
 A seed draws a mix (`mix`) and applies it to a cluster for a while (`world`, `attacks`). Then all
@@ -21,7 +21,7 @@ from tests.swarm.mix import ATTACKS, FAULTS, Mix, draw_mix
 from tests.swarm.watch import UNAUTHENTICATED, Violation
 from tests.swarm.world import World
 
-__all__ = ["ATTACKS", "FAULTS", "Mix", "Violation", "World", "draw_mix", "fresh_seed", "swarm"]
+__all__ = ["ATTACKS", "FAULTS", "Mix", "Violation", "World", "draw_mix", "first_seed", "swarm"]
 
 SEED_VARIABLE: Final = "GRAPEVINE_SWARM_SEED"
 DISCOVERY_S: Final = 5.0
@@ -59,7 +59,7 @@ def swarm(seed: int, change: Callable[[Mix], None] = lambda _: None) -> World:
     return world
 
 
-def fresh_seed() -> int:
-    """A random seed, or the one in the environment."""
+def first_seed() -> int:
+    """The seed in the environment, or a random one."""
     requested = os.environ.get(SEED_VARIABLE)
     return int(requested) if requested else int.from_bytes(os.urandom(4), "big")

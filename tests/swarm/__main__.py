@@ -5,23 +5,21 @@ from __future__ import annotations
 import argparse
 import time
 
-from tests.swarm import fresh_seed, swarm
+from tests.swarm import first_seed, swarm
 from tests.swarm.mix import add_entries
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument(
-        "--first", type=int, help="first seed of a consecutive run [default: random]"
-    )
+    parser.add_argument("--first", type=int, help="first of consecutive seeds [default: random]")
     parser.add_argument(
         "--entries", action="store_true", help="write and delete entries in every mix"
     )
     arguments = parser.parse_args()
+    first = first_seed() if arguments.first is None else arguments.first
     failed = 0
-    for number in range(arguments.seeds):
-        seed = fresh_seed() if arguments.first is None else arguments.first + number
+    for seed in range(first, first + arguments.seeds):
         started_at = time.perf_counter()
         try:
             world = swarm(seed, add_entries) if arguments.entries else swarm(seed)
