@@ -66,7 +66,8 @@ class Link:
 
     `inbound_limit` charges the peer, `path` is the state of the network path. `epoch` is the peer's in the
     live session; `record` may be newer, learned from another member. `path_kind` tells how `address` is
-    reached. `sent` and `received` count datagrams.
+    reached. `sent` and `received` count datagrams. `transfer_s`: seconds from the first fragment of the
+    latest message to its last; 0 if it came in one packet.
 
     Args:
         established: the completed handshake.
@@ -102,6 +103,7 @@ class Link:
         "received",
         "record",
         "sent",
+        "transfer_s",
     )
 
     def __init__(
@@ -146,6 +148,7 @@ class Link:
         self._content_receiver = ContentReceiver(self._sessions, self.inbound_limit, reassembly)
         self._path_validator = PathValidator(entropy) if entropy is not None else None
         self._last_was_fragment = False  # whether the latest packet was a fragment
+        self.transfer_s = 0.0
         self._transmit_at = math.inf
         self._enqueued_at: float | None = (
             None  # when something was queued since `_transmit_at` was computed
@@ -261,6 +264,7 @@ class Link:
         that confirmed a session. Returns and raises as `receive`."""
         kind = plaintext[0]
         self._last_was_fragment = kind in FRAGMENT_KINDS
+        self.transfer_s = 0.0
         if kind == Kind.RETRANSMIT and not self._sessions.has(
             plaintext[RETRANSMITTED_START:RETRANSMITTED_END]
         ):
@@ -276,7 +280,9 @@ class Link:
             return plaintext
         match decode_frame(plaintext):
             case Fragment() as fragment:
-                return self._content_receiver.on_fragment(fragment, now)
+                completed = self._content_receiver.on_fragment(fragment, now)
+                self.transfer_s = self._content_receiver.transfer_s
+                return completed
             case Retransmit() as retransmit:
                 return self._content_receiver.on_retransmit(retransmit, now)
             case Ack() as ack:
@@ -328,12 +334,6 @@ class Link:
         """Whether the latest packet made enough progress on a large message. Requests for its content wait
         longer then; packets without progress are no reason to."""
         return self._last_was_fragment and self._content_receiver.has_progressed
-
-    @property
-    def transfer_s(self) -> float:
-        """Seconds that the latest message was in transfer, from its first fragment to its last; 0: it came in
-        one packet."""
-        return self._content_receiver.transfer_s if self._last_was_fragment else 0.0
 
     # --- out ---
 
