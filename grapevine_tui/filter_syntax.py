@@ -25,6 +25,7 @@ MESSAGE_FIELDS: Final = (
     *("from", "to", "tag", "topic", "via", "zone", "private", "direct", "id", "hops", "bytes"),
 )
 FIELDS_WITHOUT_REGEX: Final = (*TIME_FIELDS, "private", "direct", "hops", "bytes")
+OWN_NAME: Final = "you"  # the node itself, as screens name it
 EVENT_FIELDS: Final = ("peer", "from", "name", "id", "kind", "level", "state")
 
 

@@ -38,7 +38,7 @@ from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import QueryEntry, format_dial_failure, format_discovered
 from grapevine_tui.host.protocol import HostView
 from grapevine_tui.host.query import format_tags
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.host.views import (
     NetworkView,
     ShowHolders,

@@ -19,7 +19,7 @@ from grapevine_proto.runtime.daemon_threads import DaemonThreads
 from grapevine_tui.app.export_files import write_messages, write_text
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.text import printable, truncate
 
 COPY_PREVIEW_CELLS: Final = 40

@@ -23,7 +23,8 @@ from grapevine_tui.control.client import send_command
 from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.target import LocalTarget, NodeUnreachable, Target
 from grapevine_tui.history.database import HISTORY_FILE
-from grapevine_tui.history.history import parse_key, prune, read_page
+from grapevine_tui.history.history import parse_key, prune
+from grapevine_tui.history.pages import read_page
 from grapevine_tui.history.records import LEVEL_SIGNS, event_text, to_key
 from grapevine_tui.history.terms import parse_query
 from grapevine_tui.history.times import format_time

@@ -197,7 +197,7 @@ class ShowTraces:
 
 @dataclass(frozen=True, slots=True)
 class PastRows:
-    """A page of what the history keeps; the fields are those of `history.read_page`."""
+    """A page of what the history keeps; the fields are those of `history.pages.read_page`."""
 
     words: str = ""
     since: str = ""

@@ -101,7 +101,7 @@ from grapevine_tui.host import snapshot
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowRtt, ShowTopology
 from grapevine_tui.logs import set_level
 

@@ -3,7 +3,8 @@
 Invariants:
 
 - Recording never waits: a message costs an append to a bounded queue.
-- Reading blocks nobody: it runs in a thread with a connection of its own.
+- Reading blocks nobody: it runs in a thread with a connection of its own. The modules that read are imported
+  when something is read.
 - A problem with the file is reported once, in the log and to `on_problem`, in the node's event loop.
 
 Driven by the host: `on_event` for each event, `close` at the end.
@@ -18,33 +19,20 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from grapevine_proto.events import Event, Message, MessageReceived, MessageSent
 from grapevine_proto.ids import PeerId
 from grapevine_proto.runtime.daemon_threads import DaemonThreads
-from grapevine_tui.filter_syntax import (
-    EVENT_FIELDS,
-    MESSAGE_FIELDS,
-    TIME_FIELDS,
-    query_fault,
-)
 from grapevine_tui.history.database import HISTORY_FILE, HistoryUnavailable
 from grapevine_tui.history.describe import EventDescriber
 from grapevine_tui.history.records import NewSample, StoredEvent, to_key
 from grapevine_tui.history.samples import PastValues, read_past_values
-from grapevine_tui.history.search import (
-    DEFAULT_PAGE_ROWS,
-    MAX_SEARCH_S,
-    Page,
-    Place,
-    search_events,
-    search_messages,
-)
-from grapevine_tui.history.terms import parse_query, with_times
 from grapevine_tui.history.times import parse_time
-from grapevine_tui.history.transfer import Counts, export_history, import_history
 from grapevine_tui.history.writer import HistoryWriter, Limits, NewMessage
+
+if TYPE_CHECKING:
+    from grapevine_tui.history.transfer import Counts
 
 logger = logging.getLogger("grapevine.history")
 
@@ -169,14 +157,11 @@ class History:
 
         Raises HistoryUnavailable, or ValueError if a time cannot be read.
         """
-        await self._flush()
-        read = partial(read_page, self.path, "messages", words, own_id=self._own_id, **place)
-        return await self._read(read)
+        return await self._read_page("messages", words, own_id=self._own_id, **place)
 
     async def events(self, words: str, **place: Any) -> dict[str, Any]:
         """A page of events, as `search`."""
-        await self._flush()
-        return await self._read(partial(read_page, self.path, "events", words, **place))
+        return await self._read_page("events", words, **place)
 
     async def past_values(self, since: str, limit: int) -> list[PastValues]:
         """At most `limit` values of the node since that time, oldest first. Raises HistoryUnavailable, or
@@ -186,11 +171,16 @@ class History:
 
     async def export_to(self, target: Path, words: str) -> Counts:
         """Write what matches to a new file. Raises HistoryUnavailable, ValueError, OSError."""
+        from grapevine_tui.history.terms import parse_query
+        from grapevine_tui.history.transfer import export_history
+
         await self._flush()
         return await self._read(partial(export_history, self.path, target, parse_query(words)))
 
     async def import_from(self, source: Path) -> Counts:
         """Add the rows of an exported file. Raises HistoryUnavailable, ValueError, OSError."""
+        from grapevine_tui.history.transfer import import_history
+
         return await self._read(partial(import_history, self._writer, source))
 
     async def prune(self, before: str = "") -> int:
@@ -200,6 +190,12 @@ class History:
         """
         before_key = parse_key(before) if before else None
         return await self._read(partial(prune, self._writer, before_key))
+
+    async def _read_page(self, kind: str, words: str, **place: Any) -> dict[str, Any]:
+        from grapevine_tui.history.pages import read_page
+
+        await self._flush()
+        return await self._read(partial(read_page, self.path, kind, words, **place))
 
     async def _read(self, work: Callable[[], T]) -> T:
         try:
@@ -232,46 +228,3 @@ def prune(writer: HistoryWriter, before_key: int | None) -> int:
     """Delete what is older than `before_key` and beyond the limits; return how many rows. Blocks."""
     deleted: int = writer.run(lambda writer, _: writer.table.prune(before_key), PRUNE_TIMEOUT_S)
     return deleted
-
-
-def read_page(
-    path: Path,
-    kind: str,
-    words: str,
-    *,
-    since: str = "",
-    before: str = "",
-    at: str = "",
-    older_than: int | None = None,
-    newer_than: int | None = None,
-    around: int | None = None,
-    limit: int | None = None,
-    search_ms: int | None = None,
-    own_id: PeerId | None = None,
-) -> dict[str, Any]:
-    """A page of ``messages`` or ``events``, oldest first, as JSON fields. Blocks.
-
-    `words` is a filter; `since`, `before` and `at` are times in the form of the filter. `older_than`,
-    `newer_than` and `around` are keys of rows. `older` and `newer` of the reply are the keys for the next
-    page in each direction, or null. A search that ends after `search_ms` is `partial`. Raises
-    HistoryUnavailable, or ValueError if a time cannot be read, or a field or an expression is not valid.
-    """
-    query = parse_query(with_times(words, since=since, before=before, at=at))
-    known = MESSAGE_FIELDS if kind == "messages" else EVENT_FIELDS
-    if problem := query_fault(query, (*known, *TIME_FIELDS)):
-        raise ValueError(problem)
-    place = Place(older_than, newer_than, around)
-    rows = DEFAULT_PAGE_ROWS if limit is None else limit
-    search_s = MAX_SEARCH_S if search_ms is None else search_ms / 1_000
-    page: Page
-    if kind == "messages":
-        page = search_messages(path, query, place, rows, own_id=own_id, search_s=search_s)
-    else:
-        page = search_events(path, query, place, rows, search_s=search_s)
-    return {
-        kind: [each.to_dict() for each in page.rows],
-        "older": page.older,
-        "newer": page.newer,
-        "note": page.note,
-        "partial": page.is_partial,
-    }

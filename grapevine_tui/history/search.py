@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from grapevine_proto.ids import PeerId
+from grapevine_tui.filter_syntax import OWN_NAME
 from grapevine_tui.history.database import index_name, open_for_reading, unavailable
 from grapevine_tui.history.records import (
     MICROSECONDS,
@@ -34,7 +35,6 @@ from grapevine_tui.history.records import (
 )
 from grapevine_tui.history.terms import (
     MATCH_ALL,
-    OWN_NAME,
     TIME_FIELDS,
     MessageFields,
     Query,

@@ -33,7 +33,6 @@ T = TypeVar("T")
 _COMPARISON: Final = re.compile(r"(>=|<=|>|<|=?)(\d+)([kmg]?)b?", re.ASCII)
 _FACTORS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 MAX_SEARCHED_BYTES: Final = 16 * 1024  # of a payload: more than a screen shows
-OWN_NAME: Final = "you"  # how screens name the node itself
 MIN_ID_CHARACTERS: Final = 4  # of a peer ID: fewer match too many
 
 

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from grapevine_proto import MemberFilter
 from grapevine_proto.config.node import NodeConfig
@@ -35,6 +35,7 @@ from grapevine_proto.events import (
     Event,
     KeyInfo,
     MemberStatus,
+    Message,
     MessageSent,
     NodeStarted,
 )
@@ -51,21 +52,21 @@ from grapevine_tui.config.sources import SettingValue
 from grapevine_tui.history.database import HistoryUnavailable
 from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.history import OFF_TEXT, History, HistorySettings
-from grapevine_tui.history.samples import PastValues
 from grapevine_tui.history.writer import Limits
 from grapevine_tui.host import snapshot
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.alerts import AlertBook, AlertChange
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
-from grapevine_tui.host.network_views import network_view
-from grapevine_tui.host.protocol import Playback
-from grapevine_tui.host.query import compile_filter, parse_query
-from grapevine_tui.host.report import ReportFormat, render_report
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.host.state_sampler import FIRST_SAMPLE_S, SAMPLE_INTERVAL_S, StateSampler
 from grapevine_tui.host.views import NetworkView
 from grapevine_tui.logs import set_level
 from grapevine_tui.text import printable
+
+if TYPE_CHECKING:
+    from grapevine_tui.history.samples import PastValues
+    from grapevine_tui.host.protocol import Playback
 
 MIN_PREFIX_DIGITS: Final = 4  # hex digits of an ID prefix that is accepted as a reference
 MAX_IDS_IN_ERROR: Final = 4  # members of one name that an error lists
@@ -123,7 +124,7 @@ class Host:
         """Names of changed settings that need a restart."""
         self.on_app_settings_changed: Callable[[Settings], object] = lambda _: None
         """Called with settings that were reloaded or saved."""
-        self.alert_book = AlertBook(lambda text: compile_filter(parse_query(text), self.model))
+        self.alert_book = AlertBook(self._compile_filter)
         """The alerts, which `service.alerts` evaluates."""
         self.history: History | None = None
         """What is kept of the past, once the node has started; None: nothing."""
@@ -289,6 +290,8 @@ class Host:
 
     async def network(self, view: NetworkView) -> dict[str, Any]:
         """Return a view of the whole network as the fields of its JSON reply."""
+        from grapevine_tui.host.network_views import network_view
+
         return await network_view(self.node, self._resolve_any, view)
 
     def _resolve_any(self, peer_ref: str) -> PeerId:
@@ -557,7 +560,7 @@ class Host:
         return self.history
 
     async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
-        """A page of the messages kept; the arguments are those of `history.read_page`. Raises
+        """A page of the messages kept; the arguments are those of `history.pages.read_page`. Raises
         GrapevineError."""
         return await with_time_errors(self._known_history.search(words, **place))
 
@@ -582,6 +585,8 @@ class Host:
     async def report(self, since: str, output: ReportFormat) -> str:
         """A report with the events and graphs since that time; if nothing is kept, with the graphs of the
         screens. Raises GrapevineError."""
+        from grapevine_tui.host.report import render_report
+
         rows: list[dict[str, Any]] = []
         past: list[PastValues] = []
         if self.history is not None:
@@ -602,6 +607,11 @@ class Host:
     async def prune_history(self, before: str = "") -> dict[str, Any]:
         """Delete what is older than `before`, and what is beyond the limits. Raises GrapevineError."""
         return {"deleted": await with_time_errors(self._known_history.prune(before))}
+
+    def _compile_filter(self, text: str) -> Callable[[Message], bool]:
+        from grapevine_tui.host.query import compile_filter, parse_query
+
+        return compile_filter(parse_query(text), self.model)
 
     def _record_peer_count(self, event: MessageSent) -> None:
         if event.peers == 0:

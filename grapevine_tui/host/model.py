@@ -60,8 +60,8 @@ from grapevine_proto.events import (
     TraceUpdated,
 )
 from grapevine_proto.ids import Address, MessageId, PeerId
+from grapevine_tui.filter_syntax import OWN_NAME
 from grapevine_tui.history.describe import format_port_mapping, format_undelivered
-from grapevine_tui.history.terms import OWN_NAME
 from grapevine_tui.host.alerts import AlertChange, AlertStatus
 from grapevine_tui.host.link_quality import LinkQuality
 from grapevine_tui.host.message_buffer import (

@@ -19,7 +19,7 @@ from grapevine_tui.config.settings import Settings
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.host.views import NetworkView
 
 
@@ -135,7 +135,7 @@ class HostView(Protocol):
         ...
 
     async def search_history(self, words: str = "", **place: Any) -> dict[str, Any]:
-        """A page of the messages kept, as JSON fields; the arguments are those of `history.read_page`.
+        """A page of the messages kept, as JSON fields; the arguments are those of `history.pages.read_page`.
         Raises GrapevineError."""
         ...
 

@@ -14,13 +14,13 @@ import html
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from grapevine_tui.history.describe import format_age
 from grapevine_tui.history.records import event_text
 from grapevine_tui.history.samples import PastValues
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.text import printable
 
 Object = Mapping[str, Any]
@@ -44,15 +44,6 @@ STATUS_FIELDS: Final = ("name", "peer_id", "version", "compiled", "address", "ad
                         "restart", "denied")  # fmt: skip
 STATUS_ORDER: Final = ("down", "suspect", "left", "up")
 _MARKDOWN_SIGNS: Final = str.maketrans({each: f"\\{each}" for each in "\\`*_{}[]()#+!|~"})
-
-
-class ReportFormat(StrEnum):
-    MARKDOWN = "markdown"
-    HTML = "html"
-
-    @property
-    def suffix(self) -> str:
-        return ".html" if self is ReportFormat.HTML else ".md"
 
 
 class _Table(NamedTuple):

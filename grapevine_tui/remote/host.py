@@ -60,7 +60,7 @@ from grapevine_tui.host.alerts import AlertStatus
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.model import Changes, Model, RoundEntry, TraceEntry
 from grapevine_tui.host.protocol import Playback
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.host.views import (
     NetworkView,
     ShowHolders,

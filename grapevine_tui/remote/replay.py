@@ -19,7 +19,7 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.errors import GrapevineError, InvalidArgument
 from grapevine_tui.config.edit import RemoteSettingsEditor
 from grapevine_tui.control.jsonlines import Object
-from grapevine_tui.history.history import read_page
+from grapevine_tui.history.pages import read_page
 from grapevine_tui.history.times import parse_time
 from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import ALL_CHANGES, Changes, Model

@@ -43,7 +43,7 @@ from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import with_time_errors
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.host.protocol import Playback
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.host.views import NetworkView
 from tests.tui.network_values import a_network
 from tests.tui.values import EPOCH, a_message, an_id

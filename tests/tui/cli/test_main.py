@@ -40,6 +40,7 @@ class Ended(NamedTuple):
 def environ(tmp_path: Path) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "XDG_STATE_HOME": str(tmp_path / "state"),
@@ -93,6 +94,56 @@ def test_neither_the_command_line_nor_a_headless_node_imports_the_screen(module:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+# Packages and modules of features that a node has only if it is asked for them.
+UNASKED_PACKAGES = {
+    *(
+        "aiohttp",
+        "async_upnp_client",
+        "dns",
+        "dotenv",
+        "prometheus_client",
+        "re2",
+        "rich",
+        "textual",
+    ),
+    *("textual_serve", "tomlkit", "zeroconf"),
+}
+UNASKED_MODULES = {
+    *(
+        "grapevine_proto.sim",
+        "grapevine_tui.app.app",
+        "grapevine_tui.cli.ctl",
+        "grapevine_tui.demo",
+    ),
+    *("grapevine_tui.history.pages", "grapevine_tui.history.search", "grapevine_tui.history.terms"),
+    *("grapevine_tui.history.transfer", "grapevine_tui.host.network_views"),
+    *("grapevine_tui.host.query", "grapevine_tui.host.report", "grapevine_tui.remote"),
+    *("grapevine_tui.service.hooks", "grapevine_tui.service.metrics", "grapevine_tui.service.web"),
+}
+
+
+def test_a_headless_node_imports_no_feature_that_it_is_not_asked_for(
+    environ: dict[str, str],
+) -> None:
+    options = ("--headless", "--on-eof", "exit", "--port", "0")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "grapevine_tui", *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environ,
+        cwd=environ["HOME"],
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.startswith('{"event":"started"')
+    lines = [each for each in done.stderr.splitlines() if each.startswith("import time:")]
+    imported = {each.rpartition("|")[2].strip() for each in lines}
+    assert "grapevine_tui.service.headless" in imported
+    assert imported & UNASKED_MODULES == set()
+    assert {each.partition(".")[0] for each in imported} & UNASKED_PACKAGES == set()
 
 
 @pytest.mark.usefixtures("here")

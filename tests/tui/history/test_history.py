@@ -19,7 +19,7 @@ from grapevine_tui.config.settings import Settings, load_settings
 from grapevine_tui.history.database import HISTORY_FILE, open_for_writing
 from grapevine_tui.history.records import NewSample, to_key
 from grapevine_tui.host.local import Host
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from tests.tui.values import an_id
 
 KEY = ClusterKey.generate()

@@ -10,7 +10,8 @@ import pytest
 
 from grapevine_tui.config.sources import SettingValue
 from grapevine_tui.history.samples import PastValues
-from grapevine_tui.host.report import ReportFormat, render_report
+from grapevine_tui.host.report import render_report
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.host.snapshot import changed_settings
 from tests.tui.hostile import HOSTILE
 from tests.tui.values import a_member, a_peer, an_id

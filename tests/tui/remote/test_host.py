@@ -29,7 +29,7 @@ from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Model
-from grapevine_tui.host.report import ReportFormat
+from grapevine_tui.host.report_format import ReportFormat
 from grapevine_tui.remote import host as attached_module
 from grapevine_tui.remote.host import RemoteHost
 from tests.tui.fake_host import FakeSettings
