@@ -28,7 +28,14 @@ from grapevine_tui.app.screens.past import EventsScreen, PastScreen
 from grapevine_tui.app.screens.state import format_value
 from grapevine_tui.control import commands
 from grapevine_tui.control.answers import answer_summary
-from grapevine_tui.control.commands import Command, CommandError, ScreenAction
+from grapevine_tui.control.commands import (
+    ClientAction,
+    Command,
+    CommandError,
+    NodeAction,
+    ScreenAction,
+    Show,
+)
 from grapevine_tui.control.network_text import rtt_text
 from grapevine_tui.control.read_only import refuse_act
 from grapevine_tui.control.slash_parser import parse_command, quote_name
@@ -156,7 +163,10 @@ class CommandRunner:
     async def _execute(self, command: Command, line: str) -> None:
         app = self._app
         # An attached app leaves without its node, and reads again what is its own.
-        if self._host.is_readonly and not isinstance(command, (commands.Leave, commands.Reload)):
+        if self._host.is_readonly and command not in (
+            NodeAction.LEAVE,
+            NodeAction.RELOAD,
+        ):
             refuse_act(command)
         match command:
             case commands.Broadcast() | commands.Publish() | commands.Trace() | commands.Send():
@@ -165,17 +175,17 @@ class CommandRunner:
                 await self._use_cluster(command, line)
             case commands.Dial() | commands.Deny() | commands.Allow() | commands.Forget():
                 await self._act_on_peer(command)
-            case commands.StartRound():
+            case NodeAction.START_ROUND:
                 await app.main.action_round()
-            case commands.ShowAlerts() | commands.MuteAlert() | commands.UnmuteAlert():
+            case commands.MuteAlert() | commands.UnmuteAlert():
                 await self._use_alerts(command)
             case commands.SetHighlight() | commands.RemoveHighlight():
                 await self._use_highlights(command)
             case commands.SetSettings(changes):
                 await app.set_settings(changes)
-            case commands.Reload():
+            case NodeAction.RELOAD:
                 await app.reload()
-            case commands.Leave():
+            case NodeAction.LEAVE:
                 await app.action_quit()
             case (
                 commands.Filter()
@@ -203,7 +213,7 @@ class CommandRunner:
             ):
                 await self._use_history(command)
             case _:
-                await self._show(command)
+                await self._query(command)
 
     async def _act_on_peer(self, command: commands.PeerCommand) -> None:
         app = self._app
@@ -221,8 +231,6 @@ class CommandRunner:
 
     async def _use_alerts(self, command: commands.AlertCommand) -> None:
         match command:
-            case commands.ShowAlerts():
-                self._app.action_alerts()
             case commands.MuteAlert(name, for_s):
                 await self._app.set_muted(name, for_s, is_muted=True)
             case commands.UnmuteAlert(name):
@@ -327,14 +335,12 @@ class CommandRunner:
             case _:
                 assert_never(command)
 
-    async def _show(self, query: commands.Query | NetworkView | commands.ClientCommand) -> None:
+    async def _query(self, query: commands.Query | NetworkView | ClientAction) -> None:
         """Show the answer to a query; changes nothing of the node."""
         app, main = self._app, self._app.main
         match query:
-            case commands.ShowSettings():
-                await app.action_settings()
-            case commands.ShowPeers() | commands.ShowRounds():
-                main.action_panel("peers" if query == commands.ShowPeers() else "rounds")
+            case Show():
+                await self._show(query)
             case commands.Subscribe(pattern):
                 if fault := pattern_fault(pattern):
                     raise CommandError(f"pattern: {fault}")
@@ -344,25 +350,39 @@ class CommandRunner:
                 app.show_members(" ".join(f"tag:{quote_name(e)}" for e in tag_texts(tags or {})))
             case ShowRtt() | ShowMatrix() | ShowTopology() | ShowHolders():
                 await self._view_network(query)
-            case commands.ShowTraces():
-                app.action_traces()
-            case commands.ShowDiscovered():
-                main.action_panel("peers")
-                main.compose_box.show_feedback(format_discovered(self._host.model.discovered))
-            case commands.ShowStatus() | commands.ShowStats():
-                app.action_status()
             case commands.ShowHelp(""):
                 app.action_help()
             case commands.ShowHelp(name):
                 spec = commands.find_command(name)
                 text = commands.command_help(spec, is_attached=self._host.model.is_remote)
                 main.compose_box.show_feedback(f"{spec.usage}: {text}")
-            case commands.ShowSnapshot():
-                await app.exporter.save_snapshot(await self._host.snapshot())
-            case commands.Watch() | commands.ShowTables() | commands.Poll():
+            case ClientAction():
                 raise CommandError("for programs on the control socket only")
             case _:
                 assert_never(query)
+
+    async def _show(self, shown: Show) -> None:
+        app, main = self._app, self._app.main
+        match shown:
+            case Show.PEERS:
+                main.action_panel("peers")
+            case Show.ROUNDS:
+                main.action_panel("rounds")
+            case Show.STATUS | Show.STATS:
+                app.action_status()
+            case Show.TRACES:
+                app.action_traces()
+            case Show.DISCOVERED:
+                main.action_panel("peers")
+                main.compose_box.show_feedback(format_discovered(self._host.model.discovered))
+            case Show.ALERTS:
+                app.action_alerts()
+            case Show.SETTINGS:
+                await app.action_settings()
+            case Show.SNAPSHOT:
+                await app.exporter.save_snapshot(await self._host.snapshot())
+            case _:
+                assert_never(shown)
 
     async def _view_network(self, view: NetworkView) -> None:
         if isinstance(view, ShowRtt):

@@ -4,6 +4,7 @@ Invariants:
 
 - `COMMANDS` is the only list of commands. Slash commands, ``ctl`` subcommands, JSON ``cmd``, palette and help
   are derived from it; `SURFACES` says which kind of command appears where.
+- A command is told apart by its type, never by `==`: tuples of two types with the same fields are equal.
 - Importing this module imports no Textual and no click.
 """
 
@@ -11,9 +12,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from grapevine_proto.errors import GrapevineError
 from grapevine_tui.host.access_state import STATE_ACTIONS, AccessState
@@ -34,224 +34,41 @@ class CommandError(GrapevineError):
 # --- commands as values ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast:
-    """Broadcast `payload`."""
+class NodeAction(Enum):
+    """An act of the node that takes no argument. The value is the command's name."""
 
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Publish `payload` under `topic`. Nodes do not deliver it once it is `expires_s` old. Under the name
-    `retain` it is kept for later subscribers."""
-
-    topic: str
-    payload: bytes
-    expires_s: int | None = None
-    retain: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeTags:
-    """Show or change the tags of this node until its next start: `action` is one of `TAG_ACTIONS`, `words`
-    are ``name=value`` or, to unset, names."""
-
-    action: str = "list"
-    words: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Broadcast `payload`; receivers confirm delivery."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send `payload` to one member. `peer_ref` is a name, an ID or a prefix of one, or an address."""
-
-    peer_ref: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """Dial `address`, ``host:port``."""
-
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deny:
-    """Ban an identity, for `for_s` seconds or until the node restarts: `peer_ref` as in `Send`, or any
-    complete ID."""
-
-    peer_ref: str
-    for_s: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Allow:
-    """Lift the ban on an identity."""
-
-    peer_ref: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Remove a member that is down: `peer_ref` as in `Send`, or any complete ID."""
-
-    peer_ref: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartRound:
-    """Start an anti-entropy round."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetSettings:
-    """Apply and save settings: (name, value as typed) each."""
-
-    changes: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
+    START_ROUND = "round"
+    RELOAD = "reload"
     """Read settings and keys again and apply what a running node can."""
+    LEAVE = "leave"
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Leave the cluster and shut down."""
+class Show(Enum):
+    """What the node shows without an argument. The value is the command's name."""
 
-
-@dataclass(frozen=True, slots=True)
-class ShowPeers:
-    """The peers of the node."""
-
-
-MEMBER_ORDERS: Final = ("name", "zone", "rtt")
-
-
-@dataclass(frozen=True, slots=True)
-class ShowMembers:
-    """The other members of the cluster, connected or not; with `tags`, those that have all of them, in an
-    order of `MEMBER_ORDERS`."""
-
-    tags: Mapping[str, str] | None = None
-    sort: str = "name"
-
-    def __post_init__(self) -> None:
-        if self.sort not in MEMBER_ORDERS:
-            expected = " or ".join(MEMBER_ORDERS)
-            raise CommandError(f"unknown order {self.sort!r:.80}; expected {expected}")
-
-
-@dataclass(frozen=True, slots=True)
-class ShowStatus:
+    PEERS = "peers"
+    STATUS = "status"
     """Identity, addresses, keys and health."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowStats:
-    """All counters."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowRounds:
-    """The latest anti-entropy rounds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowDiscovered:
+    STATS = "stats"
+    ROUNDS = "rounds"
+    TRACES = "traces"
+    DISCOVERED = "discover"
     """The addresses that sources of discovery have named."""
+    ALERTS = "alerts"
+    SETTINGS = "settings"
+    SNAPSHOT = "snapshot"
+    """Status, tables, counters, traffic and changed settings in one reply; the app writes them to a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowAlerts:
-    """The alerts, and how they stand."""
+class ClientAction(Enum):
+    """What a program asks at the control socket, without an argument. The value is the command's name."""
 
-
-@dataclass(frozen=True, slots=True)
-class MuteAlert:
-    """Mute the alert `name`, for `for_s` seconds or until it is unmuted."""
-
-    name: str
-    for_s: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UnmuteAlert:
-    """Unmute the alert `name`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShowTraces:
-    """The latest traces."""
-
-
-@dataclass(frozen=True, slots=True)
-class PastRows:
-    """A page of what the history keeps; the fields are those of `history.pages.read_page`."""
-
-    words: str = ""
-    since: str = ""
-    before: str = ""
-    at: str = ""
-    limit: int | None = None
-    older_than: int | None = None
-    newer_than: int | None = None
-    around: int | None = None
-    search_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ShowEvents(PastRows):
-    """What happened to the node, its peers and the members, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchHistory(PastRows):
-    """Messages of the past."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExportHistory:
-    """Write what the history keeps and `words` match to the new file `file_name`."""
-
-    file_name: str
-    words: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ImportHistory:
-    """Add the rows of an exported file to the history."""
-
-    file_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class PruneHistory:
-    """Delete what is older than `before`, a time as people write it, and what is beyond the limits."""
-
-    before: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowSettings:
-    """Every setting with its value and source."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowHelp:
-    """The commands; `command` is the name of one, or empty for all."""
-
-    command: str = ""
+    WATCH = "watch"
+    """The full state now, then every event on the same connection."""
+    TABLES = "tables"
+    """The full state now, as `WATCH` replies, without the events."""
+    POLL = "poll"
+    """Peers and counters in one reply."""
 
 
 class ScreenAction(Enum):
@@ -273,50 +90,180 @@ class ScreenAction(Enum):
     REVERSE = "reverse"
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Broadcast(NamedTuple):
+    """Broadcast `payload`."""
+
+    payload: bytes
+
+
+class Publish(NamedTuple):
+    """Publish `payload` under `topic`. Nodes do not deliver it once it is `expires_s` old. Under the name
+    `retain` it is kept for later subscribers."""
+
+    topic: str
+    payload: bytes
+    expires_s: int | None = None
+    retain: str | None = None
+
+
+class ChangeTags(NamedTuple):
+    """Show or change the tags of this node until its next start: `action` is one of `TAG_ACTIONS`, `words`
+    are ``name=value`` or, to unset, names."""
+
+    action: str = "list"
+    words: tuple[str, ...] = ()
+
+
+class Trace(NamedTuple):
+    """Broadcast `payload`; receivers confirm delivery."""
+
+    payload: bytes
+
+
+class Send(NamedTuple):
+    """Send `payload` to one member. `peer_ref` is a name, an ID or a prefix of one, or an address."""
+
+    peer_ref: str
+    payload: bytes
+
+
+class Dial(NamedTuple):
+    """Dial `address`, ``host:port``."""
+
+    address: str
+
+
+class Deny(NamedTuple):
+    """Ban an identity, for `for_s` seconds or until the node restarts: `peer_ref` as in `Send`, or any
+    complete ID."""
+
+    peer_ref: str
+    for_s: int | None = None
+
+
+class Allow(NamedTuple):
+    """Lift the ban on an identity."""
+
+    peer_ref: str
+
+
+class Forget(NamedTuple):
+    """Remove a member that is down: `peer_ref` as in `Send`, or any complete ID."""
+
+    peer_ref: str
+
+
+class SetSettings(NamedTuple):
+    """Apply and save settings: (name, value as typed) each."""
+
+    changes: tuple[tuple[str, str], ...]
+
+
+class ShowMembers(NamedTuple):
+    """The other members of the cluster, connected or not; with `tags`, those that have all of them, in an
+    order of `MEMBER_ORDERS`."""
+
+    tags: Mapping[str, str] | None = None
+    sort: str = "name"
+
+
+class MuteAlert(NamedTuple):
+    """Mute the alert `name`, for `for_s` seconds or until it is unmuted."""
+
+    name: str
+    for_s: int | None = None
+
+
+class UnmuteAlert(NamedTuple):
+    """Unmute the alert `name`."""
+
+    name: str
+
+
+class PastRows(NamedTuple):
+    """A page of what the history keeps; the fields are those of `history.pages.read_page`."""
+
+    words: str = ""
+    since: str = ""
+    before: str = ""
+    at: str = ""
+    limit: int | None = None
+    older_than: int | None = None
+    newer_than: int | None = None
+    around: int | None = None
+    search_ms: int | None = None
+
+
+class ShowEvents(PastRows):
+    """What happened to the node, its peers and the members, and why."""
+
+
+class SearchHistory(PastRows):
+    """Messages of the past."""
+
+
+class ExportHistory(NamedTuple):
+    """Write what the history keeps and `words` match to the new file `file_name`."""
+
+    file_name: str
+    words: str = ""
+
+
+class ImportHistory(NamedTuple):
+    """Add the rows of an exported file to the history."""
+
+    file_name: str
+
+
+class PruneHistory(NamedTuple):
+    """Delete what is older than `before`, a time as people write it, and what is beyond the limits."""
+
+    before: str = ""
+
+
+class ShowHelp(NamedTuple):
+    """The commands; `command` is the name of one, or empty for all."""
+
+    command: str = ""
+
+
+class Filter(NamedTuple):
     """Filter the focused panel by `text`; empty clears the filter."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sort:
+class Sort(NamedTuple):
     """Sort the focused table by `column`, a part of its title; by the next column if that is empty."""
 
     column: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Follow:
+class Follow(NamedTuple):
     """Show only the messages of one author: `peer_ref` as in `Send`."""
 
     peer_ref: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChooseLayout:
+class ChooseLayout(NamedTuple):
     """Show the boxes of a preset of the main screen, one of `LAYOUTS`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShowTab:
+class ShowTab(NamedTuple):
     """Show the messages of the saved filter `name`; all if it is empty."""
 
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Find:
+class Find(NamedTuple):
     """Go to the messages that match `words` one by one; with nothing, look for nothing."""
 
     words: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SetHighlight:
+class SetHighlight(NamedTuple):
     """Let what matches `words` stand out, under a name; with `saves`, also after a restart."""
 
     name: str
@@ -324,85 +271,56 @@ class SetHighlight:
     saves: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveHighlight:
+class RemoveHighlight(NamedTuple):
     """Remove the highlight `name`; with `saves`, also from the config file."""
 
     name: str
     saves: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ToggleBox:
+class ToggleBox(NamedTuple):
     """Switch a box of the main screen on or off, one of `BOXES`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShowContext:
+class ShowContext(NamedTuple):
     """Show the app over the context `name`, or the one of that number; the table of all if it is empty."""
 
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MuteContext:
+class MuteContext(NamedTuple):
     """Mute the alerts of the context `name` in this app, or unmute them; of the one shown if it is empty."""
 
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ShowFleet:
+class ShowFleet(NamedTuple):
     """Show a table over all contexts, one of `FLEET_TABLES`."""
 
     table: str
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Run the own command `name` on the selected row."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class GoTo:
+class GoTo(NamedTuple):
     """Show another time of a recording: `time` as people write it, or ``+10`` or ``-60`` seconds."""
 
     time: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(NamedTuple):
     """Show the messages of topics that `pattern` selects: in the app a filter, elsewhere a stream."""
 
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """The full state now, then every event on the same connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowTables:
-    """The full state now, as `Watch` replies, without the events."""
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """Peers and counters in one reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShowSnapshot:
-    """Status, tables, counters, traffic and changed settings in one reply; the app writes them to a file."""
-
-
-@dataclass(frozen=True, slots=True)
-class MakeReport:
+class MakeReport(NamedTuple):
     """A report for a ticket, with the events since `since`; in HTML, else in Markdown."""
 
     since: str = "1h"
@@ -421,29 +339,15 @@ NodeAct: TypeAlias = (
     | Deny
     | Allow
     | Forget
-    | StartRound
     | SetSettings
-    | Reload
-    | Leave
+    | NodeAction
 )
-Query: TypeAlias = (
-    ShowPeers
-    | ShowMembers
-    | ShowStatus
-    | ShowStats
-    | ShowRounds
-    | ShowTraces
-    | ShowDiscovered
-    | ShowSettings
-    | ShowHelp
-    | ShowSnapshot
-    | Subscribe
-)
+Query: TypeAlias = Show | ShowMembers | ShowHelp | Subscribe
 HistoryCommand: TypeAlias = (
     ShowEvents | SearchHistory | ExportHistory | ImportHistory | PruneHistory | MakeReport
 )
 PeerCommand: TypeAlias = Dial | Deny | Allow | Forget
-AlertCommand: TypeAlias = ShowAlerts | MuteAlert | UnmuteAlert
+AlertCommand: TypeAlias = MuteAlert | UnmuteAlert
 HighlightCommand: TypeAlias = SetHighlight | RemoveHighlight
 FleetCommand: TypeAlias = ShowContext | MuteContext | ShowFleet
 AppAct: TypeAlias = (
@@ -459,7 +363,7 @@ AppAct: TypeAlias = (
     | Find
     | FleetCommand
 )
-ClientCommand: TypeAlias = Watch | ShowTables | Poll
+PlainCommand: TypeAlias = NodeAction | Show | ScreenAction | ClientAction
 Command: TypeAlias = (
     NodeAct
     | Query
@@ -468,7 +372,7 @@ Command: TypeAlias = (
     | AlertCommand
     | HighlightCommand
     | AppAct
-    | ClientCommand
+    | ClientAction
 )
 
 
@@ -519,8 +423,7 @@ class ArgumentType(Enum):
     COMMAND = "the name of a command"
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """One argument: `name` is its JSON field and ``ctl`` parameter, `metavar` what people see. `choices`
     are the words of a `CHOICE`; without one it is the first."""
 
@@ -540,8 +443,7 @@ class OptionType(Enum):
     TAGS = "NAME=VALUE, repeatable; an object in JSON"
 
 
-@dataclass(frozen=True, slots=True)
-class CommandOption:
+class CommandOption(NamedTuple):
     """A value that may be given by name: `name` is its JSON field and the parameter of `make`, `flag` its
     option of ``ctl`` and after a slash. `help` is as in `CommandSpec`."""
 
@@ -552,8 +454,7 @@ class CommandOption:
     type: OptionType = OptionType.NUMBER
 
 
-@dataclass(frozen=True, slots=True)
-class CommandSpec:
+class CommandSpec(NamedTuple):
     """One command.
 
     `make` builds the command from its parsed arguments, in order, and from the `options` that are given.
@@ -592,6 +493,7 @@ class CommandSpec:
         return surface in SURFACES[self.kind]
 
 
+MEMBER_ORDERS: Final = ("name", "zone", "rtt")
 LAYOUTS: Final = ("all", "chat", "traffic", "repair", "wall")
 BOXES: Final = ("peers", "messages", "rates", "rounds", "traffic")
 FLEET_TABLES: Final = ("contexts", "members", "messages", "alerts")
@@ -638,6 +540,13 @@ def _make_mute(name: str, for_s: int | None = None) -> MuteAlert:
     return MuteAlert(name, for_s)
 
 
+def _make_members(tags: Mapping[str, str] | None = None, sort: str = "name") -> ShowMembers:
+    if sort not in MEMBER_ORDERS:
+        expected = " or ".join(MEMBER_ORDERS)
+        raise CommandError(f"unknown order {sort!r:.80}; expected {expected}")
+    return ShowMembers(tags, sort)
+
+
 def _make_tags(action: str, words: tuple[str, ...]) -> ChangeTags:
     if (action == "list") is bool(words):
         problem = "takes no tags" if words else "needs tags"
@@ -682,8 +591,18 @@ _PAGE_OPTIONS: Final = (
 )
 
 
-def _app_act(action: ScreenAction, help_text: str) -> CommandSpec:
-    return CommandSpec(action.value, Kind.APP_ACT, help_text, lambda: action)
+_KIND_OF_PLAIN: Final[Mapping[type[PlainCommand], Kind]] = {
+    NodeAction: Kind.NODE_ACT,
+    Show: Kind.QUERY,
+    ScreenAction: Kind.APP_ACT,
+    ClientAction: Kind.CLIENT,
+}
+
+
+def _plain(command: PlainCommand, help_text: str, **more: Any) -> CommandSpec:
+    return CommandSpec(
+        command.value, _KIND_OF_PLAIN[type(command)], help_text, lambda: command, **more
+    )
 
 
 COMMANDS: Final[tuple[CommandSpec, ...]] = (
@@ -747,12 +666,12 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
             CommandOption("timeout_s", "--timeout", "SECONDS", "Stop after this time, at most 25"),
         ),
     ),
-    CommandSpec("peers", Kind.QUERY, "List the peers of this node", ShowPeers, shorthands=("p",)),
+    _plain(Show.PEERS, "List the peers of this node", shorthands=("p",)),
     CommandSpec(
         "members",
         Kind.QUERY,
         "List the other members",
-        ShowMembers,
+        _make_members,
         options=(
             _TAGS_OPTION,
             CommandOption(
@@ -844,16 +763,14 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
             Argument("tags", "NAME=VALUE...", ArgumentType.TAGS, is_required=False),
         ),
     ),
-    CommandSpec(
-        "status",
-        Kind.QUERY,
+    _plain(
+        Show.STATUS,
         "Show identity, addresses, keys and health",
-        ShowStatus,
         shorthands=("st",),
         method="",
     ),
-    CommandSpec("stats", Kind.QUERY, "Show all counters", ShowStats),
-    CommandSpec("rounds", Kind.QUERY, "List the latest anti-entropy rounds", ShowRounds),
+    _plain(Show.STATS, "Show all counters"),
+    _plain(Show.ROUNDS, "List the latest anti-entropy rounds"),
     CommandSpec(
         "trace",
         Kind.NODE_ACT,
@@ -862,12 +779,10 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (_TEXT,),
         shorthands=("t",),
     ),
-    CommandSpec("traces", Kind.QUERY, "List the latest traces", ShowTraces),
-    CommandSpec(
-        "discover",
-        Kind.QUERY,
+    _plain(Show.TRACES, "List the latest traces"),
+    _plain(
+        Show.DISCOVERED,
         "Show the addresses that were found, and by which source",
-        ShowDiscovered,
         method="discovery_sources",
     ),
     CommandSpec(
@@ -888,14 +803,10 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     ),
     CommandSpec("allow", Kind.NODE_ACT, "Lift the ban on a peer", Allow, (_PEER,)),
     CommandSpec("forget", Kind.NODE_ACT, "Remove a peer or member that is down", Forget, (_PEER,)),
-    CommandSpec(
-        "round", Kind.NODE_ACT, "Start an anti-entropy round", StartRound, method="start_round"
-    ),
-    CommandSpec(
-        "alerts",
-        Kind.QUERY,
+    _plain(NodeAction.START_ROUND, "Start an anti-entropy round", method="start_round"),
+    _plain(
+        Show.ALERTS,
         "List the alerts and which of them fire",
-        ShowAlerts,
     ),
     CommandSpec(
         "mute",
@@ -948,11 +859,9 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (Argument("before", "TIME", ArgumentType.WORDS, is_required=False),),
         method="prune_history",
     ),
-    CommandSpec(
-        "snapshot",
-        Kind.QUERY,
+    _plain(
+        Show.SNAPSHOT,
         "Write status, tables and counters as one JSON",
-        ShowSnapshot,
         method="",
     ),
     CommandSpec(
@@ -968,11 +877,9 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         ),
         method="",
     ),
-    CommandSpec(
-        "settings",
-        Kind.QUERY,
+    _plain(
+        Show.SETTINGS,
         "Show every setting with its value and source",
-        ShowSettings,
         method="",
     ),
     CommandSpec(
@@ -983,11 +890,11 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (Argument("changes", "NAME=VALUE...", ArgumentType.CHANGES),),
         method="reconfigure",
     ),
-    CommandSpec("reload", Kind.NODE_ACT, "Reload settings and keys", Reload, method="reconfigure"),
-    _app_act(ScreenAction.RATES, "Go to the rate limits"),
-    _app_act(ScreenAction.MESSAGES, "Go to the messages"),
-    _app_act(ScreenAction.TRAFFIC, "Show traffic over time"),
-    _app_act(ScreenAction.QUERIES, "Show the latest queries of this app and their answers"),
+    _plain(NodeAction.RELOAD, "Reload settings and keys", method="reconfigure"),
+    _plain(ScreenAction.RATES, "Go to the rate limits"),
+    _plain(ScreenAction.MESSAGES, "Go to the messages"),
+    _plain(ScreenAction.TRAFFIC, "Show traffic over time"),
+    _plain(ScreenAction.QUERIES, "Show the latest queries of this app and their answers"),
     CommandSpec(
         "filter",
         Kind.APP_ACT,
@@ -1018,15 +925,15 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         (_HIGHLIGHT,),
         options=(_SAVE_OPTION,),
     ),
-    _app_act(ScreenAction.PAUSE, "Pause or resume updates of the screen"),
-    _app_act(ScreenAction.ZOOM, "Zoom the focused panel in or out"),
-    _app_act(ScreenAction.EXPORT, "Export the messages shown to a file (JSON Lines)"),
-    _app_act(ScreenAction.SCREENSHOT, "Save a screenshot (SVG)"),
-    _app_act(ScreenAction.THEME, "Choose a theme"),
-    _app_act(ScreenAction.UNDO, "Undo the last action, within 10 s"),
-    _app_act(ScreenAction.REDIAL, "Dial the selected peer again"),
-    _app_act(ScreenAction.COPY, "Copy the address of the selected peer, or the selected message"),
-    _app_act(ScreenAction.COPY_ID, "Copy the ID of the selected peer or message"),
+    _plain(ScreenAction.PAUSE, "Pause or resume updates of the screen"),
+    _plain(ScreenAction.ZOOM, "Zoom the focused panel in or out"),
+    _plain(ScreenAction.EXPORT, "Export the messages shown to a file (JSON Lines)"),
+    _plain(ScreenAction.SCREENSHOT, "Save a screenshot (SVG)"),
+    _plain(ScreenAction.THEME, "Choose a theme"),
+    _plain(ScreenAction.UNDO, "Undo the last action, within 10 s"),
+    _plain(ScreenAction.REDIAL, "Dial the selected peer again"),
+    _plain(ScreenAction.COPY, "Copy the address of the selected peer, or the selected message"),
+    _plain(ScreenAction.COPY_ID, "Copy the ID of the selected peer or message"),
     CommandSpec(
         "sort",
         Kind.APP_ACT,
@@ -1104,10 +1011,10 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         Run,
         (Argument("name", "NAME", ArgumentType.NAME),),
     ),
-    _app_act(ScreenAction.REVERSE, "Reverse the order of the table"),
-    CommandSpec("watch", Kind.CLIENT, "Reply with the full state, then send every event", Watch),
-    CommandSpec("tables", Kind.CLIENT, "Reply with the full state", ShowTables),
-    CommandSpec("poll", Kind.CLIENT, "Reply with peers and counters", Poll),
+    _plain(ScreenAction.REVERSE, "Reverse the order of the table"),
+    _plain(ClientAction.WATCH, "Reply with the full state, then send every event"),
+    _plain(ClientAction.TABLES, "Reply with the full state"),
+    _plain(ClientAction.POLL, "Reply with peers and counters"),
     CommandSpec(
         "help",
         Kind.QUERY,
@@ -1117,11 +1024,9 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
         shorthands=("h", "?"),
         method="",
     ),
-    CommandSpec(
-        "leave",
-        Kind.NODE_ACT,
+    _plain(
+        NodeAction.LEAVE,
         "Leave the cluster and stop the node",
-        Leave,
         aliases=("quit", "exit"),
         shorthands=("q",),
     ),

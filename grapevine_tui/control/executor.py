@@ -14,7 +14,6 @@ import logging
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, assert_never
 
@@ -32,7 +31,7 @@ from grapevine_tui.control.commands import (
     Broadcast,
     ChangeTags,
     ChooseLayout,
-    ClientCommand,
+    ClientAction,
     Command,
     Deny,
     Dial,
@@ -44,16 +43,14 @@ from grapevine_tui.control.commands import (
     GoTo,
     HistoryCommand,
     ImportHistory,
-    Leave,
     MakeReport,
     MuteAlert,
     MuteContext,
+    NodeAction,
     PeerCommand,
-    Poll,
     PruneHistory,
     Publish,
     Query,
-    Reload,
     RemoveHighlight,
     Run,
     ScreenAction,
@@ -61,30 +58,19 @@ from grapevine_tui.control.commands import (
     Send,
     SetHighlight,
     SetSettings,
-    ShowAlerts,
+    Show,
     ShowContext,
-    ShowDiscovered,
     ShowEvents,
     ShowFleet,
     ShowHelp,
     ShowMembers,
-    ShowPeers,
-    ShowRounds,
-    ShowSettings,
-    ShowSnapshot,
-    ShowStats,
-    ShowStatus,
     ShowTab,
-    ShowTables,
-    ShowTraces,
     Sort,
-    StartRound,
     Subscribe,
     Surface,
     ToggleBox,
     Trace,
     UnmuteAlert,
-    Watch,
     commands_on,
 )
 from grapevine_tui.control.jsonlines import (
@@ -173,8 +159,8 @@ class CommandExecutor:
             return Reply({"request": request_id, "ok": False, "error": problem})
         return Reply(
             {"request": request_id, "ok": True, **result},
-            is_leave=isinstance(request.command, Leave),
-            is_watch=isinstance(request.command, Watch),
+            is_leave=request.command is NodeAction.LEAVE,
+            is_watch=request.command is ClientAction.WATCH,
             pattern=request.command.pattern if isinstance(request.command, Subscribe) else "",
             key_prefix=_watched_prefix(request.command),
         )
@@ -192,7 +178,7 @@ class CommandExecutor:
         if request.file and isinstance(command, PAYLOAD_COMMANDS):
             limit = self._host.config.max_message_size
             payload = await self._payload_readers.run(_read_payload, Path(request.file), limit)
-            return replace(command, payload=payload)
+            return command._replace(payload=payload)
         return command
 
     async def _execute(self, command: Command) -> Object:
@@ -206,16 +192,16 @@ class CommandExecutor:
                 return await self._use_state(command)
             case Dial() | Deny() | Allow() | Forget():
                 return await self._use_peer(command)
-            case StartRound():
+            case NodeAction.START_ROUND:
                 await host.start_round()
                 return {}
-            case ShowAlerts() | MuteAlert() | UnmuteAlert():
+            case MuteAlert() | UnmuteAlert():
                 return await self._use_alerts(command)
             case SetSettings(changes):
                 return self._set_settings(changes)
-            case Reload():
+            case NodeAction.RELOAD:
                 return {"restart": list(reload_settings(host, self._known_settings))}
-            case Leave():
+            case NodeAction.LEAVE:
                 return {}  # the caller of `execute` shuts the node down
             case (
                 ScreenAction()
@@ -266,8 +252,6 @@ class CommandExecutor:
 
     async def _use_alerts(self, command: AlertCommand) -> Object:
         match command:
-            case ShowAlerts():
-                return await self._host.alerts()
             case MuteAlert(name, for_s):
                 await self._host.mute(name, for_s)
                 return {"name": name}
@@ -287,9 +271,9 @@ class CommandExecutor:
         try:
             match command:
                 case ShowEvents():
-                    return await host.search_events(**asdict(command))
+                    return await host.search_events(**command._asdict())
                 case SearchHistory():
-                    return await host.search_history(**asdict(command))
+                    return await host.search_history(**command._asdict())
                 case ExportHistory(file_name, words):
                     return await host.export_history(file_name, words)
                 case ImportHistory(file_name):
@@ -326,54 +310,64 @@ class CommandExecutor:
             case _:
                 assert_never(command)
 
-    def _query(self, command: Query | ClientCommand) -> Object:
+    def _query(self, command: Query | ClientAction) -> Object:
         """Read the node; changes nothing."""
         node = self._host.node
         match command:
-            case ShowPeers():
-                now, denied = node.now(), frozenset(self._host.config.denied)
-                return {
-                    "peers": [
-                        peer.to_dict(now=now) | {"denied": peer.peer_id in denied}
-                        for peer in node.peers()
-                    ]
-                }
+            case Show():
+                return self._show(command)
             case ShowMembers(tags, order):
                 members = sorted(node.members(tags), key=MEMBER_SORT_KEYS[order])
                 return {"members": [member.to_dict() for member in members]}
-            case ShowRounds():
-                now = node.now()
-                return {
-                    "rounds": [
-                        each.to_dict() | {"ago_s": round(max(0.0, now - each.started_at), 3)}
-                        for each in node.rounds()
-                    ]
-                }
-            case ShowTraces():
-                return {"traces": [each.to_dict() for each in node.traces()]}
-            case ShowDiscovered():
-                return snapshot.discovered(node)
-            case ShowStats():
-                return {"stats": node.stats().to_dict(now=node.now()), "compiled": compiled}
-            case ShowStatus():
-                return snapshot.status(self._host)
-            case Poll():
+            case ClientAction.POLL:
                 return snapshot.changing_values(self._host)
-            case ShowSnapshot():
-                return snapshot.whole_snapshot(self._host)
-            case ShowSettings():
-                values = self._new_editor().values_with_restart_notes
-                return {"values": [self._setting_fields(each) for each in values]}
-            case Watch() | ShowTables():
+            case ClientAction.WATCH | ClientAction.TABLES:
                 return snapshot.full_state(self._host)
             case Subscribe(pattern):
-                self._host.node.hold_topics(pattern)()  # refuses what `Subscribers.add` would
+                node.hold_topics(pattern)()  # refuses what `Subscribers.add` would
                 return {"pattern": pattern}
             case ShowHelp(name):
                 specs = [each for each in commands_on(Surface.HELP) if name in ("", each.name)]
                 return {"help": [{"usage": each.usage, "help": each.help} for each in specs]}
             case _:
                 assert_never(command)
+
+    def _show(self, shown: Show) -> Object:
+        node = self._host.node
+        now = node.now()
+        match shown:
+            case Show.PEERS:
+                denied = frozenset(self._host.config.denied)
+                return {
+                    "peers": [
+                        peer.to_dict(now=now) | {"denied": peer.peer_id in denied}
+                        for peer in node.peers()
+                    ]
+                }
+            case Show.ROUNDS:
+                return {
+                    "rounds": [
+                        each.to_dict() | {"ago_s": round(max(0.0, now - each.started_at), 3)}
+                        for each in node.rounds()
+                    ]
+                }
+            case Show.TRACES:
+                return {"traces": [each.to_dict() for each in node.traces()]}
+            case Show.DISCOVERED:
+                return snapshot.discovered(node)
+            case Show.ALERTS:
+                return snapshot.alerts(self._host)
+            case Show.STATS:
+                return {"stats": node.stats().to_dict(now=now), "compiled": compiled}
+            case Show.STATUS:
+                return snapshot.status(self._host)
+            case Show.SNAPSHOT:
+                return snapshot.whole_snapshot(self._host)
+            case Show.SETTINGS:
+                values = self._new_editor().values_with_restart_notes
+                return {"values": [self._setting_fields(each) for each in values]}
+            case _:
+                assert_never(shown)
 
     def _setting_fields(self, setting: SettingValue) -> Object:
         """The setting, to those who only watch without programs: their arguments may contain a password."""

@@ -12,45 +12,24 @@ from grapevine_proto.errors import GrapevineError
 from grapevine_tui.control.commands import (
     AppAct,
     ChangeTags,
+    ClientAction,
     Command,
     HighlightCommand,
     MakeReport,
-    Poll,
     SearchHistory,
-    ShowAlerts,
-    ShowDiscovered,
+    Show,
     ShowEvents,
     ShowHelp,
     ShowMembers,
-    ShowPeers,
-    ShowRounds,
-    ShowSettings,
-    ShowSnapshot,
-    ShowStats,
-    ShowStatus,
-    ShowTables,
-    ShowTraces,
     Subscribe,
-    Watch,
 )
 from grapevine_tui.control.jsonlines import Object, parse_request
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowRtt, ShowTopology
 
 READS: Final[tuple[type[Any], ...]] = (
-    *(ShowPeers, ShowMembers, ShowStatus, ShowStats, ShowRounds, ShowTraces, ShowDiscovered),
-    *(
-        ShowAlerts,
-        ShowSettings,
-        ShowHelp,
-        ShowSnapshot,
-        ShowEvents,
-        SearchHistory,
-        MakeReport,
-        Subscribe,
-    ),
+    *(Show, ShowMembers, ShowHelp, ShowEvents, SearchHistory, MakeReport, Subscribe, ClientAction),
     *(ShowRtt, ShowMatrix, ShowTopology, ShowHolders),
-    *(Watch, ShowTables, Poll),
     *(*get_args(HighlightCommand), *get_args(AppAct)),  # they act on the screen only
 )
 

@@ -5,14 +5,12 @@ Invariants: the fields besides `payload` are those of the JSON command ``state``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 STATE_ACTIONS: Final = ("list", "get", "set", "del", "watch")
 
 
-@dataclass(frozen=True, slots=True)
-class AccessState:
+class AccessState(NamedTuple):
     """Read, watch or change the keyed state: `action` is one of `STATE_ACTIONS`. `key` is a prefix for
     ``list`` and ``watch``. ``list`` returns one page of keys, those after the key `after`."""
 

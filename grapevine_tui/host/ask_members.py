@@ -6,11 +6,10 @@ Invariants: the fields besides `payload` are those of the JSON command ``query``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class AskMembers:
+class AskMembers(NamedTuple):
     """Ask all members, or those of a zone or with `tags`, the query `name` with `payload`, and gather the
     answers. The numbers are as in `Node.query`."""
 

@@ -516,7 +516,7 @@ class RemoteHost:
         return MessageId.parse(reply["id"]), int(reply["peers"])
 
     async def query(self, ask: AskMembers) -> Object:
-        options = asdict(ask)
+        options = ask._asdict()
         payload = options.pop("payload")
         text = b64encode(payload).decode("ascii")
         return await self._request_apart("query", base64=text, **_given(**options))

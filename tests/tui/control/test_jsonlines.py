@@ -39,11 +39,11 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream
 from grapevine_tui.control.commands import (
     Broadcast,
     Dial,
-    Leave,
+    NodeAction,
     Send,
     SetSettings,
+    Show,
     ShowHelp,
-    ShowPeers,
 )
 from grapevine_tui.control.jsonlines import (
     InvalidRequest,
@@ -186,33 +186,33 @@ def test_counters_are_listed_by_name() -> None:
         (b"", None),
         (b"  \t ", None),
         (b"hello", Request(Broadcast(b"hello"))),
-        (b"/peers", Request(ShowPeers())),
-        (b'{"cmd":"peers"}', Request(ShowPeers())),
-        (b'{"cmd":"peers","request":[1,{"a":null}]}', Request(ShowPeers(), [1, {"a": None}])),
+        (b"/peers", Request(Show.PEERS)),
+        (b'{"cmd":"peers"}', Request(Show.PEERS)),
+        (b'{"cmd":"peers","request":[1,{"a":null}]}', Request(Show.PEERS, [1, {"a": None}])),
         (b'{"cmd":"broadcast","text":""}', Request(Broadcast(b""))),
         (b'{"cmd":"broadcast","base64":"/w=="}', Request(Broadcast(b"\xff"))),
         (b'{"cmd":"send","to":"bob","text":"x"}', Request(Send("bob", b"x"))),
         (b'{"cmd":"broadcast","file":"f"}', Request(Broadcast(b""), None, "f")),
         (b'{"cmd":"dial","address":"a:1","request":5}', Request(Dial("a:1"), 5)),
         (b'{"cmd":"connect","address":"a:1"}', Request(Dial("a:1"))),
-        (b'{"cmd":"leave"}', Request(Leave())),
-        (b'{"cmd":"quit"}', Request(Leave())),
+        (b'{"cmd":"leave"}', Request(NodeAction.LEAVE)),
+        (b'{"cmd":"quit"}', Request(NodeAction.LEAVE)),
         (b'{"cmd":"help"}', Request(ShowHelp())),
         (b'{"cmd":"help","command":"s"}', Request(ShowHelp("send"))),
         (
             b'{"cmd":"set_settings","changes":{"fanout":"5"}}',
             Request(SetSettings((("fanout", "5"),))),
         ),
-        (b'\xef\xbb\xbf{"cmd":"quit"}\r', Request(Leave())),
+        (b'\xef\xbb\xbf{"cmd":"quit"}\r', Request(NodeAction.LEAVE)),
         (b"\xef\xbb\xbf", None),
-        (b"\xef\xbb\xbf/quit", Request(Leave())),
+        (b"\xef\xbb\xbf/quit", Request(NodeAction.LEAVE)),
         ("\ufeffgrüße\t👨‍👩‍👧".encode(), Request(Broadcast("grüße\t👨‍👩‍👧".encode()))),
         (b"[info] {a} is up: 5 > 4", Request(Broadcast(b"[info] {a} is up: 5 > 4"))),
         (b'he said "yes": twice', Request(Broadcast(b'he said "yes": twice'))),
     ],
 )
 def test_a_line_is_one_request(line: bytes, request_: Request | None) -> None:
-    assert parse_request(line) == request_
+    assert repr(parse_request(line)) == repr(request_)  # commands of two types can be equal
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,14 @@ from grapevine_tui.control.commands import (
     Deny,
     Dial,
     Filter,
-    Leave,
+    NodeAction,
     Publish,
     ScreenAction,
     Send,
     SetSettings,
+    Show,
     ShowHelp,
     ShowMembers,
-    ShowPeers,
-    ShowRounds,
-    ShowStats,
-    ShowStatus,
     find_command,
 )
 from grapevine_tui.control.slash_parser import (
@@ -50,13 +47,13 @@ from grapevine_tui.host.ask_members import AskMembers
         ("/s  a3f9  see you", Send("a3f9", b"see you")),
         ('/s "db 3" see you', Send("db 3", b"see you")),
         ("/s [::1]:8000 x", Send("[::1]:8000", b"x")),
-        ("/peers", ShowPeers()),
-        ("/P", ShowPeers()),
+        ("/peers", Show.PEERS),
+        ("/P", Show.PEERS),
         ("/members", ShowMembers()),
-        ("/status", ShowStatus()),
-        ("/st", ShowStatus()),
-        ("/stats", ShowStats()),
-        ("/rounds", ShowRounds()),
+        ("/status", Show.STATUS),
+        ("/st", Show.STATUS),
+        ("/stats", Show.STATS),
+        ("/rounds", Show.ROUNDS),
         ("/connect 127.0.0.1:8001", Dial("127.0.0.1:8001")),
         ("/deny bob", Deny("bob")),
         ("/deny --for 600 bob", Deny("bob", 600)),
@@ -104,14 +101,14 @@ from grapevine_tui.host.ask_members import AskMembers
         ("/help", ShowHelp()),
         ("/h b", ShowHelp("broadcast")),
         ("/? /send", ShowHelp("send")),
-        ("/leave", Leave()),
-        ("/quit", Leave()),
-        ("/exit", Leave()),
-        ("/q", Leave()),
+        ("/leave", NodeAction.LEAVE),
+        ("/quit", NodeAction.LEAVE),
+        ("/exit", NodeAction.LEAVE),
+        ("/q", NodeAction.LEAVE),
     ],
 )
 def test_a_line_is_one_command(line: str, command: Command) -> None:
-    assert parse_command(line) == command
+    assert repr(parse_command(line)) == repr(command)  # commands of two types can be equal
 
 
 @pytest.mark.parametrize(
