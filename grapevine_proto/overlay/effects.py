@@ -10,8 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import builtins  # mypyc looks up the type of a field by a name of the module
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from grapevine_proto.dial_purpose import DialPurpose
 from grapevine_proto.errors import DropReason, Offense
@@ -23,16 +22,14 @@ from grapevine_proto.wire.signed import PeerRecord
 MessageT_contra = TypeVar("MessageT_contra", contravariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send `message` to each of `peers`. The engine encodes it once and queues it on every link."""
 
     peers: tuple[PeerId, ...]
     message: OverlayMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(NamedTuple):
     """Dial `address`, and drop an answer from any peer but `expected`, if that is known. Send at most
     `max_hellos` Hellos before the first answer; None: until the dial times out."""
 
@@ -42,8 +39,7 @@ class Dial:
     max_hellos: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(NamedTuple):
     """Close the link with `peer` and send it the reason and peers to try instead. With `reason`
     None, close the link without a message, because the peer does not answer.
     """
@@ -54,22 +50,19 @@ class Disconnect:
     referrals: tuple[PeerRecord, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Give `event` to the application."""
 
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(NamedTuple):
     """Give `messages` to the application, each for the first time."""
 
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerTransitioned:
+class PeerTransitioned(NamedTuple):
     """Report to the application that the state of `peer` changed from `previous`."""
 
     peer: PeerId
@@ -77,44 +70,39 @@ class PeerTransitioned:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateRecord:
+class UpdateRecord(NamedTuple):
     """Apply a newer record of a linked peer to its link."""
 
     record: PeerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class CountDrop:
+class CountDrop(NamedTuple):
     """Count a dropped message of `peer` and charge its cost to the peer."""
 
     peer: PeerId
     reason: DropReason
 
 
-@dataclass(frozen=True, slots=True)
-class Penalize:
-    """Record `count` offenses of `peer` against its identity; it is slowed, then disconnected.
-    `count` may be fractional.
+class Penalize(NamedTuple):
+    """Record `times` offenses of `peer` against its identity; it is slowed, then disconnected.
+    `times` may be fractional.
     """
 
     peer: PeerId
     offense: Offense
-    count: float = 1
+    times: float = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
-    """Credit `peer` with `count` deliveries of what it offered or announced; each makes up for a
-    broken promise.
+class Credit(NamedTuple):
+    """Credit `peer` with `deliveries` of what it offered or announced; each makes up for a broken
+    promise.
     """
 
     peer: PeerId
-    count: int = 1
+    deliveries: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class BumpEpoch:
+class BumpEpoch(NamedTuple):
     """Start an epoch above `epoch`, because a record of our own identity with that epoch is in
     circulation.
     """
@@ -122,8 +110,7 @@ class BumpEpoch:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class WriteEntry:
+class WriteEntry(NamedTuple):
     """Set or delete (`value` is None) an entry of this node under `key`, as a rumor of its own.
 
     `ttl_s`: seconds after which it ends; 0: never. `topic`: it is a retained message as well. `clock` is None
@@ -138,15 +125,13 @@ class WriteEntry:
     clock: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InternalError:
+class InternalError(NamedTuple):
     """A component met a bug: count it and report it."""
 
     error: builtins.Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(NamedTuple):
     """Stop this node; `reason` explains why."""
 
     reason: str
