@@ -31,9 +31,10 @@ from grapevine_tui.control.commands import (
     OptionType,
     parse_changes,
 )
-from grapevine_tui.control.jsonlines import Object, parse_request
+from grapevine_tui.control.jsonlines import Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.read_only import is_act, refuse_act_request
+from grapevine_tui.control.requests import parse_request
 from grapevine_tui.control.target import LocalTarget, Target
 from grapevine_tui.process_exit import EXIT_FAILED
 from grapevine_tui.remote.contexts import Context, all_contexts

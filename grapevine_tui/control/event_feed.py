@@ -21,8 +21,8 @@ from grapevine_proto.events import (
     NodeStopped,
     RateLimited,
 )
-from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, named_event
+from grapevine_tui.host import snapshot
 from grapevine_tui.host.local import Host
 
 SUMMARY_INTERVAL_S: Final = 1.0  # between two reports of one counter
@@ -80,7 +80,7 @@ class EventFeed:
     def on_event(self, event: Event) -> None:
         match event:
             case NodeStarted():
-                self._emit("started", CommandExecutor(self._host).identity())
+                self._emit("started", snapshot.identity(self._host))
             case RateLimited(peer, dropped, tokens):
                 self._tokens[str(peer)] = tokens
                 self._count("rate_limited", str(peer), dropped)

@@ -73,16 +73,11 @@ from grapevine_tui.control.commands import (
     UnmuteAlert,
     commands_on,
 )
-from grapevine_tui.control.jsonlines import (
-    NO_MEMBER_CODE,
-    InvalidRequest,
-    Object,
-    Request,
-    parse_request,
-)
+from grapevine_tui.control.jsonlines import NO_MEMBER_CODE, Object
 from grapevine_tui.control.lines import MAX_LINE_BYTES
 from grapevine_tui.control.read_only import refuse_act
 from grapevine_tui.control.reload import reload_settings
+from grapevine_tui.control.requests import InvalidRequest, Request, parse_request
 from grapevine_tui.host import snapshot
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.ask_members import AskMembers
@@ -164,14 +159,6 @@ class CommandExecutor:
             pattern=request.command.pattern if isinstance(request.command, Subscribe) else "",
             key_prefix=_watched_prefix(request.command),
         )
-
-    @property
-    def connected_count(self) -> int:
-        return snapshot.connected_count(self._host)
-
-    def identity(self) -> Object:
-        """Identity of this node: the fields of the event ``started``."""
-        return snapshot.identity(self._host)
 
     async def _load_payload(self, request: Request) -> Command:
         command = request.command

@@ -23,7 +23,8 @@ from grapevine_tui.control.commands import (
     ShowMembers,
     Subscribe,
 )
-from grapevine_tui.control.jsonlines import Object, parse_request
+from grapevine_tui.control.jsonlines import Object
+from grapevine_tui.control.requests import parse_request
 from grapevine_tui.host.access_state import AccessState
 from grapevine_tui.host.views import ShowHolders, ShowMatrix, ShowRtt, ShowTopology
 

@@ -37,6 +37,7 @@ from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
 from grapevine_tui.control.reload import ReloadFailed, reload_settings
 from grapevine_tui.control.subscribers import MAX_REPLAYED_BYTES, MAX_REPLAYED_MESSAGES
+from grapevine_tui.host import snapshot
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes, Model
 from grapevine_tui.process_exit import (
@@ -235,7 +236,7 @@ class Headless:
     async def _report_ready(self) -> None:
         with suppress(GrapevineError):
             await self.host.node.ready(self._settings.wait_peers)
-            self._write_event("ready", {"peers": self._executor.connected_count})
+            self._write_event("ready", {"peers": snapshot.connected_count(self.host)})
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class Headless:
             if now >= deadline:
                 self._request_stop("eof_timeout", EXIT_FAILED)
                 return
-            if self._executor.connected_count and now >= next_sync_at:
+            if snapshot.connected_count(self.host) and now >= next_sync_at:
                 next_sync_at = now + ROUND_RETRY_INTERVAL_S
                 self.host.sync_unacknowledged()
             await asyncio.sleep(ACK_POLL_INTERVAL_S)

@@ -32,8 +32,8 @@ from grapevine_proto.errors import ConfigError, GrapevineError
 from grapevine_proto.events import Event, NodeStarted, Question
 from grapevine_tui.config.hook_spec import MESSAGE, QUERY, Hook
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed, RateLimitedCounter
-from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
+from grapevine_tui.host import snapshot
 from grapevine_tui.host.alerts import AlertChange
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
@@ -224,7 +224,7 @@ class HookRunner:
         await self._host.started.wait()
         with contextlib.suppress(GrapevineError):  # the node stopped first
             await self._host.node.ready(peers)
-            self._enqueue("ready", {"peers": CommandExecutor(self._host).connected_count})
+            self._enqueue("ready", {"peers": snapshot.connected_count(self._host)})
 
     def run_stopped_hooks(self, fields: Object) -> None:
         """Start the programs for `stopped`. They outlive this process, so no timeout applies."""

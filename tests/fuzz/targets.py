@@ -24,7 +24,7 @@ from grapevine_proto.transport.session.session import Session
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.codec import Data
 from grapevine_proto.wire.messages import Kind
-from grapevine_tui.control import commands, jsonlines, slash_parser
+from grapevine_tui.control import commands, requests, slash_parser
 from grapevine_tui.host import query
 from grapevine_tui.text import printable
 from tests.proto.overlay.state.owners import Owner, entry_of
@@ -159,8 +159,8 @@ def text(data: bytes) -> None:
 
 def lines(data: bytes) -> None:
     """A line on a headless node's stdin: a request, or a description of the error."""
-    with contextlib.suppress(jsonlines.InvalidRequest, commands.CommandError):
-        jsonlines.parse_request(data)
+    with contextlib.suppress(requests.InvalidRequest, commands.CommandError):
+        requests.parse_request(data)
 
 
 def typed(data: bytes) -> None:

@@ -13,7 +13,7 @@ import grapevine_tui.cli.invitation
 import grapevine_tui.control.client
 import grapevine_tui.control.commands
 import grapevine_tui.control.executor
-import grapevine_tui.control.jsonlines  # noqa: F401  their errors are subclasses too
+import grapevine_tui.control.requests  # noqa: F401  their errors are subclasses too
 from grapevine_proto.errors import ConfigError, GrapevineError, MessageTooLarge
 
 

@@ -18,8 +18,8 @@ from grapevine_tui.app.screens.members import MembersScreen
 from grapevine_tui.config.settings import load_settings
 from grapevine_tui.control.client import send_command
 from grapevine_tui.control.commands import COMMANDS, CommandSpec, Kind, Surface, commands_on
-from grapevine_tui.control.jsonlines import parse_request
 from grapevine_tui.control.read_only import REFUSED_TEXT, ReadOnly, is_act
+from grapevine_tui.control.requests import parse_request
 from grapevine_tui.control.server import control_server
 from grapevine_tui.control.slash_parser import parse_command
 from grapevine_tui.control.socket_file import (

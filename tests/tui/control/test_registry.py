@@ -32,7 +32,7 @@ from grapevine_tui.control.commands import (
     commands_on,
     find_command,
 )
-from grapevine_tui.control.jsonlines import InvalidRequest, parse_request
+from grapevine_tui.control.requests import InvalidRequest, parse_request
 from grapevine_tui.control.slash_parser import parse_command
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.protocol import HostView
