@@ -193,6 +193,7 @@ def measure_headless() -> None:
     for _ in range(STARTS):
         with tempfile.TemporaryDirectory() as directory:
             environ = os.environ | {"HOME": directory, "XDG_CONFIG_HOME": directory}
+            environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
             command = [sys.executable, "-m", "grapevine_tui", "--headless", "--on-eof", "exit"]
             started = time.perf_counter()
             with subprocess.Popen(
