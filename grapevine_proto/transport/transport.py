@@ -21,7 +21,6 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from enum import Enum
 from itertools import chain
 from typing import Final, Protocol, assert_never
@@ -356,7 +355,7 @@ class Transport:
             case Rumors() | Repair() | StateDelta() if link.transfer_s:
                 # Their sender told their age before the first fragment.
                 copies = tuple(copy.aged(link.transfer_s) for copy in message.copies)
-                return (MessageIn(link, is_linked, replace(message, copies=copies)),)
+                return (MessageIn(link, is_linked, message._replace(copies=copies)),)
             case _:
                 return (MessageIn(link, is_linked, message),)
         return (PacketIn(link, is_linked, False),)

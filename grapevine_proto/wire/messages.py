@@ -8,11 +8,11 @@ Invariants:
 
 - Hops and age of a rumor copy are unsigned claims of its sender. They only limit how long it is
   relayed.
+- A message is told apart by its type, never by `==`: tuples of two types with the same fields are equal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
@@ -130,8 +130,7 @@ class CloseReason(IntEnum):
     SUPERSEDED = 5  # a higher epoch of the receiver's identity is in use; carries its record
 
 
-@dataclass(frozen=True, slots=True)
-class MemberUpdate:
+class MemberUpdate(NamedTuple):
     """A suspicion of the record's subject, with its accusations; without any, a refutation: the
     subject has recently sent this record."""
 
@@ -144,8 +143,7 @@ class MemberUpdate:
         return self.record.size_bytes + 2 + 102 * len(self.accusations)
 
 
-@dataclass(frozen=True, slots=True)
-class RumorCopy:
+class RumorCopy(NamedTuple):
     """A rumor in transit, with the hops it traveled and its age."""
 
     rumor: Rumor
@@ -156,14 +154,13 @@ class RumorCopy:
 
     def aged(self, seconds: float) -> RumorCopy:
         """The same copy, `seconds` later."""
-        return replace(self, age_ms=self.age_ms + int(seconds * 1000))
+        return self._replace(age_ms=self.age_ms + int(seconds * 1000))
 
 
 # --- overlay messages ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(NamedTuple):
     """Shows that the sender is alive.
 
     `echo` repeats the number of the peer's latest heartbeat, which arrived `echo_delay_us` ago: each end
@@ -180,37 +177,32 @@ class Heartbeat:
     records: tuple[PeerRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
+class Records(NamedTuple):
     """Records of members; of the sender itself when its record changed or it leaves."""
 
     records: tuple[PeerRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rumors:
+class Rumors(NamedTuple):
     """Eager push: rumors with their payloads."""
 
     copies: tuple[RumorCopy, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DirectMessage:
+class DirectMessage(NamedTuple):
     """A payload for the receiver only, with a sequence apart from broadcasts."""
 
     sequence: int
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DirectReceipt:
+class DirectReceipt(NamedTuple):
     """Confirms a direct message of more than `RECEIPT_ABOVE_BYTES` as a whole."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(NamedTuple):
     """Starts an anti-entropy round."""
 
     round: int
@@ -218,15 +210,13 @@ class Digest:
     checksum: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class InSync:
+class InSync(NamedTuple):
     """Reply to Digest: nothing differs."""
 
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class Vector:
+class Vector(NamedTuple):
     """One of `pages` pages with, for each stream, the lowest cached (`first`) and the highest seen
     (`last`) sequence of the sender. `is_reply`: the sender did not start this round."""
 
@@ -237,16 +227,14 @@ class Vector:
     entries: tuple[StreamRange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class IWant:
+class IWant(NamedTuple):
     """Requests the cached rumors of these ranges."""
 
     round: int
     ranges: tuple[StreamRange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(NamedTuple):
     """Requested rumors. `has_more`: the reply was cut, request again."""
 
     round: int
@@ -255,46 +243,40 @@ class Repair:
     copies: tuple[RumorCopy, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class IHave:
+class IHave(NamedTuple):
     """Lazy push: ranges of rumors that the sender has and did not push to the receiver."""
 
     ranges: tuple[StreamRange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(NamedTuple):
     """Requests a sign of life. Carries gossip updates, first of all suspicions of the receiver."""
 
     number: int
     updates: tuple[MemberUpdate, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PingReq:
+class PingReq(NamedTuple):
     """Asks the receiver to ping `subject` (SWIM's ping-req)."""
 
     number: int
     subject: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class PingAck:
+class PingAck(NamedTuple):
     """Reply to Ping, or to PingReq: `is_alive` states whether the subject replied."""
 
     number: int
     is_alive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class MemberUpdates:
+class MemberUpdates(NamedTuple):
     """Suspicions and refutations."""
 
     updates: tuple[MemberUpdate, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MemberDigest:
+class MemberDigest(NamedTuple):
     """The members known to the sender whose IDs begin with four bytes from `first` to `last`: those
     four bytes of each, concatenated. `is_reply`: the sender wants records and no list in return."""
 
@@ -312,8 +294,7 @@ class MemberDigest:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipts:
+class Receipts(NamedTuple):
     """Receipts of the traced message `message_id` on their way to its origin. `number` is repeated in
     `ReceiptAck`."""
 
@@ -322,15 +303,13 @@ class Receipts:
     receipts: tuple[TraceReceipt, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptAck:
+class ReceiptAck(NamedTuple):
     """Acknowledges the `Receipts` with this number."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """Answers to the query `message_id` on their way to its origin. `number` is repeated in `AnswerAck`; 0:
     the reply to an `AnswerFetch`, which is not acknowledged."""
 
@@ -339,38 +318,33 @@ class Answers:
     answers: tuple[QueryAnswer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerAck:
+class AnswerAck(NamedTuple):
     """Acknowledges the `Answers` with this number."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFetch:
-    """Requests the receiver's large answer with this index to a query of the sender."""
+class AnswerFetch(NamedTuple):
+    """Requests the receiver's large answer number `answer_index` to a query of the sender."""
 
     message_id: MessageId
-    index: int
+    answer_index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """Ranges of rumors that the sender has and will not push; the receiver may request them at once."""
 
     ranges: tuple[StreamRange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(NamedTuple):
     """A large rumor that the sender has and will not push; the receiver may pull it."""
 
     ids: StreamRange
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceTopic:
+class AnnounceTopic(NamedTuple):
     """A large rumor of a topic without its body. A receiver that subscribes to the topic pulls the body:
     from the sender, or if that has none, from `copy.holder`."""
 
@@ -384,11 +358,10 @@ def announcement(copy: RumorCopy, sender: PeerId) -> Announce | AnnounceTopic:
     if not is_announced_by_topic(rumor):
         return Announce(rumor.ids, rumor.size_bytes)
     holder = sender if rumor.has_body else copy.holder
-    return AnnounceTopic(replace(copy, holder=holder), rumor.has_body)
+    return AnnounceTopic(copy._replace(holder=holder), rumor.has_body)
 
 
-@dataclass(frozen=True, slots=True)
-class StateDigest:
+class StateDigest(NamedTuple):
     """The sum of the heads of all maps of entries that the sender has. `buckets`: the sums of each bucket
     of owners, cut to `BUCKET_SUM_BYTES` and joined, to ask for the heads that differ; empty: does not ask.
     """
@@ -405,8 +378,7 @@ class StateHead(NamedTuple):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StateHeads:
+class StateHeads(NamedTuple):
     """Heads of the sender. `covered` is a bit for each bucket of owners, the first in the highest bit of the
     first byte: of these the message has all heads. `is_reply`: the sender wants no heads in return."""
 
@@ -422,16 +394,14 @@ class StateWant(NamedTuple):
     above: Version
 
 
-@dataclass(frozen=True, slots=True)
-class StateRequest:
+class StateRequest(NamedTuple):
     """Requests entries. `number` is repeated in the reply."""
 
     number: int
     wants: tuple[StateWant, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StateDelta:
+class StateDelta(NamedTuple):
     """Requested entries, owner by owner and oldest first. Of each owner a reply has all that is newer than
     the version in the request, the whole map if keys were collected since, or nothing for lack of room."""
 
@@ -440,52 +410,45 @@ class StateDelta:
     copies: tuple[RumorCopy, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(NamedTuple):
     """Asks for eager push of everything the receiver gets first, or ends it."""
 
     is_subscribed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Graft:
+class Graft(NamedTuple):
     """Adds the link to the tree of `origin`; None: to the shared tree of origins without one of
     their own."""
 
     origin: PeerId | None
 
 
-@dataclass(frozen=True, slots=True)
-class Prune:
+class Prune(NamedTuple):
     """Removes the link from that tree: only IDs go over it."""
 
     origin: PeerId | None
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinateUpdate:
+class CoordinateUpdate(NamedTuple):
     """The network coordinate of the sender, encoded (see `grapevine_proto.coordinate`). Follows a heartbeat
     if it has moved."""
 
     encoded: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Backpressure: asks the receiver to hold back rumors for `duration_ms`; 0 ends the pause."""
 
     duration_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedAddress:
+class ObservedAddress(NamedTuple):
     """The address that the receiver's packets come from, which its record does not contain."""
 
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Introduce:
+class Introduce(NamedTuple):
     """Asks the receiver to introduce the sender and `subject` to each other, so that both dial at once and
     their NATs let them in. `is_transient`: for a transient session instead of a link."""
 
@@ -493,8 +456,7 @@ class Introduce:
     is_transient: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Introduction:
+class Introduction(NamedTuple):
     """The subject of `record` is at `address`, as the sender sees it, and dials the receiver now: the
     receiver dials it too. `is_transient` as in `Introduce`."""
 
@@ -503,8 +465,7 @@ class Introduction:
     is_transient: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(NamedTuple):
     """A datagram on its way through the receiver to the peer whose ID begins with `mark`; with `is_forwarded`
     one that the receiver is the end of, from that peer."""
 
@@ -555,18 +516,15 @@ OverlayMessage: TypeAlias = (
 # --- frames of one link -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(NamedTuple):
     """Proves that the sender has the session keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class NeighborRequest:
+class NeighborRequest(NamedTuple):
     """Opens a session in place of Confirm: asks a full receiver to make room (HyParView)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SwapRequest:
+class SwapRequest(NamedTuple):
     """Opens a session in place of Confirm and offers a link swap (X-BOT): if the sender is nearer
     than one of the receiver's links, the receiver closes that one, and the sender closes its link
     to `swap_for`. The two evicted peers can then connect to each other."""
@@ -574,24 +532,21 @@ class SwapRequest:
     swap_for: PeerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(NamedTuple):
     """Closes the link. `records` are referrals, or the record that outranks the receiver."""
 
     reason: CloseReason
     records: tuple[PeerRecord, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OpenTransient:
+class OpenTransient(NamedTuple):
     """Opens a transient session in place of Confirm."""
 
 
 Frame: TypeAlias = Confirm | NeighborRequest | SwapRequest | Close | OpenTransient
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
+class Fragment(NamedTuple):
     """`body` at `offset` of message `number` of this link, which has `total_bytes`. `is_repair`:
     the message is a Repair."""
 
@@ -602,8 +557,7 @@ class Fragment:
     is_repair: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Retransmit:
+class Retransmit(NamedTuple):
     """The message of packet `counter` of session `session_id`, which seems lost. A receiver that
     has the packet drops this one."""
 
@@ -612,8 +566,7 @@ class Retransmit:
     plaintext: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(NamedTuple):
     """Acknowledges the packets of `session_id` from `first` up to but excluding `end`, except the
     `missing` ranges. Packet `latest` arrived `delay_us` before this was sent."""
 
@@ -625,30 +578,26 @@ class Ack:
     missing: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PiggybackedAck:
+class PiggybackedAck(NamedTuple):
     """`ack`, in one packet with another message, which may be of any kind but this one."""
 
     ack: Ack
     plaintext: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MtuProbe:
+class MtuProbe(NamedTuple):
     """Padding to a size that the path may or may not carry (RFC 8899)."""
 
     padding: int
 
 
-@dataclass(frozen=True, slots=True)
-class PathChallenge:
+class PathChallenge(NamedTuple):
     """Tests an address (RFC 9000, section 8.2)."""
 
     token: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PathResponse:
+class PathResponse(NamedTuple):
     """Reply to PathChallenge, with its token."""
 
     token: bytes

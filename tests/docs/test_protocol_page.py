@@ -253,7 +253,7 @@ RANGE = StreamRange(Stream(ZEROS, 1), 3, 300)
 RANGE_BYTES = "94c420" + "00" * 32 + "0103cd012c"
 COPY = RumorCopy(Rumor(ZEROS, 1, 1, (1,), b"a", bytes(64)), 2, 1000)
 COPY_BYTES = "98c420" + "00" * 32 + "01019101c40161c440" + "00" * 64 + "02cd03e8"
-ATTRIBUTED_COPY = replace(COPY, rumor=replace(COPY.rumor, attributes=bytes.fromhex("940109cc64c3")))
+ATTRIBUTED_COPY = COPY._replace(rumor=replace(COPY.rumor, attributes=bytes.fromhex("940109cc64c3")))
 ATTRIBUTED_COPY_BYTES = "99" + COPY_BYTES[2:] + "c406940109cc64c3"
 HEADER = RumorCopy(
     Rumor(ZEROS, 1, 1, (8193,), b"", bytes(64), bytes.fromhex("9202c40161"), b"\x11" * 32),

@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from enum import Enum, auto
 from typing import Final, NamedTuple, assert_never
 
@@ -207,7 +206,7 @@ class Broadcast:
         if not is_large(copy.rumor):
             return self._push(copy, (peer_id,))
         self._track_announced(copy.rumor, now)
-        arriving = replace(copy, hops=copy.hops + 1)
+        arriving = copy._replace(hops=copy.hops + 1)
         return [Send((peer_id,), announcement(arriving, self._context.our_id))]
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:

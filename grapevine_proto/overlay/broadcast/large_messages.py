@@ -32,7 +32,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from dataclasses import replace
 from itertools import count
 from typing import Final
 
@@ -124,7 +123,7 @@ class LargePuller:
         )
         if not targets:
             return []
-        return [Send(targets, announcement(replace(copy, hops=copy.hops + 1), self._our_id))]
+        return [Send(targets, announcement(copy._replace(hops=copy.hops + 1), self._our_id))]
 
     # --- requests -------------------------------------------------------------------------------
 

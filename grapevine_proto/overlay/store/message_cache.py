@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from grapevine_proto.config.node import NodeConfig
@@ -321,4 +320,4 @@ class MessageCache:
         for key in self.keys_in_range(requested):
             copy = self.copy(key, now)
             if copy is not None and copy.rumor.last >= requested.first:
-                yield replace(copy, hops=copy.hops + 1)
+                yield copy._replace(hops=copy.hops + 1)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from grapevine_proto.ids import PeerId
@@ -168,7 +167,7 @@ class RepairServer:
                     continue
                 copy = self._cache.copy(key, now)
                 if copy is not None and copy.rumor.last >= requested.first:
-                    yield replace(copy, hops=copy.hops + 1)
+                    yield copy._replace(hops=copy.hops + 1)
 
     def _quota_of(self, peer_id: PeerId, now: float) -> _PeerQuota:
         quota = self._quotas.get(peer_id)

@@ -277,7 +277,7 @@ def test_copies_in_fragments_are_as_much_older_as_their_transfer_took(
 ) -> None:
     network, _, two = linked()
     copy = RumorCopy(rumor(3, 1, bytes(2000)), 1, 700)
-    sent = replace(empty, copies=(copy,))
+    sent = empty._replace(copies=(copy,))
     whole = codec.encode_message(sent)
     is_repair = isinstance(sent, Repair)
     for offset in range(0, len(whole), 1000):
@@ -285,9 +285,9 @@ def test_copies_in_fragments_are_as_much_older_as_their_transfer_took(
         network.inject(1, 2, codec.encode_frame(part))
         network.now += 0.75
     network.inject(1, 2, sent)  # as one packet, it tells its age itself
-    older = replace(copy, age_ms=700 + 750 * ((len(whole) - 1) // 1000))
+    older = copy._replace(age_ms=700 + 750 * ((len(whole) - 1) // 1000))
     slow, quick = two.reported(MessageIn)[-2:]
-    assert (slow.message, quick.message) == (replace(empty, copies=(older,)), sent)
+    assert (slow.message, quick.message) == (empty._replace(copies=(older,)), sent)
 
 
 def test_acknowledged_rumors_of_this_node_are_reported_before_the_packet() -> None:

@@ -157,7 +157,7 @@ rumors = st.builds(
     signatures,
     attributes,
 )
-copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts)
+copies = st.builds(RumorCopy, rumors, st.integers(0, 255), counts, st.none())
 headers = st.builds(
     lambda rumor, holder: RumorCopy(
         replace(

@@ -355,7 +355,7 @@ def test_a_field_more_or_less_anywhere_is_malformed(kind: Kind, fields: list[Any
 
 def test_claims_beyond_what_the_wire_carries_are_encoded_as_the_greatest() -> None:
     message = codec.decode_message(
-        codec.encode_message(Rumors((replace(copy(1, 1), hops=256, age_ms=COUNT + 1),)))
+        codec.encode_message(Rumors((copy(1, 1)._replace(hops=256, age_ms=COUNT + 1),)))
     )
     assert isinstance(message, Rumors)
     assert (message.copies[0].hops, message.copies[0].age_ms) == (255, COUNT)

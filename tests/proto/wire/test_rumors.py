@@ -60,7 +60,7 @@ def test_a_repair_with_one_large_rumor_is_chunked_and_has_the_same_bytes(
 ) -> None:
     one = copy(1, 9, size=size, hops=4, age_ms=70_000)
     repair = Repair(
-        300, False, True, (replace(one, rumor=replace(one.rumor, attributes=attributes)),)
+        300, False, True, (one._replace(rumor=replace(one.rumor, attributes=attributes)),)
     )
     plain = codec.encode_message(repair)
     message = encode_repair(repair, peer_id(1))

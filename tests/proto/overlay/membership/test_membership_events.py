@@ -303,7 +303,7 @@ def test_new_addresses_are_sent_to_links_and_never_dialed() -> None:
 
 def test_messages_reach_the_component_that_they_concern() -> None:
     node = MemberNode(linked=2)
-    node.membership.handle(replace(heartbeat(4), records=(record(7),)), peer_id(1), 1.0)
+    node.membership.handle(heartbeat(4)._replace(records=(record(7),)), peer_id(1), 1.0)
     assert node.peer(1).their_heartbeat_number == 4
     assert node.member(7).source == peer_id(1)
     node.membership.handle(Records((record(8),)), peer_id(1), 1.0)
@@ -317,7 +317,7 @@ def test_messages_reach_the_component_that_they_concern() -> None:
     found = node.membership.handle(MemberDigest(0, 2**32 - 1, b""), peer_id(1), 1.0)
     assert messages(found, Records)
     assert node.membership.handle(MemberDigest(0, 2**32 - 1, b""), peer_id(99), 1.0) == []
-    node.membership.handle(replace(heartbeat(), records=(record(11),)), peer_id(99), 1.0)
+    node.membership.handle(heartbeat()._replace(records=(record(11),)), peer_id(99), 1.0)
     assert node.member(11)
 
 

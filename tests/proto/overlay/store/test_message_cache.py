@@ -167,7 +167,7 @@ class ModelCache:
             if ours.rumor is copy_.rumor:
                 age_ms = max(min(ours.age_ms, copy_.age_ms - round((now - received_at) * 1000)), 0)
                 hops = min(ours.hops, copy_.hops)
-                self.entries[index] = replace(ours, age_ms=age_ms, hops=hops), received_at
+                self.entries[index] = ours._replace(age_ms=age_ms, hops=hops), received_at
 
     def remove_stream(self, stream: Stream) -> None:
         self.entries = [each for each in self.entries if each[0].rumor.stream != stream]
@@ -177,7 +177,7 @@ class ModelCache:
             del self.entries[0]
 
     def aged(self, copy_: RumorCopy, received_at: float, now: float) -> RumorCopy:
-        return replace(copy_, age_ms=copy_.age_ms + round((now - received_at) * 1000))
+        return copy_._replace(age_ms=copy_.age_ms + round((now - received_at) * 1000))
 
     def copies(self, now: float) -> list[RumorCopy]:
         return [self.aged(*each, now) for each in self.entries]
@@ -244,7 +244,7 @@ def test_a_cache_holds_what_a_searched_list_would(
         first = rng.randrange(1, 45)
         for last in (first, first + 6, 100):
             found = [
-                replace(each, hops=each.hops + 1)
+                each._replace(hops=each.hops + 1)
                 for each in in_stream
                 if each.rumor.first <= last and each.rumor.last >= first and each in alive
             ]

@@ -35,7 +35,7 @@ def insert(store: MessageStore, each: RumorCopy, now: float, *, linked: bool = F
 
 
 def in_epoch(each: RumorCopy, epoch: int) -> RumorCopy:
-    return replace(each, rumor=replace(each.rumor, epoch=epoch))
+    return each._replace(rumor=replace(each.rumor, epoch=epoch))
 
 
 # --- duplicates ---------------------------------------------------------------------------------
