@@ -448,7 +448,8 @@ def test_a_member_that_signs_two_contents_is_shown_as_a_conflict_and_frozen() ->
     for number, value in ((0, b"one"), (1, b"two")):
         peer_id = sim.nodes[number].peer_id
         assert peer_id is not None
-        sim.partition([0], [1], [2])
+        sim.heal()
+        sim.partition([number, 3], [1 - number], [2])
         malicious.send(
             Rumors((RumorCopy(entry_rumor(malicious, 1, "k", value, 1), 1, 0),)), peer_id
         )
