@@ -5,8 +5,8 @@ Invariants:
 - A peer has one link. A packet finds its link by session, so a link survives a change of address. The
   index contains exactly the sessions of the links.
 - A closed link repeats its Close for `CLOSED_LINK_LINGER_S` if its peer goes on sending, since the first
-  Close may have been lost. Packets of a peer that left are still received. At most
-  `CLOSED_SESSIONS_LIMIT` closed sessions are remembered.
+  Close may have been lost, and acknowledges nothing. Packets of a peer that left are still received. At
+  most `CLOSED_SESSIONS_LIMIT` closed sessions are remembered.
 - Sending visits only links that changed or whose deadline passed, so that the cost of a datagram does
   not grow with the number of links.
 - Messages that a link had not sent when it ended are counted, and the rate limit of its peer is kept.
@@ -343,6 +343,7 @@ class LinkTable(Mapping[PeerId, Link]):
             try:
                 link.send(codec.encode_message(close), now)
                 self._transmit(link, now)
+                link.stop_acks()
             except Exception as error:  # noqa: BLE001  the link ends anyway
                 self.discard(link)
                 self.note_error(link, error)

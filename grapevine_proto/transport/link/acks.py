@@ -6,6 +6,7 @@ Invariants:
   shares a packet that goes anyway, if it fits, and otherwise goes alone when it is due.
 - The initiator of a session gets a packet on it, because it sends Confirm until then. The responder is owed
   nothing, so two ends never answer each other endlessly.
+- After `stop_acks` nothing is acknowledged: the link has ended, and what still arrives is dropped.
 - Each PathChallenge gets one PathResponse; beyond `PATH_RESPONSES_LIMIT` the oldest is evicted.
 """
 
@@ -37,11 +38,19 @@ class PendingReplies:
     on, call `seal_acks_and_responses`, append all other datagrams, then call `append_confirms`.
     """
 
-    __slots__ = ("_ack_at", "_path_responses", "_sessions", "_sessions_to_confirm", "due_at")
+    __slots__ = (
+        "_ack_at",
+        "_has_stopped_acks",
+        "_path_responses",
+        "_sessions",
+        "_sessions_to_confirm",
+        "due_at",
+    )
 
     def __init__(self, sessions: Sessions) -> None:
         self.due_at = math.inf  # cached: read for every packet
         self._ack_at = math.inf
+        self._has_stopped_acks = False
         self._sessions = sessions
         self._path_responses: list[bytes] = []
         self._sessions_to_confirm: list[Session] = []  # initiated by the peer
@@ -75,7 +84,7 @@ class PendingReplies:
         session if there is one and both fit `limit_bytes`."""
         session = self._sessions.live
         ack_tracker = session.ack_tracker
-        if not ack_tracker.can_piggyback(now):
+        if self._has_stopped_acks or not ack_tracker.can_piggyback(now):
             return plaintext
         ack_bytes = ACK_BYTES + ACK_RANGE_BYTES * ack_tracker.ack_ranges
         if len(plaintext) + ack_bytes > limit_bytes:
@@ -91,7 +100,7 @@ class PendingReplies:
         live = self._sessions.live
         datagrams = [live.seal(response, now) for response in self._path_responses]
         self._path_responses.clear()
-        if now >= self._ack_at:
+        if now >= self._ack_at and not self._has_stopped_acks:
             datagrams += self._seal_acks(now)
         return datagrams
 
@@ -104,6 +113,10 @@ class PendingReplies:
                 datagrams.append(session.seal(_CONFIRM, now))
         self._sessions_to_confirm.clear()
         self.due_at = self._ack_at
+
+    def stop_acks(self) -> None:
+        """Acknowledges nothing from now on: otherwise the peer would take for delivered what is dropped."""
+        self._has_stopped_acks = True
 
     def clear(self) -> None:
         """Discards everything: the session has expired."""

@@ -426,6 +426,10 @@ class Link:
         """Empties the send queue, so that a Close goes at once. Returns how many messages were dropped."""
         return self._sender.clear()
 
+    def stop_acks(self) -> None:
+        """Acknowledges nothing that arrives from now on, because it is dropped."""
+        self._pending_replies.stop_acks()
+
     def close(self) -> None:
         """Ends the link: releases its share of the reassembly budget."""
         self._content_receiver.clear()

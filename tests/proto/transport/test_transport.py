@@ -16,9 +16,11 @@ from grapevine_proto.events import (
     DatagramDropped,
     InternalErrorContained,
     MessageSent,
+    MessageUndelivered,
     RateLimited,
     Standing,
     StandingChanged,
+    UndeliveredReason,
 )
 from grapevine_proto.ids import Address, Stream, StreamRange
 from grapevine_proto.transport.events import (
@@ -1243,6 +1245,18 @@ def test_a_closed_peer_that_goes_on_hears_the_reason_again_for_a_while() -> None
     two.take(two.transport.advance(CLOSED_LINK_LINGER_S))
     network.inject(1, 2, HEARTBEAT)
     assert two.dropped(DropReason.UNKNOWN_SESSION) == 1
+
+
+def test_what_arrives_on_a_closed_link_is_dropped_and_not_acknowledged() -> None:
+    network, one, two = linked()
+    two.transport.disconnect(one.peer_id, "", CloseReason.FULL, notify=True, now=network.now)
+    two.transport.datagrams_to_send(network.now)  # lost
+    network.now = 1.0
+    network.send_direct(1, 2, b"lost")
+    network.run(2.0)
+    assert two.reported(DirectMessageIn) == []
+    undelivered = one.notified(MessageUndelivered)
+    assert [each.reason for each in undelivered] == [UndeliveredReason.SESSION_ENDED]
 
 
 def test_what_a_peer_that_left_had_on_its_way_still_arrives() -> None:
