@@ -81,6 +81,7 @@ from grapevine_proto.overlay.effects import (
     Send,
     Shutdown,
     UpdateRecord,
+    UpdateRtt,
     WriteEntry,
 )
 from grapevine_proto.overlay.membership.local_record import LocalRecord
@@ -713,6 +714,8 @@ class Engine:
                 self._emit_peer_state(peer, previous, detail, now)
             case UpdateRecord(record):
                 transport.apply_record(record, now)
+            case UpdateRtt(peer, sample_s):
+                transport.on_heartbeat_rtt(peer, sample_s, now)
             case CountDrop(peer, reason):
                 transport.drops.count(reason)
                 if reason is DropReason.BAD_SIGNATURE:
@@ -738,6 +741,7 @@ class Engine:
             case (
                 Disconnect(peer)
                 | PeerTransitioned(peer)
+                | UpdateRtt(peer)
                 | CountDrop(peer)
                 | Penalize(peer)
                 | Credit(peer)

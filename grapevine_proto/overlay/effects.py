@@ -76,6 +76,13 @@ class UpdateRecord(NamedTuple):
     record: PeerRecord
 
 
+class UpdateRtt(NamedTuple):
+    """A heartbeat of `peer` measured a round-trip time of `sample_s` seconds: apply it to the link."""
+
+    peer: PeerId
+    sample_s: float
+
+
 class CountDrop(NamedTuple):
     """Count a dropped message of `peer` and charge its cost to the peer."""
 
@@ -145,6 +152,7 @@ Effect: TypeAlias = (
     | Deliver
     | PeerTransitioned
     | UpdateRecord
+    | UpdateRtt
     | CountDrop
     | Penalize
     | Credit

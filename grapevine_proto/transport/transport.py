@@ -878,6 +878,12 @@ class Transport:
             link.apply_record(record, now)
             self.links.mark_dirty(link)
 
+    def on_heartbeat_rtt(self, peer_id: PeerId, sample_s: float, now: float) -> None:
+        """A heartbeat of `peer_id` measured the RTT."""
+        link = self.links.get(peer_id)
+        if link is not None:
+            link.on_heartbeat_rtt(sample_s, now)
+
     def datagrams_to_send(
         self, now: float, *, has_unacknowledged: bool = True
     ) -> list[tuple[bytes, Address]]:

@@ -215,3 +215,20 @@ def test_delayed_acks_lose_nothing(loss: float) -> None:
     latencies_s, missing = broadcast_from_random_nodes(sim, 40, every_s=0.4, settle_s=10.0)
     assert missing == 0
     assert latencies_s[-1] < (0.7 if loss == 0 else 5.0)
+
+
+def test_an_idle_link_forgets_the_load_of_its_start() -> None:
+    """Otherwise a lost message would be retransmitted seconds later, for as long as no other is sent."""
+    sim = Simulation(nodes=2, seed=1, config=NodeConfig(anti_entropy=NO_ROUNDS))
+    sim.run(3.0)
+    sim.slow(1, 0.6)
+    for number in range(20):
+        sim.broadcast(0, b"%d" % number)
+        sim.run(1.0)
+    sim.slow(1, 0.0)
+    sim.run(50.0)
+    sim.change_network(Network(loss=1.0))
+    lost = sim.broadcast(0, b"lost once")
+    sim.run(0.01)
+    sim.change_network(Network())
+    assert sim.run_until(lambda: bool(sim.deliveries(lost)), 0.5)

@@ -27,6 +27,7 @@ from grapevine_proto.overlay.effects import (
     Effect,
     PeerTransitioned,
     Send,
+    UpdateRtt,
 )
 from grapevine_proto.overlay.membership.heartbeats import Heartbeats, pack_records
 from grapevine_proto.overlay.membership.link_evictor import LinkEvictor
@@ -467,12 +468,14 @@ class Membership:
         )
 
     def _on_heartbeat(self, heartbeat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
+        effects: list[Effect] = []
         peer = self._peers.get(sender)
         if peer is not None:
             sample_s = self._heartbeats.on_heartbeat(heartbeat, peer, now)
             if sample_s is not None:
                 self.coordinates.on_rtt(sender, sample_s)
-        return self.update_handler.on_records(heartbeat.records, sender, now)
+                effects.append(UpdateRtt(sender, sample_s))
+        return effects + self.update_handler.on_records(heartbeat.records, sender, now)
 
     def _heartbeat_for(self, peer: Peer, now: float) -> list[Effect]:
         """The next heartbeat for `peer`, and our coordinate if it has moved."""

@@ -320,6 +320,11 @@ class Link:
             self._update_ack_timing()
             self._transmit_at = self._next_transmit_at(now)
 
+    def on_heartbeat_rtt(self, sample_s: float, now: float) -> None:
+        """A heartbeat of the peer measured the RTT."""
+        if self.path.on_heartbeat_rtt(sample_s, now):
+            self._update_ack_timing()
+
     def _update_ack_timing(self) -> None:
         rtt = self.path.rtt
         self._sessions.live.ack_tracker.update_rtt(rtt.srtt_s, rtt.reorder_window_s)

@@ -110,6 +110,13 @@ class Path:
         self.rtt.use_handshake_rtt(rtt_s)
         self.window_bytes = self._controller.window_bytes
 
+    def on_heartbeat_rtt(self, sample_s: float, now: float) -> bool:
+        """A heartbeat measured the RTT. Returns whether that changed the estimate."""
+        if not self.rtt.on_heartbeat_sample(sample_s, now):
+            return False
+        self.window_bytes = self._controller.window_bytes
+        return True
+
     def on_emsgsize(self, size_bytes: int, now: float) -> None:
         """The operating system refused to send a datagram of `size_bytes` bytes (EMSGSIZE)."""
         self.mtu.on_emsgsize(size_bytes, now)

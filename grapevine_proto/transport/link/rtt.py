@@ -75,6 +75,20 @@ class RttEstimator:
             self.is_measured = True
         update_windowed_min(self._min_samples, sample_s, now, self._min_window_s)
 
+    def on_heartbeat_sample(self, sample_s: float, now: float) -> bool:
+        """Takes the RTT sample of a heartbeat, for want of recent samples from data. Returns whether it did.
+
+        An idle link has a heartbeat every few seconds, so half of a smaller sample counts: what the load of
+        a start or a burst has measured must not hold up the first retransmission of the next message."""
+        if now - self._last_sample_at < self._min_window_s:
+            return False
+        is_less = sample_s < self.srtt_s
+        self.srtt_s += (max(sample_s, 1e-6) - self.srtt_s) / (2 if is_less else 8)
+        self.rttvar_s += (abs(self.srtt_s - sample_s) - self.rttvar_s) / 4
+        self.rttvar_s = min(self.rttvar_s, self.srtt_s)
+        self.is_measured = True
+        return True
+
     def use_handshake_rtt(self, rtt_s: float) -> None:
         """Uses the RTT of a handshake, for want of recent samples from data."""
         self.srtt_s, self.rttvar_s, self.is_measured = rtt_s, rtt_s / 2, True

@@ -114,3 +114,44 @@ def test_the_times_that_follow_from_the_rtt(srtt_s: float, reorder_s: float, ack
     assert rtt.reorder_window_s == reorder_s
     assert rtt.ack_interval_s == ack_s
     assert rtt.pto_s == pytest.approx(2 * srtt_s + 2 * srtt_s + 2 * reorder_s)
+
+
+# --- heartbeats ---------------------------------------------------------------------------------
+
+
+def test_heartbeats_measure_a_path_without_data() -> None:
+    rtt = RttEstimator(None, 10.0)
+    assert rtt.on_heartbeat_sample(0.020, 1.0)
+    assert rtt.is_measured
+    assert rtt.srtt_s == pytest.approx(0.060)
+    assert not rtt.has_recent_sample(1.0), "which only data measures"
+
+
+def test_a_heartbeat_counts_once_data_has_measured_nothing_for_the_minimum_window() -> None:
+    rtt = RttEstimator(None, 10.0)
+    rtt.on_sample(0.080, 1.0)
+    assert not rtt.on_heartbeat_sample(0.040, 10.99)
+    assert (rtt.srtt_s, rtt.rttvar_s) == (0.080, 0.040)
+    assert rtt.on_heartbeat_sample(0.040, 11.0)
+    assert rtt.srtt_s == pytest.approx(0.060)
+    assert rtt.rttvar_s == pytest.approx(0.040 + (0.020 - 0.040) / 4)
+    assert (rtt.min_rtt_s, rtt.latest_rtt_s) == (0.080, 0.080), "for congestion control"
+
+
+def test_half_of_a_shorter_heartbeat_counts_and_an_eighth_of_a_longer_one() -> None:
+    rtt = RttEstimator(0.080, 10.0)
+    rtt.on_heartbeat_sample(0.160, 1.0)
+    assert rtt.srtt_s == pytest.approx(0.090)
+    rtt.on_heartbeat_sample(0.010, 2.0)
+    assert rtt.srtt_s == pytest.approx(0.050)
+    rtt.on_heartbeat_sample(-1.0, 3.0)
+    assert rtt.srtt_s == pytest.approx(0.025, rel=1e-3)
+
+
+def test_heartbeats_bring_down_what_load_has_measured_within_six() -> None:
+    rtt = RttEstimator(None, 10.0)
+    rtt.on_sample(0.6, 1.0)
+    assert rtt.pto_s > 2.0
+    for number in range(6):
+        rtt.on_heartbeat_sample(0.002, 11.0 + 5 * number)
+    assert rtt.pto_s < 0.1
