@@ -11,7 +11,13 @@ from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.errors import DropReason, UnknownPeer
 from grapevine_proto.events import MemberStatus, PeerState
 from grapevine_proto.ids import Address
-from grapevine_proto.overlay.effects import Dial, Disconnect, PeerTransitioned, Send
+from grapevine_proto.overlay.effects import (
+    Dial,
+    Disconnect,
+    PeerTransitioned,
+    Send,
+    UpdateRtt,
+)
 from grapevine_proto.overlay.peers import PeerTrigger
 from grapevine_proto.overlay.topology.vivaldi import FILTERED_SAMPLES
 from grapevine_proto.wire.attributes import record_attributes, record_coordinate
@@ -502,3 +508,12 @@ def test_a_new_link_starts_with_the_coordinate_of_the_record() -> None:
     claimed = node.membership.coordinates.of_peer(peer_id(1))
     assert claimed is not None
     assert claimed == record_coordinate(attributes)
+
+
+def test_a_heartbeat_that_echoes_ours_tells_the_link_its_round_trip() -> None:
+    node = MemberNode()
+    assert [each.number for each in messages(node.link(1, 1.0), Heartbeat)] == [1]
+    assert of_type(node.membership.handle(heartbeat(1), peer_id(1), 1.5), UpdateRtt) == []
+    echo = replace(heartbeat(2), echo=1, echo_delay_us=250_000)
+    effects = node.membership.handle(echo, peer_id(1), 1.5)
+    assert of_type(effects, UpdateRtt) == [UpdateRtt(peer_id(1), 0.25)]

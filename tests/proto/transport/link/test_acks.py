@@ -215,3 +215,15 @@ def test_a_shared_ack_leaves_what_else_is_due() -> None:
     ack = decode_frame(plaintext)
     assert isinstance(ack, Ack)
     assert ack.session_id == other.ours.our_id
+
+
+def test_after_the_end_of_a_link_nothing_is_acknowledged() -> None:
+    ends = Ends(1)
+    replies = PendingReplies(Sessions(ends.ours, 0.0))
+    ends.deliver(replies, 1.0)
+    replies.stop_acks()
+    assert replies.piggyback(EMPTY, 1200, 2.0) == EMPTY
+    assert replies.seal_acks_and_responses(2.0) == []
+    ends.deliver(replies, 3.0)
+    assert replies.piggyback(EMPTY, 1200, 4.0) == EMPTY
+    assert replies.seal_acks_and_responses(4.0) == []
