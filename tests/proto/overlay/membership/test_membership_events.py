@@ -514,6 +514,6 @@ def test_a_heartbeat_that_echoes_ours_tells_the_link_its_round_trip() -> None:
     node = MemberNode()
     assert [each.number for each in messages(node.link(1, 1.0), Heartbeat)] == [1]
     assert of_type(node.membership.handle(heartbeat(1), peer_id(1), 1.5), UpdateRtt) == []
-    echo = replace(heartbeat(2), echo=1, echo_delay_us=250_000)
+    echo = heartbeat(2)._replace(echo=1, echo_delay_us=250_000)
     effects = node.membership.handle(echo, peer_id(1), 1.5)
     assert of_type(effects, UpdateRtt) == [UpdateRtt(peer_id(1), 0.25)]
