@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without a clock, loops to run nodes in, messages that are told apart."""
+"""What all tests share: hypothesis without a clock, loops to run nodes in, messages distinguished by type."""
 
 from __future__ import annotations
 

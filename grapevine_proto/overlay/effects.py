@@ -4,7 +4,7 @@ Invariants:
 
 - A state machine performs no I/O. It returns effects in the order in which the engine performs
   them.
-- Every effect has exactly one `case` in the engine. As messages, effects are told apart by their types.
+- Every effect has exactly one `case` in the engine. As messages, effects are distinguished by type.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Invariants:
 
 - Hops and age of a rumor copy are unsigned claims of its sender. They only limit how long it is
   relayed.
-- A message is told apart by its type, never by `==`: tuples of two types with the same fields are equal.
+- A message is distinguished by its type, never by `==`: tuples of two types with the same fields are equal.
 """
 
 from __future__ import annotations

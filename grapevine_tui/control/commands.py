@@ -4,7 +4,7 @@ Invariants:
 
 - `COMMANDS` is the only list of commands. Slash commands, ``ctl`` subcommands, JSON ``cmd``, palette and help
   are derived from it; `SURFACES` says which kind of command appears where.
-- A command is told apart by its type, never by `==`: tuples of two types with the same fields are equal.
+- A command is distinguished by its type, never by `==`: tuples of two types with the same fields are equal.
 - Importing this module imports no Textual and no click.
 """
 
