@@ -341,7 +341,7 @@ def link_frames(theirs: bytes, ours: bytes) -> st.SearchStrategy[LinkFrame]:
 ids = st.sampled_from([OURS.peer_id, identity(VICTIM).peer_id, identity(7).peer_id])
 totals = st.binary(min_size=16, max_size=16)
 record_lists = st.lists(records(), max_size=3).map(tuple)
-update_lists = st.lists(st.builds(MemberUpdate, records()), max_size=2).map(tuple)
+update_lists = st.lists(st.builds(MemberUpdate, records(), st.just(())), max_size=2).map(tuple)
 receipts = st.builds(TraceReceipt, ids, small, counters, small, st.sampled_from([b"", bytes(64)]))
 answers = st.builds(
     QueryAnswer,
