@@ -6,15 +6,13 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
 
 from grapevine_proto import compiled
-from grapevine_proto.overlay.effects import Effect
-from grapevine_proto.transport.events import TransportEvent
-from grapevine_proto.wire.messages import Frame, LinkFrame, OverlayMessage
+from tests import message_equality  # noqa: F401
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
@@ -29,17 +27,6 @@ settings.register_profile("grapevine", deadline=None)  # a loaded machine is not
 # For `tests.mutation`: the same few examples in each run.
 settings.register_profile("mutation", deadline=None, max_examples=20, derandomize=True)
 settings.load_profile(os.environ.get("GRAPEVINE_HYPOTHESIS", "grapevine"))
-
-
-def _is_same(one: tuple[Any, ...], other: object) -> bool:
-    return type(one) is type(other) and tuple.__eq__(one, other)
-
-
-# Tuples of two types are equal if their fields are. The core never compares them, but tests do, and a Graft
-# must not pass for a Prune.
-for _type in get_args(OverlayMessage | Frame | LinkFrame | Effect | TransportEvent):
-    _type.__eq__ = _is_same
-    _type.__ne__ = lambda one, other: not _is_same(one, other)
 
 
 @pytest.fixture

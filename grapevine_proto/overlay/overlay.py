@@ -37,7 +37,6 @@ from grapevine_proto.wire.messages import (
     AnswerFetch,
     Answers,
     CloseReason,
-    CoordinateUpdate,
     Digest,
     GossipMessage,
     Graft,
@@ -140,7 +139,6 @@ class Overlay:
                 | PingAck()
                 | MemberUpdates()
                 | MemberDigest()
-                | CoordinateUpdate()
                 | ObservedAddress()
                 | Introduction()
             ):

@@ -68,7 +68,6 @@ from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     Confirm,
-    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -120,9 +119,11 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
     match message:
         case Rumors(copies):
             return Kind.RUMORS, (tuple(map(rumor_copy_fields, copies)),)
-        case Heartbeat(number, echo, echo_delay_us, load, streams, checksum, records):
+        case Heartbeat(number, echo, echo_delay_us, load, streams, checksum, records, position):
             encoded = tuple(map(encode_record, records))
-            return Kind.HEARTBEAT, (number, echo, echo_delay_us, load, streams, checksum, encoded)
+            moved = (position,) if position else ()
+            fields = (number, echo, echo_delay_us, load, streams, checksum, encoded)
+            return Kind.HEARTBEAT, fields + moved
         case Repair(number, is_last, has_more, copies):
             return Kind.REPAIR, (number, is_last, has_more, tuple(map(rumor_copy_fields, copies)))
         case Records(records):
@@ -146,8 +147,6 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
             return Kind.MEMBER_DIGEST, (first, last, id_prefixes, is_reply)
         case Ping() | PingReq() | PingAck() | MemberUpdates():
             return _encode_detection_fields(message)
-        case CoordinateUpdate(position):
-            return Kind.COORDINATE_UPDATE, (position,)
         case Pause(duration_ms):
             return Kind.PAUSE, (duration_ms,)
         case Receipts() | ReceiptAck() | Answers() | AnswerAck() | AnswerFetch():
@@ -251,7 +250,10 @@ def _encode_broadcast_fields(
 
 
 def _decode_heartbeat(f: Fields) -> Heartbeat:
-    number, echo, delay_us, load, streams, checksum, records = f
+    number, echo, delay_us, load, streams, checksum, records, *moved = f
+    (coordinate,) = moved or (b"",)
+    if moved:
+        Coordinate.parse(binary(coordinate))
     return Heartbeat(
         uint(number, MAX_COUNT),
         uint(echo, MAX_COUNT),
@@ -260,6 +262,7 @@ def _decode_heartbeat(f: Fields) -> Heartbeat:
         uint(streams, MAX_COUNT),
         binary(checksum, CHECKSUM_BYTES),
         decode_records(records),
+        coordinate,
     )
 
 
@@ -436,12 +439,6 @@ def _decode_prune(f: Fields) -> Prune:
     return Prune(decode_tree_origin(origin))
 
 
-def _decode_coordinate(f: Fields) -> CoordinateUpdate:
-    (encoded,) = f
-    Coordinate.parse(binary(encoded))
-    return CoordinateUpdate(encoded)
-
-
 def _decode_pause(f: Fields) -> Pause:
     (duration_ms,) = f
     return Pause(uint(duration_ms, MAX_COUNT))
@@ -528,7 +525,6 @@ MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] =
     Kind.SUBSCRIBE: _decode_subscribe,
     Kind.GRAFT: _decode_graft,
     Kind.PRUNE: _decode_prune,
-    Kind.COORDINATE_UPDATE: _decode_coordinate,
     Kind.PAUSE: _decode_pause,
     Kind.OBSERVED_ADDRESS: _decode_observed_address,
     Kind.INTRODUCE: _decode_introduce,

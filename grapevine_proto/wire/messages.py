@@ -92,7 +92,6 @@ class Kind(IntEnum):
     OBSERVED_ADDRESS = 48
     INTRODUCE = 49
     RELAYED = 50
-    COORDINATE_UPDATE = 53
     INTRODUCTION = 54
     PAUSE = 58
     DIRECT_RECEIPT = 59
@@ -165,7 +164,8 @@ class Heartbeat(NamedTuple):
 
     `echo` repeats the number of the peer's latest heartbeat, which arrived `echo_delay_us` ago: each end
     computes the round-trip time without a shared clock. `streams` and `checksum` are the digest of the
-    sequence tracker. `records` spread member records.
+    sequence tracker. `records` spread member records. `coordinate`: the encoded network coordinate of the
+    sender (see `grapevine_proto.coordinate`); empty if it has hardly moved since the last one.
     """
 
     number: int
@@ -175,6 +175,7 @@ class Heartbeat(NamedTuple):
     streams: int
     checksum: bytes
     records: tuple[PeerRecord, ...]
+    coordinate: bytes = b""
 
 
 class Records(NamedTuple):
@@ -429,13 +430,6 @@ class Prune(NamedTuple):
     origin: PeerId | None
 
 
-class CoordinateUpdate(NamedTuple):
-    """The network coordinate of the sender, encoded (see `grapevine_proto.coordinate`). Follows a heartbeat
-    if it has moved."""
-
-    encoded: bytes
-
-
 class Pause(NamedTuple):
     """Backpressure: asks the receiver to hold back rumors for `duration_ms`; 0 ends the pause."""
 
@@ -506,7 +500,6 @@ GossipMessage: TypeAlias = (
     | Subscribe
     | Graft
     | Prune
-    | CoordinateUpdate
 )
 """What the overlay handles."""
 OverlayMessage: TypeAlias = (

@@ -21,12 +21,12 @@ from grapevine_proto import NodeConfig
 from grapevine_proto.ids import MessageId
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.sim import Network, Simulation, memoized
-from grapevine_proto.wire.messages import CoordinateUpdate, Heartbeat, Records
+from grapevine_proto.wire.messages import Heartbeat, Records
 
 NODES = 25
 HOP_S = 0.100
 A_SECOND = 100
-UNCOUNTED = (Heartbeat, Records, CoordinateUpdate)
+UNCOUNTED = (Heartbeat, Records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from grapevine_proto.wire.attributes import parse_record_attributes
 from grapevine_proto.wire.fields import decode_record_bytes
 from grapevine_proto.wire.messages import (
     Announce,
-    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -341,8 +340,15 @@ ATTACKS: Final[dict[str, Callable[[Attempt], Any]]] = {
     "graft": lambda a: Graft(a.origin().origin),
     "prune": lambda a: Prune(a.origin().origin),
     "subscribe": lambda a: Subscribe(a.rng.random() < 0.5),
-    "coordinate": lambda a: CoordinateUpdate(
-        Coordinate(tuple(a.rng.uniform(-9.0, 9.0) for _ in range(8)), a.rng.random()).encode()
+    "coordinate": lambda a: Heartbeat(
+        a.next(),
+        1,
+        0,
+        0,
+        7,
+        a.rng.randbytes(16),
+        (),
+        Coordinate(tuple(a.rng.uniform(-9.0, 9.0) for _ in range(8)), a.rng.random()).encode(),
     ),
     "pause": lambda a: Pause(2**32 - 1),
     "observed address": lambda a: ObservedAddress(Address("203.0.113.9", a.rng.randrange(65536))),

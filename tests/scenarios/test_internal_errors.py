@@ -25,7 +25,6 @@ from grapevine_proto.wire.messages import (
     AnswerAck,
     AnswerFetch,
     Answers,
-    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -356,7 +355,10 @@ answers = st.builds(
 )
 message_ids = st.builds(MessageId, ids, epochs, st.sampled_from([1, SEQUENCE_LIMIT]))
 messages: st.SearchStrategy[OverlayMessage] = st.one_of(
-    st.builds(Heartbeat, counters, counters, counters, st.integers(0, 1000), counters, totals, record_lists),
+    st.builds(
+        Heartbeat, counters, counters, counters, st.integers(0, 1000), counters, totals, record_lists,
+        st.just(Coordinate().encode()),
+    ),
     st.builds(Records, record_lists),
     st.builds(Rumors, st.lists(copies(), max_size=2).map(tuple)),
     st.builds(DirectMessage, st.sampled_from([1, SEQUENCE_LIMIT]), bodies),
@@ -387,7 +389,6 @@ messages: st.SearchStrategy[OverlayMessage] = st.one_of(
     st.builds(StateRequest, counters, st.just(())),
     st.builds(StateDelta, counters, st.booleans(), st.lists(copies(), max_size=2).map(tuple)),
     st.builds(Pause, counters),
-    st.builds(CoordinateUpdate, st.just(Coordinate().encode())),
     st.builds(ObservedAddress, st.just(address_of(MALICIOUS))),
     st.builds(Introduce, st.sampled_from([identity(HONEST).peer_id, identity(99).peer_id]), st.booleans()),
 )  # fmt: skip

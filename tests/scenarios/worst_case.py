@@ -37,7 +37,6 @@ from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     Confirm,
-    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -101,6 +100,7 @@ from tests.turn import take_turn
 
 VICTIM, MALICIOUS = 1, 2
 STREAMS: Final = 64  # with the maximum number of gaps
+FAR_AWAY: Final = Coordinate((9.0,) * 8, 1.0, 0.0, 0.0).encode()
 FIRST_ORIGIN: Final = 100
 GAPS: Final = 256
 MEMBERS: Final = 2000
@@ -249,7 +249,9 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     Kind.SWAP_REQUEST: lambda _: [SwapRequest(_signed_record(801))],
     Kind.OPEN_TRANSIENT: _one(OpenTransient()),
     Kind.CLOSE: lambda _: [Close(CloseReason.FULL, _some_records(3))],
-    Kind.HEARTBEAT: lambda _: [Heartbeat(9, 1, 0, 1000, 7, bytes(range(16)), _some_records(3))],
+    Kind.HEARTBEAT: lambda _: [
+        Heartbeat(9, 1, 0, 1000, 7, bytes(range(16)), _some_records(3), FAR_AWAY)
+    ],
     Kind.RECORDS: lambda _: [Records(_some_records(3))],
     Kind.RUMORS: lambda _: list(_rumors(Kind.RUMORS)),
     Kind.DIRECT_MESSAGE: _one(DirectMessage(1, bytes(1000))),
@@ -310,7 +312,6 @@ WORST: Final[dict[Kind, Callable[[Cluster], list[Sendable]]]] = {
     Kind.SUBSCRIBE: _one(Subscribe(True)),
     Kind.GRAFT: lambda _: [Graft(peer_id(FIRST_ORIGIN)), Graft(None)],
     Kind.PRUNE: lambda _: [Prune(peer_id(FIRST_ORIGIN)), Prune(None)],
-    Kind.COORDINATE_UPDATE: _one(CoordinateUpdate(Coordinate((9.0,) * 8, 1.0, 0.0, 0.0).encode())),
     Kind.PAUSE: _one(Pause(2**32 - 1)),
     Kind.OBSERVED_ADDRESS: _one(ObservedAddress(Address("2001:db8::1", 8000))),
     Kind.RELAYED: lambda _: [

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import Peer
@@ -60,9 +61,15 @@ class Heartbeats:
             due += sorted(early, key=lambda peer: peer.heartbeat_due_at)[:shortfall]
         return due
 
-    def next_for(self, peer: Peer, now: float, owed: PeerRecord | None = None) -> Effect:
+    def next_for(
+        self,
+        peer: Peer,
+        now: float,
+        owed: PeerRecord | None = None,
+        moved: Coordinate | None = None,
+    ) -> Effect:
         """The next heartbeat for `peer`, as an effect. Updates its heartbeat state. It carries
-        the record `owed` to the peer."""
+        the record `owed` to the peer, and our coordinate if it has `moved`."""
         pause_s = self._config.current.gossip_interval * (0.9 + 0.2 * self._rng.random())
         peer.on_heartbeat_sent(now + pause_s, now)
         streams, total = self._store.digest(now)
@@ -82,6 +89,7 @@ class Heartbeats:
             streams,
             total,
             pack_records(records)[0].records if records else (),
+            b"" if moved is None else moved.encode(),
         )
         return Send((peer.peer_id,), heartbeat)
 

@@ -51,7 +51,6 @@ from grapevine_proto.overlay.topology.xbot import ProximityOptimizer
 from grapevine_proto.wire.attributes import record_coordinate
 from grapevine_proto.wire.messages import (
     CloseReason,
-    CoordinateUpdate,
     Heartbeat,
     Introduction,
     MemberDigest,
@@ -273,7 +272,7 @@ class Membership:
             self.coordinates.on_link_up(peer.peer_id, record_coordinate(record.attributes))
         records = self.members.sample_records(WELCOME_RECORDS, self._rng, exclude=peer.peer_id)
         effects += [Send((peer.peer_id,), each) for each in pack_records(records)]
-        effects += self._heartbeat_for(peer, now)
+        effects.append(self._heartbeat_for(peer, now))
         return effects
 
     def _ensure_member(self, record: PeerRecord, source: Address, now: float) -> list[Effect]:
@@ -421,7 +420,6 @@ class Membership:
             | PingAck
             | MemberUpdates
             | MemberDigest
-            | CoordinateUpdate
             | ObservedAddress
             | Introduction
         ),
@@ -441,9 +439,6 @@ class Membership:
                 return [] if peer is None else self.member_sync.handle(message, peer, now)
             case PingReq() | PingAck():
                 return self.detector.handle(message, sender, now)
-            case CoordinateUpdate(encoded):
-                self.coordinates.on_coordinate(sender, Coordinate.parse(encoded))
-                return []
             case ObservedAddress():
                 self.reachability.on_report(message, sender, now)
                 return []
@@ -470,6 +465,8 @@ class Membership:
     def _on_heartbeat(self, heartbeat: Heartbeat, sender: PeerId, now: float) -> list[Effect]:
         effects: list[Effect] = []
         peer = self._peers.get(sender)
+        if heartbeat.coordinate:
+            self.coordinates.on_coordinate(sender, Coordinate.parse(heartbeat.coordinate))
         if peer is not None:
             sample_s = self._heartbeats.on_heartbeat(heartbeat, peer, now)
             if sample_s is not None:
@@ -477,14 +474,11 @@ class Membership:
                 effects.append(UpdateRtt(sender, sample_s))
         return effects + self.update_handler.on_records(heartbeat.records, sender, now)
 
-    def _heartbeat_for(self, peer: Peer, now: float) -> list[Effect]:
-        """The next heartbeat for `peer`, and our coordinate if it has moved."""
+    def _heartbeat_for(self, peer: Peer, now: float) -> Effect:
+        """The next heartbeat for `peer`, with our coordinate if it has moved."""
         owed = self.record if peer.take_owed_record() else None
-        effects = [self._heartbeats.next_for(peer, now, owed)]
-        coordinate = self.coordinates.next_for(peer.peer_id, peer.rtt_s)
-        if coordinate is not None:
-            effects.append(Send((peer.peer_id,), CoordinateUpdate(coordinate.encode())))
-        return effects
+        moved = self.coordinates.next_for(peer.peer_id, peer.rtt_s)
+        return self._heartbeats.next_for(peer, now, owed, moved)
 
     def _sign_again(self, linked: list[Peer], now: float) -> None:
         """Our record says where we are, if our coordinate has moved far, and names the run before this one
@@ -524,7 +518,7 @@ class Membership:
                 succeeded=since_heard_s
                 <= LATE_AFTER_INTERVALS * self._config.current.gossip_interval
             )
-            effects += self._heartbeat_for(peer, now)
+            effects.append(self._heartbeat_for(peer, now))
         effects += self.dialer.dial_due(now) + self.member_sync.next_request(now)
         shortest_s = min(
             self._config.current.reconnect_timeout, self._config.current.tombstone_timeout

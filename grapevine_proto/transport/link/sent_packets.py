@@ -35,7 +35,6 @@ NON_ACK_ELICITING_KINDS: Final = frozenset(
         Kind.IHAVE,
         Kind.MEMBER_UPDATES,
         Kind.MEMBER_DIGEST,
-        Kind.COORDINATE_UPDATE,
         Kind.PAUSE,
         Kind.ACK,
         Kind.PIGGYBACKED_ACK,

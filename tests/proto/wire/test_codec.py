@@ -36,7 +36,6 @@ from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
     Confirm,
-    CoordinateUpdate,
     Digest,
     DirectMessage,
     DirectReceipt,
@@ -96,6 +95,7 @@ from grapevine_proto.wire.signed import (
     TraceReceipt,
     counted_payload_bytes,
 )
+from tests import message_equality  # noqa: F401  messages are keys below
 
 counts = st.integers(0, 2**32 - 1)
 id_prefixes = st.lists(st.binary(min_size=4, max_size=4), max_size=5).map(b"".join)
@@ -215,7 +215,15 @@ coordinates = st.builds(
 
 STRATEGIES: tuple[st.SearchStrategy[Any], ...] = (
     st.builds(
-        Heartbeat, counts, counts, counts, st.integers(0, 1000), counts, totals, some(records)
+        Heartbeat,
+        counts,
+        counts,
+        counts,
+        st.integers(0, 1000),
+        counts,
+        totals,
+        some(records),
+        st.just(b"") | coordinates,
     ),
     st.builds(Records, some(records)),
     st.builds(Rumors, some(copies)),
@@ -253,7 +261,6 @@ STRATEGIES: tuple[st.SearchStrategy[Any], ...] = (
     st.builds(Graft, st.none() | peer_ids),
     st.builds(Prune, st.none() | peer_ids),
     st.builds(Pause, st.integers(0, 2**32 - 1)),
-    st.builds(CoordinateUpdate, coordinates),
     st.builds(ObservedAddress, addresses),
     st.builds(Introduce, peer_ids, st.booleans()),
     st.builds(Relayed, st.booleans(), owner_prefixes, st.binary(max_size=50)),
@@ -633,8 +640,19 @@ GOLDEN = {
     Graft(None): "1591c400",
     Prune(PeerId(bytes(32))): "1691c420" + "00" * 32,
     Pause(1000): "3a91cd03e8",
-    CoordinateUpdate(Coordinate((0.01, *(0.0,) * 7), 0.002, -0.001, 0.25).encode()): (
-        "3591c418" + "002710" + "0000" * 7 + "000007d0" + "fc18" + "20"
+    Heartbeat(1, 0, 0, 0, 0, bytes(16), ()): "0297" + "0100000000" + "c410" + "00" * 16 + "90",
+    Heartbeat(
+        1,
+        0,
+        0,
+        0,
+        0,
+        bytes(16),
+        (),
+        Coordinate((0.01, *(0.0,) * 7), 0.002, -0.001, 0.25).encode(),
+    ): (
+        "0298" + "0100000000" + "c410" + "00" * 16 + "90"
+        "c418" + "002710" + "0000" * 7 + "000007d0" + "fc18" + "20"
     ),
     ObservedAddress(Address("1.2.3.4", 8000)): "3092c407312e322e332e34cd1f40",
     Relayed(True, bytes(range(8)), b"box"): "3293c3c4080001020304050607c403626f78",
