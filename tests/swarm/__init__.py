@@ -23,7 +23,7 @@ from tests.swarm.world import World
 
 __all__ = ["ATTACKS", "FAULTS", "Mix", "Violation", "World", "draw_mix", "first_seed", "swarm"]
 
-SEED_VARIABLE: Final = "GRAPEVINE_SWARM_SEED"
+SEED_VARIABLE: Final = "SWARM_SEED"
 DISCOVERY_S: Final = 5.0
 
 

@@ -1,7 +1,7 @@
 """Other seeds in every run, each a cluster with its own mix of faults; see `swarm` for the checks. `.ci/run`
 takes them from the commit, so that a commit always passes or always fails.
 
-A failure names its seed: `GRAPEVINE_SWARM_SEED=<seed> pytest tests/swarm/test_swarm.py -k promise`
+A failure names its seed: `SWARM_SEED=<seed> pytest tests/swarm/test_swarm.py -k promise`
 repeats it.
 """
 
@@ -34,7 +34,7 @@ def test_a_seed_reproduces_its_mix() -> None:
 def test_a_failure_names_its_seed() -> None:
     with pytest.raises(AttributeError) as caught:
         swarm(4711, lambda mix: mix.actions.update(no_such_action=1e9))
-    assert "GRAPEVINE_SWARM_SEED=4711" in caught.value.__notes__[0]
+    assert "SWARM_SEED=4711" in caught.value.__notes__[0]
 
 
 def test_every_fault_is_drawn_often_enough() -> None:
