@@ -147,17 +147,14 @@ def test_mapped_addresses_and_scope_ids_belong_to_the_same_host() -> None:
 
 def test_a_crowd_of_newcomers_does_not_evict_self_chosen_links() -> None:
     config_ = NodeConfig.lan(max_peers=6)
-    sim = Simulation(nodes=20, seed=3, config=config_, initial_links=6)
+    sim = Simulation(nodes=20, seed=1, config=config_, initial_links=6)
     sim.run(10.0)
     old = set(running(sim))
     for _ in range(40):  # each wants one link and knows only node 3
         sim.add(bootstrap=[3], max_peers=1)
-    kept = []
     for _ in range(30):
         sim.run(2.0)
-        kept.append(len(linked(sim, 3) & old))
-    assert sum(each >= 3 for each in kept) >= 28, "of 30; a link that ended may be dialed just then"
-    assert min(kept) >= 2
+        assert len(linked(sim, 3) & old) >= 3
 
 
 # --- groups and shares --------------------------------------------------------------------------
