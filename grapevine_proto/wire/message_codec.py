@@ -119,11 +119,10 @@ def _encode_fields(message: OverlayMessage | Frame) -> tuple[Kind, Fields]:  # n
     match message:
         case Rumors(copies):
             return Kind.RUMORS, (tuple(map(rumor_copy_fields, copies)),)
-        case Heartbeat(number, echo, echo_delay_us, load, streams, checksum, records, position):
+        case Heartbeat(number, echo, echo_delay_us, load, streams, checksum, records, coordinate):
             encoded = tuple(map(encode_record, records))
-            moved = (position,) if position else ()
             fields = (number, echo, echo_delay_us, load, streams, checksum, encoded)
-            return Kind.HEARTBEAT, fields + moved
+            return Kind.HEARTBEAT, (*fields, coordinate) if coordinate else fields
         case Repair(number, is_last, has_more, copies):
             return Kind.REPAIR, (number, is_last, has_more, tuple(map(rumor_copy_fields, copies)))
         case Records(records):
@@ -251,8 +250,9 @@ def _encode_broadcast_fields(
 
 def _decode_heartbeat(f: Fields) -> Heartbeat:
     number, echo, delay_us, load, streams, checksum, records, *moved = f
-    (coordinate,) = moved or (b"",)
+    coordinate = b""
     if moved:
+        (coordinate,) = moved
         Coordinate.parse(binary(coordinate))
     return Heartbeat(
         uint(number, MAX_COUNT),

@@ -45,7 +45,6 @@ class _PartialMessage:
         "chargeable_bytes",
         "charged_bytes",
         "cost_bytes",
-        "expires_at",
         "is_repair",
         "number",
         "owner",
@@ -58,7 +57,7 @@ class _PartialMessage:
         "total_bytes",
     )
 
-    def __init__(self, owner: Reassembly, fragment: Fragment) -> None:
+    def __init__(self, owner: Reassembly, fragment: Fragment, now: float) -> None:
         self.owner = owner
         self.number = fragment.number
         self.total_bytes = fragment.total_bytes
@@ -69,10 +68,14 @@ class _PartialMessage:
         self.chargeable_bytes = 0  # received bytes, each fragment with the minimum charge
         self.charged_bytes = 0
         self.cost_bytes = 0
-        self.started_at = 0.0
-        self.progressed_at = 0.0
+        self.started_at = self.progressed_at = now
         self.progress_bytes = 0  # `received_bytes` at `progressed_at`
-        self.expires_at = math.inf
+
+    @property
+    def expires_at(self) -> float:
+        """When it is dropped if it is still incomplete."""
+        transfer_s = self.total_bytes / MIN_REASSEMBLY_BYTES_PER_S
+        return self.started_at + REASSEMBLY_BASE_TIMEOUT_S + transfer_s
 
     def new_pieces(self, fragment: Fragment) -> list[tuple[int, bytes]]:
         """Returns the parts of `fragment` that are new, as (offset, bytes).
@@ -136,12 +139,8 @@ class ReassemblyBudget:
         self._owners: dict[Reassembly, None] = {}  # links with incomplete messages
         self._sweeps_at = -math.inf
 
-    def begin(self, partial: _PartialMessage, now: float) -> None:
+    def begin(self, partial: _PartialMessage) -> None:
         """Admits a new incomplete message."""
-        partial.started_at = partial.progressed_at = now
-        partial.expires_at = (
-            now + REASSEMBLY_BASE_TIMEOUT_S + partial.total_bytes / MIN_REASSEMBLY_BYTES_PER_S
-        )
         self._partials[partial] = None
         self._owners[partial.owner] = None
         self.charge(partial, PIECE_OVERHEAD_BYTES)
@@ -234,8 +233,8 @@ class Reassembly:
         if partial is None:
             if fragment.total_bytes > self._max_bytes:
                 raise Dropped(DropReason.TOO_LARGE)
-            partial = self._partials[number] = _PartialMessage(self, fragment)
-            self._budget.begin(partial, now)
+            partial = self._partials[number] = _PartialMessage(self, fragment, now)
+            self._budget.begin(partial)
             if number not in self._partials:
                 raise Dropped(DropReason.REASSEMBLY_FULL)
         new = self._new_pieces(partial, fragment)

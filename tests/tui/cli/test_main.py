@@ -64,9 +64,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
     return Ended(code, out, err)
 
 
-def in_process_of_its_own(environ: dict[str, str], *arguments: str, stdin: str = "") -> Ended:
+def in_process_of_its_own(
+    environ: dict[str, str], *arguments: str, stdin: str = "", python: tuple[str, ...] = ()
+) -> Ended:
+    """Runs the program; `python`: options of the interpreter."""
     done = subprocess.run(
-        [sys.executable, "-m", "grapevine_tui", *arguments],
+        [sys.executable, *python, "-m", "grapevine_tui", *arguments],
         input=stdin,
         capture_output=True,
         text=True,
@@ -98,48 +101,26 @@ def test_neither_the_command_line_nor_a_headless_node_imports_the_screen(module:
 
 # Packages and modules of features that a node has only if it is asked for them.
 UNASKED_PACKAGES = {
-    *(
-        "aiohttp",
-        "async_upnp_client",
-        "dns",
-        "dotenv",
-        "prometheus_client",
-        "re2",
-        "rich",
-        "textual",
-    ),
-    *("textual_serve", "tomlkit", "zeroconf"),
-}
+    "aiohttp", "async_upnp_client", "dns", "dotenv", "prometheus_client", "re2", "rich", "textual",
+    "textual_serve", "tomlkit", "zeroconf",
+}  # fmt: skip
 UNASKED_MODULES = {
-    *(
-        "grapevine_proto.sim",
-        "grapevine_tui.app.app",
-        "grapevine_tui.cli.ctl",
-        "grapevine_tui.demo",
-    ),
-    *("grapevine_tui.history.pages", "grapevine_tui.history.search", "grapevine_tui.history.terms"),
-    *("grapevine_tui.history.transfer", "grapevine_tui.host.network_views"),
-    *("grapevine_tui.host.query", "grapevine_tui.host.report", "grapevine_tui.remote"),
-    *("grapevine_tui.service.hooks", "grapevine_tui.service.metrics", "grapevine_tui.service.web"),
-}
+    "grapevine_proto.sim", "grapevine_tui.app.app", "grapevine_tui.cli.ctl", "grapevine_tui.demo",
+    "grapevine_tui.history.pages", "grapevine_tui.history.search", "grapevine_tui.history.terms",
+    "grapevine_tui.history.transfer", "grapevine_tui.host.network_views", "grapevine_tui.host.query",
+    "grapevine_tui.host.report", "grapevine_tui.remote", "grapevine_tui.service.hooks",
+    "grapevine_tui.service.metrics", "grapevine_tui.service.web",
+}  # fmt: skip
 
 
 def test_a_headless_node_imports_no_feature_that_it_is_not_asked_for(
     environ: dict[str, str],
 ) -> None:
     options = ("--headless", "--on-eof", "exit", "--port", "0")
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "grapevine_tui", *options],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environ,
-        cwd=environ["HOME"],
-        timeout=30,
-        check=True,
-    )
-    assert done.stdout.startswith('{"event":"started"')
-    lines = [each for each in done.stderr.splitlines() if each.startswith("import time:")]
+    ended = in_process_of_its_own(environ, *options, python=("-X", "importtime"))
+    assert ended.code == 0
+    assert ended.out.startswith('{"event":"started"')
+    lines = [each for each in ended.err.splitlines() if each.startswith("import time:")]
     imported = {each.rpartition("|")[2].strip() for each in lines}
     assert "grapevine_tui.service.headless" in imported
     assert imported & UNASKED_MODULES == set()
