@@ -120,10 +120,9 @@ def array(value: Any) -> Fields:
 
 def items(value: Any, limit: int) -> Fields:
     """Returns `value` if it is an array of at most `limit` items. Raises ValueError."""
-    fields = array(value)
-    if len(fields) > limit:
-        raise ValueError("too many items")
-    return fields
+    if type(value) is not tuple or len(value) > limit:
+        raise ValueError("not an array of so few items")
+    return value
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -291,7 +291,7 @@ def is_large(rumor: Rumor) -> bool:
     """Whether `rumor` is pulled. A rumor of many small payloads is not: they would each wait for a
     round trip.
     """
-    is_long = len(rumor.body) > PUSH_LIMIT_BYTES or not rumor.has_body
+    is_long = len(rumor.body) > PUSH_LIMIT_BYTES or bool(rumor.body_hash)
     return is_long and is_pulled(max(rumor.lengths))
 
 

@@ -344,13 +344,14 @@ class Broadcast:
             effects += requests
             if not is_old and self._can_forward(rumor, is_firsthand, now):
                 effects += self.puller.announce(copy, {*holders, *announced_by})
+        elif is_mailed and not is_old:  # no strategy pushes it: its origin sends it to every member
+            self.lazy_push.announce(rumor, holders, now, is_mailed=True)
         elif not is_old:
             new_rumor = NewRumor(
                 rumor_key(rumor),
                 0,
                 copy.hops,
                 sender,
-                is_mailed,
                 early.is_offered,
                 early.first_source,
                 early.lead_s,
@@ -552,14 +553,12 @@ class Broadcast:
         plan = self._strategy.on_new_rumor(new_rumor, now)
         if not plan.targets and not plan.is_offer and not plan.effects:
             if not is_announced:
-                self.lazy_push.announce(copy.rumor, holders, now, is_mailed=new_rumor.is_mailed)
+                self.lazy_push.announce(copy.rumor, holders, now)
             return []
         is_forwarded = bool(plan.targets) or plan.is_offer
         if is_forwarded and not self._can_forward(copy.rumor, is_firsthand, now):
             return []
-        return self._execute(
-            plan, copy, holders, now, is_mailed=new_rumor.is_mailed, is_announced=is_announced
-        )
+        return self._execute(plan, copy, holders, now, is_announced=is_announced)
 
     def _can_forward(self, rumor: Rumor, is_firsthand: bool, now: float) -> bool:
         """Whether its signature is good; a rumor accepted on its session is checked now."""
@@ -572,7 +571,6 @@ class Broadcast:
         holders: tuple[PeerId, ...],
         now: float,
         *,
-        is_mailed: bool = False,
         is_announced: bool = False,
     ) -> list[Effect]:
         """Carry out a plan for `copy`; peers in `holders` need no announcement, nor does anyone if it
@@ -583,7 +581,7 @@ class Broadcast:
         if plan.is_offer:
             effects += self.lazy_push.offer(copy.rumor, holders)
         elif not is_announced:
-            self.lazy_push.announce(copy.rumor, holders, now, is_mailed=is_mailed or plan.is_mail)
+            self.lazy_push.announce(copy.rumor, holders, now, is_mailed=plan.is_mail)
         return effects
 
     def _rejection(

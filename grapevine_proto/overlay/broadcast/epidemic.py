@@ -51,7 +51,7 @@ class Epidemic(Strategy):
 
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
         epidemic = self._config.current.epidemic
-        if rumor.is_mailed or rumor.hops >= epidemic.hops:
+        if rumor.hops >= epidemic.hops:
             return PushPlan(())
         if rumor.sender is not None and self._rng.random() >= epidemic.forward_probability:
             return PushPlan(())

@@ -42,7 +42,7 @@ class Flood(Strategy):
         self._resubscribe_at = math.inf
 
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
-        if rumor.is_mailed or rumor.hops >= self._near_peers.hops_limit:
+        if rumor.hops >= self._near_peers.hops_limit:
             return PushPlan(())
         targets = [each for each in self._subscribers if each not in (rumor.sender, rumor.origin)]
         if rumor.sender is None and len(targets) < MIN_SUBSCRIBERS:

@@ -182,8 +182,6 @@ class Plumtree(Strategy):
     # --- rumors ---------------------------------------------------------------------------------
 
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
-        if rumor.is_mailed:
-            return PushPlan(())
         if rumor.is_urgent:
             return self._on_urgent_rumor(rumor)
         origin, sender = rumor.origin, rumor.sender

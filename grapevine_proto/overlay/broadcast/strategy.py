@@ -36,8 +36,6 @@ class NewRumor(NamedTuple):
     """Number of nodes it passed through."""
     sender: PeerId | None
     """The peer that sent it; None if it is our own."""
-    is_mailed: bool = False
-    """Its origin sends it to every member directly."""
     is_offered: bool = False
     """Our own, or offered to us: near peers that lack it may not get it otherwise."""
     first_source: PeerId | None = None
@@ -80,7 +78,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def on_new_rumor(self, rumor: NewRumor, now: float) -> PushPlan:
-        """Decide how to forward `rumor`, which is new here."""
+        """Decide how to forward `rumor`, which is new here. Mail is not forwarded, and no strategy asked."""
 
     def start(self, now: float) -> list[Effect]:
         """Start with the current links."""

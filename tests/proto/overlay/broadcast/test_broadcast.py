@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from grapevine_proto.config.sections import EpidemicConfig
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import Message, MessagesUnsupported, Via
 from grapevine_proto.ids import PeerId, Stream, StreamRange
@@ -36,11 +37,13 @@ from grapevine_proto.wire.messages import (
     DIRECT_MAIL_HOPS,
     Announce,
     AnnounceTopic,
+    Graft,
     IHave,
     IWant,
     MemberDigest,
     RumorCopy,
     Rumors,
+    Subscribe,
 )
 from grapevine_proto.wire.query_terms import QueryTerms
 from grapevine_proto.wire.signed import Rumor
@@ -93,6 +96,22 @@ def test_only_the_origin_can_mark_a_rumor_as_mailed() -> None:
     lazy_push = node.broadcast.lazy_push
     assert not lazy_push._unsorted_mail, "it is announced without delay"
     assert rumor_.ids in lazy_push._unannounced
+
+
+@pytest.mark.parametrize("strategy", ["flood", "plumtree", "epidemic", "direct-mail", "auto"])
+def test_mail_is_announced_late_and_not_forwarded_whatever_the_strategy(strategy: str) -> None:
+    node = Node((), strategy=strategy, epidemic=EpidemicConfig(forward_probability=1.0))
+    for number in (1, 2, 3):
+        node.tables.link(number)
+        node.broadcast.handle(Graft(None), peer_id(number), 0.0)
+        node.broadcast.handle(Subscribe(is_subscribed=True), peer_id(number), 0.0)
+    mail = rumor(1, 1)
+    effects = node.receive(mail, 1, 0.0, hops=DIRECT_MAIL_HOPS) + node.broadcast.advance(1.0)
+    assert len(delivered(effects)) == 1
+    assert not any(isinstance(each, Send) for each in effects)
+    assert node.broadcast.lazy_push._unsorted_mail == [(mail, (peer_id(1),))]
+    effects = node.receive(rumor(1, 2), 1, 1.0) + node.broadcast.advance(2.0)
+    assert bool(pushes(effects)) is (strategy != "direct-mail"), "this one is no mail"
 
 
 @pytest.mark.parametrize("hops", [DOUBTFUL_HOPS, 200, DIRECT_MAIL_HOPS])

@@ -128,11 +128,6 @@ def test_one_late_delivery_leaves_a_second_copy_to_be_sent() -> None:
     assert [each.targets for each in due(strategy, 5.0)] == [[sixth]]
 
 
-def test_a_mailed_rumor_is_not_relayed() -> None:
-    mailed = NewRumor(KEY, 100, 1, SENDER, is_mailed=True)
-    assert epidemic(forward_probability=1.0).on_new_rumor(mailed, 0.0).targets == ()
-
-
 def test_a_relay_follows_the_distribution() -> None:
     """Of three targets, one is in the remote zone and two are in the local one."""
     for seed in range(50):

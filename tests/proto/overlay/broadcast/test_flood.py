@@ -120,12 +120,11 @@ def test_an_origin_with_fewer_than_two_subscribers_pushes_to_three() -> None:
     assert targets(strategy, 8, 1) == set(), "this applies to the origin only"
 
 
-def test_a_mailed_rumor_or_one_beyond_the_hop_limit_is_not_forwarded() -> None:
+def test_a_rumor_beyond_the_hop_limit_is_not_forwarded() -> None:
     _, strategy = flood(*range(1, 10))
     subscribe(strategy, 5)
     assert targets(strategy, 1, 2, hops=9)
     assert not targets(strategy, 1, 2, hops=10)
-    assert not strategy.on_new_rumor(new_rumor(1, sender=1)._replace(is_mailed=True), 0.0).targets
 
 
 def test_subscriptions_are_repeated_and_sent_to_a_restarted_peer() -> None:

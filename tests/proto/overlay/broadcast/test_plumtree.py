@@ -407,12 +407,11 @@ def test_origins_are_counted_up_to_a_limit() -> None:
     assert peer_id(100) not in strategy._rumor_counts
 
 
-def test_there_is_no_hop_limit_but_mailed_rumors_are_not_forwarded() -> None:
+def test_there_is_no_hop_limit() -> None:
     _, strategy = plumtree(1, 2)
     graft(strategy, 1, 2)
     new = new_rumor(ORIGIN, sender=1)
     assert strategy.on_new_rumor(new._replace(hops=250), 0.0).targets
-    assert not strategy.on_new_rumor(new._replace(is_mailed=True), 0.0).targets
 
 
 def test_the_first_links_of_rumors_are_tracked_up_to_a_limit() -> None:
