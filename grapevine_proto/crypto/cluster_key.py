@@ -1,6 +1,7 @@
 """The cluster key: the secret shared by all members, and its file.
 
-A node that runs takes up new keys, and ends sessions under removed ones, in `Transport.reconfigure`.
+A node may have several while they are rotated: it dials with the first (`transport.handshakes`), answers any
+(`handshake.responder`); `Transport.reconfigure` takes up new ones and ends sessions under removed ones.
 
 Invariants:
 

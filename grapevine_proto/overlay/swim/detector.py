@@ -30,8 +30,8 @@ from grapevine_proto.overlay.context import OverlayContext
 from grapevine_proto.overlay.effects import CountDrop, Effect, PeerTransitioned, Send
 from grapevine_proto.overlay.members import Member
 from grapevine_proto.overlay.peers import Peer, PeerTrigger
+from grapevine_proto.overlay.swim.lifeguard import Awareness
 from grapevine_proto.overlay.swim.prober import Prober
-from grapevine_proto.overlay.swim.suspicion import Awareness
 from grapevine_proto.overlay.swim.suspicion_table import (
     ACCUSERS_LIMIT,
     Suspicion,

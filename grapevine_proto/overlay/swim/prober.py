@@ -29,7 +29,7 @@ from grapevine_proto.overlay.swim.indirect_probes import (
     Probe,
     ProbeTable,
 )
-from grapevine_proto.overlay.swim.suspicion import Awareness
+from grapevine_proto.overlay.swim.lifeguard import Awareness
 from grapevine_proto.overlay.swim.suspicion_table import SuspicionTable
 from grapevine_proto.overlay.topology.selection import uniform
 from grapevine_proto.wire.messages import MemberUpdate, Ping, PingAck, PingReq

@@ -8,6 +8,7 @@ Invariants:
 - At most `ACCUSERS_LIMIT` distinct accusers count.
 - At most `SUSPICIONS_LIMIT` suspicions. Beyond that new ones are counted and dropped, except our
   own, which evict a settled one.
+- A suspicion that expires is handed out once (`pop_due`); `Detector` declares the member down.
 - Only `SuspicionTable` changes a suspicion, so that its timers stay correct without a scan.
 """
 
@@ -19,7 +20,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from grapevine_proto.ids import PeerId
-from grapevine_proto.overlay.swim.suspicion import (
+from grapevine_proto.overlay.swim.lifeguard import (
     expected_confirmations,
     min_timeout_s,
     suspicion_timeout_s,

@@ -10,8 +10,8 @@ import pytest
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.effects import Effect, Send
 from grapevine_proto.overlay.peers import Peer, PeerTable, PeerTrigger
+from grapevine_proto.overlay.swim.lifeguard import Awareness
 from grapevine_proto.overlay.swim.prober import Prober, check_interval_s
-from grapevine_proto.overlay.swim.suspicion import Awareness
 from grapevine_proto.overlay.swim.suspicion_table import Suspicion, SuspicionTable
 from grapevine_proto.wire.messages import MemberUpdate, Ping, PingAck, PingReq
 from grapevine_proto.wire.signed import Accusation

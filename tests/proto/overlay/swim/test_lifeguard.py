@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_proto.overlay.swim.suspicion import (
+from grapevine_proto.overlay.swim.lifeguard import (
     AWARENESS_DECAY_S,
     AWARENESS_MAX,
     Awareness,
