@@ -6,15 +6,13 @@ Invariants: the purpose is the first message of the session, so both ends of a h
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from grapevine_proto.wire.messages import Confirm, NeighborRequest, OpenTransient, SwapRequest
 from grapevine_proto.wire.signed import PeerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class DialPurpose:
+class DialPurpose(NamedTuple):
     """`first_message` opens the session once the handshake is complete. A dial continues past the
     Challenge only if that arrived within `max_rtt_s`. `is_punch`: the peer dials at the same time, because a
     common peer introduced both."""
@@ -55,4 +53,4 @@ def swap(swap_for: PeerRecord, max_rtt_s: float) -> DialPurpose:
 
 def punch(purpose: DialPurpose) -> DialPurpose:
     """The same, of a dial that opens a NAT for the peer, which dials at the same time."""
-    return replace(purpose, is_punch=True)
+    return purpose._replace(is_punch=True)

@@ -11,7 +11,7 @@ import math
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
@@ -190,8 +190,7 @@ class Message(NamedTuple):
         return f"Message({', '.join(f'{name}={value}' for name, value in pairs)})"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
+class PeerInfo(NamedTuple):
     """Snapshot of one peer."""
 
     peer_id: PeerId
@@ -317,8 +316,7 @@ class MemberInfo:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class EntryInfo:
+class EntryInfo(NamedTuple):
     """One entry of the keyed state: what `owner` says under `key`."""
 
     owner: PeerId
@@ -365,8 +363,7 @@ class EntryInfo:
         return fields if self.value is None else fields | _payload_fields(self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyInfo:
+class KeyInfo(NamedTuple):
     """All entries of one key: the one that decides its value, and those of other owners, highest first."""
 
     key: str
@@ -388,8 +385,7 @@ class KeyInfo:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(NamedTuple):
     """One anti-entropy round that this node started.
 
     `started_at` and `duration_s` are in seconds. `sent` and `received` count payloads; `bytes` is
@@ -445,8 +441,7 @@ class TraceAnswer(NamedTuple):
         return self.confirmed_ms if self.is_late else self.delay_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """How far a traced message of this node has spread, by the receipts received so far.
 
     Summaries are None while no member has confirmed. They count a late answer with its upper bound,
@@ -636,8 +631,7 @@ class Answer:
         return fields | _payload_fields(self.payload)
 
 
-@dataclass(frozen=True, slots=True)
-class QueryReport:
+class QueryReport(NamedTuple):
     """A query of this node and what has come of it so far."""
 
     id: MessageId
@@ -694,8 +688,7 @@ class QueryReport:
         return arrivals[max(-(-len(arrivals) * percent // 100), 1) - 1] if arrivals else None
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """Counters since the start of the node, which only grow, and gauges."""
 
     datagrams_in: int = 0
@@ -823,7 +816,7 @@ class Stats:
     def to_dict(self, *, now: float | None = None) -> JsonObject:
         """Returns the counters by name. `now`, a time of `Node.now`, is needed for `next_round_s`, which is
         null without it."""
-        values: JsonObject = asdict(self)
+        values: JsonObject = self._asdict()
         values["dropped"] = {reason.value: count for reason, count in self.dropped}
         values["undelivered"] = {reason.value: count for reason, count in self.undelivered}
         values["offenses"] = {offense.value: count for offense, count in self.offenses}

@@ -17,7 +17,6 @@ import math
 import os
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import replace
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
@@ -1230,8 +1229,7 @@ class Node:
         """Returns all counters and gauges."""
         stats = self._engine.stats()
         dropped_reads = self._socket.dropped_reads
-        return replace(
-            stats,
+        return stats._replace(
             dropped=(*stats.dropped, (DropReason.SOCKET_OVERRUN, dropped_reads))
             if dropped_reads
             else stats.dropped,

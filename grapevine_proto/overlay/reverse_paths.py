@@ -22,8 +22,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.ids import MessageId, PeerId
@@ -71,8 +70,7 @@ class SignedItem(Protocol):
 ItemT = TypeVar("ItemT", bound=SignedItem)
 
 
-@dataclass(frozen=True, slots=True)
-class PathLimits:
+class PathLimits(NamedTuple):
     """The limits of one kind of items. `bytes_held` is of items that are pending or in flight, over all
     routes. `unacked_batches` are messages in flight or waiting for a second path, which they take
     `second_path_after_s` after the first ack. The first `urgent_items` of a rumor wait less for others.

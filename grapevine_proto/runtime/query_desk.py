@@ -15,7 +15,6 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final, Self, assert_never
 
 from grapevine_proto.config.validate import check_callable, payload_bytes
@@ -220,6 +219,6 @@ class QueryDesk:
         for task in list(self._tasks):
             task.cancel()
         for query in self._open.values():
-            query.end(replace(query.report(), end=QueryEnd.CANCELED))
+            query.end(query.report()._replace(end=QueryEnd.CANCELED))
         self._open.clear()
         self._engine = None

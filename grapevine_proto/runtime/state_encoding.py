@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -41,8 +41,7 @@ _LENGTH: Final = struct.Struct("!I")
 Version = tuple[int, int]  # of an entry: epoch and sequence
 
 
-@dataclass(frozen=True, slots=True)
-class StateChanges:
+class StateChanges(NamedTuple):
     """What changed since the save before: `state` has the streams that changed or appeared, the new entries
     and all peers. `elapsed_s` is the time since the whole state was saved."""
 

@@ -50,8 +50,7 @@ def _plain(value: Any) -> Any:
         return tuple([_plain(getattr(value, name)) for name in counting])
     if isinstance(value, PeerInfo):
         # Its path came later, and counts only where it is not direct; the addresses in its record never do.
-        names = _field_names(PeerInfo)[: -1 if value.path in UNUSUAL_PATHS else -2]
-        return tuple([_plain(getattr(value, name)) for name in names])
+        return tuple([_plain(each) for each in value[: -1 if value.path in UNUSUAL_PATHS else -2]])
     if isinstance(value, Mapping):
         return tuple([(name.encode(), each.encode()) for name, each in sorted(value.items())])
     if isinstance(value, tuple | list):

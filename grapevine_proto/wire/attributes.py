@@ -15,9 +15,8 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -51,8 +50,7 @@ MAX_EXPIRY_S: Final = (1 << 32) - 1
 TRACE_ALL: Final = (1 << 16) - 1  # the share that asks every member
 
 
-@dataclass(frozen=True, slots=True)
-class RumorAttributes:
+class RumorAttributes(NamedTuple):
     """The attributes of a rumor that this version knows.
 
     `trace_share` is the share of members, out of `TRACE_ALL`, that confirm the rumor; 0: none. `topic` is
@@ -171,7 +169,7 @@ def parse_rumor_attributes(data: bytes) -> RumorAttributes:
             parsed = parse(value)
             if parsed is None:
                 return RumorAttributes(unsupported=number)
-            known = replace(known, **parsed)
+            known = known._replace(**parsed)
         elif number >= FIRST_CRITICAL:
             return RumorAttributes(unsupported=number)
     return known
@@ -215,8 +213,7 @@ _RUMOR_PARSERS: Final[Mapping[int, Callable[[Any], dict[str, Any] | None]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RecordAttributes:
+class RecordAttributes(NamedTuple):
     """The attributes of a record that this version knows.
 
     `introducers`: the subject is behind a NAT, and the members whose IDs begin like this, at most

@@ -10,8 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from grapevine_proto.ids import EPOCH_LIMIT, SEQUENCE_LIMIT
 
@@ -43,8 +42,7 @@ def key_fault(key: object) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class EntryTerms:
+class EntryTerms(NamedTuple):
     """What an entry says besides its value, which is the payload of its rumor.
 
     `clock` orders entries of different owners under one key. `ttl_s` is the age in seconds at which it ends;

@@ -11,7 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from grapevine_proto.tags import MAX_TAG_NAME_BYTES, MAX_TAG_VALUE_BYTES
@@ -43,8 +42,7 @@ class Clause(NamedTuple):
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class QueryTerms:
+class QueryTerms(NamedTuple):
     """What a query asks, of whom, and until when. All clauses must hold; none asks every member.
 
     `deadline_ms` counts from the broadcast. `share` is the share of members that are asked, out of `ASK_ALL`.

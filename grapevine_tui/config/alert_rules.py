@@ -15,7 +15,6 @@ import difflib
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -90,8 +89,7 @@ class Trigger(Enum):
     NO_MESSAGE = "no message arrived for `for_s` seconds"
 
 
-@dataclass(frozen=True, slots=True)
-class AlertRule:
+class AlertRule(NamedTuple):
     """One rule. `for_s` is how long it must hold before the alert fires; see `Trigger`."""
 
     name: str

@@ -30,9 +30,6 @@ READ_ONLY_VARIABLE: Final = "GRAPEVINE_READ_ONLY"
 """Set for programs that a read-only app runs: ``ctl``, ``attach`` and ``fleet`` are read-only then."""
 MAX_ENV_FILE_BYTES: Final = 1 << 20
 KNOWN_VARIABLES: Final = frozenset(option.env for option in OPTIONS if option.env)
-_OWN_VARIABLE: Final = re.compile(
-    rf"\b({'|'.join(sorted(KNOWN_VARIABLES))}|{VARIABLE_PREFIX}\w+)\b"
-)
 _SERVICE_LINK_URL: Final = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 _SERVICE_LINK_NAME: Final = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
@@ -46,6 +43,11 @@ class Variables(NamedTuple):
     warnings: tuple[str, ...]
 
 
+def _own_variable() -> re.Pattern[str]:
+    """Matches a variable of this program. Compiled when needed, for that takes a millisecond."""
+    return re.compile(rf"\b({'|'.join(sorted(KNOWN_VARIABLES))}|{VARIABLE_PREFIX}\w+)\b")
+
+
 def read_env_file(path: Path) -> Variables:
     """Read the variables that `path` sets. Raises ConfigError if it sets one of ours and cannot be
     trusted or read, or names a config file.
@@ -56,7 +58,8 @@ def read_env_file(path: Path) -> Variables:
         return Variables({}, ())
     except OSError as error:
         return Variables({}, (f"{path} is ignored: {error.strerror}",))
-    if not _OWN_VARIABLE.search(text) and (problem or "RUST_LOG" not in text):
+    own_variable = _own_variable()
+    if not own_variable.search(text) and (problem or "RUST_LOG" not in text):
         return Variables({}, ())
     from dotenv import dotenv_values  # imported late: most starts do not need it
     from dotenv.parser import parse_stream
@@ -64,9 +67,9 @@ def read_env_file(path: Path) -> Variables:
     bindings = list(parse_stream(io.StringIO(text)))
     broken = [each.original for each in bindings if each.error]
     for line in broken:
-        if _OWN_VARIABLE.search(line.string):
+        if own_variable.search(line.string):
             raise ConfigError("", f"{path}, line {line.line}: expected NAME=value")
-    sets_own_variable = any(_OWN_VARIABLE.fullmatch(each.key) for each in bindings if each.key)
+    sets_own_variable = any(own_variable.fullmatch(each.key) for each in bindings if each.key)
     if problem and sets_own_variable:
         raise ConfigError("", f"{path}: {problem}")
     valid_lines = (

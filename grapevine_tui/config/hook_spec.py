@@ -10,7 +10,6 @@ Invariants: the command is split once, here, and never passes through a shell.
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,6 +120,8 @@ class Hook:
 
         A missing program is not an error here; it is reported when it should run.
         """
+        import shutil  # loads three libraries of compression
+
         program = shutil.which(self.command[0])
         try:
             if program is not None:

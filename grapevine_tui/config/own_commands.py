@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from grapevine_proto.config.toml import did_you_mean
 from grapevine_proto.errors import ConfigError
@@ -47,8 +46,7 @@ class MissingField(Exception):
     """The selected row has no value for a placeholder. The message says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnCommand:
+class OwnCommand(NamedTuple):
     """A program and its arguments. `key` is empty if it has none."""
 
     name: str

@@ -22,19 +22,22 @@ import logging
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from grapevine_proto.events import Event, NodeStarted
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S
-from grapevine_tui.control.executor import CommandExecutor, Reply
 from grapevine_tui.control.jsonlines import encode_event
 from grapevine_tui.control.lines import READ_CHUNK_BYTES, LineSplitter
 from grapevine_tui.control.socket_file import SOCKET_NAME, WATCH_SOCKET_NAME, connectable_path
 from grapevine_tui.control.subscribers import Subscribers
 from grapevine_tui.host.local import Host
 from grapevine_tui.host.model import Changes
+
+if TYPE_CHECKING:
+    from grapevine_tui.control.executor import CommandExecutor, Reply
 
 logger = logging.getLogger("grapevine.control")
 
@@ -65,7 +68,9 @@ class ControlServer:
         *,
         is_readonly: bool = False,
     ) -> None:
-        self._executor = CommandExecutor(host, settings, is_readonly=is_readonly)
+        self._host = host
+        self._settings = settings
+        self._is_readonly = is_readonly
         self._mode = WATCH_SOCKET_MODE if is_readonly else SOCKET_MODE
         self._subscribers = Subscribers(host)
         self._flush_task: asyncio.Task[None] | None = None
@@ -77,6 +82,13 @@ class ControlServer:
         self._server: asyncio.Server | None = None
         self._inode = 0
         self._is_quit_requested = False
+
+    @cached_property
+    def _executor(self) -> CommandExecutor:
+        """Loaded with the first command, as that of a headless node is."""
+        from grapevine_tui.control.executor import CommandExecutor
+
+        return CommandExecutor(self._host, self._settings, is_readonly=self._is_readonly)
 
     def bind(self) -> None:
         """Create the socket. Clients are answered after `start`. Raises OSError and then leaves

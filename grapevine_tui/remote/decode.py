@@ -182,7 +182,7 @@ def stats_from_json(stats: Object, now: float) -> Stats:
     fields: dict[str, Any] = {
         name: int(value)
         for name, value in stats.items()
-        if name in Stats.__dataclass_fields__
+        if name in Stats._fields
         and name not in ("dropped", "offenses", "undelivered", "next_round_at")
     }
     reasons = {each.value: each for each in DropReason}

@@ -19,7 +19,8 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from grapevine_proto.errors import GrapevineError, NotRunning
 from grapevine_proto.events import (
@@ -33,7 +34,6 @@ from grapevine_proto.events import (
 from grapevine_tui import systemd
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.control.event_feed import SUMMARY_INTERVAL_S, EventFeed
-from grapevine_tui.control.executor import CommandExecutor
 from grapevine_tui.control.jsonlines import Object, encode_event
 from grapevine_tui.control.reload import ReloadFailed, reload_settings
 from grapevine_tui.control.subscribers import MAX_REPLAYED_BYTES, MAX_REPLAYED_MESSAGES
@@ -48,6 +48,9 @@ from grapevine_tui.process_exit import (
 )
 from grapevine_tui.service.services import node_services
 from grapevine_tui.service.stdio import LineWriter, read_lines
+
+if TYPE_CHECKING:
+    from grapevine_tui.control.executor import CommandExecutor
 
 logger = logging.getLogger("grapevine.headless")
 
@@ -85,7 +88,6 @@ class Headless:
             model=Model(max_messages=MAX_REPLAYED_MESSAGES, max_message_bytes=MAX_REPLAYED_BYTES),
             spare_state_dirs=settings.spare_state_dirs,
         )
-        self._executor = CommandExecutor(self.host, settings)
         self._event_feed = EventFeed(self.host, self._write_event, clock)
         self._dropped_events = 0
         self._is_leaving = False
@@ -95,6 +97,13 @@ class Headless:
         self._stop: asyncio.Future[tuple[str, int]]
         self._run_stopped_hooks: Callable[[Object], object]
         self._tasks: list[asyncio.Task[None]] = []
+
+    @cached_property
+    def _executor(self) -> CommandExecutor:
+        """Loaded with the first command: a node is ready before it knows all of them."""
+        from grapevine_tui.control.executor import CommandExecutor
+
+        return CommandExecutor(self.host, self._settings)
 
     async def run(self) -> int:
         """Run until asked to stop and return the exit code. Raises what `Host.start` raises; then

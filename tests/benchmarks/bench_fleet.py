@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from grapevine_proto.config.node import NodeConfig
@@ -55,7 +54,7 @@ async def serve(directory: Path, count: int) -> None:
         await host.start()
         peers = [a_peer(number, f"node-{number}") for number in range(PEERS)]
         members = [a_member(number, f"node-{number}") for number in range(PEERS)]
-        stats = replace(host.node.stats(), members=PEERS)
+        stats = host.node.stats()._replace(members=PEERS)
         host.node.peers = lambda: peers  # type: ignore[method-assign]
         host.node.members = lambda tags=None: members  # type: ignore[method-assign]
         host.node.stats = lambda: stats  # type: ignore[method-assign]

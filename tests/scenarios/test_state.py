@@ -362,7 +362,7 @@ def entry_rumor(
     owner_map = engine.state.maps.get(engine.peer_id) or OwnerMap(engine.peer_id)
     version = (engine.epoch, sequence)
     terms = EntryTerms(key, clock)
-    terms = replace(terms, digest=owner_map.digest_with(version, terms, value))
+    terms = terms._replace(digest=owner_map.digest_with(version, terms, value))
     attributes = rumor_attributes(entry=terms)
     return Rumor.signed(
         engine._identity, engine.config.cluster, *version, (value,), attributes=attributes

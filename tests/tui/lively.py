@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from grapevine_proto.events import (
     AntiEntropyRound,
@@ -50,8 +49,7 @@ def fill(host: FakeHost, seconds: int = 120) -> None:
             for number, name in enumerate(NAMES)
         ]
         wave = 1 + 0.8 * ((second % 40) / 40) + rng.random() * 0.4
-        stats = replace(
-            stats,
+        stats = stats._replace(
             datagrams_in=stats.datagrams_in + int(412 * wave),
             datagrams_out=stats.datagrams_out + int(700 * wave * rng.random()),
             bytes_in=stats.bytes_in + int(81_000 * wave),
@@ -77,12 +75,12 @@ def fill(host: FakeHost, seconds: int = 120) -> None:
         host.happen(MessageReceived(message))
     for number in range(378, 382):
         for index, peer_id in enumerate(ids[:3]):
-            done = replace(a_round(number, 1), peer=peer_id, bytes=61 + 6000 * (index == 1))
+            done = a_round(number, 1)._replace(peer=peer_id, bytes=61 + 6000 * (index == 1))
             if index == 1:
-                done = replace(
-                    done, in_sync=False, received=4, outcome=RoundOutcome.REPAIRED, duration_s=0.088
+                done = done._replace(
+                    in_sync=False, received=4, outcome=RoundOutcome.REPAIRED, duration_s=0.088
                 )
             if index == 2 and number % 2:
-                done = replace(done, in_sync=False, outcome=RoundOutcome.NO_ANSWER, bytes=0)
+                done = done._replace(in_sync=False, outcome=RoundOutcome.NO_ANSWER, bytes=0)
             host.happen(AntiEntropyRound(done))
     host.happen(RateLimited(ids[1], 214, 0.0))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from textual.screen import Screen
 
@@ -69,7 +68,7 @@ class Show(GrapevineApp):
         """Open one of the other screens and close it."""
         host, model = self.fake, self.fake.model
         unanswered = tuple(peer.peer_id for peer in host.peers)
-        host.happen(TraceUpdated(replace(a_trace(number + 1, 0), unanswered=unanswered)))
+        host.happen(TraceUpdated(a_trace(number + 1, 0)._replace(unanswered=unanswered)))
         entry = next(iter(model.messages.newest_first()))
         screens: tuple[Callable[[], Screen[None]], ...] = (
             lambda: MembersScreen(model),

@@ -50,7 +50,7 @@ def a_peer(number: int, name: str = "", **changes: Any) -> PeerInfo:
         connected_at=10.0,
         queued=0,
     )
-    return replace(peer, **changes)
+    return peer._replace(**changes)
 
 
 def a_member(number: int, name: str = "") -> MemberInfo:
@@ -76,12 +76,12 @@ def an_entry(owner: int, key: str, value: bytes | None, **changes: Any) -> Entry
 
 
 def an_entry_info(owner: int, key: str, value: bytes | None, **changes: Any) -> EntryInfo:
-    return replace(EntryInfo(an_id(owner), key, value, 1, EPOCH, 1, is_winner=True), **changes)
+    return EntryInfo(an_id(owner), key, value, 1, EPOCH, 1, is_winner=True)._replace(**changes)
 
 
 def a_round(number: int, peer: int, **changes: Any) -> Round:
     done = Round(number, an_id(peer), 90.0, 0.003, True, 0, 0, 61, RoundOutcome.IN_SYNC)
-    return replace(done, **changes)
+    return done._replace(**changes)
 
 
 def a_trace(sequence: int, answered: int, unanswered: int = 0, **changes: Any) -> Trace:
@@ -90,4 +90,4 @@ def a_trace(sequence: int, answered: int, unanswered: int = 0, **changes: Any) -
     missing = tuple(an_id(answered + n) for n in range(1, unanswered + 1))
     message_id = MessageId(an_id(0xA3F91C02), EPOCH, sequence)
     trace = Trace(message_id, 90.0, answered + unanswered, answers, missing)
-    return replace(trace, **changes)
+    return trace._replace(**changes)

@@ -24,7 +24,6 @@ import difflib
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final, Protocol, assert_never
 
 from grapevine_proto.errors import DropReason, NoMatchingMember, TooManyQueries
@@ -271,7 +270,7 @@ class Queries:
             return terms
         sample = MemberSample(self._cluster, message_id, terms.share)
         share = sample.share_for(request.wanted_members, self._matching(request))
-        return replace(terms, share=share)
+        return terms._replace(share=share)
 
     def start(
         self, message_id: MessageId, request: QueryRequest, terms: QueryTerms, now: float

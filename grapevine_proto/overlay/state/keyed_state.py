@@ -16,7 +16,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -217,7 +216,7 @@ class KeyedState:
             write.is_durable,
             self._collectable(own, write.key, now),
         )
-        return replace(terms, digest=own.digest_with(version, terms, write.value or b""))
+        return terms._replace(digest=own.digest_with(version, terms, write.value or b""))
 
     def _collectable(self, own: OwnerMap, key: str, now: float) -> Version:
         """Returns the version up to which deleted keys of this node may be removed."""

@@ -9,9 +9,8 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.errors import ConfigError
@@ -33,8 +32,7 @@ class Discovery(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class OwnNode:
+class OwnNode(NamedTuple):
     """What an announcing source may tell about this node."""
 
     addresses: tuple[Address, ...]

@@ -285,7 +285,7 @@ def test_receipts_of_one_message_from_one_peer_are_limited() -> None:
 def test_receipts_per_message_are_limited() -> None:
     assert RECEIPTS_PER_ROUTE_LIMIT > 4 * RECEIPTS_PER_PEER_LIMIT
     node = Node()
-    node.paths._limits = replace(node.paths._limits, items_per_route=20)
+    node.paths._limits = node.paths._limits._replace(items_per_route=20)
     traced_id = message_id()
     node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     for number in range(20):  # ours is one of the twenty
@@ -308,7 +308,7 @@ def test_a_receipt_beyond_the_relay_limit_is_not_forwarded() -> None:
 def test_unacknowledged_batches_are_limited() -> None:
     assert UNACKED_BATCHES_LIMIT >= 4 * ROUTES_LIMIT
     node = Node()
-    node.paths._limits = replace(node.paths._limits, unacked_batches=3)
+    node.paths._limits = node.paths._limits._replace(unacked_batches=3)
     for sequence in range(1, 5):
         node.tracing.on_rumor(traced(sequence), [peer_id(3)], 0.0)
     node.tracing.advance(ANSWER_SPREAD_S)
@@ -382,7 +382,7 @@ class Answering:
             self.tables.measure(number, 0.05)
         self.paths: ReversePaths[QueryAnswer] = ReversePaths(
             self.tables.context,
-            replace(LIMITS, **limits),  # type: ignore[arg-type]
+            LIMITS._replace(**limits),  # type: ignore[arg-type]
             Answers,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,9 +20,9 @@ VALUE = (b"key", 7, 60, 0, 1, 2, DIGEST)
     [
         LARGEST,
         SMALLEST,
-        replace(SMALLEST, is_deleted=True),
-        replace(SMALLEST, is_durable=True),
-        replace(SMALLEST, key="ö" * 64),
+        SMALLEST._replace(is_deleted=True),
+        SMALLEST._replace(is_durable=True),
+        SMALLEST._replace(key="ö" * 64),
     ],
 )
 def test_encoded_terms_are_decoded_to_the_same(terms: EntryTerms) -> None:
@@ -32,8 +31,8 @@ def test_encoded_terms_are_decoded_to_the_same(terms: EntryTerms) -> None:
 
 def test_terms_have_documented_fields() -> None:
     assert SMALLEST.to_value() == (b"k", 0, 0, 0, 0, 0, bytes(16))
-    assert replace(SMALLEST, is_deleted=True).to_value()[3] == 1
-    assert replace(SMALLEST, is_durable=True).to_value()[3] == 2
+    assert SMALLEST._replace(is_deleted=True).to_value()[3] == 1
+    assert SMALLEST._replace(is_durable=True).to_value()[3] == 2
     assert LARGEST.to_value() == (b"k" * 128, CLOCK, SECONDS, 3, EPOCH, SEQUENCE, DIGEST)
 
 

@@ -345,7 +345,7 @@ async def test_samples_are_drawn_so_that_bursts_stand() -> None:
 async def test_traffic_is_drawn_over_three_spans_at_every_size(size: tuple[int, int]) -> None:
     host = peopled()
     for second in range(40):
-        host.stats = replace(host.stats, datagrams_in=second * 100, gaps_abandoned=second)
+        host.stats = host.stats._replace(datagrams_in=second * 100, gaps_abandoned=second)
         host.node.time = 100.0 + second
         host.refresh()
     async with staged(host, size=size) as stage:

@@ -22,7 +22,7 @@ HOSTILE = "x\x1b[2J[@click=app.quit]y"
 def a_key(key: str, *entries: EntryInfo) -> KeyInfo:
     """Return a key that the first of `entries` decides."""
     winner, *others = entries
-    return KeyInfo(key, winner, tuple(replace(each, is_winner=False) for each in others))
+    return KeyInfo(key, winner, tuple(each._replace(is_winner=False) for each in others))
 
 
 def peopled() -> FakeHost:

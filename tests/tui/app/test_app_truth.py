@@ -198,7 +198,7 @@ async def test_attached_the_keys_and_texts_for_leaving_read_detach() -> None:
 async def test_a_late_trace_answer_counts_with_its_arrival_time_and_is_marked() -> None:
     host = of_each_kind()
     prompt, late = TraceAnswer(an_id(1), 1, 2, 90), TraceAnswer(an_id(2), 1, 0, 6_200)
-    trace = replace(a_trace(1, 0), answers=(late, prompt))
+    trace = a_trace(1, 0)._replace(answers=(late, prompt))
     assert (trace.p50_ms, trace.last_ms) == (2, 6_200)
     async with staged(host) as stage:
         host.happen(TraceUpdated(trace))

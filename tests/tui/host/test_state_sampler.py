@@ -40,7 +40,7 @@ async def test_a_full_sample_comes_first_and_later_ones_have_what_changed() -> N
         now[0] += 10
         model.members = {each.peer_id: each for each in (a_member(3, "db-3"),)}
         model.apply(AntiEntropyRound(a_round(1, 3)))
-        model.apply(AntiEntropyRound(replace(a_round(2, 3), outcome=RoundOutcome.RUNNING)))
+        model.apply(AntiEntropyRound(a_round(2, 3)._replace(outcome=RoundOutcome.RUNNING)))
         peer = a_peer(3, "db-3", throttled=2)
         model.peers = {peer.peer_id: peer}
         kinds, fields, is_full = frames(sampler)
@@ -48,7 +48,7 @@ async def test_a_full_sample_comes_first_and_later_ones_have_what_changed() -> N
         assert [each["name"] for each in fields[0]["members"]] == ["db-3"]
         assert (fields[2]["event"], fields[2]["number"]) == ("round", 1), "none that runs"
         now[0] += 10
-        model.peers = {peer.peer_id: replace(peer, throttled=7)}
+        model.peers = {peer.peer_id: peer._replace(throttled=7)}
         kinds, fields, _ = frames(sampler)
         assert kinds == ["poll", "event"], "nothing twice"
         assert (fields[1]["event"], fields[1]["dropped"]) == ("rate_limited", 5)

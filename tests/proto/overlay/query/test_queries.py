@@ -235,7 +235,7 @@ def set_limit(node: Node, name: str, value: int) -> None:
     paths = node.queries.reverse_paths
     assert getattr(paths._limits, name) > 3 * value
     changes: dict[str, Any] = {name: value}
-    paths._limits = replace(paths._limits, **changes)
+    paths._limits = paths._limits._replace(**changes)
 
 
 @pytest.mark.parametrize(
