@@ -81,6 +81,8 @@ def tables(engine: Engine) -> Iterator[Table]:
     yield "cached bytes", stats.cached_bytes, limits.cache_bytes + config.max_message_size
     yield "streams", stats.streams, 2 * limits.origins
     yield "ids to announce", len(lazy_push._unannounced), UNANNOUNCED_LIMIT
+    mail = len(lazy_push._unannounced_mail) + len(lazy_push._unsorted_mail)
+    yield "mail to announce", mail, UNANNOUNCED_LIMIT
     yield "missing ids", len(lazy_push._missing), MISSING_LIMIT
     yield "rumors to pull", len(engine._overlay.dissemination.puller._pulls), ANNOUNCED_LIMIT
     verifier = engine._overlay.verifier

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterable, Sequence
 from itertools import count, islice
 from typing import Final, NamedTuple
@@ -139,7 +139,7 @@ class LazyPush:
         # mail of this node that a member did not acknowledge, and who was informed of that
         self._incomplete_mail: dict[StreamRange, set[PeerId]] = {}
         # not yet merged into `_unannounced_mail`
-        self._unsorted_mail: list[tuple[Rumor, tuple[PeerId, ...]]] = []
+        self._unsorted_mail: deque[tuple[Rumor, tuple[PeerId, ...]]] = deque()
         self._announce_mail_at = math.inf
         self._paced_until = -math.inf
         self._missing: dict[StreamRange, _MissingRumor] = {}
@@ -192,13 +192,20 @@ class LazyPush:
                 holders = self._announce_to_newcomers(newcomers, rumor, holders, now)
             self._unsorted_mail.append((rumor, tuple(holders)))
             if len(self._unsorted_mail) + len(self._unannounced_mail) > UNANNOUNCED_LIMIT:
-                self._flush_unsorted_mail()
+                self._drop_oldest_mail()
             if self._announce_mail_at == math.inf:
                 self._announce_mail_at = now + MAIL_IHAVE_DELAY_S
             return
         mailed_to = self._take_mail(rumor.ids)  # its first copy came as mail
         self._enqueue(self._unannounced, rumor, (*holders, *mailed_to))
         self._schedule_announcements(now)
+
+    def _drop_oldest_mail(self) -> None:
+        if self._unannounced_mail:
+            self._unannounced_mail.popitem(last=False)
+        else:
+            self._unsorted_mail.popleft()
+        self.announcements_dropped += 1
 
     def _take_mail(self, ids: StreamRange) -> set[PeerId]:
         """Takes mail out of those that are announced late. Returns its holders."""

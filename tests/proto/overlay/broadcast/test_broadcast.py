@@ -109,7 +109,7 @@ def test_mail_is_announced_late_and_not_forwarded_whatever_the_strategy(strategy
     effects = node.receive(mail, 1, 0.0, hops=DIRECT_MAIL_HOPS) + node.broadcast.advance(1.0)
     assert len(delivered(effects)) == 1
     assert not any(isinstance(each, Send) for each in effects)
-    assert node.broadcast.lazy_push._unsorted_mail == [(mail, (peer_id(1),))]
+    assert list(node.broadcast.lazy_push._unsorted_mail) == [(mail, (peer_id(1),))]
     effects = node.receive(rumor(1, 2), 1, 1.0) + node.broadcast.advance(2.0)
     assert bool(pushes(effects)) is (strategy != "direct-mail"), "this one is no mail"
 
