@@ -216,28 +216,25 @@ class Rumor:
         attributes: bytes = b"",
     ) -> Rumor:
         """Returns a rumor of `identity`, signed for `cluster`."""
-        lengths = tuple(len(payload) for payload in payloads)
-        body = b"".join(payloads)
-        unsigned = cls(identity.peer_id, epoch, first, lengths, body, attributes=attributes)
-        signature = identity.sign(unsigned._domain, *unsigned._signed_parts(cluster))
-        return cls(unsigned.origin, epoch, first, lengths, body, signature, attributes)
+        origin, lengths, body = identity.peer_id, tuple(map(len, payloads)), b"".join(payloads)
+        domain, parts = _statement_of(cluster, origin, epoch, first, lengths, body, attributes)
+        signature = identity.sign(domain, *parts)
+        return cls(origin, epoch, first, lengths, body, signature, attributes)
 
     def is_authentic(self, cluster: str) -> bool:
         """Returns whether its origin signed it for this cluster. Costs one hash, with attributes two, and one
         signature check."""
-        return verify(self.origin, self.signature, self._domain, *self._signed_parts(cluster))
-
-    @property
-    def _domain(self) -> bytes:
-        return ATTRIBUTED_RUMOR_DOMAIN if self.attributes else RUMOR_DOMAIN
-
-    def _signed_parts(self, cluster: str) -> tuple[DigestPart, ...]:
-        encoded_lengths = b"".join(length.to_bytes(4, "big") for length in self.lengths)
-        parts = (cluster, self.origin, self.epoch, self.first, encoded_lengths)
-        if not self.attributes:
-            return (*parts, self.body)
-        # The hash stands for the body, so that the header can prove itself without it.
-        return (*parts, self.body_hash or digest(BODY_DOMAIN, self.body), self.attributes)
+        domain, parts = _statement_of(
+            cluster,
+            self.origin,
+            self.epoch,
+            self.first,
+            self.lengths,
+            self.body,
+            self.attributes,
+            self.body_hash,
+        )
+        return verify(self.origin, self.signature, domain, *parts)
 
     def without_body(self) -> Rumor:
         """Returns the rumor with the hash of its body in place of it. It must have attributes."""
@@ -285,6 +282,25 @@ class Rumor:
             pairs.append((message_id, self.body[start : start + length]))
             start += length
         return pairs
+
+
+def _statement_of(
+    cluster: str,
+    origin: PeerId,
+    epoch: int,
+    first: int,
+    lengths: tuple[int, ...],
+    body: bytes,
+    attributes: bytes,
+    body_hash: bytes = b"",
+) -> tuple[bytes, tuple[DigestPart, ...]]:
+    """What the origin of a rumor signs: the domain and its parts."""
+    encoded_lengths = b"".join([length.to_bytes(4, "big") for length in lengths])
+    parts = (cluster, origin, epoch, first, encoded_lengths)
+    if not attributes:
+        return RUMOR_DOMAIN, (*parts, body)
+    # The hash stands for the body, so that the header can prove itself without it.
+    return ATTRIBUTED_RUMOR_DOMAIN, (*parts, body_hash or digest(BODY_DOMAIN, body), attributes)
 
 
 def is_large(rumor: Rumor) -> bool:

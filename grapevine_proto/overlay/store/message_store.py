@@ -238,8 +238,8 @@ class MessageStore:
         is_verified: bool = True,
         via: Via = Via.LOCAL,
     ) -> list[tuple[MessageId, bytes]]:
-        """Insert an authentic rumor whose `admission_error` is None; returns its new payloads.
-        `is_verified` means that its signature was checked; `via` is how `source` brought it.
+        """Insert an authentic rumor whose `admission_error` is None; returns its new payloads, none of a
+        local one. `is_verified` means that its signature was checked; `via` is how `source` brought it.
         """
         rumor = copy.rumor
         state = self._states.get((rumor.origin, rumor.epoch))
@@ -254,7 +254,7 @@ class MessageStore:
         tracker = state.tracker
         if kibibytes := len(rumor.body) + len(rumor.attributes) >> 10:
             self._work.add(work.KIBIBYTE * kibibytes)
-        new_payloads = rumor.payloads()
+        new_payloads = [] if via is Via.LOCAL else rumor.payloads()
         if rumor.first <= tracker.high:  # otherwise all of it is new
             missing = tracker.missing(rumor.first, rumor.last)
             new_payloads = [

@@ -413,9 +413,10 @@ def test_two_good_signatures_of_one_content_are_no_conflict() -> None:
     node = Node()
     first = rumor(ORIGIN, 1)
     node.receive(first, 1, 0.0)
-    resigned = replace(first, attributes=rumor_attributes(trace_share=1))
-    parts = resigned._signed_parts("default")
-    resigned = replace(resigned, signature=identity(ORIGIN).sign(resigned._domain, *parts))
+    attributes = rumor_attributes(trace_share=1)
+    resigned = Rumor.signed(
+        identity(ORIGIN), "default", EPOCH, 1, (b"payload",), attributes=attributes
+    )
     assert node.receive(resigned, 2, 0.1) == []
     assert node.broadcast.conflicts == 0
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from grapevine_proto import work
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.errors import DropReason
+from grapevine_proto.events import Via
 from grapevine_proto.ids import MessageId, Stream, StreamRange
 from grapevine_proto.overlay.store.message_store import (
     FORGET_STREAM_S,
@@ -30,7 +31,7 @@ def store_with(limits: LimitsConfig | None = None, *, now: float = 0.0) -> Messa
 
 def insert(store: MessageStore, each: RumorCopy, now: float, *, linked: bool = False) -> list[int]:
     """Insert a copy; the sequences that were new."""
-    new_payloads = store.insert(each, SOURCE, linked, now)
+    new_payloads = store.insert(each, SOURCE, linked, now, via=Via.EAGER)
     return [message_id.sequence for message_id, _ in new_payloads]
 
 
