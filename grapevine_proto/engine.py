@@ -444,7 +444,8 @@ class Engine:
 
     def _check_payload(self, payload: BytesLike) -> bytes:
         """`payload` as immutable bytes of a size that can be sent."""
-        payload = payload_bytes(payload)
+        if type(payload) is not bytes:
+            payload = payload_bytes(payload)
         if self._transport.links.is_leaving or self._stop_reason:
             raise NotRunning("the node is leaving")
         limit = self._config.current.max_message_size

@@ -188,9 +188,7 @@ class Node:
         )
         self._hub = EventHub(config.limits.events, config.limits.event_bytes, self._on_pause)
         self._subscriptions = Subscriptions(self._subscribe)
-        self.state = SharedState(
-            lambda: self._engine, self.now, self._write_with_backpressure, self.events
-        )
+        self.state = SharedState(lambda: self._engine, self.now, self._write_state, self.events)
         self._queries = QueryDesk(self._hub.on_query_failure)
         for query_name, handler in builtin_handlers(self).items():
             self._queries.add_handler(query_name, handler)
@@ -612,10 +610,13 @@ class Node:
             MessageTooLarge: the payload exceeds `max_message_size`.
             InvalidArgument: the payload is not bytes-like.
         """
-        payload = payload_bytes(payload)
-        if not self._has_room_for(len(payload)):  # without a second coroutine, a tenth of its time
-            await self._await_room(len(payload))
-        return self._submit(Engine.broadcast, payload)
+        payload, engine = payload_bytes(payload), self._running_engine()
+        # As `_write`, without a second coroutine: programs call nothing else as often.
+        if not self._has_room_for(engine, len(payload)):
+            await self._await_room(engine, len(payload))
+        message_id = engine.broadcast(payload, clock())
+        self._driver.on_broadcast()
+        return message_id
 
     async def publish(
         self,
@@ -649,10 +650,13 @@ class Node:
             check_type("retain", retain, str)
             await self._await_recovery()
 
-        def publish(engine: Engine, payload: bytes, now: float) -> MessageId:
-            return engine.publish(topic, payload, now, expires_s=expiry_s, retain=retain)
-
-        return await self._submit_with_backpressure(publish, payload_bytes(payload))
+        payload = payload_bytes(payload)
+        return await self._write(
+            lambda engine, now: engine.publish(
+                topic, payload, now, expires_s=expiry_s, retain=retain
+            ),
+            len(payload),
+        )
 
     async def trace(self, payload: BytesLike) -> MessageId:
         """Broadcasts `payload` and asks members to confirm it.
@@ -661,53 +665,45 @@ class Node:
         hops. Up to 100 members are all asked, above that a sample of about 100. Raises as
         `broadcast`.
         """
-        return await self._submit_with_backpressure(Engine.trace, payload_bytes(payload))
+        payload = payload_bytes(payload)
+        return await self._write(lambda engine, now: engine.trace(payload, now), len(payload))
 
-    async def _submit_with_backpressure(
-        self, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
-    ) -> MessageId:
-        if not self._has_room_for(len(payload)):
-            await self._await_room(len(payload))
-        return self._submit(submit, payload)
-
-    def _submit(
-        self, submit: Callable[[Engine, bytes, float], MessageId], payload: bytes
-    ) -> MessageId:
-        """Passes on `payload`, for which there is room, and wakes the driver to send it."""
-        message_id = submit(self._engine, payload, self.now())
-        self._driver.on_broadcast()
-        return message_id
-
-    async def _write_with_backpressure(
+    async def _write(
         self, write: Callable[[Engine, float], _WrittenT], size_bytes: int
     ) -> _WrittenT:
         """Calls `write` once peers have room for a payload of this size; returns what it returns."""
-        await self._await_recovery()
-        if not self._has_room_for(size_bytes):
-            await self._await_room(size_bytes)
-        written = write(self._engine, self.now())
+        engine = self._running_engine()
+        if not self._has_room_for(engine, size_bytes):
+            await self._await_room(engine, size_bytes)
+        written = write(engine, self.now())
         self._driver.on_broadcast()
         return written
+
+    async def _write_state(
+        self, write: Callable[[Engine, float], _WrittenT], size_bytes: int
+    ) -> _WrittenT:
+        """As `_write`, once this node has read its entries back."""
+        await self._await_recovery()
+        return await self._write(write, size_bytes)
 
     async def _await_recovery(self) -> None:
         """Waits until this node has read its entries back, if it lost them."""
         while self._running_engine().state.is_recovering:  # noqa: ASYNC110  for seconds, after a loss
             await asyncio.sleep(RECOVERY_POLL_S)
 
-    def _has_room_for(self, payload_bytes: int) -> bool:
+    def _has_room_for(self, engine: Engine, payload_bytes: int) -> bool:
         """Whether a payload of this size can be written now: peers have room for it, nobody else waits, and
-        the driver has had its turn, which a loop of broadcasts would not grant it. Raises NotRunning."""
-        engine = self._running_engine()
+        the driver has had its turn, which a loop of broadcasts would not grant it."""
         return (
             self._driver.broadcasts_since_turn < MAX_BROADCASTS_PER_TURN
             and not self._backpressure_lock.locked()
             and engine.can_broadcast_bytes(payload_bytes)
         )
 
-    async def _await_room(self, payload_bytes: int) -> None:
+    async def _await_room(self, engine: Engine, payload_bytes: int) -> None:
         """Waits until peers have room for a payload of this size, first come, first served. The caller writes
         it without waiting in between."""
-        engine, driver = self._engine, self._driver
+        driver = self._driver
         if driver.broadcasts_since_turn >= MAX_BROADCASTS_PER_TURN:
             await asyncio.sleep(0)
             self._running_engine()
@@ -732,7 +728,7 @@ class Node:
         """
         if not isinstance(tags, Mapping):
             raise InvalidArgument(f"tags: expected a mapping, not {type(tags).__name__}")
-        await self._write_with_backpressure(lambda engine, now: engine.set_tags(tags, now), 0)
+        await self._write_state(lambda engine, now: engine.set_tags(tags, now), 0)
 
     async def send(self, to: PeerId | Address | str, payload: BytesLike) -> MessageId:
         """Sends `payload` to one member, over its link or over a transient session opened for it.

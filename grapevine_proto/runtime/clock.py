@@ -9,6 +9,8 @@ Invariants:
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 CLOCK_POLL_INTERVAL_S: Final = (
@@ -17,17 +19,12 @@ CLOCK_POLL_INTERVAL_S: Final = (
 LOOP_LATE_THRESHOLD_S: Final = 0.1  # less is a busy loop
 LAG_WINDOW_S: Final = 5.0  # for the maximum lag
 
-if hasattr(time, "CLOCK_BOOTTIME"):
-
-    def clock() -> float:
-        """Returns monotonic seconds, including suspended time."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-else:
-
-    def clock() -> float:
-        """Returns monotonic seconds; this system does not include suspended time."""
-        return time.monotonic()
+clock: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic
+)
+"""Monotonic seconds, including those for which the machine was suspended, if the system counts them."""
 
 
 class LoopLagMonitor:

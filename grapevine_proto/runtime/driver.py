@@ -208,12 +208,12 @@ class EngineDriver:
         unpublished, in_order = self._unpublished, self._unpublished_in_order
         in_order += self._engine.messages_in_order(self._now())
         unpublished += self._engine.events()
-        count = min(len(unpublished), MAX_ITEMS_PER_TURN)
+        publish, count = self._publish, min(len(unpublished), MAX_ITEMS_PER_TURN)
         for _ in range(count):
             event = unpublished.popleft()
             if isinstance(event, LOGGED_EVENTS):
                 self._log_event(event)
-            self._publish(event)
+            publish(event)
         count_in_order = min(len(in_order), MAX_ITEMS_PER_TURN)
         for _ in range(count_in_order):
             self._publish_in_order(in_order.popleft())
