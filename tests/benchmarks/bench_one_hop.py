@@ -55,6 +55,7 @@ class Case(NamedTuple):
     a_second: int  # payloads per second of `--seconds`
     is_limited: bool = False
     batch_bytes: int = 2**16
+    is_one_a_turn: bool = False  # the event loop turns after each
     target: int = 0
     target_ratio: float = 0.0
     messages: int = 0
@@ -68,6 +69,7 @@ class Case(NamedTuple):
 CASES: Final = (
     Case("100 B in batches", 100, 60_000, target=60_000),
     Case("100 B alone", 100, 12_000, batch_bytes=1, target=15_000),
+    Case("100 B, one a turn", 100, 6_000, is_one_a_turn=True, target=10_000),
     Case("1 KB in batches", 1024, 20_000),
     Case("1 KB alone", 1024, 8_000, batch_bytes=1),
     Case("64 KB", 64 * 1024, 1_000),
@@ -129,6 +131,8 @@ async def send(pipe: Connection, case: Case, address: str) -> None:
         began_at, before_s = time.monotonic(), time.process_time()
         for _ in range(case.messages):
             await node.broadcast(payload)
+            if case.is_one_a_turn:
+                await asyncio.sleep(0)
         pipe.send(began_at)
         await asyncio.to_thread(pipe.recv)
         pipe.send(time.process_time() - before_s)
