@@ -114,6 +114,11 @@ def link_identity(engine: Engine | None, peer_id: PeerId) -> tuple[float | None,
     return (None, 0) if peer is None else (peer.linked_at, peer.session_epoch)
 
 
+def is_linked(engine: Engine, peer_id: PeerId) -> bool:
+    """Whether a node has a link with a peer."""
+    return engine._overlay.peers.is_linked(peer_id)
+
+
 def address_of(engine: Engine | None, peer_id: PeerId) -> Address | None:
     """Where a node reaches a peer."""
     peer = None if engine is None else engine._overlay.peers.get(peer_id)
