@@ -67,6 +67,7 @@ class Peer:
 
     __slots__ = (
         "address",
+        "announced_bytes",
         "consecutive_failures",
         "heartbeat_due_at",
         "heartbeat_expected_from",
@@ -122,6 +123,7 @@ class Peer:
         self.sync_answered_at = -math.inf  # when its latest reply to one of ours was answered
         # where it was told that this node sees it, other than in its record
         self.reported_address: Address | None = None
+        self.announced_bytes = 0  # of large rumors that it was announced and may pull
         self.their_heartbeat_at = now  # when heartbeat `their_heartbeat_number` arrived
 
     # --- links ----------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import pytest
 
-from grapevine_proto import AntiEntropyConfig, NodeConfig
+from grapevine_proto import AntiEntropyConfig, NodeConfig, RateLimitConfig
 from grapevine_proto.config.node import STRATEGIES
 from grapevine_proto.events import Event, MessageReceived
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.effects import Send
+from grapevine_proto.overlay.sync import repair_server
 from grapevine_proto.sim import Network, Simulation
 from grapevine_proto.wire.messages import Repair
 
@@ -52,6 +53,23 @@ def test_at_ten_percent_loss_no_node_misses_a_large_message() -> None:
     sim.run(10.0)
     assert sim.report(message).missed == 0
     assert sim.bytes - before < 1.6 * (NODES - 1) * SIZE
+
+
+def test_large_messages_that_follow_each_other_quickly_are_no_repair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a node announces, its peers may pull, however much that is: the quota is for repairs."""
+    monkeypatch.setattr(repair_server, "REPAIR_BYTES_BURST", 4 * SIZE)
+    monkeypatch.setattr(repair_server, "REPAIR_BYTES_PER_S", 1)
+    sim = Simulation(nodes=3, seed=1, config=NodeConfig(rate_limit=RateLimitConfig(enabled=False)))
+    sim.run(10.0)
+    messages = []
+    for _ in range(20):
+        messages.append(sim.broadcast(0, bytes(SIZE)))
+        sim.run(0.1)
+    sim.run(2.0)
+    assert sum(sim.report(each).missed for each in messages) == 0
+    assert not any(node.stats().offenses for node in sim.nodes)
 
 
 def test_a_large_message_counts_its_slow_transfer_as_age() -> None:

@@ -362,6 +362,10 @@ class Broadcast:
             self._note_doubtful(copy, effects, now, is_forwarded=not is_old)
         return effects + self._report_forgers() if self._store.cache.forgers else effects
 
+    def on_refusal(self, sender: PeerId) -> None:
+        """`sender` answered a request for announced rumors with none."""
+        self.puller.on_refusal(sender)
+
     def _on_topic_announced(
         self, message: AnnounceTopic, sender: PeerId, now: float
     ) -> list[Effect]:

@@ -63,6 +63,8 @@ PULLS_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
 PULLS_PER_SOURCE_LIMIT: Final = 128  # of those, announced first by one source
 PULL_STALE_TIMERS_ALLOWED: Final = 256  # outdated entries before the heap is rebuilt
 HOLDERS_PER_PULL_LIMIT: Final = 8  # per rumor
+# that a peer may pull besides its quota: as much as one origin has in the default cache
+ANNOUNCED_BYTES_LIMIT: Final = 16 * 2**20
 
 
 class _Pull:
@@ -103,6 +105,7 @@ class LargePuller:
         self._pulls_per_source: Counter[PeerId] = Counter()
         self._requested_bytes: Counter[PeerId] = Counter()  # per holder, not received yet
         self._last_fragment_at: dict[PeerId, float] = {}  # per holder asked
+        self._refusals: Counter[PeerId] = Counter()  # answers without a rumor, per holder asked
         self._timer_heap: list[
             tuple[float, int, StreamRange]
         ] = []  # a heap with possibly outdated entries
@@ -123,6 +126,10 @@ class LargePuller:
         )
         if not targets:
             return []
+        for each in map(self._peers.get, targets):
+            if each is not None:
+                announced_bytes = each.announced_bytes + copy.rumor.size_bytes
+                each.announced_bytes = min(announced_bytes, ANNOUNCED_BYTES_LIMIT)
         return [Send(targets, announcement(copy._replace(hops=copy.hops + 1), self._our_id))]
 
     # --- requests -------------------------------------------------------------------------------
@@ -171,6 +178,12 @@ class LargePuller:
         if peer_id in self._requested_bytes:
             self._last_fragment_at[peer_id] = now
 
+    def on_refusal(self, peer_id: PeerId) -> None:
+        """`peer_id` answered a request with nothing: a rumor that was asked of it does not come. Which one is
+        known when no fragment of any arrives any more."""
+        if peer_id in self._requested_bytes:
+            self._refusals[peer_id] += 1
+
     def on_rumor(self, rumor: Rumor, now: float) -> tuple[set[PeerId], list[Effect]]:
         """`rumor` arrived: returns its other holders, and requests that fit its holder's window
         now.
@@ -203,6 +216,7 @@ class LargePuller:
         if not self._requested_bytes[holder]:
             del self._requested_bytes[holder]
             self._last_fragment_at.pop(holder, None)
+            self._refusals.pop(holder, None)
 
     def _close(self, ids: StreamRange, pull: _Pull) -> None:
         self._release_holder(pull)
@@ -288,6 +302,9 @@ class LargePuller:
         timeout_at = self._last_fragment_at.get(holder, pull.requested_at) + self._timeout_s(holder)
         if now < timeout_at and now < pull.requested_at + PULL_DURATION_LIMIT_S:
             pull.due_at = timeout_at
+        elif self._refusals[holder] > 0:
+            self._refusals[holder] -= 1
+            self._release_holder(pull)
         elif (
             now >= pull.requested_at + PULL_ABANDON_S
             or not self._peers.is_linked(holder)  # the next announcement names it again, or another

@@ -92,6 +92,10 @@ class RumorReceiver(Protocol):
         """Takes a copy from `sender`."""
         ...
 
+    def on_refusal(self, sender: PeerId) -> None:
+        """`sender` answered a request for announced rumors with none."""
+        ...
+
 
 class AntiEntropy:
     """The state machine that owns the rounds, driven by heartbeat digests, its own messages and its
@@ -112,7 +116,7 @@ class AntiEntropy:
         self._broadcast = broadcast
         self._active_rounds: dict[PeerId, SyncRound] = {}
         self._requests = OutstandingRequests()
-        self._repair_server = RepairServer(store.cache)
+        self._repair_server = RepairServer(store.cache, context.peers)
         # When peers were asked for what they offered in a round of theirs, latest last.
         self._counter_requested_at: OrderedDict[PeerId, float] = OrderedDict()
         self._mismatches: dict[
@@ -381,6 +385,8 @@ class AntiEntropy:
         )
         if not repair.copies and not repair.is_last:
             effects.append(Penalize(sender, Offense.STALLED_ROUND))  # it does not make progress
+        if not repair.copies and repair.is_last and via is Via.LAZY:
+            self._broadcast.on_refusal(sender)
         is_new = any(isinstance(each, Deliver) and each.messages for each in effects)
         if is_new:
             self._requests.on_progress(sender, now)

@@ -5,8 +5,9 @@ Invariants:
 
 - An answer is at most `REPAIR_DATAGRAMS_LIMIT` datagrams and `REPAIR_LIMIT_BYTES`, except for one
   larger rumor alone. The rest has to be requested again.
-- One peer gets at most `REPAIR_BYTES_BURST` of repair at once and `REPAIR_BYTES_PER_S` after that.
-  It gets one body `BODY_REPEATS_LIMIT` times, and again after a pause of `BODY_REPEAT_WINDOW_S`.
+- One peer gets at most `REPAIR_BYTES_BURST` of repair at once and `REPAIR_BYTES_PER_S` after that,
+  besides what it pulls of the bytes that were announced to it. It gets one body
+  `BODY_REPEATS_LIMIT` times, and again after a pause of `BODY_REPEAT_WINDOW_S`.
 - One peer gets at most `VECTORS_BURST` vectors for its digests at once and `VECTORS_PER_S` after
   that.
 - An answer examines at most `BODIES_SCANNED_LIMIT` bodies and checks at most
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.peers import PeerTable
 from grapevine_proto.overlay.store.message_cache import MessageCache, RumorKey, rumor_key
 from grapevine_proto.overlay.store.ranges import merge
 from grapevine_proto.token_bucket import TokenBucket
@@ -86,8 +88,9 @@ class RepairServer:
     a peer had them already or exceeded its quota.
     """
 
-    def __init__(self, cache: MessageCache) -> None:
+    def __init__(self, cache: MessageCache, peers: PeerTable) -> None:
         self._cache = cache
+        self._peers = peers
         self._quotas: OrderedDict[PeerId, _PeerQuota] = OrderedDict()
         self.withheld = 0
 
@@ -105,7 +108,9 @@ class RepairServer:
         """The requested messages that are cached."""
         announced: list[RumorCopy] = []
         quota = self._quota_of(peer_id, now)
-        quota_bytes = quota.bytes_bucket.available(now)
+        peer = self._peers.get(peer_id) if request.round == LAZY_REQUEST_ROUND else None
+        announced_bytes = 0 if peer is None else peer.announced_bytes
+        quota_bytes = announced_bytes + quota.bytes_bucket.available(now)
         batches: list[list[RumorCopy]] = [[]]
         size_bytes = total_bytes = 0
         is_truncated = False
@@ -140,8 +145,12 @@ class RepairServer:
             quota.note_sent(rumor_key(copy.rumor), now)
             size_bytes += cost_bytes
             total_bytes += cost_bytes
-        if total_bytes:
-            quota.bytes_bucket.try_take(now, min(total_bytes, quota.bytes_bucket.available(now)))
+        pulled_bytes = min(total_bytes, announced_bytes)
+        if peer is not None:
+            peer.announced_bytes -= pulled_bytes
+        if total_bytes > pulled_bytes:
+            charged_bytes = min(total_bytes - pulled_bytes, quota.bytes_bucket.available(now))
+            quota.bytes_bucket.try_take(now, charged_bytes)
         last = len(batches) - 1
         repairs = [
             Repair(request.round, index == last, is_truncated, tuple(batch))

@@ -8,6 +8,7 @@ import pytest
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast.large_messages import (
+    ANNOUNCED_BYTES_LIMIT,
     HOLDERS_PER_PULL_LIMIT,
     PULL_DURATION_LIMIT_S,
     PULL_WINDOW_BYTES,
@@ -106,6 +107,40 @@ def test_a_large_rumor_is_announced_to_near_peers_that_may_lack_it() -> None:
     assert set(send.peers) == {peer_id(1), peer_id(3), peer_id(4)}
     assert send.message == Announce(rumor.ids, rumor.size_bytes)
     assert node.puller.announce(large, set(map(peer_id, range(1, 5)))) == []
+
+
+def test_an_announced_rumor_adds_to_what_a_peer_may_pull_up_to_a_limit() -> None:
+    node = Node(links=2)
+    peer, other = node.tables.peers
+    large = copy(ORIGIN, 1, size=2**20)
+    node.puller.announce(large, {other.peer_id})
+    assert (peer.announced_bytes, other.announced_bytes) == (large.rumor.size_bytes, 0)
+    for _ in range(16):
+        node.puller.announce(large, {other.peer_id})
+    assert peer.announced_bytes == ANNOUNCED_BYTES_LIMIT == 16 * 2**20
+
+
+def test_a_holder_that_refuses_is_not_awaited_once_nothing_arrives_from_it() -> None:
+    node = Node()
+    for first in (1, 2):
+        node.receive_announcement(2, first)
+    node.puller.on_fragment(peer_id(2), 0.3)
+    node.puller.on_refusal(peer_id(2))  # of one of the two
+    assert node.advance(0.3 + PULL_TIMEOUT_S - 0.01) == []
+    assert [ids.first for ids in node.puller._pulls] == [1, 2], "the other one is arriving"
+    node.advance(0.3 + PULL_TIMEOUT_S)
+    assert [ids.first for ids in node.puller._pulls] == [2], "anti-entropy takes over"
+
+
+def test_after_a_refusal_another_holder_is_asked() -> None:
+    node = Node()
+    node.receive_announcement(2)
+    node.puller.on_refusal(peer_id(2))
+    node.receive_announcement(3)
+    assert node.advance(PULL_TIMEOUT_S) == [peer_id(3)]
+    node.puller.on_refusal(peer_id(2))  # not asked any more
+    assert node.advance(2 * PULL_TIMEOUT_S + 0.01) == []
+    assert [ids.first for ids in node.puller._pulls] == [1]
 
 
 def test_only_the_first_announcing_peer_is_asked_and_at_once() -> None:
@@ -266,6 +301,7 @@ def test_finished_and_abandoned_pulls_leave_no_state() -> None:
     assert not puller._waiting_for_holder
     assert not puller._pulls_per_source
     assert not puller._requested_bytes
+    assert not puller._refusals
     assert not puller._timer_heap
 
 

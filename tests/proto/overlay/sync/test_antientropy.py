@@ -334,8 +334,14 @@ def test_a_round_over_many_streams_accepts_pages_in_any_order() -> None:
 class NoBroadcast:
     """Takes repaired rumors and does nothing about them."""
 
+    def __init__(self) -> None:
+        self.refused_by: list[PeerId] = []
+
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
         return []
+
+    def on_refusal(self, sender: PeerId) -> None:
+        self.refused_by.append(sender)
 
 
 class SyncingNode:
@@ -346,7 +352,8 @@ class SyncingNode:
     def __init__(self) -> None:
         self.tables = NodeTables(1, 2, 3)
         self.store = MessageStore(self.tables.context, (), 0.0)
-        self.rounds = AntiEntropy(self.tables.context, self.store, NoBroadcast(), 0.0)
+        self.broadcast = NoBroadcast()
+        self.rounds = AntiEntropy(self.tables.context, self.store, self.broadcast, 0.0)
 
     def offer(self, number: int, last: int, now: float) -> list[StreamRange]:
         """Peer `number` offers a stream up to `last` in a round of its own; the ranges requested
@@ -757,3 +764,16 @@ def test_an_old_gap_is_requested_from_an_unlinked_member_that_can_be_dialed(
     request = Send((peer_id(number),), IWant(GAP_REQUEST_ROUND, (stream_up_to(2, 2),)))
     assert request not in node.rounds.start_rounds(UNLINKED_REQUEST_AFTER_S - 0.1)
     assert (request in node.rounds.start_rounds(UNLINKED_REQUEST_AFTER_S)) is is_asked
+
+
+def test_an_empty_answer_to_a_request_for_announced_rumors_is_a_refusal() -> None:
+    node = SyncingNode()
+    body = copy(90, 1)
+    for repair in (
+        Repair(LAZY_REQUEST_ROUND, True, False, ()),
+        Repair(LAZY_REQUEST_ROUND, True, False, (body,)),
+        Repair(LAZY_REQUEST_ROUND, False, False, ()),  # more follows
+        Repair(GAP_REQUEST_ROUND, True, False, ()),
+    ):
+        node.rounds.handle(repair, peer_id(2), 0.0)
+    assert node.broadcast.refused_by == [peer_id(2)]

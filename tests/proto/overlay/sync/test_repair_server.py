@@ -22,24 +22,27 @@ from grapevine_proto.overlay.sync.repair_server import (
 from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import LAZY_REQUEST_ROUND, IWant, Repair, RumorCopy
 from grapevine_proto.wire.signed import Rumor
-from tests.proto.overlay.builders import EPOCH, context, copy, peer_id
+from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id
 
 PEER = peer_id(2)
 
 
 class Node:
     def __init__(self) -> None:
-        node = context()
+        self.tables = NodeTables(2, 3)
+        node = self.tables.context
         self.cache = MessageCache(node.config.current, node.verifier)
-        self.server = RepairServer(self.cache)
+        self.server = RepairServer(self.cache, node.peers)
 
     def insert(self, *firsts: int, size: int = 7, is_verified: bool = True) -> None:
         for first in firsts:
             self.cache.insert(copy(1, first, size=size), 0.0, is_verified=is_verified)
 
-    def request(self, *ranges: StreamRange, peer: PeerId = PEER, now: float = 0.0) -> list[int]:
+    def request(
+        self, *ranges: StreamRange, peer: PeerId = PEER, now: float = 0.0, round_number: int = 1
+    ) -> list[int]:
         """Request ranges; the first sequences of the rumors sent."""
-        repairs = self.server.build_repairs(IWant(1, ranges), peer, now).repairs
+        repairs = self.server.build_repairs(IWant(round_number, ranges), peer, now).repairs
         self.has_more = repairs[-1].has_more
         assert [each.is_last for each in repairs].count(True) == 1
         return [each.rumor.first for repair in repairs for each in repair.copies]
@@ -85,6 +88,39 @@ def test_the_bytes_sent_to_one_peer_are_bounded() -> None:
         sent_bytes += size * len(node.request(span(first, first), now=later))
     assert sent_bytes <= REPAIR_BYTES_BURST
     assert REPAIR_BYTES_PER_S * later > REPAIR_BYTES_BURST
+
+
+def test_what_was_announced_to_a_peer_may_be_pulled_besides_its_quota() -> None:
+    node = Node()
+    size = 60_000
+    node.insert(*range(1, 1000), size=size)
+    for first in range(750, 900):  # spends the quota
+        for _ in range(BODY_REPEATS_LIMIT):
+            node.request(span(first, first))
+    assert node.request(span(900, 900)) == []
+    peer = node.tables.peers.get(PEER)
+    assert peer is not None
+    peer.announced_bytes = 3 * copy(1, 1, size=size).rumor.size_bytes
+    assert node.request(span(901, 901)) == [], "only pulls are, and no repairs"
+    for first in (902, 903, 904):
+        assert node.request(span(first, first), round_number=LAZY_REQUEST_ROUND) == [first]
+    assert node.request(span(905, 905), round_number=LAZY_REQUEST_ROUND) == []
+    assert peer.announced_bytes == 0
+
+
+def test_a_pull_is_paid_for_by_what_was_announced_first_and_then_by_the_quota() -> None:
+    node = Node()
+    size = 60_000
+    node.insert(*range(1, 1000), size=size)
+    peer = node.tables.peers.get(PEER)
+    assert peer is not None
+    peer.announced_bytes = 100 * copy(1, 1, size=size).rumor.size_bytes + 1
+    pulled = 0
+    for first in range(730, 1000):
+        for _ in range(BODY_REPEATS_LIMIT):
+            pulled += len(node.request(span(first, first), round_number=LAZY_REQUEST_ROUND))
+    from_quota = pulled - 100
+    assert REPAIR_BYTES_BURST - 3 * REPAIR_LIMIT_BYTES < from_quota * size <= REPAIR_BYTES_BURST
 
 
 def test_an_answer_scans_a_limited_number_of_bodies_and_reports_more() -> None:
