@@ -27,6 +27,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
         "overlay/broadcast/test_strategy",
         "overlay/broadcast/test_direct_mail",
     ),
+    "overlay/broadcast/plumtree": ("overlay/broadcast/test_ihave",),
     "overlay/membership/membership": (
         "overlay/membership/test_membership_events",
         "overlay/membership/test_membership",

@@ -269,6 +269,17 @@ def test_a_missing_rumor_is_requested_from_the_first_source_after_two_round_trip
     assert requested_in(node.lazy_push.advance(0.1)) == [(peer_id(2), (ids_of(1),))]
 
 
+@pytest.mark.parametrize(("rtt_s", "delay_s"), [(0.001, 0.020), (0.010, 0.020), (0.3, 0.400)])
+def test_a_request_waits_for_twenty_to_four_hundred_milliseconds_at_any_rtt(
+    rtt_s: float, delay_s: float
+) -> None:
+    node = Node()
+    for peer in node.peers:
+        peer.rtt_s = rtt_s
+    node.receive_ids(1, ids_of(1))
+    assert node.lazy_push.deadline == pytest.approx(delay_s)
+
+
 def test_along_a_tree_the_request_delay_uses_the_average_rtt() -> None:
     node = Node()
     for peer, rtt_s in zip(node.peers, (0.01, 0.05, 0.06, 0.08), strict=True):

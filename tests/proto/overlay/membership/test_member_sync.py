@@ -43,11 +43,20 @@ class Node:
         limits = LimitsConfig(members=members, addresses_per_source=64)
         node = context(limits=limits)
         self.peers, self.members = node.peers, node.members
-        self.peer: Peer = self.peers.add(PEER, None, Address("10.0.0.2", 8000), 0.0)
-        self.peers.transition(self.peer, PeerTrigger.LINKED)
+        self.peer = self.link(PEER)
         for number in known:
             self.members.add(bare(number), peer_id(number % 50 + 3), 0.0)
         self.member_sync = MemberSync(node)
+
+    def link(self, peer: PeerId) -> Peer:
+        linked = self.peers.add(peer, None, Address("10.0.0.2", 8000), 0.0)
+        self.peers.transition(linked, PeerTrigger.LINKED)
+        return linked
+
+    def use_up_quota(self, peer: PeerId, first: int) -> None:
+        """`peer` reports as many members as it may, from `first` on."""
+        for number in range(64):
+            self.members.add(bare(first + number), peer, 0.0)
 
     def add_updates(self, now: float = 0.0) -> None:
         for number in range(SYNC_UPDATES_THRESHOLD + 1):
@@ -136,10 +145,24 @@ def test_one_peer_is_answered_once_per_check_and_further_requests_are_counted() 
 
 def test_a_peer_with_a_used_up_quota_is_not_asked() -> None:
     node = Node(range(30))
-    for number in range(64):
-        node.members.add(bare(1000 + number), PEER, 0.0)
+    node.use_up_quota(PEER, 1000)
     node.add_updates()
     assert node.member_sync.next_request(0.0) == []
+
+
+def test_of_eight_peers_four_are_tried_to_find_one_with_quota_left() -> None:
+    """So one that has some is found every other time."""
+    node = Node(range(30))
+    node.use_up_quota(PEER, 1000)
+    for number in range(7):
+        node.link(peer_id(100 + number))
+        if number:
+            node.use_up_quota(peer_id(100 + number), 2000 + 64 * number)
+    node.add_updates()
+    requests = [node.member_sync.next_request(0.0) for _ in range(1000)]
+    found = [each for each in requests if each]
+    assert 450 < len(found) < 550
+    assert all(isinstance(each, Send) and each.peers == (peer_id(100),) for [each] in found)
 
 
 def test_a_node_with_a_full_table_does_not_sync() -> None:

@@ -188,6 +188,15 @@ def test_a_lost_introducer_is_replaced_in_time() -> None:
     assert node.membership.record.introducers == tuple(peer_id(n)[:8] for n in (2, 3, 4))
 
 
+def test_the_introducers_are_the_three_oldest_links() -> None:
+    node = MemberNode()
+    for number, linked_at in ((1, 0.75), (2, 0.25), (3, 0.5), (4, 0.0)):
+        node.link(number, linked_at)
+    report(node, 1, OUTSIDE, 1.0)
+    sign(node, 2.0)
+    assert node.membership.record.introducers == tuple(peer_id(n)[:8] for n in (4, 2, 3))
+
+
 def test_introducers_behind_a_nat_come_last() -> None:
     node = MemberNode()
     hidden = replace(record(1), attributes=record_attributes(introducers=()))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import MemberChanged, MemberStatus, PeerState
+from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, PeerTransitioned, Send
 from grapevine_proto.overlay.swim.detector import Detector
+from grapevine_proto.overlay.swim.suspicion_table import SUSPICIONS_LIMIT
 from grapevine_proto.wire.messages import MemberUpdate, MemberUpdates, Ping, PingAck, PingReq
 from grapevine_proto.wire.signed import Accusation, PeerRecord
 from tests.proto.overlay.builders import NodeTables, identity, peer_id, record
@@ -100,6 +103,9 @@ def test_forged_accusations_and_those_beyond_a_budget_are_dropped() -> None:
     for _ in range(255):
         node.update(forged)
     assert node.update(forged) == [CountDrop(peer_id(SENDER), DropReason.SIGNATURE_BUDGET)]
+    assert node.update(forged, now=1.0 + 0.99 / 32) == [
+        CountDrop(peer_id(SENDER), DropReason.SIGNATURE_BUDGET)
+    ]
     assert node.update(forged, now=1.0 + 1 / 32) == [
         CountDrop(peer_id(SENDER), DropReason.BAD_SIGNATURE)
     ]
@@ -247,6 +253,20 @@ def test_our_own_accusation_makes_a_peer_stale_once() -> None:
     assert list(found.accusations) == [peer_id(0)]
     assert found.member_update.accusations[0].is_authentic("default", record(3))
     assert node.detector._accuse(member, "no answer, directly or through others", 1.0, 2.0) == []
+
+
+def test_a_full_table_of_suspicions_has_room_for_our_own_but_not_for_those_of_others() -> None:
+    node = DetectingNode()
+    table, template = node.detector.suspicions, record(100)
+    for number in range(SUSPICIONS_LIMIT):
+        subject = replace(template, peer_id=PeerId(number.to_bytes(32, "big")))
+        table.open(subject, 0.0, members=13, per_decade_s=1.0, max_factor=4.0, accused_by_us=False)
+    assert node.accuse(1, 2, 3) == []
+    member = node.tables.members.get(peer_id(SUBJECT))
+    assert member is not None
+    effects = node.detector.on_unreachable(member, "no answer", 1.0)
+    assert statuses(effects) == [MemberStatus.SUSPECT]
+    assert len(table) == SUSPICIONS_LIMIT
 
 
 def test_a_held_suspicion_counts_once_the_link_is_lost_during_a_probe() -> None:

@@ -12,7 +12,6 @@ from grapevine_proto.overlay.effects import Dial, Effect, Send
 from grapevine_proto.overlay.topology.dialer import PENDING_DIALS_LIMIT
 from grapevine_proto.overlay.topology.hole_punching import (
     ASK_PEERS,
-    ASK_PEERS_AT_RANDOM,
     ASKED_LIMIT,
     INTRODUCED_BURST,
     INTRODUCED_HELLOS,
@@ -122,21 +121,21 @@ def test_introducers_without_a_link_are_asked_if_everyone_reaches_them() -> None
     assert node.dialer.introducers_of(node.member(9)) == (peer_id(6),)
 
 
-def test_some_peers_are_asked_if_no_introducer_is_known() -> None:
+def test_three_peers_are_asked_if_no_introducer_is_known() -> None:
     node = DialingNode(linked=5)
     know(node, hidden(9, 77))
     found = node.dialer.introducers_of(node.member(9))
-    assert len(set(found)) == ASK_PEERS_AT_RANDOM
+    assert len(set(found)) == 3
     assert set(found) <= {peer_id(number) for number in range(5)}
 
 
-def test_some_peers_are_asked_for_a_member_of_another_lan_with_our_private_address() -> None:
+def test_three_peers_are_asked_for_a_member_of_another_lan_with_our_private_address() -> None:
     node = DialingNode(linked=5)
     node.dialer.set_our_addresses((INSIDE, OUTSIDE))
     for number, addresses in ((7, (INSIDE,)), (8, (OUTSIDE,)), (9, (INSIDE, OURS))):
         know(node, replace(record(number), addresses=addresses))
     asked_peers = {n: len(node.dialer.introducers_of(node.member(n))) for n in (7, 8, 9)}
-    assert asked_peers == {7: ASK_PEERS_AT_RANDOM, 8: 0, 9: 0}
+    assert asked_peers == {7: 3, 8: 0, 9: 0}
 
 
 def test_a_member_without_an_address_for_us_can_still_be_introduced() -> None:

@@ -155,6 +155,10 @@ def test_no_member_is_measured_if_all_links_are_near() -> None:
     assert ProximityFixture(1, 2, 3, 4, 9).candidates(600) == []
 
 
+def test_no_member_is_measured_if_only_the_farthest_link_which_is_kept_is_distant() -> None:
+    assert ProximityFixture(1, 2, 3, 4, 100).candidates(600) == []
+
+
 def test_no_member_is_measured_while_links_are_missing() -> None:
     assert ProximityFixture(100, 90, 80).candidates(600) == []
 
@@ -452,6 +456,13 @@ def settled_fixture(places_s: dict[int, float]) -> ProximityFixture:
         if place_s is not None:
             member.coordinate = Coordinate((place_s, *[0.0] * 7))
     return fixture
+
+
+def test_sixty_four_members_are_compared_by_their_coordinates() -> None:
+    fixture = settled_fixture({})
+    fixture.rng.choice = turns = Turns()  # type: ignore[method-assign, assignment]
+    fixture.optimizer.next_candidate(0.0)
+    assert turns.drawn == 64
 
 
 def test_the_member_that_is_nearest_by_its_coordinate_is_measured_first() -> None:
