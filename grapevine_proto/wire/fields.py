@@ -464,6 +464,6 @@ def encode_credentials(record: PeerRecord, signature: bytes) -> bytes:
 def decode_credentials(plaintext: bytes) -> tuple[PeerRecord, bytes]:
     """Returns (record, signature) from the plaintext of a credentials box. Raises Dropped(MALFORMED)."""
     try:
-        return decode_record(plaintext[SIGNATURE_BYTES:]), binary(plaintext[:SIGNATURE_BYTES], 64)
+        return decode_record(plaintext[SIGNATURE_BYTES:]), plaintext[:SIGNATURE_BYTES]
     except UNPACK_ERRORS:
         raise Dropped(DropReason.MALFORMED) from None

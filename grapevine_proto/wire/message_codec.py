@@ -300,7 +300,7 @@ def _decode_in_sync(f: Fields) -> InSync:
 
 def _decode_vector(f: Fields) -> Vector:
     number, is_reply, page, pages, entries = f
-    if uint(page, MAX_PAGES - 1) >= uint(pages, MAX_PAGES):
+    if uint(page, MAX_PAGES) >= uint(pages, MAX_PAGES):
         raise ValueError("page number beyond the last page")
     return Vector(uint(number, MAX_COUNT), flag(is_reply), page, pages, decode_ranges(entries))
 

@@ -104,6 +104,7 @@ def test_the_greatest_number_is_decoded_and_the_next_is_malformed(
         (Kind.IHAVE, [[[ID, 0, [1, 2, 3]]]]),
         (Kind.VECTOR, [0, True, 0, 0, []]),
         (Kind.VECTOR, [0, True, 1, 1, []]),
+        (Kind.VECTOR, [0, True, 2, 1, []]),
         (Kind.VECTOR, [0, True, 0, 257, []]),
         (Kind.VECTOR, [0, 1, 0, 1, []]),
         (Kind.DIGEST, [0, 0, bytes(15)]),
@@ -388,3 +389,13 @@ def test_ranges_of_one_stream_are_sent_under_one_head() -> None:
     plaintext = codec.encode_message(message)
     assert msgpack.unpackb(plaintext[1:]) == [[[ID, 1, [1, 2, 5, 5]], [ID, 2, [7, 9]]]]
     assert codec.decode_message(plaintext) == message
+
+
+def test_credentials_are_a_signature_of_64_bytes_and_a_record() -> None:
+    signature = bytes(range(64))
+    plaintext = codec.encode_credentials(SMALL, signature)
+    assert plaintext == signature + codec.encode_record(SMALL)
+    assert codec.decode_credentials(plaintext) == (SMALL, signature)
+    for other in (signature, plaintext[1:], plaintext + b"\x00"):
+        with pytest.raises(Dropped, match="malformed"):
+            codec.decode_credentials(other)

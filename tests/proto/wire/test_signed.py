@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
-from grapevine_proto.wire.attributes import PLAIN, TRACE_ALL, rumor_attributes
+from grapevine_proto.wire.attributes import PLAIN, TRACE_ALL, record_attributes, rumor_attributes
 from grapevine_proto.wire.fields import answer_fields
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 from grapevine_proto.wire.signed import (
@@ -25,11 +25,14 @@ from grapevine_proto.wire.signed import (
     Rumor,
     TraceReceipt,
     counted_payload_bytes,
+    is_announced_by_topic,
+    is_large,
     is_pulled,
 )
 from tests.proto.overlay.builders import EPOCH, identity, peer_id, record
 
 ATTRIBUTES = rumor_attributes(trace_share=300)
+TOPIC = rumor_attributes(topic="news")
 RUMOR = Rumor.signed(identity(1), "default", EPOCH, 5, (b"ab", b"", b"cde"))
 MESSAGE = MessageId(peer_id(1), EPOCH, 7)
 RECEIPT = TraceReceipt(peer_id(2), 3, 250).signed(identity(2), "default", MESSAGE)
@@ -50,6 +53,49 @@ def test_a_payload_above_eight_kibibytes_is_pulled() -> None:
     assert (is_pulled(8192), is_pulled(8193), PUSH_LIMIT_BYTES) == (False, True, 8192)
     assert MAX_PAYLOADS_PER_MESSAGE == 512
     assert TRACE_ALL == 65_535
+
+
+def rumor_of(*lengths: int, attributes: bytes = b"") -> Rumor:
+    payloads = tuple(bytes(length) for length in lengths)
+    return Rumor.signed(identity(1), "default", EPOCH, 5, payloads, attributes=attributes)
+
+
+def test_a_rumor_is_pulled_for_its_largest_payload_with_or_without_its_body() -> None:
+    assert not is_large(rumor_of(8192))
+    assert is_large(rumor_of(8193))
+    assert is_large(rumor_of(1, 8193))
+    assert not is_large(rumor_of(8192, 8192)), "many small payloads would each wait a round trip"
+    assert is_large(rumor_of(8193, attributes=TOPIC).without_body())
+
+
+def test_only_a_single_large_payload_of_a_topic_is_announced_with_it() -> None:
+    assert is_announced_by_topic(rumor_of(8193, attributes=TOPIC))
+    assert not is_announced_by_topic(rumor_of(8193))
+    assert not is_announced_by_topic(rumor_of(8193, attributes=ATTRIBUTES)), "without a topic"
+    assert not is_announced_by_topic(rumor_of(8192, attributes=TOPIC))
+    assert not is_announced_by_topic(rumor_of(1, 8193, attributes=TOPIC))
+
+
+def test_what_is_known_by_its_header_alone_is_announced_by_it_again() -> None:
+    assert is_announced_by_topic(rumor_of(8193, attributes=ATTRIBUTES).without_body())
+
+
+def test_a_record_without_a_delay_of_acks_permits_none() -> None:
+    assert record(1).max_ack_delay_s == 0.0
+    delayed = record_attributes(max_ack_delay_s=0.5)
+    assert replace(record(1), attributes=delayed).max_ack_delay_s == 0.5
+
+
+def test_a_member_is_behind_a_nat_if_it_says_so_or_has_only_our_own_private_addresses() -> None:
+    private, other, public = (Address(host, 1) for host in ("10.0.0.1", "10.0.0.2", "8.8.8.8"))
+    bare = replace(record(1), addresses=(private,))
+    introduced = record_attributes(introducers=(bytes(8),))
+    assert replace(bare, attributes=introduced).is_behind_nat(())
+    assert bare.is_behind_nat((private,)), "this node has that address itself"
+    assert not bare.is_behind_nat((other,))
+    assert not replace(bare, addresses=(private, other)).is_behind_nat((private,))
+    assert not replace(bare, addresses=(public,)).is_behind_nat((public,))
+    assert not replace(bare, addresses=()).is_behind_nat((private,))
 
 
 def test_the_size_of_a_record_grows_with_its_texts_addresses_and_attributes() -> None:
