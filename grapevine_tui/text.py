@@ -21,6 +21,11 @@ ELLIPSIS: Final = "…"
 # Code points per cell: one base and its marks; a two-cell base leaves room to spare.
 CODE_POINTS_PER_CELL: Final = 1 + MAX_COMBINING_MARKS
 PREVIEW_BYTES: Final = 4096  # of a payload, for one line: wider than any screen
+_VIA_WORDS: Final = {
+    "eager": "push",
+    "lazy": "pull",
+    "local": "sent",
+}  # of `Via`, where they differ
 
 _PICTURES: Final = {
     **{code: chr(0x2400 + code) for code in range(0x20)},  # ␛ and the like take one cell each
@@ -51,6 +56,11 @@ def escape(code: int) -> str:
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def via_word(via: str) -> str:
+    """Returns how a message came, by the value of its `Via`, in the word of screens and filters."""
+    return _VIA_WORDS.get(via, via)
 
 
 def printable(text: str) -> str:

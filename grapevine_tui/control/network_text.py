@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from grapevine_tui.text import cells, pad, printable, truncate
+from grapevine_tui.text import cells, pad, printable, truncate, via_word
 
 Object: TypeAlias = Mapping[str, Any]
 
@@ -437,7 +437,7 @@ def tree_lines(reply: Object, names: Mapping[str, str], width: int) -> list[Text
 def _tree_line(holder: Object, depth: int, names: Mapping[str, str], width: int) -> TextLine:
     branch = "  " * min(depth, 12) + ("└ " if depth else "")
     name = names.get(holder["peer_id"], holder["peer_id"][:8])
-    details = f"  {holder['via'] or '?'}, {_ms_text(holder['age_ms'])}"
+    details = f"  {via_word(holder['via'] or '?')}, {_ms_text(holder['age_ms'])}"
     room = max(1, width - cells(branch) - 2)
     return (
         Text(f"  {branch}", "track"),
@@ -510,7 +510,7 @@ def holder_rows(reply: Object) -> list[dict[str, Any]]:
                 "member": names[each["peer_id"]],
                 "zone": printable(str(each["zone"])),
                 "state": printable(str(each["state"])),
-                "via": printable(str(each["via"] or "")),
+                "via": via_word(printable(str(each["via"] or ""))),
                 "hops": each["hops"],
                 "ms": each["age_ms"],
                 "from": ""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from grapevine_proto.events import Message
+from grapevine_proto.events import Message, Via
 from grapevine_proto.tags import tag_texts
 from grapevine_proto.topics import TopicPatterns, pattern_fault
 from grapevine_tui.filter_syntax import FIELDS_WITHOUT_REGEX, parse_terms
@@ -27,6 +27,7 @@ from grapevine_tui.filter_syntax import TIME_FIELDS as TIME_FIELDS
 from grapevine_tui.filter_syntax import Query as Query
 from grapevine_tui.filter_syntax import Term as Term
 from grapevine_tui.history.times import parse_time
+from grapevine_tui.text import via_word
 
 T = TypeVar("T")
 
@@ -161,7 +162,8 @@ def compile_term(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
         case "topic":
             return _topic_test(text, fields)
         case "via":
-            return lambda each: message_of(each).via.value.startswith(text)
+            ways = {way for way in Via if way.startswith(text) or via_word(way).startswith(text)}
+            return lambda each: message_of(each).via in ways
         case "zone":
             return lambda each: text in fields.zone(each).lower()
         case "private" | "direct":
@@ -206,7 +208,7 @@ def _text_reader(field: str, fields: MessageFields[T]) -> Callable[[T], str] | N
         case "topic":
             return lambda each: message_of(each).topic
         case "via":
-            return lambda each: message_of(each).via.value
+            return lambda each: via_word(message_of(each).via)
         case "id":
             return lambda each: str(message_of(each).id)
         case _:

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grapevine_tui.text import cells, format_payload, pad, printable, printable_lines, truncate
+from grapevine_proto.events import Via
+from grapevine_tui.text import (
+    cells,
+    format_payload,
+    pad,
+    printable,
+    printable_lines,
+    truncate,
+    via_word,
+)
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=[]))
 
@@ -113,3 +122,14 @@ def test_a_line_of_a_megabyte_costs_no_more_than_its_first_screenful() -> None:
 def test_it_is_imported_without_textual_or_rich() -> None:
     code = "import sys, grapevine_tui.text; sys.exit('rich' in sys.modules or 'textual' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_screens_say_in_words_how_a_message_came() -> None:
+    assert {each.value: via_word(each) for each in Via} == {
+        "eager": "push",
+        "lazy": "pull",
+        "repair": "repair",
+        "local": "sent",
+        "cache": "cache",
+        "retained": "retained",
+    }

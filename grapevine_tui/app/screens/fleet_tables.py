@@ -48,7 +48,7 @@ from grapevine_tui.filter_syntax import MESSAGE_FIELDS
 from grapevine_tui.host.alerts import AlertStatus
 from grapevine_tui.host.query import parse_query
 from grapevine_tui.remote.fleet import Fleet, FleetNode
-from grapevine_tui.text import format_payload, printable
+from grapevine_tui.text import format_payload, printable, via_word
 
 REFRESH_INTERVAL_S: Final = 0.5
 MAX_ROWS: Final = 2_000
@@ -282,7 +282,7 @@ def _message_row(known: ContextMessage, age: str) -> Row:
     is_own = model.local_node is not None and message.origin == model.local_node.peer_id
     author = printable((is_own and model.own_name) or model.name_of(message.origin))
     text = format_payload(message.payload, PREVIEW_BYTES)
-    via, tone = message.via.value, VIA_TONES.get(message.via, "dim")
+    via, tone = via_word(message.via), VIA_TONES.get(message.via, "dim")
     if message.is_direct:
         via, tone = "direct", "accent"
     clock = time.strftime("%H:%M:%S", time.localtime(entry.at_unix))

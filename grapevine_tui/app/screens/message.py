@@ -19,7 +19,7 @@ from grapevine_tui.app.widgets.fact_sheet import Fact
 from grapevine_tui.app.widgets.format import format_bytes
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
-from grapevine_tui.text import printable, printable_lines
+from grapevine_tui.text import printable, printable_lines, via_word
 
 MAX_SHOWN_BYTES: Final = 64 * 1024  # export a message to see more
 HEX_BYTES_PER_LINE: Final = 16
@@ -79,7 +79,7 @@ def message_facts(
     route = (
         "sent from here"
         if is_own
-        else f"{message.via.value}, {message.hops} hop{'s' * (message.hops != 1)}"
+        else f"{via_word(message.via)}, {message.hops} hop{'s' * (message.hops != 1)}"
     )
     # The node delivers only verified messages; which kind of proof follows from the kind of message.
     proof = "by its session" if message.is_direct else "by its author's signature"

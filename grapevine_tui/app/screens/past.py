@@ -43,7 +43,14 @@ from grapevine_tui.history.terms import Query, parse_query, parse_time_range
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
 from grapevine_tui.remote.decode import DECODE_ERRORS, message_from_json
-from grapevine_tui.text import cells, format_payload, json_payload_text, printable, truncate
+from grapevine_tui.text import (
+    cells,
+    format_payload,
+    json_payload_text,
+    printable,
+    truncate,
+    via_word,
+)
 
 PAGE_ROWS: Final = 200
 FIRST_STEP_MS: Final = 40  # so that the first rows are there within 50 ms
@@ -594,7 +601,7 @@ class HistoryScreen(PastScreen):
         cells = (
             Cell(clock, "dim"),
             Cell(author, "key"),
-            Cell("direct" if row["direct"] else printable(str(row["via"])), "dim"),
+            Cell("direct" if row["direct"] else via_word(printable(str(row["via"]))), "dim"),
             Cell(str(row["hops"]), "dim"),
             Cell(printable(str(row["topic"])), "accent"),
             *(Cell(each, "key") for each in json_texts(payload, self._json_columns)),

@@ -45,7 +45,7 @@ from grapevine_tui.config.keymap import MESSAGE_KEYS
 from grapevine_tui.host.message_buffer import LogEntry
 from grapevine_tui.host.model import Model
 from grapevine_tui.host.query import MATCH_ALL, Query, compile_filter
-from grapevine_tui.text import format_payload, pad, printable, truncate, wrap
+from grapevine_tui.text import format_payload, pad, printable, truncate, via_word, wrap
 
 
 def log_title(
@@ -403,7 +403,7 @@ class MessageLog(LineScrollView):
         elif width >= WITH_ROUTE_CELLS:
             tone = VIA_TONES.get(message.via, "dim")
             spans.append(
-                Span(pad(message.via.value, VIA_CELLS) + " ", self.tone_styles.foreground(tone))
+                Span(pad(via_word(message.via), VIA_CELLS) + " ", self.tone_styles.foreground(tone))
             )
             hops = "" if is_own else f"{message.hops} hop{'s' if message.hops != 1 else ''}"
             spans.append(Span(pad(hops, HOPS_CELLS) + " ", dim))

@@ -109,7 +109,7 @@ def test_the_tree_of_a_message_hangs_from_its_origin() -> None:
     reply = a_topology() | {"message": "ab:1:7", "holders": some_holders()}
     text = "\n".join(plain(topology_lines(reply, 160)))
     tree = text[text.index("Tree of") :].splitlines()[1:]
-    assert tree[0].split() == ["ams-1", "local,", "0", "ms"]
+    assert tree[0].split() == ["ams-1", "sent,", "0", "ms"]
     assert tree[1].startswith("    └ ams-2")
     assert tree[2].startswith("      └ nyc-1")
     assert "nyc-2: missing" in text

@@ -26,7 +26,7 @@ def model() -> Model:
         ("", True), ("deploy", True), ("DEPLOY of", True), ("deploy nothing", False),
         ('"deploy of"', True), ('"of deploy"', False), ("-deploy", False), ("-nothing", True),
         ("from:bob", True), ("bob", True), ("from:carol", False), ("-from:carol deploy", True),
-        (f"from:{an_id(1)}", True), ("via:rep", True), ("via:eager", False), ("zone:eu", True),
+        (f"from:{an_id(1)}", True), ("via:rep", True), ("via:push", False), ("zone:eu", True),
         ("zone:us", False), ("private:", False), ("private:no", True), ("über", True), ("ÜBER", True),
         (f"id:{an_id(1)}", True), ("10:30", True), ("x:30", False), ('"unclosed', False), ("-", True),
     ],
@@ -34,6 +34,24 @@ def model() -> Model:
 def test_a_message_matches_by_text_and_fields(text: str, is_found: bool) -> None:
     message = a_message(1, 1, "Deploy of api at 10:30 über".encode(), via=Via.REPAIR)
     assert compile_filter(parse_query(text), model())(message) is is_found
+
+
+@pytest.mark.parametrize(
+    ("via", "terms"),
+    [
+        (Via.EAGER, ("via:push", "via:eager")),
+        (Via.LAZY, ("via:pull", "via:lazy", "via:pu")),
+        (Via.LOCAL, ("via:sent", "via:local")),
+        (Via.REPAIR, ("via:repair", "via:rep")),
+    ],
+)
+def test_a_filter_knows_the_words_of_the_screens_and_those_of_the_protocol(
+    via: Via, terms: tuple[str, ...]
+) -> None:
+    message = a_message(1, 1, via=via)
+    for term in terms:
+        assert compile_filter(parse_query(term), model())(message), term
+    assert not compile_filter(parse_query("via:cache"), model())(message)
 
 
 def test_the_direct_term_matches_direct_messages_only() -> None:
