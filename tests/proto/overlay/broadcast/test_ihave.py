@@ -197,6 +197,16 @@ def test_mail_that_a_peer_does_not_acknowledge_is_announced_to_it_by_others_at_o
     assert relay.lazy_push.advance(3.0) == [], "once"
 
 
+def test_mail_that_a_new_peer_got_announced_is_not_announced_to_it_for_a_silent_one() -> None:
+    origin, made = Node(links=3), copy(0, 1)
+    origin.store.insert(made, peer_id(0), True, 0.0)
+    origin.lazy_push.announce(made.rumor, tuple(map(peer_id, (1, 2, 3))), 0.0, is_mailed=True)
+    newcomer = origin.tables.link(7)
+    assert set(announced_in(origin.lazy_push.announce_recent(newcomer, 0.0))) == {newcomer}
+    told = announced_in(origin.lazy_push.on_mail_unanswered(peer_id(2)))
+    assert set(told) == {peer_id(1), peer_id(3)}
+
+
 def test_a_silent_peer_causes_no_announcement_if_nothing_was_mailed() -> None:
     node = Node(links=3)
     node.lazy_push.announce(copy(ORIGIN, 1).rumor, (), 0.0, is_mailed=True)  # of another origin

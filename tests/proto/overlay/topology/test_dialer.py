@@ -637,6 +637,15 @@ def test_referrals_that_left_wait_or_are_linked_are_skipped() -> None:
     assert node.dialer.dial_referral(2.0) == [], "no room"
 
 
+def test_a_hub_dials_a_referral_into_a_zone_that_it_is_linked_with_once_no_link_works() -> None:
+    node = DialingNode(members=60, linked=1, distribution="hub-and-spoke", zone="elsewhere")
+    node.dialer.prefer([peer_id(20)])
+    assert node.dialer.dial_referral(0.0) == []
+    node.dialer.prefer([peer_id(20)])
+    dials = dials_of(node.dialer.dial_referral(100.0))
+    assert [dial.expected for dial in dials] == [peer_id(20)], "that peer is silent"
+
+
 def test_sixty_four_referred_peers_are_remembered() -> None:
     node = DialingNode()
     for number in range(64):
@@ -745,6 +754,14 @@ def test_a_member_that_may_be_nearer_is_dialed_for_a_swap() -> None:
     node.member(40).record = replace_addresses(40)
     node.member(40).validated_address = None
     assert node.dials(1.0) == []
+
+
+@pytest.mark.usefixtures("patch_sources")
+def test_a_member_that_may_be_nearer_is_measured_at_the_first_of_its_addresses() -> None:
+    node = settled()
+    propose(node, 40)
+    node.member(40).record = replace_addresses(40, address_of(41), address_of(40))
+    assert node.dialed(0.0) == [address_of(41)]
 
 
 @pytest.mark.usefixtures("patch_sources")

@@ -10,12 +10,6 @@ from grapevine_proto.dial_purpose import LINK, NEIGHBOR, TRANSIENT, punch
 from grapevine_proto.ids import Address
 from grapevine_proto.overlay.effects import Dial, Effect, Send
 from grapevine_proto.overlay.topology.dialer import PENDING_DIALS_LIMIT
-from grapevine_proto.overlay.topology.hole_punching import (
-    ASK_PEERS,
-    ASKED_LIMIT,
-    INTRODUCED_BURST,
-    INTRODUCED_HELLOS,
-)
 from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.messages import Introduce
 from grapevine_proto.wire.signed import PeerRecord
@@ -104,21 +98,23 @@ def test_an_address_of_another_lan_that_is_ours_too_is_not_dialed() -> None:
 # --- asking for introductions ---------------------------------------------------------------------
 
 
-def test_a_member_behind_a_nat_is_dialed_and_its_linked_introducers_are_asked() -> None:
+def test_a_member_behind_a_nat_is_dialed_and_two_of_its_linked_introducers_are_asked() -> None:
     node = DialingNode(linked=4)
     know(node, hidden(9, 0, 1, 2))
     effects = node.dialer._dial_member(node.member(9), 0.0, wants_room=True)
     assert len(dials(effects)) == 2
-    named = (peer_id(0), peer_id(1))
-    assert asked(effects) == [Send(named[:ASK_PEERS], Introduce(peer_id(9), False))]
+    assert asked(effects) == [Send((peer_id(0), peer_id(1)), Introduce(peer_id(9), False))]
 
 
-def test_introducers_without_a_link_are_asked_if_everyone_reaches_them() -> None:
+def test_two_introducers_without_a_link_are_asked_if_everyone_reaches_them() -> None:
     node = DialingNode(linked=2)
     know(node, hidden(5))
-    know(node, record(6))
+    for number in (6, 7, 8):
+        know(node, record(number))
     know(node, hidden(9, 5, 6))
     assert node.dialer.introducers_of(node.member(9)) == (peer_id(6),)
+    know(node, hidden(10, 6, 7, 8))
+    assert node.dialer.introducers_of(node.member(10)) == (peer_id(6), peer_id(7))
 
 
 def test_three_peers_are_asked_if_no_introducer_is_known() -> None:
@@ -157,7 +153,7 @@ def test_an_introduction_that_was_asked_for_is_dialed_for_the_purpose_of_the_dia
     node.dialer._dial_member(node.member(9), 0.0, wants_room=True)
     observed = Address("203.0.113.9", 4001)
     assert node.dialer.on_introduction(node.member(9), observed, 0.1, is_transient=False) == [
-        Dial(observed, peer_id(9), punch(NEIGHBOR), INTRODUCED_HELLOS)
+        Dial(observed, peer_id(9), punch(NEIGHBOR), 3)
     ]
     assert node.dialer.is_dialing(peer_id(9))
 
@@ -167,7 +163,7 @@ def test_the_other_end_dials_for_what_the_introduction_says() -> None:
     know(node, hidden(9))
     for is_transient, purpose in ((False, LINK), (True, TRANSIENT)):
         found = node.dialer.on_introduction(node.member(9), OUTSIDE, 0.0, is_transient=is_transient)
-        assert found == [Dial(OUTSIDE, peer_id(9), punch(purpose), INTRODUCED_HELLOS)]
+        assert found == [Dial(OUTSIDE, peer_id(9), punch(purpose), 3)]
 
 
 def test_introductions_that_nobody_asked_for_have_a_small_budget() -> None:
@@ -175,9 +171,9 @@ def test_introductions_that_nobody_asked_for_have_a_small_budget() -> None:
     know(node, hidden(9))
     found = [
         node.dialer.on_introduction(node.member(9), OUTSIDE, 0.0, is_transient=True)
-        for _ in range(INTRODUCED_BURST + 5)
+        for _ in range(21)
     ]
-    assert sum(map(len, found)) == INTRODUCED_BURST
+    assert sum(map(len, found)) == 16
 
 
 @pytest.mark.parametrize(
@@ -207,7 +203,7 @@ def test_a_member_linked_elsewhere_is_dialed_for_its_link_because_that_may_not_g
         effects = node.dialer.on_introduction(
             node.member(0), OUTSIDE, 0.0, is_transient=is_transient
         )
-        assert effects == [Dial(OUTSIDE, peer_id(0), punch(LINK), INTRODUCED_HELLOS)]
+        assert effects == [Dial(OUTSIDE, peer_id(0), punch(LINK), 3)]
 
 
 def test_a_linked_member_that_acknowledges_nothing_is_dialed_where_else_it_may_be() -> None:
@@ -219,15 +215,16 @@ def test_a_linked_member_that_acknowledges_nothing_is_dialed_where_else_it_may_b
     node.member(2).update_record(elsewhere, 0.0)
     found = dials(node.dialer.renew_path(node.member(2), 0.0))
     assert INSIDE in [each.address for each in found]
-    node.unlink(2)
-    assert node.dialer.renew_path(node.member(2), 2.0) == []
+    for number in (1, 2):
+        node.unlink(number)
+        assert node.dialer.renew_path(node.member(number), 2.0) == []
 
 
 def test_the_member_asked_for_longest_ago_is_forgotten() -> None:
     node = DialingNode()
-    for number in range(ASKED_LIMIT + 1):
+    for number in range(65):
         node.dialer._hole_punching._note_asked(peer_id(number), wants_room=True)
-    assert len(node.dialer._hole_punching._asked) == ASKED_LIMIT
+    assert len(node.dialer._hole_punching._asked) == 64
     assert peer_id(0) not in node.dialer._hole_punching._asked
 
 
