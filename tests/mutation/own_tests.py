@@ -30,6 +30,7 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
     "overlay/broadcast/plumtree": ("overlay/broadcast/test_ihave",),
     "overlay/membership/membership": (
         "overlay/membership/test_membership_events",
+        "overlay/membership/test_reachability",
         "overlay/membership/test_membership",
     ),
     "overlay/overlay": ("test_engine",),

@@ -115,6 +115,16 @@ def test_bootstrap_addresses_are_dialed_at_once_with_a_request_for_room() -> Non
     assert node.dials(0.5) == [], "they are in progress"
 
 
+def test_with_enough_links_a_bootstrap_address_that_answered_before_gets_no_request_for_room() -> (
+    None
+):
+    node = DialingNode(boot=2, members=60, linked=9, max_peers=10)
+    node.dialer.on_answered(bootstrap(0), None, peer_id(99), 0.0)
+    purposes = {dial.address: dial.purpose for dial in node.dials(1000.0)}
+    assert purposes[bootstrap(0)] == LINK
+    assert purposes[bootstrap(1)] == NEIGHBOR
+
+
 def test_a_failed_bootstrap_address_backs_off_to_twenty_seconds_and_reports_once() -> None:
     for drawn, fraction in [(0.0, 0.5), (1.0, 1.0)]:
         node = DialingNode(boot=1, drawn=drawn)
