@@ -49,6 +49,21 @@ def test_the_smallest_share_is_not_zero() -> None:
     assert sample_share(10_000_000) == 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 25, 49])
+def test_the_share_for_a_number_of_members_samples_just_as_many(count: int) -> None:
+    members = [peer_id(number) for number in range(50)]
+    share = MemberSample("default", message_id(), TRACE_ALL).share_for(count, members)
+    sample, smaller = (MemberSample("default", message_id(), each) for each in (share, share - 1))
+    assert sum(member in sample for member in members) == count
+    assert sum(member in smaller for member in members) == count - 1
+
+
+def test_the_share_for_all_members_is_the_whole() -> None:
+    members = [peer_id(number) for number in range(50)]
+    for count in (50, 51):
+        assert MemberSample("default", message_id(), 1).share_for(count, members) == TRACE_ALL
+
+
 def test_the_share_is_covered_by_the_signature() -> None:
     signed = Rumor.signed(
         identity(1), "default", EPOCH, 1, (b"x",), attributes=rumor_attributes(trace_share=300)

@@ -25,6 +25,7 @@ from grapevine_proto.overlay.reverse_paths import ROUTE_MIN_LIFETIME_S, ROUTES_P
 from grapevine_proto.wire.messages import AnswerAck, AnswerFetch, Answers, RumorCopy
 from grapevine_proto.wire.query_terms import MAX_QUESTION_BYTES, QueryTerms
 from grapevine_proto.wire.signed import AnswerCode, LargeAnswer, QueryAnswer
+from tests.proto.overlay import timeline
 from tests.proto.overlay.builders import peer_id, record
 from tests.proto.overlay.query.asking import (
     FAR,
@@ -170,6 +171,18 @@ def test_a_peer_that_repeats_the_question_is_another_path() -> None:
     node.queries.on_duplicate(asked.rumor, peer_id(2))
     node.queries.answer(message_id(), 0, AnswerStatus.ANSWERED, b"yes", 0.0)
     assert [target for _, target, _ in node.sent()][:5] == [peer_id(3)] * 4 + [peer_id(2)]
+
+
+@pytest.mark.parametrize(("rtt_s", "retry_s"), [(0.01, 0.08), (0.2, 0.3), (1.0, 0.5)])
+def test_an_answer_is_repeated_after_one_and_a_half_round_trips_within_bounds(
+    rtt_s: float, retry_s: float
+) -> None:
+    node = Node(links=0)
+    timeline.link(node.peers, 3, rtt_s)
+    node.queries.on_rumor(question(), [peer_id(3)], 0.0)
+    node.queries.answer(message_id(), 0, AnswerStatus.ANSWERED, b"yes", 0.0)
+    first, second, *_ = [at for at, _, _ in node.sent()]
+    assert second - first == pytest.approx(retry_s)
 
 
 def test_an_acknowledged_answer_goes_to_any_other_peer_as_well() -> None:
@@ -512,6 +525,15 @@ def test_an_answer_that_came_before_does_not_hide_those_behind_it() -> None:
     node.receive(1, query_id, known)
     assert [each.peer_id for each in answers_in(node.receive(1, query_id, known, new))] == [
         peer_id(3)
+    ]
+
+
+def test_an_answer_of_a_member_that_was_not_asked_does_not_hide_those_behind_it() -> None:
+    node = Node(members=3)
+    query_id, _ = node.ask(filter=MemberFilter(ids=(peer_id(2), peer_id(3))))
+    answers = [answer_of(number, query_id) for number in (1, 2)]
+    assert [each.peer_id for each in answers_in(node.receive(1, query_id, *answers))] == [
+        peer_id(2)
     ]
 
 

@@ -104,13 +104,24 @@ def test_a_durable_entry_is_adopted_with_its_clock_by_the_least_member_that_is_u
     node.learn(owner.write("a", b"1", clock=7, is_durable=True), owner.write("b", b"2"))
     leave(node, OTHERS[0])
     assert sweeps(node, 490.0) == []
-    (write, *_) = sweeps(node, 620.0)
+    (write,) = sweeps(node, 620.0)
     assert write == WriteEntry("a", b"1", 0, True, "", 7)
+    assert node.state.adopted == 1
     node.perform(write)
     assert sweeps(node, 900.0) == []
     assert changes_in(sweeps(node, 1500.0))
     assert node.state.shared.get("a", 1500.0) == b"1"
     assert node.state.shared.get("b", 1500.0) is None
+
+
+def test_entries_are_adopted_after_half_the_time_that_maps_are_kept() -> None:
+    owner = Owner(OTHERS[0])
+    node = Learner(LEAST, state=StateConfig(keep=960.0))
+    node.learn(owner.write("a", b"1", is_durable=True))
+    gone_at = node.state.deadline
+    assert sweeps(node, gone_at) == []
+    assert sweeps(node, gone_at + 479.9) == []
+    assert sweeps(node, gone_at + 480.0) == [WriteEntry("a", b"1", 0, True, "", 1)]
 
 
 def test_another_member_adopts_nothing() -> None:

@@ -18,10 +18,10 @@ from grapevine_proto.overlay.state.keyed_state import (
     SWEEP_INTERVAL_S,
     KeyedState,
 )
-from grapevine_proto.overlay.state.owner_map import MAX_ENTRIES, MAX_KEYS
+from grapevine_proto.overlay.state.owner_map import ENTRY_OVERHEAD_BYTES, MAX_ENTRIES, MAX_KEYS
 from grapevine_proto.overlay.state.shared_map import MAX_CLOCK_LEAD
 from grapevine_proto.tags import MAX_TAGS
-from grapevine_proto.wire.entry_terms import MAX_VALUE_BYTES
+from grapevine_proto.wire.entry_terms import MAX_TTL_S, MAX_VALUE_BYTES
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, context, identity, peer_id, record
@@ -288,10 +288,10 @@ def test_a_rumor_without_an_entry_changes_nothing() -> None:
 
 def test_an_entry_counts_in_the_bucket_of_the_first_byte_of_its_owner() -> None:
     node = Learner()
-    node.learn(Owner(1).write("a", b"1"))
-    assert peer_id(1)[0] != peer_id(1)[1]
-    filled = [number for number, each in enumerate(node.state.bucket_sums) if each]
-    assert filled == [peer_id(1)[0]]
+    number = next(each for each in range(1, 9) if peer_id(each)[0] not in peer_id(each)[1:])
+    node.learn(Owner(number).write("a", b"1"))
+    filled = [bucket for bucket, each in enumerate(node.state.bucket_sums) if each]
+    assert filled == [peer_id(number)[0]]
 
 
 def test_an_owner_that_signed_two_contents_is_frozen_until_its_next_run() -> None:
@@ -326,6 +326,14 @@ def test_a_key_is_text_of_at_most_128_bytes(key: str) -> None:
         Learner().write(key, b"")
 
 
+def test_a_time_to_live_is_at_most_the_largest_that_an_entry_can_carry() -> None:
+    node = Learner()
+    node.write("a", b"1", ttl_s=MAX_TTL_S)
+    for ttl_s in (-1, MAX_TTL_S + 1):
+        with pytest.raises(InvalidArgument, match="ttl"):
+            node.write("b", b"1", ttl_s=ttl_s)
+
+
 def test_deleted_keys_never_fill_the_map_of_a_node() -> None:
     node = Learner()
     for number in range(MAX_ENTRIES + 10):
@@ -358,6 +366,20 @@ def test_the_entries_of_all_owners_have_a_limited_size() -> None:
     assert len(node.state.maps) == 3
     assert node.state.refused == 1
     assert node.state.bytes <= 3 * 1100
+
+
+def test_the_bytes_of_a_key_count_until_its_owner_collects_it() -> None:
+    node, owner = Learner(), Owner(1)
+    rumors = [
+        owner.write("a", b"1"),
+        owner.write("a", bytes(100)),
+        owner.delete("a"),
+        owner.write("b", b"1", collected=(EPOCH, 3)),
+    ]
+    for rumor, size_bytes in zip(rumors, (2, 101, 0, 2), strict=True):
+        node.learn(rumor)
+        assert node.state.bytes == ENTRY_OVERHEAD_BYTES + size_bytes
+    assert list(node.state.maps[peer_id(1)].entries) == ["b"]
 
 
 def test_a_removed_owner_leaves_nothing_behind() -> None:

@@ -35,6 +35,20 @@ def test_entries_are_taken_in_their_order() -> None:
     assert (copy.keys, copy.bytes, copy.head) == (2, 4, owner.map.head)
 
 
+def test_an_entry_has_its_value_until_its_time_to_live_is_over() -> None:
+    owner = Owner(1)
+    entry = entry_of(owner.write("a", b"1", ttl_s=30), published_at=100.0)
+    assert (entry.value_at(129.9), entry.value_at(130.0)) == (b"1", None)
+    remaining = [entry.remaining_ttl_s(now) for now in (100.0, 100.5, 101.0, 129.5, 200.0)]
+    assert remaining == [30, 30, 29, 1, 1]
+
+
+def test_an_entry_without_a_time_to_live_never_ends() -> None:
+    entry = entry_of(Owner(1).write("a", b"1"), published_at=100.0)
+    assert entry.value_at(1e9) == b"1"
+    assert entry.remaining_ttl_s(1e9) == 0
+
+
 def test_an_entry_after_one_that_is_missing_is_not_taken() -> None:
     owner = Owner(1)
     first, second = owner.write("a", b"1"), owner.write("b", b"2")

@@ -9,12 +9,10 @@ from dataclasses import replace
 import pytest
 
 from grapevine_proto.errors import DropReason
-from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Send
+from grapevine_proto.overlay.effects import BumpEpoch, CountDrop, Effect, Emit, Send, WriteEntry
 from grapevine_proto.overlay.state import state_sync as module
 from grapevine_proto.overlay.state.state_sync import (
     FRUITLESS_PAUSE_S,
-    GAP_WAIT_S,
-    HEADS_BURST,
     RECENT_SUMS_LIMIT,
     REQUEST_TIMEOUT_S,
     SOURCES_LIMIT,
@@ -52,6 +50,7 @@ class Party:
         self.lost: tuple[type, ...] = ()
         self.drops: list[DropReason] = []
         self.changes = 0
+        self.taken_back: list[Effect] = []
 
     def link(self) -> None:
         for one, sync in self.syncs.items():
@@ -80,6 +79,8 @@ class Party:
                 self.drops.append(effect.reason)
             elif isinstance(effect, Emit):
                 self.changes += 1
+            elif isinstance(effect, BumpEpoch | WriteEntry):
+                self.taken_back.append(effect)
             elif isinstance(effect, Send):
                 message = effect.message
                 self.sent[type(message)] += 1
@@ -215,17 +216,51 @@ def test_only_heads_of_buckets_that_differ_are_sent() -> None:
 
 
 def test_a_gap_is_requested_from_the_peer_that_sent_the_later_entry() -> None:
+    """Without any comparison of sums."""
     party, owner = Party(0, 1), Owner(2)
     first, second = owner.write("a", b"1"), owner.write("b", b"2")
     party.link()
     party.node(0).learn(first, second)
-    late = party.node(1)
+    late, sync = party.node(1), party.sync(1)
     late.state.on_rumor(RumorCopy(second, 1, 0), (peer_id(0),), 0.0)
     assert late.state.shared.get("b", 0.0) is None
-    party.run(GAP_WAIT_S - 0.01)
-    assert StateRequest not in party.sent
-    party.run(0.02)
+    assert sync.advance(0.29) == []
+    assert sync.deadline == 0.3
+    party.deliver(peer_id(1), sync.advance(0.3))
     assert late.state.shared.values_of(peer_id(2), 0.0) == {"a": b"1", "b": b"2"}
+    assert StateDigest not in party.sent
+
+
+def test_an_entry_from_a_peer_ends_when_it_ends_there() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.node(0).learn(owner.write("a", b"1", ttl_s=60), now=100.0, age_ms=10_000)
+    party.now = 120.0
+    party.link()
+    party.run(2.0)
+    for number in (0, 1):
+        shared = party.node(number).state.shared
+        assert (shared.get("a", 149.5), shared.get("a", 150.5)) == (b"1", None)
+
+
+def test_what_an_earlier_run_wrote_is_written_again_once_a_peer_sends_it() -> None:
+    """This run has written already, so that its map cannot just be replaced."""
+    party, earlier = Party(0, 1), Owner(0, epoch=EPOCH + 1)
+    party.node(0).write("b", b"ours")
+    party.node(1).learn(earlier.write("a", b"1"), earlier.write("b", b"2"))
+    party.link()
+    party.run(2.0)
+    assert party.taken_back[:2] == [BumpEpoch(EPOCH + 1), WriteEntry("a", b"1")]
+    assert party.node(0).state.shared.values_of(peer_id(0), 0.0) == {"b": b"ours"}
+
+
+def test_a_map_that_came_and_went_since_the_last_announcement_is_not_announced() -> None:
+    party = Party(0, 1)
+    party.link()
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    party.sync(0).advance(0.0)
+    party.node(0).state.remove(peer_id(2))
+    party.run(100.0)
+    assert party.sent == {}
 
 
 def test_what_is_lost_is_announced_again() -> None:
@@ -271,9 +306,7 @@ def test_a_node_that_does_not_answer_hears_ever_less_of_us() -> None:
 def test_a_comparison_that_brought_nothing_is_not_repeated_soon() -> None:
     party = Party(0, 1)
     party.node(0).learn(Owner(2).write("a", b"1"))
-    party.node(1).state._gone[peer_id(2)] = type(party.node(1).state)  # type: ignore[assignment]
     party.node(1).state.is_gone = lambda prefix, version: True  # type: ignore[method-assign]
-    del party.node(1).state._gone[peer_id(2)]
     party.link()
     party.run(FRUITLESS_PAUSE_S - 1.0)
     assert party.sent[StateHeads] == 1
@@ -350,14 +383,52 @@ def test_a_peer_that_withholds_a_part_is_given_up_and_changes_nothing() -> None:
     assert not party.sync(0)._wanted
 
 
-def test_heads_are_sent_a_limited_number_of_times() -> None:
+def test_a_peer_gets_eight_replies_with_heads_and_one_more_each_second() -> None:
     party = Party(0, 1)
     party.node(0).learn(Owner(2).write("a", b"1"))
     party.link()
-    ask = StateDigest(bytes(16), bytes(1024))
-    answers = [party.sync(0).handle(ask, peer_id(1), 0.0) for _ in range(int(HEADS_BURST) + 1)]
-    assert all(isinstance(each[0], Send) for each in answers[:-1])
-    assert CountDrop(peer_id(1), DropReason.RATE_LIMITED) in answers[-1]
+    limited = CountDrop(peer_id(1), DropReason.RATE_LIMITED)
+
+    def is_answered(now: float) -> bool:
+        answer = party.sync(0).handle(StateDigest(bytes(16), bytes(1024)), peer_id(1), now)
+        assert isinstance(answer[0], Send) or limited in answer
+        return isinstance(answer[0], Send)
+
+    assert [is_answered(0.0) for _ in range(9)] == [True] * 8 + [False]
+    assert [is_answered(now) for now in (0.9, 1.0, 1.9, 2.0)] == [False, True, False, True]
+
+
+def test_a_reply_has_at_most_2048_heads_in_whole_buckets() -> None:
+    party = Party(0, 1)
+    for number in range(2, 2200):
+        party.node(0).learn(Owner(number).write("a", b""))
+    party.link()
+    effects = party.sync(0).handle(StateDigest(bytes(16), bytes(1024)), peer_id(1), 0.0)
+    replies = [
+        e.message for e in effects if isinstance(e, Send) and isinstance(e.message, StateHeads)
+    ]
+    largest_bucket = max(Counter(owner[0] for owner in party.node(0).state.maps).values())
+    assert 2048 - largest_bucket <= sum(len(each.heads) for each in replies) <= 2048
+    for each in replies:
+        covered = int.from_bytes(each.covered, "big")
+        owners = [o for o in party.node(0).state.maps if covered >> STATE_BUCKETS - 1 - o[0] & 1]
+        assert {head.owner_prefix for head in each.heads} == {owner[:8] for owner in owners}
+
+
+def test_heads_are_taken_until_five_seconds_after_the_sums_of_the_buckets() -> None:
+    for delay_s, is_taken in ((4.9, True), (5.0, False)):
+        party = Party(0, 1)
+        party.link()
+        sync = party.sync(0)
+        sync.handle(StateDigest(b"differs".ljust(16)), peer_id(1), 0.0)
+        asked_at = sync.deadline
+        (ask,) = sync.advance(asked_at)
+        assert isinstance(ask, Send)
+        assert isinstance(ask.message, StateDigest)
+        assert ask.message.buckets
+        heads = StateHeads(False, bytes(32), (StateHead(bytes(8), (EPOCH, 1), bytes(4)),))
+        effects = sync.handle(heads, peer_id(1), asked_at + delay_s)
+        assert (CountDrop(peer_id(1), DropReason.UNSOLICITED) not in effects) is is_taken
 
 
 def test_maps_that_are_wanted_and_their_sources_are_limited() -> None:
@@ -399,6 +470,15 @@ def test_a_reply_has_whole_maps_and_a_limited_size() -> None:
     assert set(counts.values()) == {4}
     assert sum(sizes) <= module.REPLY_BYTES
     assert max(sizes) <= module.DELTA_BYTES
+
+
+def test_a_message_of_a_reply_has_at_most_48_copies() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.node(0).learn(*(owner.write(f"k{number}", b"") for number in range(50)))
+    party.link()
+    request = StateRequest(7, (StateWant(peer_id(2)[:8], NO_VERSION),))
+    effects = party.sync(0).handle(request, peer_id(1), 0.0)
+    assert [len(e.message.copies) for e in effects if isinstance(e, Send)] == [48, 2]  # type: ignore[union-attr]
 
 
 def test_a_peer_may_request_a_limited_number_of_bytes() -> None:

@@ -14,6 +14,7 @@ from grapevine_proto.events import Via
 from grapevine_proto.ids import MessageId, Stream, StreamRange
 from grapevine_proto.overlay.store.message_store import (
     FORGET_STREAM_S,
+    STORE_TICK_S,
     MessageStore,
     SavedStream,
 )
@@ -292,6 +293,10 @@ def test_a_message_is_cached_until_it_expires_and_known_for_longer() -> None:
     store.tick(200.0)
     assert len(store.cache) == 0
     assert store.is_duplicate(copy(1, 1).rumor, 200.0)
+
+
+def test_a_tick_is_due_once_a_second() -> None:
+    assert STORE_TICK_S == 1.0
 
 
 def test_a_gap_is_abandoned_after_the_message_lifetime() -> None:
@@ -608,6 +613,13 @@ def test_an_origin_restored_as_evicted_has_its_age() -> None:
     assert restored.is_duplicate(copy(2, 3).rumor, 5000.0)
     restored.tick(5000.0 + 1200.0)
     assert not restored.is_duplicate(copy(2, 3).rumor, 6200.0)
+
+
+def test_an_origin_restored_as_evicted_is_no_younger_than_it_was_and_not_from_the_future() -> None:
+    saved = [SavedStream(peer_id(n), EPOCH, 3, (), idle_s) for n, idle_s in ((1, 9.0), (2, -7.0))]
+    kept = [SavedStream(peer_id(n), EPOCH, 3, (), 0.0) for n in (3, 4)]
+    restored = MessageStore(context(limits=LimitsConfig(origins=2)), [*kept, *saved], 50.0)
+    assert [each.idle_s for each in restored.snapshot(50.0)[2:]] == [9.0, 0.0]
 
 
 def test_what_was_published_before_a_late_start_is_no_loss_either() -> None:

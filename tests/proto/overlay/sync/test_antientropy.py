@@ -10,7 +10,15 @@ from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import AntiEntropyConfig, RateLimitConfig
 from grapevine_proto.crypto.identity import Identity
 from grapevine_proto.errors import DropReason, Offense
-from grapevine_proto.events import AntiEntropyRound, Event, MemberStatus, Round, RoundOutcome, Via
+from grapevine_proto.events import (
+    AntiEntropyRound,
+    CaughtUp,
+    Event,
+    MemberStatus,
+    Round,
+    RoundOutcome,
+    Via,
+)
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Penalize, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
@@ -20,7 +28,6 @@ from grapevine_proto.overlay.sync.antientropy import (
     NEW_LINK_RECHECK_MAX_S,
     REMEMBERED_PEERS_LIMIT,
     ROUND_TIMEOUT_S,
-    UNLINKED_REQUEST_AFTER_S,
     AntiEntropy,
 )
 from grapevine_proto.overlay.sync.outstanding_requests import BROKEN_PROMISE_S, RANGES_SCANNED_LIMIT
@@ -691,6 +698,17 @@ def test_rounds_start_once_per_interval_and_never_while_disabled() -> None:
     assert rounds.deadline == float("inf")
 
 
+def test_a_round_sends_the_digest_of_the_store_and_waits_three_seconds_for_the_peer() -> None:
+    node = SyncingNode()
+    node.store.insert(copy(90, 1), peer_id(1), True, 0.0)
+    node.rounds.next_round_at = 1e6
+    node.rounds.advance(5.0)
+    start = node.rounds.start_rounds(10.0)[0]
+    assert isinstance(start, Send)
+    assert start.message == Digest(1, *node.store.digest(10.0))
+    assert node.rounds.deadline == 13.0
+
+
 def test_a_reply_asks_for_what_is_missing_and_the_round_ends_when_it_has_come() -> None:
     node = SyncingNode()
     peer, sync_round = node.begin(0.0)
@@ -746,7 +764,7 @@ def test_a_closed_link_ends_its_round_and_frees_what_it_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("number", "is_asked"), [(60, True), (61, False), (62, False), (63, False), (1, False)]
 )
-def test_an_old_gap_is_requested_from_an_unlinked_member_that_can_be_dialed(
+def test_a_gap_of_five_seconds_is_requested_from_an_unlinked_member_that_can_be_dialed(
     number: int, is_asked: bool
 ) -> None:
     node = SyncingNode()
@@ -762,8 +780,8 @@ def test_an_old_gap_is_requested_from_an_unlinked_member_that_can_be_dialed(
     for first in (1, 3):
         node.store.insert(copy(90, first), peer_id(1), False, 0.0)
     request = Send((peer_id(number),), IWant(GAP_REQUEST_ROUND, (stream_up_to(2, 2),)))
-    assert request not in node.rounds.start_rounds(UNLINKED_REQUEST_AFTER_S - 0.1)
-    assert (request in node.rounds.start_rounds(UNLINKED_REQUEST_AFTER_S)) is is_asked
+    assert request not in node.rounds.start_rounds(4.9)
+    assert (request in node.rounds.start_rounds(5.0)) is is_asked
 
 
 def test_an_empty_answer_to_a_request_for_announced_rumors_is_a_refusal() -> None:
@@ -777,3 +795,53 @@ def test_an_empty_answer_to_a_request_for_announced_rumors_is_a_refusal() -> Non
     ):
         node.rounds.handle(repair, peer_id(2), 0.0)
     assert node.broadcast.refused_by == [peer_id(2)]
+
+
+# --- catching up ----------------------------------------------------------------------------------
+
+
+def is_caught_up(effects: list[Effect]) -> bool:
+    return any(isinstance(each, Emit) and isinstance(each.event, CaughtUp) for each in effects)
+
+
+def test_a_node_that_catches_up_asks_all_peers_for_their_vectors() -> None:
+    node = SyncingNode()
+    streams, checksum = node.store.digest(10.0)
+    sent = [each for each in node.rounds.catch_up(10.0, 60.0) if isinstance(each, Send)]
+    assert {each.peers for each in sent} == {(peer_id(number),) for number in (1, 2, 3)}
+    for each in sent:
+        assert isinstance(each.message, Digest)
+        assert (each.message.streams, each.message.checksum) != (streams, checksum)
+
+
+def test_an_equal_digest_proves_what_a_peer_had_two_seconds_before() -> None:
+    node = SyncingNode()
+    node.rounds.catch_up(10.0, 60.0)
+    equal = heartbeat(*node.store.digest(10.0))
+    for now, is_proof in ((11.9, False), (12.0, True)):
+        effects = [node.rounds.handle(equal, peer_id(number), now) for number in (1, 2, 3)]
+        assert [is_caught_up(each) for each in effects] == [False, False, is_proof]
+
+
+def test_a_node_has_not_caught_up_while_what_a_peer_has_is_on_its_way() -> None:
+    """A peer that was asked and sent nothing has none; fragments hold the request itself back."""
+    for is_held, brought, caught_up in (
+        (False, (), True),
+        (False, (copy(90, 1),), False),
+        (True, (), False),
+    ):
+        node = SyncingNode()
+        node.rounds.next_round_at = 1e6
+        node.rounds.catch_up(10.0, 60.0)
+        for number in (1, 2):
+            assert not is_caught_up(node.page(peer_id(number), 0, 1, [], 10.1))
+        if is_held:
+            node.rounds.on_fragment(peer_id(2), 10.2)
+        number = node.rounds._active_rounds[peer_id(3)].number
+        effects = node.page(peer_id(3), 0, 1, [stream_up_to(5)], 10.2)
+        assert any(isinstance(each, Send) for each in effects) is not is_held
+        if not is_held:
+            effects = node.rounds.handle(Repair(number, True, False, brought), peer_id(3), 10.3)
+        assert is_caught_up(effects) is caught_up
+        again = [each for each in node.rounds.advance(10.4) if isinstance(each, Send)]
+        assert [each.peers for each in again] == ([] if caught_up else [(peer_id(3),)])

@@ -165,6 +165,17 @@ def test_a_member_outside_the_sample_cannot_confirm() -> None:
     ) == (0, 0, 1)
 
 
+def test_a_receipt_that_does_not_count_is_acknowledged() -> None:
+    node = Node(members=300, is_limited=False)
+    traced_id = message_id(1, OUR_NUMBER)
+    sample = MemberSample("default", traced_id, node.tracing.start_trace(traced_id, 0.0))
+    unsampled = next(n for n in range(1, 300) if peer_id(n) not in sample)
+    sampled = next(n for n in range(1, 300) if peer_id(n) in sample)
+    for number in (unsampled, sampled, sampled):
+        assert node.receive(1, traced_id, receipt(number, traced_id)) == [ACKED]
+    assert node.report(traced_id).reached == 1
+
+
 def test_a_receipt_without_room_or_budget_is_acknowledged_and_no_fault_of_its_sender() -> None:
     node = Node(links=3)
     traced_id = message_id(1, OUR_NUMBER)
