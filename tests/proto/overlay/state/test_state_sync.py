@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -298,8 +299,121 @@ def test_a_node_that_does_not_answer_hears_ever_less_of_us() -> None:
     while sync.deadline < 5000.0:
         at = sync.deadline
         times += [at for _ in sync.advance(at)]
-    assert len(times) < 14
-    assert times[-1] - times[-2] >= 900
+    pauses_s = [after - before for before, after in pairwise(times)]
+    assert pauses_s[:7] == [30.0, 60.0, 120.0, 240.0, 480.0, 960.0, 960.0]
+
+
+@pytest.mark.parametrize(("delay_s", "is_answered"), [(14.9, False), (15.0, True)])
+def test_an_equal_sum_that_is_repeated_is_answered_once_in_15_seconds(
+    delay_s: float, is_answered: bool
+) -> None:
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    sync = party.sync(0)
+    sync.on_link_up(peer_id(1), 0.0)
+    (ours,) = sync.advance(0.0)
+    assert isinstance(ours, Send)
+    assert isinstance(ours.message, StateDigest)
+    assert sync.handle(ours.message, peer_id(1), 0.0) == []
+    assert bool(sync.handle(ours.message, peer_id(1), delay_s)) is is_answered
+
+
+def test_sums_are_compared_at_once_on_a_new_link_and_after_a_while_on_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    party = Party(0, 1)
+    party.link()
+    sync = party.sync(0)
+    monkeypatch.setattr(sync._rng, "random", lambda: 0.5)
+    for now, delay_s in ((10.0, 0.1), (20.0, 1.5)):
+        differs = StateDigest((b"at %d" % now).ljust(16))
+        assert sync.handle(differs, peer_id(1), now) == []
+        assert sync.deadline == now + delay_s
+        sync.handle(differs, peer_id(1), now + 0.05)
+        assert sync.deadline == now + delay_s, "repeating it moves nothing"
+        assert len(sync.advance(now + delay_s)) == 1
+        assert sync.deadline == math.inf
+
+
+def compares(sync: StateSync, theirs: bytes, now: float) -> bool:
+    """Whether node 0 asks node 1 for heads after it sent this sum."""
+    sync.handle(StateDigest(theirs), peer_id(1), now)
+    effects = sync.advance(now + 2.0)
+    sent = [e.message for e in effects if isinstance(e, Send)]
+    return any(isinstance(each, StateDigest) and each.buckets for each in sent)
+
+
+@pytest.mark.parametrize(("age_s", "is_compared"), [(9.9, False), (10.0, True)])
+def test_a_peer_whose_sum_was_ours_a_moment_ago_is_only_behind(
+    age_s: float, is_compared: bool
+) -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    sync = party.sync(0)
+    party.node(0).learn(owner.write("a", b"1"))
+    sync.advance(0.0)
+    theirs = party.node(0).state.sum.to_bytes(16, "big")
+    party.node(0).learn(owner.write("a", b"2"))
+    sync.advance(50.0)
+    assert compares(sync, theirs, 50.0 + age_s - 2.0) is is_compared
+
+
+@pytest.mark.parametrize(("is_answered", "pause_s"), [(False, 5.0), (True, 300.0)])
+def test_sums_that_still_differ_are_compared_again_after_a_pause(
+    is_answered: bool, pause_s: float
+) -> None:
+    for delay_s, is_repeated in ((pause_s - 0.1, False), (pause_s, True)):
+        party = Party(0, 1)
+        party.link()
+        sync, theirs = party.sync(0), b"differs".ljust(16)
+        assert compares(sync, theirs, 0.0)
+        if is_answered:
+            assert sync.handle(StateHeads(False, bytes(32), ()), peer_id(1), 2.0) == []
+        assert compares(sync, theirs, delay_s) is is_repeated
+        assert compares(sync, b"another".ljust(16), delay_s + 2.0), "that is another difference"
+
+
+def test_changes_are_announced_together_within_the_gossip_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    sync = party.sync(0)
+    monkeypatch.setattr(sync._rng, "random", lambda: 0.5)
+    interval_s = party.node(0).context.config.current.gossip_interval
+    for number in range(2):
+        party.node(0).learn(owner.write("a", b"%d" % number))
+        assert sync.advance(0.0) == []
+    assert sync.deadline == 0.75 * interval_s
+    assert len(sync.advance(0.75 * interval_s)) == 1
+
+
+def test_a_request_waits_three_seconds_for_the_next_part_and_thirty_for_the_last() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    owner.write("missing", b"")
+    request = requesting(party, peer_id(2)[:8])
+    sync, part = party.sync(0), RumorCopy(owner.write("a", b"1"), 0, 0)
+    assert sync.deadline == 3.0
+    for now in range(2, 30, 2):
+        sync.handle(StateDelta(request.number, False, (part,)), peer_id(1), float(now))
+        assert sync.deadline == min(now + 3.0, 30.0)
+    sync.advance(30.0)
+    late = sync.handle(StateDelta(request.number, True, (part,)), peer_id(1), 30.0)
+    assert late == [CountDrop(peer_id(1), DropReason.UNSOLICITED)]
+
+
+def test_what_a_peer_was_asked_for_is_requested_from_another_once_its_link_has_closed() -> None:
+    party = Party(0, 1, 3)
+    party.link()
+    sync, prefix = party.sync(0), peer_id(2)[:8]
+    requesting(party, prefix)
+    sync._peers[peer_id(3)].awaits_heads_until = math.inf
+    heads = StateHeads(False, bytes(32), (StateHead(prefix, (EPOCH, 9), bytes(4)),))
+    assert sync.handle(heads, peer_id(3), 0.0) == []
+    sync.on_link_down(peer_id(1))
+    (request,) = sync.handle(heads, peer_id(3), 0.1)
+    assert request == Send((peer_id(3),), StateRequest(2, (StateWant(prefix, NO_VERSION),)))
 
 
 @pytest.mark.usefixtures("patch_sources")
@@ -481,20 +595,24 @@ def test_a_message_of_a_reply_has_at_most_48_copies() -> None:
     assert [len(e.message.copies) for e in effects if isinstance(e, Send)] == [48, 2]  # type: ignore[union-attr]
 
 
-def test_a_peer_may_request_a_limited_number_of_bytes() -> None:
-    party = Party(0, 1)
-    owner = Owner(2)
+def test_a_peer_may_request_eight_mebibytes_and_one_more_each_second() -> None:
+    party, owner = Party(0, 1), Owner(2)
     party.node(0).learn(*(owner.write(f"k{number}", bytes(4000)) for number in range(14)))
     party.link()
-    request = StateRequest(7, (StateWant(peer_id(2)[:8], NO_VERSION),))
-    sizes = []
-    for _ in range(200):
-        effects = party.sync(0).handle(request, peer_id(1), 0.0)
+
+    def requested_bytes(now: float) -> int:
+        request = StateRequest(7, (StateWant(peer_id(2)[:8], NO_VERSION),))
+        effects = party.sync(0).handle(request, peer_id(1), now)
         copies = [copy for e in effects if isinstance(e, Send) for copy in e.message.copies]  # type: ignore[union-attr]
-        sizes.append(sum(copy.rumor.size_bytes for copy in copies))
-    assert sum(sizes) <= module.DELTA_BYTES_BURST
+        return sum(copy.rumor.size_bytes for copy in copies)
+
+    sizes = [requested_bytes(0.0) for _ in range(200)]
     assert sizes[0] > 56_000
-    assert sizes[-1] == 0
+    left_bytes = (8 << 20) - sum(sizes)
+    assert 0 <= left_bytes < sizes[0]
+    refilled_at = (sizes[0] - left_bytes) / (1 << 20)
+    assert requested_bytes(refilled_at - 0.001) == 0
+    assert requested_bytes(refilled_at + 0.001) == sizes[0]
 
 
 def test_two_contents_of_one_version_freeze_a_map_until_its_owner_restarts() -> None:
