@@ -270,6 +270,44 @@ def test_answers_of_one_query_are_limited(limit: str, value: int, forwarded: int
     assert node.queries.refused == 1
 
 
+def test_of_one_query_1024_answers_are_relayed_and_768_of_one_peer() -> None:
+    node = Node(is_limited=False)
+    node.queries.on_rumor(question(), [peer_id(4)], 0.0)
+    for sender, count, relayed in ((1, 769, 768), (2, 257, 1024)):
+        for index in range(count):
+            node.receive(sender, message_id(), answer_of(1000 * sender + index, message_id()))
+        assert node.queries.reverse_paths.relayed == relayed
+    assert node.queries.refused == 2
+
+
+def test_of_one_query_a_mebibyte_of_answers_is_relayed() -> None:
+    node = Node(is_limited=False)
+    node.queries.on_rumor(question(), [peer_id(4)], 0.0)
+    sizes = []
+    for number in range(920):
+        answer = answer_of(1000 + number, message_id(), bytes(1024))
+        sizes.append(answer.size_bytes)
+        node.receive(1 + number % 2, message_id(), answer)
+    assert node.queries.reverse_paths.relayed == (1 << 20) // sizes[0]
+    assert node.queries.refused == 920 - (1 << 20) // sizes[0]
+
+
+def test_the_first_32_answers_of_a_query_wait_less_for_others() -> None:
+    node = Node(is_limited=False)
+    node.queries.on_rumor(question(), [peer_id(4)], 0.0)
+    waits_s = []
+    for number in range(33):
+        now = 0.006 * number
+        node.receive(1, message_id(), answer_of(FAR + number, message_id()), at=now)
+        at, effects = node.advance()
+        waits_s.append(round(at - now, 6))
+        for each in effects:
+            assert isinstance(each, Send)
+            assert isinstance(each.message, Answers)
+            node.queries.handle(AnswerAck(each.message.number), peer_id(4), at)
+    assert waits_s == [0.005] * 32 + [0.02]
+
+
 def test_the_bytes_held_are_released_as_answers_arrive() -> None:
     node = Node()
     set_limit(node, "bytes_held", 2 * 123)

@@ -7,7 +7,7 @@ import math
 from grapevine_proto.config.sections import LimitsConfig, StateConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.overlay.effects import Effect, WriteEntry
-from grapevine_proto.overlay.state.keyed_state import FORGET_GONE_S, KeyedState
+from grapevine_proto.overlay.state.keyed_state import KeyedState
 from tests.proto.overlay.builders import EPOCH, context, peer_id, record
 from tests.proto.overlay.state.owners import Learner, Owner, changes_in, entry_of
 
@@ -79,13 +79,20 @@ def test_a_map_that_was_given_up_is_taken_again_once_its_owner_is_back() -> None
     assert change.value == b"1"
 
 
-def test_what_was_given_up_is_forgotten_in_the_end() -> None:
+def test_what_was_given_up_is_forgotten_after_seven_days() -> None:
     owner = Owner(OTHERS[0])
     node = with_owner(LEAST, OTHERS[0])
     node.learn(owner.write("a", b"1"))
     leave(node, OTHERS[0])
-    sweeps(node, FORGET_GONE_S + 3000.0)
-    assert node.state._gone == {}
+    given_up_at = 0.0
+    while node.state.maps:
+        given_up_at = node.state.deadline
+        node.state.advance(given_up_at)
+    week_s = 7 * 86_400.0
+    sweeps(node, given_up_at + week_s - 0.1)
+    assert node.state.is_gone(peer_id(OTHERS[0])[:8], (EPOCH, 1))
+    node.state.advance(given_up_at + week_s)
+    assert not node.state.is_gone(peer_id(OTHERS[0])[:8], (EPOCH, 1))
     assert node.state.deadline == math.inf
 
 

@@ -15,7 +15,6 @@ from grapevine_proto.overlay.state.early_entries import EARLY_ENTRIES_LIMIT, EAR
 from grapevine_proto.overlay.state.keyed_state import (
     MAX_RETAINED,
     RECOVERY_LIMIT_S,
-    SWEEP_INTERVAL_S,
     KeyedState,
 )
 from grapevine_proto.overlay.state.owner_map import ENTRY_OVERHEAD_BYTES, MAX_ENTRIES, MAX_KEYS
@@ -358,6 +357,20 @@ def test_owners_that_are_not_up_make_room_and_then_entries_are_refused() -> None
     assert node.state.refused == 1
 
 
+@pytest.mark.parametrize(("owners_up", "is_found_at_once"), [(31, True), (32, False)])
+def test_a_look_for_a_map_to_evict_ends_after_32_and_goes_on_there_the_next_time(
+    owners_up: int, is_found_at_once: bool
+) -> None:
+    node = Learner(limits=LimitsConfig(state_owners=owners_up + 1))
+    for number in range(1, owners_up + 1):
+        node.context.members.ensure(record(number), 0.0)
+        node.learn(Owner(number).write("a", b"1"))
+    node.learn(Owner(40).write("a", b"unknown"))
+    assert bool(node.learn(Owner(41).write("a", b"2"))) is is_found_at_once
+    assert (peer_id(40) in node.state.maps) is not is_found_at_once
+    assert node.learn(Owner(42).write("a", b"3"))
+
+
 def test_the_entries_of_all_owners_have_a_limited_size() -> None:
     node = Learner(limits=LimitsConfig(state_bytes=3 * 1100))
     for number in (1, 2, 3, 4):
@@ -410,7 +423,7 @@ def test_an_entry_ends_by_its_age() -> None:
     (effect,) = node.state.advance(120.0)
     assert isinstance(effect, Emit)
     assert (effect.event.value, effect.event.previous) == (None, b"1")  # type: ignore[union-attr]
-    assert node.state.deadline == 100.0 + SWEEP_INTERVAL_S
+    assert node.state.deadline == 160.0, "it looks for owners that are gone every minute"
 
 
 def test_a_node_deletes_its_own_entry_when_it_ends() -> None:
