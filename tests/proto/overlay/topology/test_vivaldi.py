@@ -220,6 +220,35 @@ def test_a_sample_that_fits_makes_up_for_one_that_does_not() -> None:
         assert coordinates.ignored == ignored
 
 
+def test_ten_samples_that_fit_make_up_for_any_number_of_others() -> None:
+    coordinates = between_two_peers()
+    for claim, ignored in ((at(5.0, error=0.0), 91), (at(0.0, 0.05, error=0.0), 101)):
+        for _ in range(100):
+            coordinates.on_coordinate(peer_id(3), claim)
+            coordinates.on_rtt(peer_id(3), 0.05)
+        assert coordinates.ignored == ignored
+
+
+def test_one_round_trip_of_three_that_took_much_longer_changes_nothing() -> None:
+    def after(*rtts_s: float) -> Coordinate:
+        coordinates = make()
+        for rtt_s in rtts_s:
+            coordinates.on_rtt(peer_id(1), rtt_s)
+        return coordinates.coordinate
+
+    assert after(0.1, 0.1, 5.0) == after(0.1, 0.1, 0.1)
+    assert after(0.1, 0.1, 5.0, 5.0) != after(0.1, 0.1, 0.1, 0.1)
+
+
+def test_estimates_say_something_after_three_samples() -> None:
+    coordinates = make()
+    settled = []
+    for _ in range(4):
+        settled.append(coordinates.is_settled())
+        coordinates.on_rtt(peer_id(1), 0.1)
+    assert settled == [False, False, False, True]
+
+
 def test_nobody_is_distrusted_while_neither_end_knows_where_it_is() -> None:
     coordinates = make(3)
     coordinates.on_coordinate(peer_id(3), at(5.0, error=MAX_ERROR))
@@ -314,6 +343,41 @@ def beats_with_coordinate(steps_s: list[float], error: float) -> list[int]:
     return found
 
 
+def moved_by(coordinates: Coordinates, distance_s: float) -> None:
+    """A settled node is that far from the center."""
+    coordinates._vivaldi.coordinate = Coordinate((distance_s,) + (0.0,) * 7, error=0.1)
+
+
+@pytest.mark.parametrize(
+    ("rtt_s", "too_little_s", "enough_s"), [(0.1, 0.0049, 0.0051), (0.001, 0.00009, 0.00011)]
+)
+def test_a_move_is_sent_beyond_a_twentieth_of_the_round_trip_and_a_tenth_of_a_millisecond(
+    rtt_s: float, too_little_s: float, enough_s: float
+) -> None:
+    coordinates = make()
+    moved_by(coordinates, too_little_s)
+    assert coordinates.next_for(peer_id(1), rtt_s) is None
+    moved_by(coordinates, enough_s)
+    assert coordinates.next_for(peer_id(1), rtt_s) == coordinates.coordinate
+
+
+@pytest.mark.parametrize(
+    ("rtt_s", "too_little_s", "enough_s"), [(0.1, 0.0099, 0.0101), (0.001, 0.0019, 0.0021)]
+)
+def test_a_move_is_signed_beyond_a_tenth_of_the_round_trip_and_two_milliseconds(
+    rtt_s: float, too_little_s: float, enough_s: float
+) -> None:
+    coordinates = make()
+    for _ in range(20):
+        coordinates.on_rtt(peer_id(1), rtt_s)
+    moved_by(coordinates, 0.0)
+    assert coordinates.next_for_record(0.0) is not None
+    moved_by(coordinates, too_little_s)
+    assert coordinates.next_for_record(300.0) is None
+    moved_by(coordinates, enough_s)
+    assert coordinates.next_for_record(300.0) is not None
+
+
 def test_a_node_that_does_not_know_where_it_is_says_so_behind_every_other_heartbeat() -> None:
     assert beats_with_coordinate([0.02] * 40, error=0.5) == list(range(0, 40, 2))
 
@@ -401,6 +465,13 @@ def test_a_node_that_moved_to_another_network_begins_in_the_center() -> None:
 @pytest.mark.parametrize(("rtt_s", "misfits"), [(0.0095, 0), (0.0120, 1)])
 def test_a_ratio_of_a_few_milliseconds_is_jitter(rtt_s: float, misfits: int) -> None:
     link = _LinkSamples(at(0.001, error=0.0), Coordinate())
+    link.judge(at(0.0, error=0.0), rtt_s)
+    assert link.misfits == misfits
+
+
+@pytest.mark.parametrize(("rtt_s", "misfits"), [(0.034, 0), (0.033, 1), (0.299, 0), (0.301, 1)])
+def test_a_distance_off_by_more_than_threefold_is_a_misfit(rtt_s: float, misfits: int) -> None:
+    link = _LinkSamples(at(0.1, error=0.0), Coordinate())
     link.judge(at(0.0, error=0.0), rtt_s)
     assert link.misfits == misfits
 
