@@ -476,6 +476,25 @@ def test_a_distance_off_by_more_than_threefold_is_a_misfit(rtt_s: float, misfits
     assert link.misfits == misfits
 
 
+@pytest.mark.parametrize(("their_error", "misfits"), [(0.49, 1), (0.5, 0)])
+def test_a_misfit_counts_if_both_ends_together_are_less_than_one_off(
+    their_error: float, misfits: int
+) -> None:
+    link = _LinkSamples(at(0.1, error=their_error), Coordinate())
+    link.judge(at(0.0, error=0.5), 0.001)
+    assert link.misfits == misfits
+
+
+def test_a_sample_counts_for_a_quarter_of_the_error_of_its_link() -> None:
+    link = _LinkSamples(at(0.2), Coordinate())
+    link.rtts_s.extend((0.1, 0.1))
+    found = []
+    for _ in range(2):
+        link.judge(at(0.0), 0.1)  # off by the whole round trip
+        found.append(link.error)
+    assert found == pytest.approx([0.25, 0.4375], rel=0.01)
+
+
 def test_samples_of_a_link_end_with_it() -> None:
     coordinates = make(3)
     for number in (1, 2, 3, 4):
