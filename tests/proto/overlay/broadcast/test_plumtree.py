@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.broadcast.near_peers import NEAR_PEERS_LIMIT
-from grapevine_proto.overlay.broadcast.plumtree import (
-    COUNTED_ORIGINS_LIMIT,
-    OWN_TREE_LEAD_WEIGHT,
-    PARENT_SWITCH_LEAD_S,
-    ROOT_TIMEOUT_S,
-    RUMOR_SENDERS_LIMIT,
-    RUMORS_FOR_OWN_TREE,
-    TREE_IDLE_S,
-    TREE_IN_USE_S,
-    TREES_LIMIT,
-    Plumtree,
-)
+from grapevine_proto.overlay.broadcast.plumtree import Plumtree
 from grapevine_proto.overlay.broadcast.strategy import PushPlan
 from grapevine_proto.wire.messages import Graft, Prune, Subscribe
 from tests.proto.overlay.builders import NodeTables, new_rumor, peer_id, sent_by_peer
 
 ORIGIN = 90
+
+# Of the protocol reference, and of the table of containers.
+RUMORS_FOR_OWN_TREE, TREES_LIMIT = 3, 64
+COUNTED_ORIGINS_LIMIT, RUMOR_SENDERS_LIMIT = 256, 512
+PARENT_SWITCH_LEAD_S, OWN_TREE_LEAD_WEIGHT = 0.015, 0.5
+ROOT_TIMEOUT_S, TREE_IN_USE_S, TREE_IDLE_S = 10.0, 10.0, 60.0
 
 
 def plumtree(*linked: int, **changes: object) -> tuple[NodeTables, Plumtree]:

@@ -201,8 +201,9 @@ def test_seventeen_pending_updates_start_ten_seconds_of_syncing() -> None:
 def test_two_hundred_members_are_compared_at_once_and_beyond_that_in_parts() -> None:
     node = Node(range(200))
     node.add_updates()
-    digest = digest_in(node.member_sync.next_request(0.0))
-    assert (digest.first, digest.last, len(digest.to_prefixes())) == (0, ID_PREFIX_MAX, 200)
+    for _ in range(20):
+        digest = digest_in(node.member_sync.next_request(0.0))
+        assert (digest.first, digest.last, len(digest.to_prefixes())) == (0, ID_PREFIX_MAX, 200)
     node = Node(range(201))
     node.add_updates()
     digests = [digest_in(node.member_sync.next_request(0.0)) for _ in range(60)]
