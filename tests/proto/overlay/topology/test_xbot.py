@@ -435,6 +435,13 @@ def test_eight_members_are_drawn_for_a_candidate() -> None:
     assert turns.drawn == 8
 
 
+def test_no_member_is_drawn_if_all_links_are_near() -> None:
+    fixture = ProximityFixture(1, 2, 3, 4, 9)
+    fixture.rng.choice = turns = Turns()  # type: ignore[method-assign, assignment]
+    assert fixture.optimizer.next_candidate(0.0) is None
+    assert turns.drawn == 0
+
+
 def test_a_node_with_just_enough_links_measures_members() -> None:
     assert candidate_of(ProximityFixture(100, 90, 80, 70, members=6)) is not None
     assert candidate_of(ProximityFixture(100, 90, 80, members=6)) is None
