@@ -101,7 +101,7 @@ def test_forged_accusations_and_those_beyond_a_budget_are_dropped() -> None:
     assert node.update(forged) == [CountDrop(peer_id(SENDER), DropReason.BAD_SIGNATURE)]
     assert node.status() is MemberStatus.UP
     for _ in range(255):
-        node.update(forged)
+        assert node.update(forged) == [CountDrop(peer_id(SENDER), DropReason.BAD_SIGNATURE)]
     assert node.update(forged) == [CountDrop(peer_id(SENDER), DropReason.SIGNATURE_BUDGET)]
     assert node.update(forged, now=1.0 + 0.99 / 32) == [
         CountDrop(peer_id(SENDER), DropReason.SIGNATURE_BUDGET)
@@ -252,7 +252,9 @@ def test_our_own_accusation_makes_a_peer_stale_once() -> None:
     assert found.accused_by_us
     assert list(found.accusations) == [peer_id(0)]
     assert found.member_update.accusations[0].is_authentic("default", record(3))
+    node.detector.gossiper.remove(peer_id(3))
     assert node.detector._accuse(member, "no answer, directly or through others", 1.0, 2.0) == []
+    assert peer_id(3) not in node.detector.gossiper.queue, "and is gossiped once"
 
 
 def test_a_full_table_of_suspicions_has_room_for_our_own_but_not_for_those_of_others() -> None:
@@ -267,6 +269,13 @@ def test_a_full_table_of_suspicions_has_room_for_our_own_but_not_for_those_of_ot
     effects = node.detector.on_unreachable(member, "no answer", 1.0)
     assert statuses(effects) == [MemberStatus.SUSPECT]
     assert len(table) == SUSPICIONS_LIMIT
+
+
+def test_what_is_overdue_is_due_at_once_and_not_in_the_past() -> None:
+    node = DetectingNode()
+    node.accuse(1, 2, 3)
+    node.detector.on_packet(peer_id(3), 100.0)
+    assert node.detector.deadline == 100.0
 
 
 def test_a_held_suspicion_counts_once_the_link_is_lost_during_a_probe() -> None:
