@@ -1323,8 +1323,8 @@ class Node:
         )
 
     def _check_loop(self) -> None:
-        """Raises NotRunning outside of the node's event loop. To ask for the running one instead takes a
-        system call on Python 3.11, a tenth of a small broadcast."""
+        """Raises NotRunning outside of the node's event loop. To ask asyncio for the running one instead
+        takes a system call on Python 3.11."""
         is_in_loop = self._loop is not None and self._loop.is_running()
         if not is_in_loop or get_ident() != self._thread_id:
             raise NotRunning(

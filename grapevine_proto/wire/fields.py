@@ -121,7 +121,7 @@ def array(value: Any) -> Fields:
 def items(value: Any, limit: int) -> Fields:
     """Returns `value` if it is an array of at most `limit` items. Raises ValueError."""
     if type(value) is not tuple or len(value) > limit:
-        raise ValueError("not an array of so few items")
+        raise ValueError("not an array, or too many items")
     return value
 
 

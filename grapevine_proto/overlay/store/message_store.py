@@ -252,7 +252,7 @@ class MessageStore:
             state = self._open(rumor.stream, now)
         self._origin_table.on_rumor(rumor.origin, source, is_linked=origin_is_linked)
         tracker = state.tracker
-        if kibibytes := len(rumor.body) + len(rumor.attributes) >> 10:
+        if kibibytes := (len(rumor.body) + len(rumor.attributes)) >> 10:
             self._work.add(work.KIBIBYTE * kibibytes)
         new_payloads = [] if via is Via.LOCAL else rumor.payloads()
         if rumor.first <= tracker.high:  # otherwise all of it is new
