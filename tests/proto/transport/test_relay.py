@@ -120,6 +120,26 @@ def test_a_sender_beyond_its_bytes_is_refused_and_the_others_are_not() -> None:
     assert relay.transport.relays.relayed == passed + 1
 
 
+def test_a_small_datagram_counts_as_256_bytes_of_its_sender() -> None:
+    network, relay, *_ = apart()
+    link = relay.link_to(network[2])
+    passed = [
+        relay.transport.relays.admit(link, Relayed(False, bytes(8), b"x"), network.now)
+        for _ in range(2 * SENDER_BYTES_PER_S // 256 + 1)
+    ]
+    assert (passed.count(True), passed[-1]) == (2 * SENDER_BYTES_PER_S // 256, False)
+
+
+def test_nothing_goes_through_a_relay_without_a_session_or_through_two_relays() -> None:
+    network, _, two, three = apart()
+    relays = two.transport.relays
+    assert relays.wrap(b"x", relays.address_via(peer_id(9), mark_of(peer_id(3)))) is None
+    network.send_direct(2, 3, b"hello")
+    network.run(1.0)
+    assert relays.wrap(b"x", relays.address_via(three.peer_id, bytes(8))) is None
+    assert relays.wrap(b"x", relays.address_via(peer_id(1), mark_of(peer_id(3)))) is not None
+
+
 def test_garbage_from_a_relay_is_dropped_as_from_a_socket() -> None:
     network, _, two, _ = apart()
     network.inject(1, 2, Relayed(True, mark_of(peer_id(3)), b"\x00"))

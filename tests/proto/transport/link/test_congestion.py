@@ -170,6 +170,25 @@ def test_the_usual_loss_of_a_path_costs_no_rate_and_more_loss_does() -> None:
     assert report(acked=20, lost=20) == pytest.approx(0.7)
 
 
+def test_loss_beyond_four_deviations_and_two_packets_costs_rate() -> None:
+    tolerated = {0: 2, 4: 13}  # of 40 packets; 4 + 4 * sqrt(40 * 0.1 * 0.9) + 2 = 13.6
+    for usual, most in tolerated.items():
+        for lost, factor in ((most, 1.0), (most + 1, 0.7)):
+            _, _, report = controller()
+            for _ in range(30):
+                report(acked=40 - usual, lost=usual)
+            assert report(acked=40 - lost, lost=lost, pacing_limited=False) == pytest.approx(factor)
+
+
+def test_delay_up_to_three_times_the_jitter_is_no_queue() -> None:
+    for queue_s, is_queue in ((0.050, False), (0.070, True)):
+        _, rtt, report = controller()
+        report()
+        rtt.jitter_s = 0.020
+        assert (report(queue_s=queue_s) < 1.0) is is_queue
+        assert 0.020 < rtt.jitter_s < 0.0235
+
+
 def test_a_draining_queue_causes_no_further_decrease() -> None:
     _, _, report = controller()
     report()

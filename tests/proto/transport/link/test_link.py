@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grapevine_proto.config.node import NodeConfig
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
@@ -18,7 +20,8 @@ from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.transport.handshake.initiator import CONFIRM_LINGER_S
 from grapevine_proto.transport.link.acks import PATH_RESPONSES_LIMIT
 from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT
-from grapevine_proto.transport.link.link import Link
+from grapevine_proto.transport.link.link import DEFAULT_MAX_MESSAGE_BYTES, Link
+from grapevine_proto.transport.link.path_validation import CHALLENGE_DATAGRAM_BYTES
 from grapevine_proto.transport.link.sender import DATAGRAMS_PER_TRANSMIT
 from grapevine_proto.transport.session.session import (
     REJECT_AFTER_S,
@@ -64,6 +67,7 @@ from tests.proto.transport.ends import (
     End,
     World,
     direct_message,
+    entropy_of,
     linked_ends,
     name_of,
     two_ends,
@@ -71,6 +75,7 @@ from tests.proto.transport.ends import (
 
 ADA = End("ada", Address("192.0.2.1", 1000))
 BOB = End("bob", Address("192.0.2.2", 2000))
+ELSEWHERE = Address("203.0.113.6", 666)
 
 
 class Pair:
@@ -82,13 +87,14 @@ class Pair:
         bucket: TokenBucket | None = None,
         rate: tuple[int, int] = (0, 0),
         limits: LimitsConfig | None = None,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
         BOB.rate = rate
         self.record = BOB.record
         self._numbers = itertools.count(1)
         ours, self.theirs = self.new_session()
         established = EstablishedSession(ours, self.record, BOB.address, None, EMPTY)
-        self.link = Link(established, bucket, limits or LimitsConfig(), 0.0)
+        self.link = Link(established, bucket, limits or LimitsConfig(), 0.0, entropy=entropy)
 
     def new_session(self, now: float = 0.0, *, by_us: bool = True) -> tuple[Session, Session]:
         """Both ends of another session between the two."""
@@ -714,9 +720,35 @@ def test_a_path_challenge_costs_a_token_and_pending_responses_are_limited() -> N
 def test_a_link_without_entropy_keeps_its_address() -> None:
     pair = Pair()
     datagram = packet(pair.theirs.seal(HEARTBEAT, 0.0))
-    assert pair.link.receive(datagram, 0.0, Address("203.0.113.6", 666)) == HEARTBEAT
+    assert pair.link.receive(datagram, 0.0, ELSEWHERE) == HEARTBEAT
     assert pair.link.validate_path(5.0) == []
     assert pair.link.address == BOB.address
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "challenged"), [(-1, [BOB.address]), (0, [BOB.address, ELSEWHERE])]
+)
+def test_a_new_address_is_challenged_once_it_sent_as_much_as_a_challenge_takes(
+    size_bytes: int, challenged: list[Address]
+) -> None:
+    pair = Pair(entropy=entropy_of("path"))
+    challenge = encode_frame(PathChallenge(bytes(8)))
+    datagram = pair.theirs.seal(direct_message(1, len(challenge) - 5 + size_bytes), 0.0)
+    assert len(datagram) == CHALLENGE_DATAGRAM_BYTES + size_bytes
+    pair.link.receive(packet(datagram), 0.0, ELSEWHERE)
+    assert [to for _, to in pair.link.validate_path(0.0)] == challenged
+
+
+def test_a_peer_is_silent_after_two_probe_timeouts_without_a_packet() -> None:
+    pair = Pair()
+    pair.deliver(HEARTBEAT, 5.0)
+    pto_s = pair.link.path.rtt.pto_s
+    assert not pair.link.is_silent(5.0 + 1.9 * pto_s)
+    assert pair.link.is_silent(5.0 + 2.1 * pto_s)
+
+
+def test_a_link_accepts_messages_of_the_default_size_of_a_node() -> None:
+    assert DEFAULT_MAX_MESSAGE_BYTES == NodeConfig(keys=(KEY,)).max_message_size == 10 * 1024 * 1024
 
 
 def test_acknowledged_rumors_are_handed_over_once() -> None:

@@ -63,6 +63,16 @@ def validating() -> Validation:
     return validation
 
 
+def test_either_address_gets_three_challenges_a_round_trip_apart() -> None:
+    validation = Validation()
+    validation.deliver(NEW, 0.0)
+    assert validation.deadline == 0.0
+    for sent_at in (0.0, 0.1, 0.2):
+        assert validation.pop_due(sent_at - 0.001) == []
+        assert [to for _, to in validation.pop_due(sent_at)] == [None, NEW]
+    assert validation.pop_due(0.9) == []
+
+
 def test_the_two_addresses_get_different_tokens() -> None:
     validation = Validation()
     validation.deliver(NEW, 0.0)

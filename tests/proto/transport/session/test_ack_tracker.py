@@ -124,6 +124,15 @@ def test_an_ack_is_due_after_the_reordering_window_and_an_rtt_after_the_last_one
     assert tracker.due_at == 6.05
 
 
+def test_an_ack_that_does_not_wait_keeps_its_time_when_the_round_trip_shrinks() -> None:
+    tracker = AckTracker()
+    tracker.update_rtt(0.2, 0.05)
+    receive(tracker, 0, now=5.0)
+    tracker.update_rtt(0.02, 0.01)
+    receive(tracker, 1, now=5.001)
+    assert tracker.due_at == 5.05
+
+
 def test_an_ack_names_the_highest_packet_that_elicits_one_and_its_age() -> None:
     tracker = AckTracker()
     receive(tracker, 4, now=1.0)
@@ -175,6 +184,13 @@ def test_six_acks_report_a_loss_and_then_begin_above_it() -> None:
     seen = [next_ack(tracker, number, number * STEP_S) for number in range(3, 13)]
     assert [bool(ack.missing) for ack in seen].count(True) == 6
     assert [ack.first for ack in seen] == [0, 0, 0, 0, 0, 0, 1, 5, 6, 7]
+
+
+def test_losses_of_several_packets_that_an_ack_has_no_room_for_are_not_acknowledged() -> None:
+    tracker = tracker_with_losses(*range(0, 3 * 66, 3))  # 65 times two are missing
+    ack = tracker.build_ack(3 * STEP_S)
+    assert (ack.missing[-1], ack.end) == ((190, 191), 193)
+    assert tracker.build_ack(3 * STEP_S).missing[-1] == (193, 194)
 
 
 def test_one_ack_reports_sixty_four_losses_the_earliest_first() -> None:
