@@ -19,6 +19,7 @@ from grapevine_proto.wire import codec
 from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.messages import InSync, Introduce, Introduction
 from tests.proto.overlay.builders import identity, peer_id, record
+from tests.proto.transport.ends import name_of
 from tests.proto.transport.nodes import (
     Network,
     TransportNode,
@@ -129,6 +130,18 @@ def test_two_ways_to_one_node_make_one_session() -> None:
     network.run(1.0)
     assert len(one.reported(LinkUp)) == 1
     assert network[2].transport.links.session_count == 1
+
+
+def test_the_address_that_answered_first_has_a_second_to_complete_the_handshake() -> None:
+    network = Network(2)
+    first = Address("10.7.7.7", 8000)
+    network.nodes[first] = network[2]
+    network.is_lost = lambda datagram, _, to: to == first and name_of(datagram) == "proof"
+    one = dial_all(network, first, address_of(2))
+    network.run(0.9)
+    assert one.reported(LinkUp) == []
+    network.run(5.0)
+    assert [each.source for each in one.reported(LinkUp)] == [address_of(2)]
 
 
 def test_a_message_fails_when_the_last_address_has_failed() -> None:

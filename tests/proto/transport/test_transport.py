@@ -661,6 +661,15 @@ def test_a_dial_without_an_answer_fails_in_the_turn_of_its_timeout() -> None:
     ]
 
 
+def test_a_dial_for_a_transient_session_that_nothing_waits_for_ends_silently() -> None:
+    network = Network(1)
+    one = network[1]
+    one.dial(OUTSIDER, peer_id(2), TRANSIENT)
+    network.run(one.config.current.connection_timeout + 1.0)
+    assert len(one.transport.handshakes) == 0
+    assert one.events == []
+
+
 def test_a_dial_that_cannot_be_sent_fails_with_the_reason_even_if_it_was_a_swap() -> None:
     node = TransportNode(1)
     node.dial(OUTSIDER, peer_id(4), swap(record(7), 0.5))

@@ -180,6 +180,15 @@ def test_loss_beyond_four_deviations_and_two_packets_costs_rate() -> None:
             assert report(acked=40 - lost, lost=lost, pacing_limited=False) == pytest.approx(factor)
 
 
+def test_a_sample_of_loss_counts_for_a_sixteenth_of_the_usual_loss() -> None:
+    for lost, factor in ((189_000, 1.0), (189_100, 0.7)):  # 187,500 + 4 deviations of 390.3 + 2
+        _, _, report = controller()
+        report(acked=80, lost=20)
+        report(acked=100)
+        rate = report(acked=1_000_000 - lost, lost=lost, pacing_limited=False)
+        assert rate == pytest.approx(factor)
+
+
 def test_delay_up_to_three_times_the_jitter_is_no_queue() -> None:
     for queue_s, is_queue in ((0.050, False), (0.070, True)):
         _, rtt, report = controller()

@@ -751,6 +751,20 @@ def test_a_link_accepts_messages_of_the_default_size_of_a_node() -> None:
     assert DEFAULT_MAX_MESSAGE_BYTES == NodeConfig(keys=(KEY,)).max_message_size == 10 * 1024 * 1024
 
 
+def test_rumors_pass_no_reply_and_no_path_challenge_that_is_due() -> None:
+    rumors = encode_rumors([encode_rumor_copy(copy(1, 5))])
+    pair = Pair(entropy=entropy_of("path"))
+    assert pair.link.cut_through(rumors, 0.0) is not None
+    datagram = pair.theirs.seal(direct_message(1, 100), 0.0)
+    pair.link.receive(packet(datagram), 0.0, ELSEWHERE)
+    assert pair.link.cut_through(rumors, 0.0) is None, "the new address is to be challenged"
+    pair.link.validate_path(0.0)
+    assert pair.link.cut_through(rumors, 0.0) is not None
+    other = Pair()
+    other.deliver(direct_message(1), 0.0)
+    assert other.link.cut_through(rumors, 1.0) is None, "an ACK is due"
+
+
 def test_acknowledged_rumors_are_handed_over_once() -> None:
     pair = Pair()
     rumors = encode_rumors([encode_rumor_copy(copy(1, 5), is_tracked=True)])

@@ -57,6 +57,14 @@ def test_a_packet_within_the_reordering_window_is_neither_missing_nor_acknowledg
     assert tracker.due_at < math.inf
 
 
+def test_later_packets_do_not_shorten_the_reordering_window() -> None:
+    tracker = AckTracker()
+    receive(tracker, 0, 2, 3, 4, now=5.0)
+    ack = tracker.build_ack(5.001)
+
+    assert (ack.end, ack.missing) == (1, ())
+
+
 def test_a_loss_is_reported_in_as_many_acks_as_documented() -> None:
     tracker, reports = AckTracker(), 0
     receive(tracker, 0, 2, now=0.0)
