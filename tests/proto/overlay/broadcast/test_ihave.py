@@ -203,8 +203,8 @@ def test_mail_that_a_new_peer_got_announced_is_not_announced_to_it_for_a_silent_
     origin.lazy_push.announce(made.rumor, tuple(map(peer_id, (1, 2, 3))), 0.0, is_mailed=True)
     newcomer = origin.tables.link(7)
     assert set(announced_in(origin.lazy_push.announce_recent(newcomer, 0.0))) == {newcomer}
-    told = announced_in(origin.lazy_push.on_mail_unanswered(peer_id(2)))
-    assert set(told) == {peer_id(1), peer_id(3)}
+    informed = announced_in(origin.lazy_push.on_mail_unanswered(peer_id(2)))
+    assert set(informed) == {peer_id(1), peer_id(3)}
 
 
 def test_a_silent_peer_causes_no_announcement_if_nothing_was_mailed() -> None:
