@@ -184,7 +184,11 @@ def _regex_test(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
     regex, message_of, name_of = term.regex, fields.message, fields.author_name
     if regex is None or term.field in FIELDS_WITHOUT_REGEX:
         return lambda each: False
-    search, text_of = regex.search, _text_reader(term.field, fields)
+    search = regex.search
+    if term.field == "via":
+        ways = {way for way in Via if any(map(search, (way.encode(), via_word(way).encode())))}
+        return lambda each: message_of(each).via in ways
+    text_of = _text_reader(term.field, fields)
     if text_of is not None:
         return lambda each: search(text_of(each).encode("utf-8", "replace")) is not None
     return lambda each: bool(
@@ -207,8 +211,6 @@ def _text_reader(field: str, fields: MessageFields[T]) -> Callable[[T], str] | N
             return lambda each: " ".join(tag_texts(tags_of(each)))
         case "topic":
             return lambda each: message_of(each).topic
-        case "via":
-            return lambda each: via_word(message_of(each).via)
         case "id":
             return lambda each: str(message_of(each).id)
         case _:

@@ -69,7 +69,7 @@ async def test_a_typed_message_arrives_and_a_departure_is_seen_at_once() -> None
         assert entry is not None
         assert entry.message.payload == b"hello bob"
         assert bob.model.name_of(entry.message.origin) == "ams-1"
-        await until(pilot, lambda: "you       local" in text_of(app))
+        await until(pilot, lambda: "you       sent" in text_of(app))
         await bob.broadcast(b"hello \x1b[2Jyourself")
         await until(pilot, lambda: "hello ␛[2Jyourself" in text_of(app))
         await pilot.press(*"/send bob only for you", "enter")

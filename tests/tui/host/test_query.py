@@ -54,6 +54,13 @@ def test_a_filter_knows_the_words_of_the_screens_and_those_of_the_protocol(
     assert not compile_filter(parse_query("via:cache"), model())(message)
 
 
+def test_an_expression_may_match_either_word() -> None:
+    pushed = a_message(1, 1, via=Via.EAGER)
+    for term in ("via:/^push$/", "via:/^eager$/", "via:/pull|push/"):
+        assert compile_filter(parse_query(term), model())(pushed), term
+    assert not compile_filter(parse_query("via:/sent/"), model())(pushed)
+
+
 def test_the_direct_term_matches_direct_messages_only() -> None:
     message = a_message(1, 1)._replace(is_direct=True)
     assert compile_filter(parse_query("private:"), model())(message)

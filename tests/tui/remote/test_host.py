@@ -81,7 +81,7 @@ async def test_all_that_is_seen_of_a_node_of_ones_own_is_seen_and_done(bench: Be
         await until(pilot, lambda: "from now ␛[2J" in text_of(app))
         await pilot.press("i", *"hello bob", "enter")
         assert (await _expect(bob.expect, "message", text="hello bob"))["from_name"] == "us"
-        await until(pilot, lambda: "you       local          hello bob" in text_of(app))
+        await until(pilot, lambda: "you       sent           hello bob" in text_of(app))
         await pilot.press(*"/send bob psst", "enter")
         assert (await _expect(bob.expect, "message", text="psst"))["direct"] is True
         await pilot.press(*"/send nobody x", "enter")
