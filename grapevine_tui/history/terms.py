@@ -162,8 +162,7 @@ def compile_term(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
         case "topic":
             return _topic_test(text, fields)
         case "via":
-            ways = {way for way in Via if way.startswith(text) or via_word(way).startswith(text)}
-            return lambda each: message_of(each).via in ways
+            return _via_test(lambda word: word.startswith(text), fields)
         case "zone":
             return lambda each: text in fields.zone(each).lower()
         case "private" | "direct":
@@ -186,8 +185,7 @@ def _regex_test(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
         return lambda each: False
     search = regex.search
     if term.field == "via":
-        ways = {way for way in Via if any(map(search, (way.encode(), via_word(way).encode())))}
-        return lambda each: message_of(each).via in ways
+        return _via_test(lambda word: search(word.encode()) is not None, fields)
     text_of = _text_reader(term.field, fields)
     if text_of is not None:
         return lambda each: search(text_of(each).encode("utf-8", "replace")) is not None
@@ -195,6 +193,12 @@ def _regex_test(term: Term, fields: MessageFields[T]) -> Callable[[T], bool]:
         search(message_of(each).payload[:MAX_SEARCHED_BYTES])
         or search(name_of(each).encode("utf-8", "replace"))
     )
+
+
+def _via_test(is_match: Callable[[str], bool], fields: MessageFields[T]) -> Callable[[T], bool]:
+    """A test for how a message came, by the word of the screens or that of the protocol."""
+    ways = {way for way in Via if is_match(way.value) or is_match(via_word(way))}
+    return lambda each: fields.message(each).via in ways
 
 
 def _text_reader(field: str, fields: MessageFields[T]) -> Callable[[T], str] | None:
