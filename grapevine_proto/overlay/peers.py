@@ -56,6 +56,8 @@ MIN_RTT_DRIFT: Final = (
 )  # rate at which the minimum follows a path that became longer: half of the way in 45 samples
 LATE_AFTER_INTERVALS: Final = 1.5  # without a packet: the interval counts as failed
 UNKNOWN_RTT_S: Final = 0.050  # assumed until measured
+# that a peer may pull besides its quota: as much as one origin has in the default cache
+ANNOUNCED_BYTES_LIMIT: Final = 16 * 2**20
 UNSTEADY_SUCCESS_RATIO: Final = 0.95  # a lower success ratio is reported in `health_reason`
 SUCCESS_RATIO_WEIGHT: Final = (
     1 / 16
@@ -170,6 +172,18 @@ class Peer:
         """This node was stalled for `late_s` seconds: the silence since does not count."""
         self.last_heard_at += late_s
         self.heartbeat_expected_from += late_s
+
+    # --- announcements ----------------------------------------------------------------------------
+
+    def on_announced(self, size_bytes: int) -> None:
+        """A large rumor of this size was announced to it, which it may pull."""
+        self.announced_bytes = min(self.announced_bytes + size_bytes, ANNOUNCED_BYTES_LIMIT)
+
+    def take_announced(self, size_bytes: int) -> int:
+        """It pulls as many bytes: how many of them were announced to it. They count once."""
+        taken_bytes = min(size_bytes, self.announced_bytes)
+        self.announced_bytes -= taken_bytes
+        return taken_bytes
 
     # --- heartbeats and probes ------------------------------------------------------------------
 

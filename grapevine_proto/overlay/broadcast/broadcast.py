@@ -69,7 +69,6 @@ from grapevine_proto.wire.messages import (
     RumorCopy,
     Rumors,
     Subscribe,
-    announcement,
 )
 from grapevine_proto.wire.signed import Rumor, is_announced_by_topic, is_large
 
@@ -206,8 +205,7 @@ class Broadcast:
         if not is_large(copy.rumor):
             return self._push(copy, (peer_id,))
         self._track_announced(copy.rumor, now)
-        arriving = copy._replace(hops=copy.hops + 1)
-        return [Send((peer_id,), announcement(arriving, self._context.our_id))]
+        return [self.puller.announce_to((peer_id,), copy)]
 
     def on_link_down(self, peer_id: PeerId, now: float) -> list[Effect]:
         """A link closed."""

@@ -63,8 +63,6 @@ PULLS_LIMIT: Final = 1024  # rumors announced and not here, 500 bytes each
 PULLS_PER_SOURCE_LIMIT: Final = 128  # of those, announced first by one source
 PULL_STALE_TIMERS_ALLOWED: Final = 256  # outdated entries before the heap is rebuilt
 HOLDERS_PER_PULL_LIMIT: Final = 8  # per rumor
-# that a peer may pull besides its quota: as much as one origin has in the default cache
-ANNOUNCED_BYTES_LIMIT: Final = 16 * 2**20
 
 
 class _Pull:
@@ -124,13 +122,14 @@ class LargePuller:
         targets = tuple(
             each for each in self._near_peers.near if each not in holders and each != origin
         )
-        if not targets:
-            return []
-        for each in map(self._peers.get, targets):
-            if each is not None:
-                announced_bytes = each.announced_bytes + copy.rumor.size_bytes
-                each.announced_bytes = min(announced_bytes, ANNOUNCED_BYTES_LIMIT)
-        return [Send(targets, announcement(copy._replace(hops=copy.hops + 1), self._our_id))]
+        return [self.announce_to(targets, copy)] if targets else []
+
+    def announce_to(self, peer_ids: tuple[PeerId, ...], copy: RumorCopy) -> Send:
+        """Announce the rumor of `copy` to these peers, which may pull it."""
+        for peer in map(self._peers.get, peer_ids):
+            if peer is not None:
+                peer.on_announced(copy.rumor.size_bytes)
+        return Send(peer_ids, announcement(copy._replace(hops=copy.hops + 1), self._our_id))
 
     # --- requests -------------------------------------------------------------------------------
 

@@ -145,12 +145,9 @@ class RepairServer:
             quota.note_sent(rumor_key(copy.rumor), now)
             size_bytes += cost_bytes
             total_bytes += cost_bytes
-        pulled_bytes = min(total_bytes, announced_bytes)
-        if peer is not None:
-            peer.announced_bytes -= pulled_bytes
-        if total_bytes > pulled_bytes:
-            charged_bytes = min(total_bytes - pulled_bytes, quota.bytes_bucket.available(now))
-            quota.bytes_bucket.try_take(now, charged_bytes)
+        charged_bytes = total_bytes - (0 if peer is None else peer.take_announced(total_bytes))
+        if charged_bytes:
+            quota.bytes_bucket.try_take(now, min(charged_bytes, quota.bytes_bucket.available(now)))
         last = len(batches) - 1
         repairs = [
             Repair(request.round, index == last, is_truncated, tuple(batch))

@@ -46,7 +46,7 @@ from grapevine_proto.wire.messages import (
     Subscribe,
 )
 from grapevine_proto.wire.query_terms import QueryTerms
-from grapevine_proto.wire.signed import Rumor
+from grapevine_proto.wire.signed import PUSH_LIMIT_BYTES, Rumor
 from tests.proto.overlay.builders import EPOCH, NodeTables, identity, peer_id, record, rumor
 
 ORIGIN = 90
@@ -547,6 +547,18 @@ def test_what_leaves_the_cache_is_awaited_no_longer() -> None:
     node.broadcast.advance(302.0)
     after = node.broadcast.has_unclaimed, len(node.broadcast._awaiting_first_peer)
     assert (before, after) == ((True, 1), (False, 0))
+
+
+def test_the_first_peer_may_pull_what_was_broadcast_before_it_came() -> None:
+    node = Node(linked=())
+    rumor_ = own(1, PUSH_LIMIT_BYTES + 1)
+    node.broadcast.broadcast(rumor_, 0.0)
+    first = node.tables.link(3)
+    effects = node.broadcast.on_link_up(first, 1.0)
+    assert Send((first,), Announce(rumor_.ids, rumor_.size_bytes)) in effects
+    peer = node.tables.peers.get(first)
+    assert peer is not None
+    assert peer.announced_bytes == rumor_.size_bytes
 
 
 # --- large rumors of peers ----------------------------------------------------------------------

@@ -8,7 +8,6 @@ import pytest
 
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.broadcast.large_messages import (
-    ANNOUNCED_BYTES_LIMIT,
     HOLDERS_PER_PULL_LIMIT,
     PULL_DURATION_LIMIT_S,
     PULL_WINDOW_BYTES,
@@ -18,6 +17,7 @@ from grapevine_proto.overlay.broadcast.large_messages import (
     LargePuller,
 )
 from grapevine_proto.overlay.effects import Effect, Send
+from grapevine_proto.overlay.peers import ANNOUNCED_BYTES_LIMIT
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import (
