@@ -154,7 +154,7 @@ class Handshakes:
 
     def _siblings(self, dial: Initiator) -> list[Initiator]:
         """The other dials of the same peer for the same kind of session, at its other addresses."""
-        if dial.expected is None or not self._is_dialed_besides(dial, dial.expected):
+        if dial.expected is None:
             return []
         return [
             each
@@ -163,10 +163,6 @@ class Handshakes:
             and each.address != dial.address
             and each.purpose.is_transient == dial.purpose.is_transient
         ]
-
-    def _is_dialed_besides(self, dial: Initiator, peer_id: PeerId) -> bool:
-        count = self._dials_per_peer.get(peer_id, 0)
-        return count > (dial.session_id in self._dials)
 
     def has_siblings(self, dial: Initiator) -> bool:
         """Whether the same peer is dialed at other addresses for the same kind of session."""
@@ -187,7 +183,7 @@ class Handshakes:
 
     def is_punching(self, peer_id: PeerId, host: str) -> bool:
         """Whether a common peer introduced this peer and it is dialed at this host, at whichever port."""
-        return peer_id in self._dials_per_peer and any(
+        return any(
             (dial.expected, dial.address.host, dial.purpose.is_punch) == (peer_id, host, True)
             for dial in self._dials.values()
         )

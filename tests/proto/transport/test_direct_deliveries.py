@@ -6,12 +6,7 @@ import pytest
 
 from grapevine_proto.events import Message, MessageUndelivered, UndeliveredReason, Via
 from grapevine_proto.ids import MessageId
-from grapevine_proto.transport.direct_deliveries import (
-    DELIVERY_TIMEOUT_S,
-    MIN_DELIVERY_BYTES_PER_S,
-    RECEIPT_TIMEOUT_S,
-    DirectDeliveries,
-)
+from grapevine_proto.transport.direct_deliveries import DirectDeliveries
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.wire.messages import RECEIPT_ABOVE_BYTES
 from tests.proto.overlay.builders import EPOCH, peer_id
@@ -64,22 +59,21 @@ def test_a_larger_message_needs_a_receipt_of_its_recipient() -> None:
     assert len(deliveries) == 0
 
 
-def test_without_a_receipt_it_is_reported_soon_after_its_last_acknowledgment() -> None:
+def test_without_a_receipt_it_is_reported_five_seconds_after_its_last_acknowledgment() -> None:
     deliveries = DirectDeliveries()
     message_id = sent(deliveries, 1, LARGE)
     deliveries.on_acked([message_id], 2.0)
-    assert deliveries.advance(2.0 + RECEIPT_TIMEOUT_S - 0.001, lambda _: True) == []
+    assert deliveries.advance(6.999, lambda _: True) == []
     reason = UndeliveredReason.NOT_ACKNOWLEDGED
-    found = deliveries.advance(2.0 + RECEIPT_TIMEOUT_S, lambda _: True)
+    found = deliveries.advance(7.0, lambda _: True)
     assert found == [report(message_id, reason, "no receipt")]
     deliveries.on_receipt(BOB, 1)  # too late
 
 
-@pytest.mark.parametrize("size_bytes", [0, 1_000_000])
-def test_a_message_has_time_for_its_size(size_bytes: int) -> None:
+@pytest.mark.parametrize(("size_bytes", "limit_s"), [(0, 30.0), (16_384, 31.0), (163_840, 40.0)])
+def test_a_message_has_time_for_its_size(size_bytes: int, limit_s: float) -> None:
     deliveries = DirectDeliveries()
     message_id = sent(deliveries, 1, bytes(size_bytes))
-    limit_s = DELIVERY_TIMEOUT_S + size_bytes / MIN_DELIVERY_BYTES_PER_S
     assert deliveries.advance(limit_s - 0.001, lambda _: True) == []
     expected = report(message_id, UndeliveredReason.NOT_ACKNOWLEDGED, "no reply in time")
     assert deliveries.advance(limit_s, lambda _: True) == [expected]
@@ -120,10 +114,37 @@ def test_a_message_that_was_not_accepted_leaves_nothing() -> None:
     deliveries.on_receipt(BOB, 1)
 
 
-def test_beyond_its_limit_the_table_is_full() -> None:
+def test_with_16384_messages_the_table_is_full() -> None:
     deliveries = DirectDeliveries()
-    deliveries._limit = 2
-    ids = [sent(deliveries, sequence) for sequence in (1, 2)]
-    assert deliveries.is_full
-    deliveries.on_acked(ids[:1], 0.0)
+    for sequence in range(1, 16_384):
+        deliveries.begin(direct(sequence))
+    before = deliveries.is_full
+    last = sent(deliveries, 16_384)
+    assert (before, deliveries.is_full) == (False, True)
+    deliveries.on_acked([last], 0.0)
     assert not deliveries.is_full
+
+
+def test_an_acknowledgment_gives_a_receipt_no_more_time_than_its_message_has() -> None:
+    deliveries = DirectDeliveries()
+    message_id = sent(deliveries, 1, LARGE)
+    limit_s = 30.0 + len(LARGE) / 16_384
+    deliveries.on_acked([message_id], limit_s - 1.0)
+    assert deliveries.advance(limit_s - 0.001, lambda _: True) == []
+    assert len(deliveries.advance(limit_s, lambda _: True)) == 1
+
+
+def test_a_message_of_a_thousand_bytes_needs_no_receipt() -> None:
+    deliveries = DirectDeliveries()
+    message_id = sent(deliveries, 1, bytes(1000))
+    deliveries.on_acked([message_id], 0.0)
+    assert len(deliveries) == 0
+
+
+def test_undelivered_messages_are_counted_by_reason() -> None:
+    deliveries = DirectDeliveries()
+    for sequence in (1, 2, 3):
+        reason = UndeliveredReason.NO_ANSWER if sequence < 3 else UndeliveredReason.REFUSED
+        deliveries.fail(sent(deliveries, sequence), reason)
+    expected = {UndeliveredReason.NO_ANSWER: 2, UndeliveredReason.REFUSED: 1}
+    assert deliveries.undelivered == expected

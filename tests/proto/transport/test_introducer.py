@@ -12,7 +12,6 @@ from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PathKind, UndeliveredReason
 from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.events import DialAnswered, DialFailed, LinkUp, MessageIn
-from grapevine_proto.transport.introducer import REQUESTERS_LIMIT, REQUESTS_BURST
 from grapevine_proto.transport.transient_sessions import PendingSend
 from grapevine_proto.transport.transport import STALLED_SEND_S, SendOutcome
 from grapevine_proto.wire import codec
@@ -61,22 +60,35 @@ def test_nobody_is_introduced_to_a_member_without_a_link_or_to_itself(subject: P
 
 def test_a_requester_beyond_its_rate_is_refused_and_the_others_are_not() -> None:
     network, common = linked_to_two()
-    for _ in range(REQUESTS_BURST + 3):
+    for _ in range(19):
         network.inject(2, 1, Introduce(peer_id(3), True))
     network.inject(3, 1, Introduce(peer_id(2), True))
     network.exchange()
-    assert common.transport.introducer.refused == 3
-    assert len(introductions(network[3])) == REQUESTS_BURST + 1
+    introducer = common.transport.introducer
+    assert (introducer.made, introducer.refused) == (17, 3)
+    assert len(introductions(network[3])) == 17
+    network.now = 1.0
+    for _ in range(3):
+        network.inject(2, 1, Introduce(peer_id(3), True))
+    assert (introducer.made, introducer.refused) == (19, 4), "two per second"
 
 
-def test_the_requester_that_asked_longest_ago_is_forgotten() -> None:
+def test_64_requesters_are_remembered_and_the_one_that_asked_longest_ago_is_forgotten() -> None:
     network, common = linked_to_two()
-    service, link = common.transport.introducer, common.link_to(network[2])
-    for number in range(REQUESTERS_LIMIT + 1):
-        link.peer_id = peer_id(100 + number)
-        service.introduce(link, Introduce(peer_id(3), False), 0.0)
-    assert len(service._budgets) == REQUESTERS_LIMIT
-    assert peer_id(100) not in service._budgets
+    introducer, link = common.transport.introducer, common.link_to(network[2])
+
+    def refused(number: int) -> bool:
+        link.peer_id = peer_id(number)
+        before = introducer.refused
+        introducer.introduce(link, Introduce(peer_id(3), False), 0.0)
+        return introducer.refused > before
+
+    for number in range(100, 164):
+        assert [refused(number) for _ in range(17)] == [False] * 16 + [True]
+    assert refused(100), "it is the latest one again"
+    assert not refused(164)
+    assert refused(100)
+    assert not refused(101), "it was forgotten"
 
 
 def test_a_transient_session_may_ask_and_opens_to_ask() -> None:

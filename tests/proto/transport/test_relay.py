@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,10 @@ import pytest
 from grapevine_proto.dial_purpose import LINK
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PathKind
-from grapevine_proto.ids import Address
+from grapevine_proto.ids import RELAY_NETWORK, Address
 from grapevine_proto.transport.events import DirectMessageIn
 from grapevine_proto.transport.link.mtud import RELAYED_DATAGRAM_BYTES, MtuDiscovery
-from grapevine_proto.transport.relay import (
-    SENDER_BYTES_PER_S,
-    SENDERS_LIMIT,
-    WAYS_LIMIT,
-    Relays,
-    mark_of,
-)
+from grapevine_proto.transport.relay import Relays, mark_of
 from grapevine_proto.transport.transport import SendOutcome
 from grapevine_proto.wire import codec
 from grapevine_proto.wire.attributes import record_attributes
@@ -111,23 +106,41 @@ def test_nothing_is_passed_on_to_a_node_without_a_session_or_back(mark: bytes) -
 def test_a_sender_beyond_its_bytes_is_refused_and_the_others_are_not() -> None:
     network, relay, *_ = apart()
     full = Relayed(False, mark_of(peer_id(3)), bytes(RELAYED_DATAGRAM_BYTES))
-    passed = 2 * SENDER_BYTES_PER_S // RELAYED_DATAGRAM_BYTES
+    passed = 512 * 1024 // RELAYED_DATAGRAM_BYTES
     for _ in range(passed + 3):
         network.inject(2, 1, full)
     assert relay.transport.relays.relayed == passed
+    assert relay.transport.relays.relayed_bytes == passed * RELAYED_DATAGRAM_BYTES
     assert relay.transport.relays.refused == 3
     network.inject(3, 1, Relayed(False, mark_of(peer_id(2)), bytes(100)))
     assert relay.transport.relays.relayed == passed + 1
 
 
-def test_a_small_datagram_counts_as_256_bytes_of_its_sender() -> None:
-    network, relay, *_ = apart()
-    link = relay.link_to(network[2])
-    passed = [
-        relay.transport.relays.admit(link, Relayed(False, bytes(8), b"x"), network.now)
-        for _ in range(2 * SENDER_BYTES_PER_S // 256 + 1)
-    ]
-    assert (passed.count(True), passed[-1]) == (2 * SENDER_BYTES_PER_S // 256, False)
+def admitted(network: Network, sender: int, size_bytes: int) -> int:
+    """How many datagrams of this size node 1 admits at once as those of a peer."""
+    relays, link = network[1].transport.relays, network[1].link_to(network[2])
+    link.peer_id = peer_id(sender)
+    count = 0
+    while relays.admit(link, Relayed(False, bytes(8), bytes(size_bytes)), network.now):
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "count"), [(1024, 512), (257, 2040), (256, 2048), (1, 2048)]
+)
+def test_a_peer_has_half_a_mebibyte_in_which_small_datagrams_count_as_256_bytes(
+    size_bytes: int, count: int
+) -> None:
+    assert admitted(apart()[0], 2, size_bytes) == count
+
+
+def test_a_peer_has_256_kibibytes_a_second_and_all_together_have_two_mebibytes() -> None:
+    network, *_ = apart()
+    at_once = [admitted(network, sender, 1024) for sender in range(2, 11)]
+    assert at_once == [512] * 8 + [0]
+    network.now = 1.0
+    assert [admitted(network, sender, 1024) for sender in range(2, 11)] == [256] * 8 + [0]
 
 
 def test_nothing_goes_through_a_relay_without_a_session_or_through_two_relays() -> None:
@@ -179,21 +192,44 @@ def test_no_socket_delivers_from_an_address_of_a_relay() -> None:
 # --- tables and sizes -----------------------------------------------------------------------------
 
 
-def test_the_way_and_the_sender_unused_for_longest_are_forgotten() -> None:
-    network, relay, *_ = apart()
-    relays: Relays = relay.transport.relays
-    first = relays.address_via(peer_id(1), bytes(8))
-    for number in range(WAYS_LIMIT):
-        relays.address_via(peer_id(1), number.to_bytes(8, "big") + b"")
-    relays.address_via(peer_id(1), (WAYS_LIMIT).to_bytes(8, "big"))
-    assert len(relays._ways) == WAYS_LIMIT == 256
-    assert relays.wrap(b"x", first) is None
-    link = relay.link_to(network[2])
-    message = Relayed(False, bytes(8), b"x")
-    for number in range(SENDERS_LIMIT + 1):
-        link.peer_id = peer_id(100 + number)
-        relays.admit(link, message, 0.0)
-    assert len(relays._budgets) == SENDERS_LIMIT == 256
+def way(relays: Relays, number: int) -> Address:
+    return relays.address_via(peer_id(1), number.to_bytes(8, "big"))
+
+
+def test_256_ways_are_remembered_and_the_one_unused_for_longest_is_forgotten() -> None:
+    network, *_ = apart()
+    relays = network[2].transport.relays
+    before = relays.has_ways
+    ways = [way(relays, number) for number in range(256)]
+    assert (before, relays.has_ways) == (False, True)
+    way(relays, 0)
+    way(relays, 256)
+    known = [relays.wrap(b"x", each) is not None for each in ways]
+    assert known == [True, False] + [True] * 254
+
+
+def test_256_senders_have_budgets_and_the_one_that_sent_longest_ago_starts_again() -> None:
+    network, *_ = apart()
+    for sender in (2, *range(100, 354), 3):
+        link = network[1].link_to(network[2])
+        link.peer_id = peer_id(sender)
+        network[1].transport.relays.admit(link, Relayed(False, bytes(8), bytes(1024)), network.now)
+    assert admitted(network, 2, 1024) == 511
+    assert admitted(network, 400, 1024) == 512
+    assert admitted(network, 100, 1024) == 512, "it was forgotten for the last one"
+    assert admitted(network, 3, 1024) == 511
+
+
+def test_addresses_of_ways_use_all_64_bits_of_the_discard_prefix() -> None:
+    _, relay, *_ = apart()
+    ways = [way(relay.transport.relays, number) for number in range(16)]
+    assert ways[3] == way(relay.transport.relays, 3)
+    assert {each.port for each in ways} == {1}
+    hosts = [ipaddress.IPv6Address(each.host) for each in ways]
+    assert all(host in RELAY_NETWORK for host in hosts)
+    suffixes = [int(host) - int(RELAY_NETWORK.network_address) for host in hosts]
+    assert max(suffixes).bit_length() == 64
+    assert len(set(suffixes)) == 16
 
 
 def test_a_relayed_datagram_fits_the_datagram_around_it_and_is_not_probed_for_more() -> None:

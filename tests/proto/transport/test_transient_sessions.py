@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,16 +14,31 @@ from grapevine_proto.config.sections import AntiEntropyConfig, LimitsConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
 from grapevine_proto.engine import Engine
 from grapevine_proto.errors import DropReason, UnknownPeer
-from grapevine_proto.events import Event, MessageReceived, MessageSent, PeerStateChanged, Via
-from grapevine_proto.ids import Address, Stream, StreamRange
+from grapevine_proto.events import (
+    Event,
+    Message,
+    MessageReceived,
+    MessageSent,
+    PeerStateChanged,
+    Via,
+)
+from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.sim import Network, Simulation
-from grapevine_proto.transport import transient_sessions
+from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.rumor_coalescer import RUMORS_MESSAGE_BYTES
-from grapevine_proto.transport.transient_sessions import PendingSend
+from grapevine_proto.transport.transient_sessions import PendingSend, TransientSessions
 from grapevine_proto.wire import codec
-from grapevine_proto.wire.messages import Close, CloseReason, Heartbeat, OverlayMessage
-from tests.proto.overlay.builders import identity
+from grapevine_proto.wire.messages import (
+    Close,
+    CloseReason,
+    DirectMessage,
+    Heartbeat,
+    OverlayMessage,
+)
+from tests.proto.overlay.builders import EPOCH, identity, peer_id
 from tests.proto.test_engine import make
+from tests.proto.transport.nodes import Network as NodeNetwork
+from tests.proto.transport.nodes import transiently_linked
 from tests.turn import take_turn
 
 
@@ -285,7 +301,7 @@ def test_links_and_transient_sessions_together_stay_within_the_session_limit() -
 def test_the_session_idle_for_longest_is_evicted() -> None:
     members = Members(4, limits=LimitsConfig(transient_sessions=2))
     members.send(0, 1, b"one")
-    members.run(transient_sessions.TRANSIENT_EVICTABLE_IDLE_S + 0.5)
+    members.run(1.5)
     members.send(0, 2, b"two")
     members.send(3, 0, b"three")
     assert members.received(0) == [b"three"]
@@ -449,3 +465,140 @@ def test_messages_that_wait_may_fill_their_queue_to_the_last_byte() -> None:
         to = identity(9).peer_id
         assert sessions.enqueue_pending(to, PendingSend(bytes(8000), None), 0.0)
         assert sessions.enqueue_pending(to, PendingSend(bytes(192), None), 0.0) is accepted
+
+
+# --- the table alone ------------------------------------------------------------------------------
+
+
+def table_of_one(**changes: Any) -> tuple[TransientSessions, Link]:
+    """The table of node 1 and its session with node 2, which is heard at 0.0 and is owed nothing."""
+    network, one, two = transiently_linked(**changes)
+    network.run(0.5)
+    link = one.transport.transients.get(two.peer_id)
+    assert link is not None
+    link.last_heard_at = 0.0
+    return one.transport.transients, link
+
+
+def owe(link: Link) -> None:
+    """A packet of `link` that nothing acknowledges."""
+    link.send(codec.encode_message(DirectMessage(1, b"x")), 0.0)
+    link.transmit(0.0)
+
+
+def test_a_session_is_usable_for_seven_seconds_after_its_peer_was_heard() -> None:
+    table, link = table_of_one()
+    assert table.usable(link.peer_id, 6.99) is link
+    assert table.usable(link.peer_id, 7.0) is None
+    link.last_heard_at = 179.0
+    assert table.usable(link.peer_id, 179.9) is link
+    assert table.usable(link.peer_id, 180.0) is None, "its key has expired"
+
+
+@pytest.mark.parametrize(("is_owed", "timeout_s"), [(False, 10.0), (True, 30.0)])
+def test_a_silent_session_closes_later_if_something_is_not_acknowledged(
+    is_owed: bool, timeout_s: float
+) -> None:
+    table, link = table_of_one()
+    if is_owed:
+        owe(link)
+    table.advance(timeout_s - 0.01)
+    assert len(table) == 1
+    table.advance(timeout_s)
+    assert len(table) == 0
+
+
+def test_a_session_whose_key_has_expired_closes() -> None:
+    table, link = table_of_one()
+    link.last_heard_at = 179.9
+    table.advance(179.9)
+    assert len(table) == 1
+    table.advance(180.0)
+    assert len(table) == 0
+
+
+def test_a_session_idle_for_a_second_makes_room_for_another_peer() -> None:
+    table, link = table_of_one(limits=LimitsConfig(transient_sessions=1))
+    assert not table.make_room(peer_id(3), 0.99)
+    assert table.make_room(link.peer_id, 0.99), "it has a session"
+    assert (len(table), table.refused) == (1, 1)
+    assert table.make_room(peer_id(3), 1.0)
+    assert (len(table), table.refused) == (0, 1)
+
+
+def test_a_session_with_something_unacknowledged_is_not_evicted() -> None:
+    table, link = table_of_one(limits=LimitsConfig(transient_sessions=1))
+    owe(link)
+    assert not table.make_room(peer_id(3), 5.0)
+    assert (len(table), table.refused) == (1, 1)
+
+
+def test_a_session_that_is_opening_counts_and_can_not_be_evicted() -> None:
+    table, _ = table_of_one(limits=LimitsConfig(transient_sessions=2))
+    assert table.make_room(peer_id(3), 0.0)
+    assert table.enqueue_pending(peer_id(3), PendingSend(b"x", None), 0.0)
+    assert len(table) == 2
+    assert table.make_room(peer_id(3), 0.0), "it is opening"
+    assert not table.make_room(peer_id(4), 0.0)
+    assert table.make_room(peer_id(4), 5.0), "the live one is evicted"
+    assert len(table) == 1
+
+
+def test_links_that_may_come_take_room_from_transient_sessions() -> None:
+    for sessions, has_room in ((5, True), (4, False)):
+        limits = LimitsConfig(transient_sessions=9, sessions=sessions)
+        table, _ = table_of_one(max_peers=3, limits=limits)
+        assert table.make_room(peer_id(3), 0.0) is has_room
+
+
+def test_messages_without_room_or_session_are_counted_one_by_one() -> None:
+    table, _ = table_of_one(limits=LimitsConfig(queue_messages=2))
+    queued = [
+        table.enqueue_pending(peer_id(3), PendingSend(b"x", None), float(now)) for now in range(4)
+    ]
+    assert queued == [True, True, False, False]
+    assert (table.send_drops, table.opening()) == (2, [(peer_id(3), 0.0)])
+    assert len(table.fail_pending(peer_id(3))) == 2
+    assert (table.send_drops, table.opening()) == (4, [])
+
+
+def test_only_messages_of_the_application_are_reported_as_pending() -> None:
+    table, _ = table_of_one()
+    table.enqueue_pending(peer_id(3), PendingSend(b"x", None), 0.0)
+    before = table.has_pending_messages
+    message = Message(MessageId(peer_id(1), 1, 1), b"x", 0, Via.LOCAL, 0.0)
+    table.enqueue_pending(peer_id(3), PendingSend(b"x", message), 0.0)
+    assert (before, table.has_pending_messages) == (False, True)
+
+
+def test_a_later_run_of_a_peer_replaces_its_transient_session() -> None:
+    network, one, two = transiently_linked()
+    before = two.transport.transients.get(one.peer_id)
+    again = network.add(1, epoch=EPOCH + 1)
+    network.open_transient(1, 2)
+    after = two.transport.transients.get(again.peer_id)
+    assert after is not None
+    assert after is not before
+    assert (after.epoch, len(two.transport.transients)) == (EPOCH + 1, 1)
+
+
+def test_an_error_in_one_session_leaves_the_others_to_their_time(
+    patch_sources: pytest.MonkeyPatch,
+) -> None:
+    network = NodeNetwork(3)
+    for number in (2, 3):
+        network.open_transient(1, number)
+    network.run(0.5)
+    transport = network[1].transport
+    broken = transport.transients.get(peer_id(2))
+    advance = Link.advance
+
+    def fail_once(link: Link, now: float) -> None:
+        if link is broken:
+            raise RuntimeError("broken")
+        advance(link, now)
+
+    patch_sources.setattr(Link, "advance", fail_once)
+    transport.transients.advance(network.now + 10.0)
+    assert [each.peer_id for each in transport.transients.all()] == [peer_id(2)]
+    assert [each.link for each in transport.links.take_internal_errors()] == [broken]

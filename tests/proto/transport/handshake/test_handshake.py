@@ -6,6 +6,7 @@ import ast
 import functools
 import itertools
 import random
+from typing import Any
 
 import pytest
 
@@ -16,18 +17,19 @@ from grapevine_proto.ids import Address
 from grapevine_proto.transport.handshake import initiator, responder
 from grapevine_proto.transport.handshake.handshake_crypto import with_mac
 from grapevine_proto.transport.handshake.initiator import (
-    CONFIRM_LINGER_S,
     TRANSITIONS,
     HandshakeState,
     Initiator,
 )
-from grapevine_proto.transport.handshake.responder import UNCONFIRMED_TIMEOUT_S, Responder
+from grapevine_proto.transport.handshake.responder import Responder
 from grapevine_proto.wire.codec import (
     BASE_DATAGRAM_BYTES,
     CHALLENGE_BYTES,
     HELLO_BYTES,
+    Data,
     Hello,
     decode_message,
+    decode_packet,
     encode_packet,
 )
 from grapevine_proto.wire.messages import SwapRequest
@@ -247,7 +249,7 @@ def test_a_dial_sends_nothing_after_its_timeout_but_still_takes_the_first_packet
     world, ada, bob = two_ends()
     world.drop = lambda datagram, *_: name_of(datagram) == "data"
     dial = ada.dial(bob.address, 0.0, timeout_s=2.0)
-    world.run(2.0 + CONFIRM_LINGER_S - 0.1)
+    world.run(4.9)
     first, source, to = world.of("data")[-1]
     assert dial.transmit(world.now) == []
     world.drop = lose_nothing
@@ -258,13 +260,15 @@ def test_a_dial_sends_nothing_after_its_timeout_but_still_takes_the_first_packet
     assert ada.drops == []
 
 
-def test_a_dial_that_is_never_confirmed_expires_soon_after_its_timeout() -> None:
+def test_a_dial_that_is_never_confirmed_expires_three_seconds_after_its_timeout() -> None:
     world, ada, bob = two_ends()
     world.drop = lambda datagram, *_: name_of(datagram) == "data"
     ada.dial(bob.address, 0.0, timeout_s=2.0)
     world.run(2.0)
     count = len(world.of("data"))
-    world.run(CONFIRM_LINGER_S)
+    world.run(2.99)
+    assert ada.dials
+    world.run(0.02)
 
     assert not ada.dials
     assert len(world.of("data")) == count
@@ -473,7 +477,7 @@ def test_unconfirmed_sessions_expire() -> None:
     ada.dial(bob.address, 0.0, timeout_s=0.1)
     _, _, _ = world.hold("data")
     assert bob.responder.pending == 1
-    world.run(UNCONFIRMED_TIMEOUT_S - 0.5)
+    world.run(19.5)
     assert bob.responder.pending == 1
     world.run(0.5)
 
@@ -532,3 +536,129 @@ def test_a_responder_without_keys_admits_no_peer() -> None:
         silent.receive(Hello(b"\1\0\0\0", b"i" * 8, b"e" * 32), hello, source, bob.record, 0.0)
 
     assert refused.value.reason is DropReason.UNKNOWN_KEY
+
+
+# --- one dial alone -------------------------------------------------------------------------------
+
+
+def dial_alone(now: float = 0.0, **options: Any) -> Initiator:
+    """A dial of Ada that no network carries."""
+    ada = two_ends()[1]
+    return Initiator(
+        ada.identity,
+        KEY,
+        CLUSTER,
+        Address("192.0.2.2", 2000),
+        ada.record,
+        expected=None,
+        timeout_s=10.0,
+        entropy=ada.entropy,
+        rng=random.Random(1),
+        now=now,
+        **options,
+    )
+
+
+def sent_at(dial: Initiator, *, before: float) -> list[float]:
+    """When an unanswered dial sends."""
+    times = []
+    while (now := dial.deadline) < before:
+        times += [now] * len(dial.transmit(now))
+    return times
+
+
+@pytest.mark.parametrize("max_hellos", [1, 2, 3])
+def test_a_dial_sends_no_more_hellos_than_it_may_and_waits_for_an_answer(max_hellos: int) -> None:
+    dial = dial_alone(max_hellos=max_hellos)
+    assert len(sent_at(dial, before=10.0)) == max_hellos
+    assert dial.deadline == 10.0
+    assert not dial.is_expired(9.9)
+    assert dial.is_expired(10.0)
+
+
+def test_a_dial_begins_after_its_delay_and_ends_at_its_timeout_all_the_same() -> None:
+    dial = dial_alone(100.0, delay_s=1.5)
+    assert dial.deadline == 101.5
+    assert dial.transmit(101.4) == []
+    first, second, *_ = sent_at(dial, before=110.0)
+    assert first == 101.5
+    assert 101.75 <= second <= 101.8
+    assert dial.deadline == 110.0
+    assert dial.transmit(110.0) == []
+
+
+def test_a_limit_of_hellos_does_not_limit_proofs() -> None:
+    world, ada, bob = two_ends()
+    dial = dial_alone(max_hellos=1)
+    ada.dials[dial.session_id] = dial
+    world.drop = lose_first("proof", 2)
+    world.run(3.0)
+    assert both_linked(ada, bob)
+    assert len(world.of("proof")) == 3
+
+
+def test_retries_are_up_to_a_fifth_later_than_their_interval() -> None:
+    """So that nodes that start together do not retry together."""
+    shares = []
+    for seed in range(50):
+        ada = two_ends()[1]
+        ada.rng.seed(seed)
+        dial = ada.dial(Address("192.0.2.2", 2000), 0.0)
+        _, second, *_ = sent_at(dial, before=1.0)
+        shares.append(second / 0.25 - 1)
+    assert 0.0 <= min(shares) < 0.02
+    assert 0.18 < max(shares) < 0.2
+
+
+def test_a_dial_is_confirmed_once_and_by_nothing_before_the_welcome() -> None:
+    world, ada, bob = linked_ends()
+    bob.link.send(direct_message(1), world.now)
+    world.run(0.1)
+    sealed = [decode_packet(each) for each, source, _ in world.of("data") if source == bob.address]
+    world, ada, bob = two_ends()  # the same bytes again
+    dial = ada.dial(bob.address, 0.0)
+    for state in HandshakeState:
+        world.run(1.0, until=functools.partial(lambda state: dial.state is state, state))
+        if state is HandshakeState.CONFIRMING:
+            continue
+        packet = sealed[state is HandshakeState.ESTABLISHED]
+        assert isinstance(packet, Data)
+        with pytest.raises(Dropped) as dropped:
+            dial.confirm(packet, bob.address, world.now)
+        assert dropped.value.reason is DropReason.UNEXPECTED
+
+
+def test_the_rtt_of_a_handshake_is_the_lowest_of_its_samples() -> None:
+    world, ada, bob = two_ends()
+    dial = ada.dial(bob.address, 0.0)
+    world.latency_s = 0.05
+    world.run(1.0, until=lambda: dial.state is HandshakeState.PROOF_SENT)
+    assert dial.rtt_s == pytest.approx(0.1)
+    world.latency_s = 0.01
+    world.run(1.0, until=lambda: dial.state is HandshakeState.CONFIRMING)
+    assert dial.rtt_s == pytest.approx(0.02)
+    world.latency_s = 0.05
+    world.run(1.0, until=lambda: bool(ada.established))
+    assert dial.rtt_s == pytest.approx(0.02)
+
+
+def test_an_unconfirmed_session_is_confirmed_until_twenty_seconds_after_its_welcome() -> None:
+    for late_s, is_linked in ((19.9, True), (20.1, False)):
+        world, ada, bob = two_ends()
+        ada.dial(bob.address, 0.0)
+        datagram, source, to = world.hold("data")
+        world.now = late_s + 0.03
+        bob.advance(world.now)
+        world.throw(datagram, source, to)
+        assert bool(bob.links) is is_linked
+
+
+def test_a_responder_wakes_for_its_oldest_session_or_its_cookies_and_else_sleeps() -> None:
+    world, ada, bob = two_ends()
+    bob.now = 0.0
+    ada.dial(bob.address, 0.0)
+    world.hold("data")
+    assert bob.responder.deadline == pytest.approx(20.03)
+    world.now = 30.0
+    bob.advance(30.0)
+    assert bob.responder.deadline == 120.0, "to forget the accepted Proof"
