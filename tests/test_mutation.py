@@ -38,6 +38,15 @@ def test_a_mutant_has_one_changed_line_and_annotations_are_left_alone() -> None:
     assert line != mutants[0].line
 
 
+def test_unions_of_types_are_left_alone_in_parentheses_too() -> None:
+    pytest.importorskip("cosmic_ray")
+    from tests.mutation.mutants import mutants_of
+
+    modules = ("wire/messages", "wire/packets")  # `GossipMessage` and `Packet`
+    operators = {mutant.operator for module in modules for mutant in mutants_of(module)}
+    assert "ReplaceBinaryOperator_BitOr_BitAnd" not in operators
+
+
 def test_every_accepted_mutant_changes_a_line_that_still_exists() -> None:
     pytest.importorskip("cosmic_ray")
     from tests.mutation.mutants import accepted, path_of

@@ -130,6 +130,8 @@ def _meaningless(tree: ast.Module) -> list[Range]:
     nodes: list[ast.AST | None] = []
     for node in ast.walk(tree):
         match node:
+            case ast.AnnAssign(annotation=ast.Name(id="TypeAlias")):
+                nodes.append(node)
             case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=annotation):
                 nodes.append(annotation)
             case ast.FunctionDef(returns=returns, decorator_list=decorators):

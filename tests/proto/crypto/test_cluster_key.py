@@ -176,3 +176,32 @@ def test_a_derived_key_has_32_bytes_unless_another_size_is_asked_for() -> None:
     key = ClusterKey.generate()
     assert len(key.derive(b"a")) == 32
     assert len(key.derive(b"a", size=16)) == 16
+
+
+def test_a_key_file_has_at_most_4096_bytes(tmp_path: Path) -> None:
+    padding = " " * (4096 - len(SECRET))
+    assert ClusterKey.load(key_file(tmp_path, SECRET + padding)) == ClusterKey(
+        bytes.fromhex(SECRET)
+    )
+    with pytest.raises(KeyFileError, match="larger than 4,096 bytes"):
+        ClusterKey.load(key_file(tmp_path, SECRET + padding + " "))
+
+
+def test_a_private_key_file_is_read_from_a_directory_that_others_can_write_to(
+    tmp_path: Path,
+) -> None:
+    path = key_file(tmp_path)
+    tmp_path.chmod(0o777)
+    assert ClusterKey.load(path) == ClusterKey(bytes.fromhex(SECRET))
+
+
+def test_a_fingerprint_is_eight_digits_that_follow_from_the_secret() -> None:
+    key = ClusterKey(bytes(range(32)))
+    assert key.fingerprint == "25752c45"
+    assert repr(key) == "ClusterKey(25752c45…)"
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_secret_of_another_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"expected 32 bytes, got {size}"):
+        ClusterKey(bytes(size))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.wire.attributes import (
     FIRST_CRITICAL,
     PLAIN,
@@ -17,9 +18,11 @@ from grapevine_proto.wire.attributes import (
     parse_record_attributes,
     parse_rumor_attributes,
     record_attributes,
+    record_coordinate,
     rumor_attributes,
 )
 from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS
+from grapevine_proto.wire.entry_terms import EntryTerms
 
 
 def test_no_attributes_are_no_bytes() -> None:
@@ -38,7 +41,10 @@ def test_a_trace_share_is_an_attribute(share: int) -> None:
     assert parse_rumor_attributes(rumor_attributes(trace_share=share)) == RumorAttributes(share)
 
 
-@pytest.mark.parametrize(("value", "epoch"), [(5, 5), (0, 0), (1 << 48, 0), (-1, 0), (b"5", 0)])
+@pytest.mark.parametrize(
+    ("value", "epoch"),
+    [(1, 1), (5, 5), (2**48 - 1, 2**48 - 1), (0, 0), (2**48, 0), (-1, 0), (b"5", 0), (True, 0)],
+)
 def test_an_earlier_epoch_is_an_attribute_of_a_record(value: object, epoch: int) -> None:
     encoded = encode_attributes({7: value})
     assert parse_record_attributes(encoded).earlier_epoch == epoch
@@ -139,3 +145,41 @@ def test_what_is_no_delay_of_acks_counts_as_absent() -> None:
         assert parse_record_attributes(encode_attributes({6: value})).max_ack_delay_s == 0.0
     assert record_attributes(max_ack_delay_s=0.0) == b""
     assert record_attributes(max_ack_delay_s=0.5) == encode_attributes({6: 500})
+
+
+def test_a_coordinate_is_attribute_3_of_a_record() -> None:
+    coordinate = Coordinate(height_s=0.25)
+    encoded = record_attributes(coordinate=coordinate)
+    assert encoded == encode_attributes({3: coordinate.encode()})
+    assert record_coordinate(encoded) == coordinate
+    for values in ({3: b"short"}, {3: 7}, {2: coordinate.encode()}, {}):
+        assert record_coordinate(encode_attributes(values)) is None
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_up_to_three_introducers_are_attribute_4_of_a_record(count: int) -> None:
+    introducers = tuple(bytes([number]) * 8 for number in range(count))
+    encoded = record_attributes(introducers=introducers)
+    assert encoded == encode_attributes({4: b"".join(introducers)})
+    assert parse_record_attributes(encoded).introducers == introducers
+
+
+@pytest.mark.parametrize("value", [bytes(7), bytes(9), bytes(4 * 8), 8, None, (bytes(8),)])
+def test_what_names_no_introducers_counts_as_absent(value: object) -> None:
+    assert parse_record_attributes(encode_attributes({4: value})).introducers is None
+    assert parse_record_attributes(b"").introducers is None
+
+
+def test_an_entry_is_attribute_132_of_a_rumor() -> None:
+    terms = EntryTerms("key", 7)
+    encoded = rumor_attributes(entry=terms)
+    assert encoded == encode_attributes({132: terms.to_value()})
+    assert parse_rumor_attributes(encoded) == RumorAttributes(entry=terms)
+    assert parse_rumor_attributes(encode_attributes({132: b"key"})).unsupported == 132
+
+
+def test_256_sets_of_attributes_are_kept_as_they_were_understood() -> None:
+    for parse in (parse_rumor_attributes, parse_record_attributes):
+        for number in range(300):
+            parse(encode_attributes({100: number}))
+        assert parse.cache_info().currsize == 256

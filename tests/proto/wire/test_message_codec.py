@@ -13,6 +13,7 @@ import pytest
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address, PeerId, Stream, StreamRange
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.fields import decode_record_bytes
 from grapevine_proto.wire.messages import (
     Close,
     CloseReason,
@@ -399,3 +400,30 @@ def test_credentials_are_a_signature_of_64_bytes_and_a_record() -> None:
     for other in (signature, plaintext[1:], plaintext + b"\x00"):
         with pytest.raises(Dropped, match="malformed"):
             codec.decode_credentials(other)
+
+
+def test_the_latest_1024_records_are_kept_decoded() -> None:
+    decode_record_bytes.cache_clear()
+    for incarnation in range(1100):
+        decode_record_bytes(codec.encode_record(replace(SMALL, incarnation=incarnation)))
+    assert decode_record_bytes.cache_info().currsize == 1024
+
+
+def test_the_latest_4096_peer_ids_of_rumors_are_kept() -> None:
+    def decoded(number: int) -> PeerId:
+        one = copy(1, 1)
+        rumor = replace(one.rumor, origin=PeerId(number.to_bytes(32, "big")))
+        message = codec.decode_message(codec.encode_message(Rumors((one._replace(rumor=rumor),))))
+        assert isinstance(message, Rumors)
+        return message.copies[0].rumor.origin
+
+    first = decoded(0)
+    for number in range(1, 4096):
+        decoded(number)
+    assert decoded(0) is first, "used again, it is kept"
+    for number in range(4096, 4096 + 4095):
+        decoded(number)
+    assert decoded(0) is first
+    for number in range(10_000, 10_000 + 4096):
+        decoded(number)
+    assert decoded(0) is not first

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import (
     DIRECT_MAIL_HOPS,
     GAP_REQUEST_ROUND,
     ID_PREFIX_BYTES,
     LAZY_REQUEST_ROUND,
     LINK_FRAME_KINDS,
+    RECEIPT_ABOVE_BYTES,
     REPAIR_DATAGRAMS_LIMIT,
+    Announce,
+    AnnounceTopic,
     CloseReason,
     Kind,
     MemberDigest,
     MemberUpdate,
+    RumorCopy,
+    announcement,
 )
-from grapevine_proto.wire.signed import Accusation
-from tests.proto.overlay.builders import peer_id, record
+from grapevine_proto.wire.signed import Accusation, Rumor
+from tests.proto.overlay.builders import EPOCH, copy, identity, peer_id, record
 
 KINDS = {
     "CONFIRM": 0, "CLOSE": 1, "HEARTBEAT": 2, "RECORDS": 3, "RUMORS": 4, "DIRECT_MESSAGE": 5,
@@ -67,3 +73,31 @@ def test_a_member_digest_lists_prefixes_as_numbers() -> None:
 
 def test_requests_outside_of_a_round_have_numbers_of_their_own() -> None:
     assert (GAP_REQUEST_ROUND, LAZY_REQUEST_ROUND) == (0, 2**32 - 1)
+
+
+def test_a_direct_message_of_more_than_1000_bytes_is_confirmed_by_a_receipt() -> None:
+    assert RECEIPT_ABOVE_BYTES == 1000
+
+
+def large_copy(attributes: bytes = b"") -> RumorCopy:
+    body = bytes(8193)
+    rumor = Rumor.signed(identity(1), "default", EPOCH, 5, (body,), attributes=attributes)
+    return RumorCopy(rumor, 2, 300, peer_id(3))
+
+
+def test_a_large_rumor_is_announced_by_its_range_and_size() -> None:
+    large = large_copy()
+    assert announcement(large, peer_id(2)) == Announce(large.rumor.ids, large.rumor.size_bytes)
+
+
+def test_a_large_rumor_of_a_topic_is_announced_with_its_holder() -> None:
+    large = large_copy(rumor_attributes(topic="news"))
+    sender = peer_id(2)
+    assert announcement(large, sender) == AnnounceTopic(large._replace(holder=sender), True)
+    header = large._replace(rumor=large.rumor.without_body())
+    assert announcement(header, sender) == AnnounceTopic(header, False), "the holder stays"
+
+
+def test_a_copy_ages_by_whole_milliseconds() -> None:
+    young = copy(1, 1, age_ms=5)
+    assert [young.aged(s).age_ms for s in (0.0, 0.0019, 3.0)] == [5, 6, 3005]

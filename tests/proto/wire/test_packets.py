@@ -7,12 +7,15 @@ import pytest
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.wire.packets import (
     BASE_PLAINTEXT_BYTES,
+    BOX_TAG_BYTES,
     CHALLENGE_BYTES,
     DATA_OVERHEAD_BYTES,
     EPHEMERAL_BYTES,
     HELLO_BYTES,
     MAX_PACKETS_PER_SESSION,
+    MAX_VERSIONS,
     SESSION_ID_BYTES,
+    VERSION,
     Challenge,
     Data,
     Hello,
@@ -81,3 +84,9 @@ def test_sizes_follow_from_the_layouts() -> None:
     assert DATA_OVERHEAD_BYTES + BASE_PLAINTEXT_BYTES == 1200
     assert (MAX_PACKETS_PER_SESSION + 1).bit_length() == 33
     assert MAX_PACKETS_PER_SESSION.to_bytes(4, "big") == b"\xff" * 4
+
+
+def test_versions_and_fields_have_their_documented_numbers() -> None:
+    assert (VERSION, MAX_VERSIONS) == (1, 4)
+    assert (SESSION_ID_BYTES, EPHEMERAL_BYTES, BOX_TAG_BYTES) == (8, 32, 16)
+    assert (HELLO_BYTES, CHALLENGE_BYTES, DATA_OVERHEAD_BYTES) == (61, 58, 33)

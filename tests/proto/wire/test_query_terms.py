@@ -21,6 +21,7 @@ from grapevine_proto.wire.query_terms import (
     MAX_DEADLINE_MS,
     MAX_ID_PREFIXES,
     MAX_LARGE_ANSWER_BYTES,
+    MAX_QUESTION_BYTES,
     TAG_CLAUSE,
     ZONE_CLAUSE,
     Clause,
@@ -137,3 +138,7 @@ def test_several_clauses_with_ids_name_those_that_are_in_all() -> None:
     assert QueryTerms("up", 1).id_prefixes is None
     assert QueryTerms("up", 1, clauses=(first,)).id_prefixes == frozenset((b"aaaa", b"bbbb"))
     assert QueryTerms("up", 1, clauses=(first, second)).id_prefixes == frozenset((b"bbbb",))
+
+
+def test_a_question_has_at_most_eight_kibibytes() -> None:
+    assert MAX_QUESTION_BYTES == 8192

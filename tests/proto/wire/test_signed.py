@@ -10,7 +10,7 @@ import pytest
 
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.wire.attributes import PLAIN, TRACE_ALL, record_attributes, rumor_attributes
-from grapevine_proto.wire.fields import answer_fields
+from grapevine_proto.wire.fields import answer_fields, receipt_fields
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
 from grapevine_proto.wire.signed import (
     MAX_ANSWER_BYTES,
@@ -288,3 +288,31 @@ def test_an_ack_and_an_answer_of_a_member_have_their_own_keys() -> None:
     others = [replace(ANSWER, index=0), replace(ANSWER, status=AnswerCode.ACK)]
     assert len({ANSWER.key, *(each.key for each in others)}) == 3
     assert ANSWER.key == replace(ANSWER, status=AnswerCode.FAILED, payload=b"", hops=1).key
+
+
+def test_a_record_without_attributes_tells_of_no_introducers_and_no_earlier_run() -> None:
+    assert (record(1).introducers, record(1).earlier_epoch) == (None, 0)
+    named = record(1, attributes=record_attributes(introducers=(b"12345678",), earlier_epoch=5))
+    assert (named.introducers, named.earlier_epoch) == ((b"12345678",), 5)
+
+
+def test_a_receipt_counts_as_110_bytes_and_an_answer_as_120_and_its_payload() -> None:
+    largest = replace(RECEIPT, hops=255, delay_ms=2**32 - 1, relays=255)
+    assert len(msgpack.packb(receipt_fields(largest))) <= largest.size_bytes == 110
+    assert ANSWER.size_bytes == 120 + len(b"yes")
+
+
+def test_each_relay_of_a_receipt_and_of_an_answer_is_counted() -> None:
+    assert (RECEIPT.key, ANSWER.relays) == (peer_id(2), 0)
+    for one in (RECEIPT, ANSWER):
+        assert [one.relayed().relays, one.relayed().relayed().relays] == [1, 2]
+
+
+def test_a_header_proves_itself_without_the_body_and_covers_it() -> None:
+    signed = Rumor.signed(identity(1), "default", EPOCH, 5, (b"ab",), attributes=ATTRIBUTES)
+    header = signed.without_body()
+    assert (header.has_body, header.body, len(header.body_hash)) == (False, b"", 32)
+    assert header.is_authentic("default")
+    assert header.without_body() is header
+    other = Rumor.signed(identity(1), "default", EPOCH, 5, (b"ac",), attributes=ATTRIBUTES)
+    assert not replace(header, body_hash=other.without_body().body_hash).is_authentic("default")
