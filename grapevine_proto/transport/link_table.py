@@ -287,7 +287,7 @@ class LinkTable(Mapping[PeerId, Link]):
         """Indexes exactly the current sessions of `link`."""
         current = tuple(link.session_ids())
         for session_id in self._indexed_sessions.get(link, ()):
-            if session_id not in current and self._by_session.get(session_id) is link:
+            if session_id not in current:
                 del self._by_session[session_id]
         self._indexed_sessions[link] = current
         for session_id in current:

@@ -88,6 +88,32 @@ def test_a_direct_path_is_used_if_there_is_one() -> None:
     assert relay.transport.relays.relayed == 0
 
 
+def test_a_relay_passes_on_between_transient_sessions_too() -> None:
+    network = Network(4)
+    for number in (4, 2, 3):
+        network.open_transient(1, number)
+    relay, link = network[1], network[2].transport.transients.get(peer_id(1))
+    network.inject(2, 1, Relayed(False, mark_of(peer_id(3)), bytes(100)), link)
+    assert (relay.transport.relays.relayed, relay.transport.relays.relayed_bytes) == (1, 100)
+
+
+def test_the_first_relay_is_tried_after_two_fifths_of_a_second_and_another_after_a_second() -> None:
+    network, first, two, three = apart(relay=False)
+    others = [network.add(number) for number in (4, 5)]
+    for node in others:
+        for end in (2, 3):
+            network.dial(node.number, end)
+    two.view.introducers[three.peer_id] = tuple(node.peer_id for node in (first, *others))
+    network.send_direct(2, 3, b"hello")
+    tried = []
+    for until in (0.39, 0.99, 2.0):
+        network.run(until - network.now)
+        tried.append((first.transport.relays.refused > 0, others[0].transport.relays.relayed > 0))
+    assert tried == [(False, False), (True, False), (True, True)]
+    assert received(three) == [b"hello"]
+    assert others[1].transport.relays.relayed == 0, "a third one is not asked"
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

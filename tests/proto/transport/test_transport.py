@@ -10,13 +10,14 @@ import pytest
 
 from grapevine_proto.config.sections import LimitsConfig, RateLimitConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
-from grapevine_proto.dial_purpose import LINK, NEIGHBOR, TRANSIENT, swap
+from grapevine_proto.dial_purpose import LINK, NEIGHBOR, TRANSIENT, punch, swap
 from grapevine_proto.errors import DropReason, Offense
 from grapevine_proto.events import (
     DatagramDropped,
     InternalErrorContained,
     MessageSent,
     MessageUndelivered,
+    PathKind,
     RateLimited,
     Standing,
     StandingChanged,
@@ -56,6 +57,7 @@ from grapevine_proto.transport.transport import (
     SendOutcome,
 )
 from grapevine_proto.wire import codec
+from grapevine_proto.wire.attributes import record_attributes
 from grapevine_proto.wire.messages import (
     REPAIR_DATAGRAMS_LIMIT,
     Close,
@@ -514,6 +516,30 @@ def test_an_announced_rumor_holds_a_leaving_node_open_until_it_is_requested() ->
     assert (before, one.transport.is_drained) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("is_direct", "options", "is_waiting"),
+    [
+        (False, {"has_unacknowledged": False}, False),
+        (True, {"has_unacknowledged": False}, True),
+        (False, {"has_unacknowledged": True}, True),
+        (False, {}, True),
+    ],
+)
+def test_a_leaving_node_waits_for_a_silent_peer_only_with_messages_of_its_own(
+    is_direct: bool, options: dict[str, bool], is_waiting: bool
+) -> None:
+    network, one, two = linked()
+    if is_direct:
+        network.send_direct(1, 2, b"unheard")
+    else:
+        one.transport.send([two.peer_id], Rumors((RumorCopy(rumor(3, 1), 1, 0),)), 0.0)
+    one.transport.datagrams_to_send(0.0)
+    one.transport.leave(Records((one.view.record,)))
+    for hundredth in range(150):
+        one.transport.datagrams_to_send(hundredth / 100, **options)
+    assert one.transport.is_drained is not is_waiting
+
+
 def test_a_later_run_of_a_peer_replaces_its_link() -> None:
     network, one, two = linked()
     old = two.link_to(one)
@@ -594,6 +620,36 @@ def test_a_proof_reflected_to_its_sender_does_not_end_its_dial() -> None:
     network.is_lost = lambda *_: False
     network.run(1.0)
     assert one.link_to(two)
+
+
+# --- kinds of paths -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "we_are_behind_nat", "it_is_behind_nat", "kind"),
+    [
+        ("203.0.113.2", True, True, PathKind.PUNCHED),
+        ("203.0.113.2", True, False, PathKind.DIRECT),
+        ("203.0.113.2", False, True, PathKind.DIRECT),
+        ("10.0.0.2", True, True, PathKind.DIRECT),
+        ("2001:db8::2", True, True, PathKind.DIRECT),
+    ],
+)
+def test_a_public_path_between_two_members_behind_nats_is_punched(
+    host: str, we_are_behind_nat: bool, it_is_behind_nat: bool, kind: PathKind
+) -> None:
+    network = Network(2)
+    for number, is_behind_nat in ((1, we_are_behind_nat), (2, it_is_behind_nat)):
+        introducers = (bytes(8),) if is_behind_nat else None
+        attributes = record_attributes(introducers=introducers)
+        network[number].view.record = record(number, attributes=attributes)
+    address = Address(host, 8000)
+    one = network[1]
+    network.nodes[address] = network[2]
+    one.dial(address, peer_id(2))
+    network.exchange()
+    assert one.transport.path_to(peer_id(2)) is kind
+    assert one.transport.path_to(peer_id(3)) is None
 
 
 # --- dials --------------------------------------------------------------------------------------
@@ -828,6 +884,108 @@ def test_a_message_fails_with_the_link_dial_if_the_member_has_no_address_any_mor
     network.run(5.0)
     assert [each.peers for each in one.notified(MessageSent)] == [0]
     assert not one.transport.transients.is_opening(two.peer_id)
+
+
+def undelivered(node: TransportNode) -> list[tuple[UndeliveredReason, str]]:
+    return [(each.reason, each.detail) for each in node.notified(MessageUndelivered)]
+
+
+def test_a_message_to_an_address_that_cannot_be_sent_to_says_why() -> None:
+    network = Network(2)
+    network.send_direct(1, 2, b"lost")
+    one = network[1]
+    one.take(one.transport.on_unsendable(address_of(2), "no route", 0.0))
+    assert undelivered(one) == [(UndeliveredReason.REFUSED, "no route")]
+
+
+def test_a_message_to_an_address_where_another_node_answers_says_so() -> None:
+    network = Network(3)
+    one = network[1]
+    one.view.addresses[peer_id(2)] = address_of(3)
+    network.send_direct(1, 2, b"lost")
+    network.exchange()
+    assert undelivered(one) == [(UndeliveredReason.REFUSED, "wrong_peer")]
+
+
+def test_a_message_without_an_answer_or_to_a_full_node_says_so() -> None:
+    network = Network(3, limits=LimitsConfig(transient_sessions=1), connection_timeout=5.0)
+    network.open_transient(3, 2)
+    network.send_direct(1, 2, b"refused")
+    network.exchange()
+    assert undelivered(network[1]) == [(UndeliveredReason.REFUSED, "full")]
+    network.is_lost = lambda *_: True
+    network.send_direct(1, 2, b"lost")
+    network.run(5.0)
+    assert undelivered(network[1])[1:] == [(UndeliveredReason.NO_ANSWER, "")]
+
+
+def test_messages_that_wait_for_a_session_when_their_node_leaves_say_so() -> None:
+    network = Network(2)
+    network.send_direct(1, 2, b"lost")
+    one = network[1]
+    one.take(one.transport.leave(Records((one.view.record,))))
+    assert undelivered(one) == [(UndeliveredReason.NODE_LEFT, "")]
+    assert len(one.transport.direct) == 0
+
+
+def test_messages_beyond_what_the_new_session_can_queue_say_so() -> None:
+    network = Network(2)
+    for _ in range(3):
+        network.send_direct(1, 2, b"x" * 1000)
+    one = network[1]
+    one.config.replace(one.config.current.replace(limits=LimitsConfig(queue_messages=1)))
+    network.exchange()
+    assert set(undelivered(one)) == {(UndeliveredReason.QUEUE_FULL, "")}
+    assert [each.peers for each in one.notified(MessageSent)] == [1, 0, 0]
+
+
+def test_a_member_is_dialed_at_all_its_addresses_for_which_there_is_room() -> None:
+    for dials, expected in ((1, 1), (2, 2), (9, 3)):
+        network = Network(2, limits=LimitsConfig(dials=dials))
+        one = network[1]
+        one.view.more_addresses[peer_id(2)] = (OUTSIDER, address_of(9))
+        assert network.send_direct(1, 2, b"x") is SendOutcome.QUEUED
+        assert len(one.transport.handshakes) == expected
+
+
+def test_a_request_to_a_member_without_an_address_or_room_is_not_sent() -> None:
+    network = Network(2)
+    one = network[1]
+    del one.view.addresses[peer_id(2)]
+    one.transport.send([peer_id(2)], WANTED, 0.0)
+    assert len(one.transport.transients) == 0
+    assert one.transport.transients.send_drops == 0
+
+
+def test_a_dial_for_a_transient_session_beyond_the_limit_is_not_reported() -> None:
+    node = TransportNode(1, limits=LimitsConfig(dials=1))
+    node.dial(address_of(2), peer_id(2))
+    node.dial(address_of(3), peer_id(3), TRANSIENT)
+    assert node.events == []
+    assert len(node.transport.handshakes) == 1
+
+
+def test_an_introduction_without_a_known_peer_makes_a_dial_of_its_own() -> None:
+    node = TransportNode(1)
+    node.dial(OUTSIDER, None)
+    node.dial(OUTSIDER, None, punch(LINK))
+    node.dial(OUTSIDER, peer_id(2), punch(LINK))
+    assert len(node.transport.handshakes) == 3
+    node.dial(OUTSIDER, peer_id(2), punch(TRANSIENT))
+    node.dial(OUTSIDER, peer_id(2), punch(LINK))
+    assert len(node.transport.handshakes) == 4, "the last one is pending already"
+
+
+@pytest.mark.parametrize(("size_bytes", "has_receipt"), [(1000, False), (1001, True)])
+def test_a_direct_message_of_more_than_a_thousand_bytes_is_confirmed_as_a_whole(
+    size_bytes: int, has_receipt: bool
+) -> None:
+    network, one, two = linked()
+    before = two.link_to(one).queued
+    network.inject(1, 2, DirectMessage(1, bytes(size_bytes)))
+    assert two.link_to(one).queued - before == has_receipt
+    network.run(1.0)
+    assert len(two.reported(DirectMessageIn)) == 1
 
 
 def test_the_end_of_one_of_two_dials_of_a_peer_leaves_its_messages_to_the_other() -> None:
@@ -1264,8 +1422,7 @@ def test_what_arrives_on_a_closed_link_is_dropped_and_not_acknowledged() -> None
     network.send_direct(1, 2, b"lost")
     network.run(2.0)
     assert two.reported(DirectMessageIn) == []
-    undelivered = one.notified(MessageUndelivered)
-    assert [each.reason for each in undelivered] == [UndeliveredReason.SESSION_ENDED]
+    assert undelivered(one) == [(UndeliveredReason.SESSION_ENDED, "")]
 
 
 def test_what_a_peer_that_left_had_on_its_way_still_arrives() -> None:

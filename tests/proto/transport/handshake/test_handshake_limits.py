@@ -187,6 +187,18 @@ def test_exempt_peers_make_a_thousand_handshakes_at_once_and_five_hundred_a_seco
             budgets.charge_proof(HERE, now, exempt=True)
 
 
+def test_a_site_above_its_budget_is_refused_when_exactly_half_of_the_challenges_are_left() -> None:
+    budgets = new_budgets(challenges_per_second=128)  # tokens that are exact in binary
+    answers = [hello_refusal(budgets, HERE) for _ in range(65)]
+    assert answers == [None] * 64 + [DropReason.ADDRESS_BUDGET]
+
+
+def test_an_address_within_its_budget_is_answered_until_no_challenge_is_left() -> None:
+    budgets = new_budgets(challenges_per_second=128)
+    answers = [hello_refusal(budgets, Address(f"10.{n}.0.1", 1)) for n in range(129)]
+    assert answers == [None] * 128 + [DropReason.CHALLENGE_BUDGET]
+
+
 def test_8192_addresses_are_validated_at_a_time() -> None:
     budgets = new_budgets()
     hosts = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(8193)]
