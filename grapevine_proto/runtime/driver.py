@@ -158,10 +158,13 @@ class EngineDriver:
         """Advances the engine, sends what is due, publishes events and waits for the next wake-up."""
         engine = self._engine
         self._wake_event.clear()
-        self.broadcasts_since_turn = 0
+        is_broadcasting, self.broadcasts_since_turn = self.broadcasts_since_turn > 0, 0
         engine.advance(self._read_clock())  # to ask for its deadline first takes as long
         sent = await self._send_all()
-        published = await self._publish_all()
+        published = self._publish_batch()
+        while self._unpublished or self._unpublished_in_order:
+            await asyncio.sleep(0)
+            published += self._publish_batch()
         if engine.stop_reason is not None:
             self._fail(StateLockedError(engine.stop_reason))
         if engine.can_broadcast_bytes(self.waiting_payload_bytes):
@@ -172,9 +175,10 @@ class EngineDriver:
             self.flushed.set()
         if not engine.has_pending_sends:
             self.sends_begun.set()
-        if self._wake_event.is_set():
-            await asyncio.sleep(0)
-            return
+        if is_broadcasting or self._wake_event.is_set():
+            await asyncio.sleep(0)  # who broadcasts often does so again: a timer would be in vain
+            if self._wake_event.is_set():
+                return
         min_wait_s = 0.0 if sent or published else MIN_WAIT_S
         delay_s = min(max(engine.deadline - self._now(), min_wait_s), CLOCK_POLL_INTERVAL_S)
         timer = asyncio.get_running_loop().call_later(delay_s, self._wake_event.set)
@@ -190,7 +194,8 @@ class EngineDriver:
         datagrams = engine.datagrams_to_send(self._now())
         for number, (datagram, address) in enumerate(datagrams, 1):
             try:
-                await sock.send(datagram, address)
+                if not sock.send_nowait(datagram, address):
+                    await sock.send(datagram, address)
             except SocketClosed:
                 raise
             except Exception as error:  # noqa: BLE001  costs only this datagram
@@ -245,13 +250,6 @@ class EngineDriver:
         repeatedly."""
         if self._error_log.admits(self._now()):
             logger.error("internal error; the node continues: %s", problem)
-
-    async def _publish_all(self) -> int:
-        count = self._publish_batch()
-        while self._unpublished or self._unpublished_in_order:
-            await asyncio.sleep(0)
-            count += self._publish_batch()
-        return count
 
     def _read_clock(self) -> float:
         """Returns the current time, after reporting loop lag to the engine."""

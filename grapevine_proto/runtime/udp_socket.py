@@ -2,8 +2,8 @@
 
 Invariants:
 
-- An error with one datagram affects no other. asyncio-dgram raises an error on the *next* call of `send`
-  or `recv`, and a `send` that raises has sent nothing, so it is retried.
+- An error with one datagram affects no other. asyncio-dgram keeps an error for the *next* call; here it is
+  counted, and what that call sends is sent.
 - The receive queue is limited (asyncio-dgram's own is not): a flood costs datagrams, which are counted
   (`dropped_reads`), not memory.
 - Every system error is counted (`error_count`) and none ends `receive` or `send`: a datagram that cannot
@@ -23,9 +23,8 @@ import logging
 import socket
 import sys
 from collections import deque
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, NamedTuple, Protocol, Self, cast
 
-from asyncio_dgram import TransportClosed
 from asyncio_dgram.aio import DatagramServer
 from asyncio_dgram.aio import Protocol as DatagramProtocol
 
@@ -103,6 +102,8 @@ class DatagramSocket(Protocol):
 
     async def receive(self) -> tuple[bytes, Address]: ...
 
+    def send_nowait(self, datagram: bytes, to: Address) -> bool: ...
+
     async def send(self, datagram: bytes, to: Address) -> None: ...
 
     async def resolve(self, name: str, *, is_urgent: bool = False) -> tuple[Address, ...]: ...
@@ -156,6 +157,14 @@ class ReceiveQueue:
         return self._waiter
 
 
+class _Queues(NamedTuple):
+    """What the protocol of asyncio-dgram fills: `drained` is set while the system takes datagrams."""
+
+    received: ReceiveQueue
+    errors: asyncio.Queue[Exception]
+    drained: asyncio.Event
+
+
 class UdpSocket:
     """A bound UDP socket. One task may call `receive`, another one `send`.
 
@@ -166,16 +175,17 @@ class UdpSocket:
 
     def __init__(
         self,
-        stream: DatagramServer,
-        receive_queue: ReceiveQueue,
-        deferred_errors: asyncio.Queue[Exception],
+        transport: asyncio.DatagramTransport,
+        queues: _Queues,
         sock: socket.socket,
         *,
         has_pktinfo: bool = False,
     ) -> None:
-        self._stream = stream
-        self._receive_queue = receive_queue
-        self._deferred_errors = deferred_errors  # asyncio-dgram keeps them for the next call
+        self._transport = transport
+        self._receive_queue = queues.received
+        self._deferred_errors = queues.errors
+        self._drained = queues.drained
+        self._stream = DatagramServer(cast(Any, transport), *cast(Any, queues))
         self._fd = sock.fileno()
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._has_pktinfo = has_pktinfo
@@ -207,13 +217,11 @@ class UdpSocket:
                     "this system does not report which of its addresses was dialed; if this machine has"
                     " several, set bind to the address that peers dial"
                 )
-            stream, receive_queue, deferred_errors = await _open_stream(
-                sock, has_pktinfo=has_pktinfo
-            )
+            transport, queues = await _open_transport(sock, has_pktinfo=has_pktinfo)
         except BaseException:
             sock.close()
             raise
-        udp_socket = cls(stream, receive_queue, deferred_errors, sock, has_pktinfo=has_pktinfo)
+        udp_socket = cls(transport, queues, sock, has_pktinfo=has_pktinfo)
         logger.info(
             "listening on %s; buffers granted: %d KiB to receive, %d KiB to send",
             udp_socket.address,
@@ -256,8 +264,7 @@ class UdpSocket:
             if receive_queue.is_closed:
                 raise SocketClosed
             await receive_queue.next_change()
-        while not self._deferred_errors.empty():
-            self._pop_deferred_error()
+        self._count_deferred_errors()
         datagram, source = receive_queue.pop()
         if self._has_pktinfo:
             return datagram, self._to_source(*source)
@@ -277,9 +284,34 @@ class UdpSocket:
             self._sources[key] = cached
         return cached
 
+    def send_nowait(self, datagram: bytes, to: Address) -> bool:
+        """Sends `datagram`, or counts the error. Returns False without sending while the system's buffer is
+        full. Raises SocketClosed."""
+        if not self._drained.is_set():
+            return False
+        transport = self._transport
+        if transport.is_closing():
+            raise SocketClosed
+        target = self._target(to)
+        if target is None:
+            return True
+        self._count_deferred_errors()
+        try:
+            transport.sendto(datagram, target)
+        except (OSError, ValueError) as error:  # ValueError: uvloop rejects the address
+            self._count_error(error)
+        if len(datagram) > BASE_DATAGRAM_BYTES:
+            self._last_large = (len(datagram), to)
+            self._count_deferred_errors()  # the system reports EMSGSIZE at once
+        return True
+
     async def send(self, datagram: bytes, to: Address) -> None:
-        """Sends `datagram`, or counts the error. Waits while the system's buffer is full. Raises
-        SocketClosed."""
+        """As `send_nowait`, but waits while the system's buffer is full."""
+        while not self.send_nowait(datagram, to):
+            await self._drained.wait()
+
+    def _target(self, to: Address) -> Any:
+        """Returns `to` as the transport takes it; None if this socket cannot send to it, which is counted."""
         target: Any = (to[0], to[1])
         if self._is_ipv6:
             if ":" not in to.host:
@@ -290,39 +322,17 @@ class UdpSocket:
                     self._on_unsendable(
                         to, "no such interface, or several and no scope (%eth0) given"
                     )
-                    return
+                    return None
         elif ":" in to.host:
             self._on_unsendable(to, "no IPv6 socket: this node listens on IPv4 only")
-            return
+            return None
         if self._has_pktinfo:
             target = (target, to.reply_control if isinstance(to, SourceAddress) else ())
-        try:
-            await self._stream.send(datagram, target)
-            if len(datagram) > BASE_DATAGRAM_BYTES:
-                self._last_large = (len(datagram), to)
-                while self._pop_deferred_error():  # the system reports EMSGSIZE at once
-                    pass
-        except TransportClosed:
-            raise SocketClosed from None
-        except OSError as error:
-            self._count_error(error)  # of an earlier datagram: this one was not sent yet
-            await self._retry_send(datagram, target)
-        except ValueError:
-            self.error_count += 1  # uvloop rejects the address
+        return target
 
     def _on_unsendable(self, to: Address, reason: str) -> None:
         self.error_count += 1
         self.unsendable.append((to, reason))
-
-    async def _retry_send(self, datagram: bytes, target: Any) -> None:
-        while self._pop_deferred_error():
-            pass
-        try:
-            await self._stream.send(datagram, target)
-        except TransportClosed:
-            raise SocketClosed from None
-        except (OSError, ValueError) as error:
-            self._count_error(error)
 
     async def resolve(self, name: str, *, is_urgent: bool = False) -> tuple[Address, ...]:
         """Resolves the ``host:port`` in `name` to the addresses that this socket can reach; empty if there
@@ -350,14 +360,10 @@ class UdpSocket:
         """Called in a forked child: the socket stays with the parent."""
         detach_descriptor(self._fd)
 
-    def _pop_deferred_error(self) -> bool:
-        """Counts an error that asyncio-dgram kept from an earlier call. Returns False if there is none."""
-        try:
-            _ = self._stream.exception
-        except OSError as error:
-            self._count_error(error)
-            return True
-        return False
+    def _count_deferred_errors(self) -> None:
+        """Counts the errors that the system reported since the last call."""
+        while not self._deferred_errors.empty():
+            self._count_error(self._deferred_errors.get_nowait())
 
     def _count_error(self, error: Exception) -> None:
         self.error_count += 1
@@ -371,27 +377,17 @@ class UdpSocket:
         logger.debug("socket: %s", error)
 
 
-async def _open_stream(
+async def _open_transport(
     sock: socket.socket, *, has_pktinfo: bool
-) -> tuple[DatagramServer, ReceiveQueue, asyncio.Queue[Exception]]:
+) -> tuple[asyncio.DatagramTransport, _Queues]:
     """Like `asyncio_dgram.from_socket`, with our receive queue and, for a wildcard, our transport."""
-    receive_queue, deferred_errors, drained = (
-        ReceiveQueue(),
-        asyncio.Queue[Exception](),
-        asyncio.Event(),
-    )
+    queues = _Queues(ReceiveQueue(), asyncio.Queue(), asyncio.Event())
+    protocol = DatagramProtocol(*cast(Any, queues))
     loop = asyncio.get_running_loop()
-    protocol = DatagramProtocol(cast(Any, receive_queue), deferred_errors, drained)
-    transport: asyncio.DatagramTransport
     if has_pktinfo:
-        transport = PktinfoTransport(loop, sock, protocol)
-    else:
-        transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
-    return (
-        DatagramServer(cast(Any, transport), cast(Any, receive_queue), deferred_errors, drained),
-        receive_queue,
-        deferred_errors,
-    )
+        return PktinfoTransport(loop, sock, protocol), queues
+    transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
+    return transport, queues
 
 
 async def _bind_socket(bind: str) -> socket.socket:

@@ -143,11 +143,16 @@ class SimulatedSocket:
             await queue.next_change()
         return queue.pop()
 
-    async def send(self, datagram: bytes, to: Address) -> None:
-        """Sends `datagram` into the network. Raises SocketClosed."""
+    def send_nowait(self, datagram: bytes, to: Address) -> bool:
+        """Sends `datagram` into the network, which always has room. Raises SocketClosed."""
         if self._queue.is_closed:
             raise SocketClosed
         self._live.send_as(self._number, datagram, to)
+        return True
+
+    async def send(self, datagram: bytes, to: Address) -> None:
+        """As `send_nowait`."""
+        self.send_nowait(datagram, to)
 
     async def resolve(self, name: str, *, is_urgent: bool = False) -> tuple[Address, ...]:
         """A simulated network has no names."""

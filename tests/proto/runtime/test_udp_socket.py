@@ -34,6 +34,38 @@ def test_a_sent_datagram_is_received(run: Run[Any]) -> None:
     run(main())
 
 
+def test_a_full_buffer_of_the_system_is_waited_for_and_costs_no_datagram(
+    run: Run[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocols: list[asyncio.DatagramProtocol] = []
+
+    class Recorded(endpoint_module.DatagramProtocol):
+        def __init__(self, *queues: Any) -> None:
+            super().__init__(*queues)
+            protocols.append(self)
+
+    monkeypatch.setattr(endpoint_module, "DatagramProtocol", Recorded)
+
+    async def main() -> None:
+        ours, theirs = await UdpSocket.open(ANY), await UdpSocket.open(ANY)
+        assert ours.send_nowait(b"first", theirs.address)
+        protocols[0].pause_writing()  # as the transport does
+        assert not ours.send_nowait(b"refused", theirs.address)
+        waiting = asyncio.create_task(ours.send(b"second", theirs.address))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        protocols[0].resume_writing()
+        await waiting
+        assert [(await theirs.receive())[0] for _ in range(2)] == [b"first", b"second"]
+        assert ours.error_count == 0
+        ours.close()
+        theirs.close()
+        with pytest.raises(SocketClosed):
+            ours.send_nowait(b"late", theirs.address)
+
+    run(main())
+
+
 def test_unsendable_datagrams_affect_no_others(run: Run[Any]) -> None:
     async def main() -> None:
         ours, theirs = await UdpSocket.open(ANY), await UdpSocket.open(ANY)
