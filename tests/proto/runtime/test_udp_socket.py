@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asyncio_dgram.aio import Protocol as DatagramProtocol
 
 import grapevine_proto.runtime.udp_socket as endpoint_module
 from grapevine_proto.errors import BindError
@@ -39,12 +40,11 @@ def test_a_full_buffer_of_the_system_is_waited_for_and_costs_no_datagram(
 ) -> None:
     protocols: list[asyncio.DatagramProtocol] = []
 
-    class Recorded(endpoint_module.DatagramProtocol):
-        def __init__(self, *queues: Any) -> None:
-            super().__init__(*queues)
-            protocols.append(self)
+    def make_protocol(*queues: Any) -> asyncio.DatagramProtocol:
+        protocols.append(DatagramProtocol(*queues))
+        return protocols[-1]
 
-    monkeypatch.setattr(endpoint_module, "DatagramProtocol", Recorded)
+    monkeypatch.setattr(endpoint_module, "DatagramProtocol", make_protocol)
 
     async def main() -> None:
         ours, theirs = await UdpSocket.open(ANY), await UdpSocket.open(ANY)

@@ -51,7 +51,7 @@ def test_two_nodes_meet_without_an_address_and_a_third_cluster_is_not_dialed() -
             await first.ready(timeout=10)
             await second.ready(timeout=10)
             async with asyncio.timeout(10):
-                while not third.discovery_sources():  # its first report may take longer
+                while not third.discovery_sources():  # noqa: ASYNC110  its first report may take longer
                     await asyncio.sleep(0.01)
             assert [each.addresses for each in third.discovery_sources()] == [()]
             assert third.stats().dropped == ()
