@@ -236,10 +236,14 @@ class KeyedState:
         entry = Entry.from_rumor(rumor, now)
         if entry is None:
             return []
-        own = self._map_of(self._our_id)
+        own = self.own or OwnerMap(self._our_id)
         head = own.head
         self._has_written = True
-        return self._on_changes(own, own.apply(entry) or [], head, now)
+        changes = own.apply(entry)
+        if changes is None:
+            return []
+        self._add_map(own)
+        return self._on_changes(own, changes, head, now)
 
     def tag_writes(self, tags: dict[str, str]) -> list[WriteEntry]:
         """Returns the writes after which this node has exactly these tags. Raises InvalidArgument."""
@@ -422,13 +426,6 @@ class KeyedState:
         self._is_compared = True
 
     # --- maps -----------------------------------------------------------------------------------
-
-    def _map_of(self, owner: PeerId) -> OwnerMap:
-        owner_map = self.maps.get(owner)
-        if owner_map is None:
-            owner_map = OwnerMap(owner)
-            self._add_map(owner_map)
-        return owner_map
 
     def _add_map(self, owner_map: OwnerMap) -> None:
         owner = owner_map.owner

@@ -189,17 +189,14 @@ class SharedMap:
         winner = self.winner(key, now)
         if winner is None:
             return 1
-        if winner.terms.clock <= MAX_CLOCK_LEAD:
-            is_ours = winner.owner == self._our_id
-            return winner.terms.clock if is_ours else winner.terms.clock + 1
-        ranked = self.ranked(key, now)
-        if ranked.counted and ranked.counted[0].owner == self._our_id:
-            return ranked.counted[0].terms.clock
-        others = [each.terms.clock for each in ranked.counted if each.owner != self._our_id]
-        if not others:
-            return 1
-        lone_lead = len(others) == 1 and others[0] > MAX_CLOCK_LEAD  # ahead, once there is another
-        return 1 if lone_lead else min(others[0] + 1, MAX_CLOCK)
+        clock = winner.terms.clock
+        if winner.owner == self._our_id:
+            return clock
+        if clock > MAX_CLOCK_LEAD + 1:
+            counted = self.ranked(key, now).counted
+            if all(each.owner in (winner.owner, self._our_id) for each in counted):
+                return 1  # with which the winner is too far ahead
+        return min(clock + 1, MAX_CLOCK)
 
     def hides_others(self, deleted: Entry, now: float) -> bool:
         """Whether an older value of another owner would return if this deleted entry were removed."""

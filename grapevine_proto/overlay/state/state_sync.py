@@ -125,7 +125,7 @@ class _PeerSync:
         self.recheck_at = math.inf
         self.awaits_heads_until = -math.inf
         self.awaits_reply_until = -math.inf
-        self.fruitless = (0, 0)  # the sums with which a comparison brought nothing
+        self.fruitless: tuple[int, int] | None = None  # sums whose comparison brought nothing
         self.fruitless_until = -math.inf
         self.request: _Request | None = None
         self.heads_bucket = TokenBucket(HEADS_BURST, HEADS_PER_S, now)
@@ -180,16 +180,24 @@ class StateSync:
         self._state.on_link_up(now)
 
     def on_link_down(self, peer_id: PeerId) -> None:
-        """A link closed: owners requested from the peer can be requested from others."""
+        """A link closed: the peer is no source, and owners requested from it can be requested from
+        others."""
         peer = self._peers.pop(peer_id, None)
         self._timers.cancel(peer_id)
         if peer is not None and peer.request is not None:
             self._release(peer.request)
+        for prefix, wanted in list(self._wanted.items()):
+            self._remove_source(prefix, wanted, peer_id)
 
     def _release(self, request: _Request) -> None:
         for prefix in request.prefixes:
             if prefix in self._wanted:
                 self._wanted[prefix].is_assigned = False
+
+    def _remove_source(self, prefix: bytes, wanted: _Wanted, peer_id: PeerId) -> None:
+        wanted.sources.pop(peer_id, None)
+        if not wanted.sources:
+            del self._wanted[prefix]
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -281,19 +289,19 @@ class StateSync:
                 by_bucket[start // BUCKET_SUM_BYTES] = []
         self._work.add(work.STEP * (STATE_BUCKETS + len(self._state.maps)) // 4)
         for owner, owner_map in self._state.maps.items():
-            if owner[0] in by_bucket and owner_map.newest is not None:
+            if owner[0] in by_bucket:
                 by_bucket[owner[0]].append(owner_map)
         peer.awaits_reply_until = now + HEADS_TIMEOUT_S
         effects: list[Effect] = []
         heads: list[StateHead] = []
         covered = total = 0
         buckets = list(by_bucket)
-        self._rng.shuffle(buckets)  # what does not fit this time has its turn
+        self._rng.shuffle(buckets)
         for bucket in buckets:
             found = [_head_of(each) for each in by_bucket[bucket]]
             total += len(found)
             if total > HEADS_PER_REPLY_LIMIT and total > len(found):
-                break
+                break  # the rest has its turn another time
             if len(heads) + len(found) > HEADS_PER_MESSAGE and heads:
                 effects.append(_heads_message(sender, covered, heads))
                 covered, heads = 0, []
@@ -331,7 +339,7 @@ class StateSync:
                 for owner, each in self._state.maps.items()
                 if covered >> STATE_BUCKETS - 1 - owner[0] & 1 and owner not in listed
             ]
-            heads = [_head_of(each) for each in newer if each.newest is not None]
+            heads = [_head_of(each) for each in newer]
             for start in range(0, len(heads), HEADS_PER_MESSAGE):
                 part = heads[start : start + HEADS_PER_MESSAGE]
                 effects.append(_heads_message(sender, 0, part, is_reply=True))
@@ -413,8 +421,7 @@ class StateSync:
                 RumorCopy(each.rumor, 0, max(0, int((now - each.published_at) * 1000)))
                 for each in found
             ]
-        if total_bytes:
-            peer.bytes_bucket.try_take(now, min(total_bytes, peer.bytes_bucket.available(now)))
+        peer.bytes_bucket.try_take(now, min(total_bytes, peer.bytes_bucket.available(now)))
         self._work.add(work.KIBIBYTE * (total_bytes >> 10))
         parts = _split(copies)
         last = len(parts) - 1
@@ -439,18 +446,18 @@ class StateSync:
                 effects.append(CountDrop(sender, DropReason.UNSOLICITED))
                 continue
             staged = request.staged.setdefault(owner, {})
-            if len(staged) > MAX_ENTRIES:
+            if len(staged) >= MAX_ENTRIES:
                 continue
             verified = self._authentic(entry)
             if verified is None:
                 effects.append(CountDrop(sender, DropReason.BAD_SIGNATURE))
-                return effects + self._end_request(peer, sender, now, is_failed=True)
+                return effects + self._end_request(peer, request, sender, now, is_failed=True)
             staged[entry.version] = verified
             touched[owner] = None
         for owner in touched:
             effects += self._take(owner, request, now)
         if message.is_last:
-            effects += self._end_request(peer, sender, now)
+            effects += self._end_request(peer, request, sender, now)
         return effects
 
     def _authentic(self, entry: Entry) -> Entry | None:
@@ -480,13 +487,17 @@ class StateSync:
         return taken
 
     def _end_request(
-        self, peer: _PeerSync, peer_id: PeerId, now: float, *, is_failed: bool = False
+        self,
+        peer: _PeerSync,
+        request: _Request,
+        peer_id: PeerId,
+        now: float,
+        *,
+        is_failed: bool = False,
     ) -> list[Effect]:
         """Ends a request whose reply is complete or overdue. Maps that it did not bring are requested again,
         or from other peers."""
-        request, peer.request = peer.request, None
-        if request is None:
-            return []
+        peer.request = None
         effects: list[Effect] = []
         self._release(request)
         staged_prefixes = {owner[:OWNER_PREFIX_BYTES] for owner in request.staged}
@@ -499,10 +510,8 @@ class StateSync:
                 wanted.failures += 1
                 wanted.is_reset = True
                 if is_failed or wanted.failures >= FAILURES_LIMIT:
-                    wanted.sources.pop(peer_id, None)
                     wanted.failures = 0
-            if not wanted.sources:
-                del self._wanted[prefix]
+                    self._remove_source(prefix, wanted, peer_id)
         for owner, staged in request.staged.items():
             effects += self._state.take_back(owner, staged.values(), now)
         return effects + self._request_more(now)
@@ -554,8 +563,9 @@ class StateSync:
             effects += self._recheck(peer, peer_id, now)
         if now >= peer.retry_at:
             effects += self._announce(peer, peer_id, now)
-        if peer.request is not None and now >= peer.request.expires_at:
-            effects += self._end_request(peer, peer_id, now, is_failed=True)
+        request = peer.request
+        if request is not None and now >= request.expires_at:
+            effects += self._end_request(peer, request, peer_id, now, is_failed=True)
         self._timers.schedule(peer_id, peer.deadline)
         return effects
 

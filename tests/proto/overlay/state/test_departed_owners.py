@@ -6,7 +6,7 @@ import math
 
 from grapevine_proto.config.sections import LimitsConfig, StateConfig
 from grapevine_proto.events import MemberStatus
-from grapevine_proto.overlay.effects import Effect, WriteEntry
+from grapevine_proto.overlay.effects import BumpEpoch, Effect, WriteEntry
 from grapevine_proto.overlay.state.keyed_state import KeyedState
 from tests.proto.overlay.builders import EPOCH, context, peer_id, record
 from tests.proto.overlay.state.owners import Learner, Owner, changes_in, entry_of
@@ -190,3 +190,97 @@ def test_a_node_that_lost_its_state_waits_for_its_map_if_a_peer_has_it() -> None
     lost.sequence = 1
     lost.write("b", b"2")
     assert lost.state.shared.values_of(lost.id, 1.0) == {"a": b"1", "b": b"2"}
+
+
+def test_the_time_that_a_map_is_kept_starts_when_its_owner_is_gone_for_good() -> None:
+    owner = Owner(OTHERS[0])
+    node = with_owner(LEAST, OTHERS[0])
+    node.learn(owner.write("a", b"1"))
+    leave(node, OTHERS[0])
+    sweeps(node, 900.0)
+    member = node.context.members.get(peer_id(OTHERS[0]))
+    assert member is not None
+    member.set_status(MemberStatus.UP, "", 900.0)
+    sweeps(node, 1000.0)
+    leave(node, OTHERS[0], 1000.0)
+    sweeps(node, 1900.0)
+    assert node.state.maps
+    sweeps(node, 2100.0)
+    assert not node.state.maps
+
+
+def test_owners_that_are_gone_are_found_behind_ones_that_are_up_and_only_live_keys_are_reported() -> (
+    None
+):
+    node = with_owner(LEAST, OTHERS[0])
+    gone = Owner(OTHERS[1])
+    node.write("a", b"ours")
+    node.learn(Owner(OTHERS[0]).write("a", b"1"))
+    node.learn(gone.write("b", b"1"), gone.delete("c"), gone.write("d", b"1", ttl_s=9))
+    changes = changes_in(sweeps(node, 2000.0))
+    assert [(each.key, each.previous) for each in changes] == [("d", b"1"), ("b", b"1")]
+    assert set(node.state.maps) == {peer_id(LEAST), peer_id(OTHERS[0])}
+
+
+def test_of_the_entries_of_an_owner_those_that_are_durable_and_have_a_value_are_adopted() -> None:
+    gone, here = Owner(OTHERS[0]), Owner(OTHERS[1])
+    node = with_owner(LEAST, OTHERS[1])
+    node.learn(here.write("outdone", b"1"))
+    node.learn(
+        gone.write("brief", b"1"),
+        gone.write("deleted", None, is_durable=True),
+        gone.write("expired", b"1", is_durable=True, ttl_s=9),
+        gone.write("outdone", b"1", is_durable=True),
+        gone.write("first", b"1", is_durable=True, ttl_s=2000),
+        gone.write("retain/x", b"2", is_durable=True, topic="deploy"),
+    )
+    first, second = (each for each in sweeps(node, 620.0) if isinstance(each, WriteEntry))
+    assert (first.key, second) == (
+        "first",
+        WriteEntry("retain/x", b"2", 0, True, "deploy", 1),
+    )
+    assert first.ttl_s == 1400
+    assert node.state.adopted == 2
+
+
+def test_an_entry_for_which_the_adopter_has_no_room_is_left_and_the_next_is_adopted() -> None:
+    owner = Owner(OTHERS[0])
+    node = Learner(LEAST, state=KEEP)
+    for number in range(256):
+        node.write(f"k{number}", b"")
+    node.learn(*(owner.write(key, b"1", is_durable=True, clock=9) for key in ("new", "k0")))
+    (write,) = sweeps(node, 620.0)
+    assert (write.key, node.state.adopted) == ("k0", 1)  # type: ignore[union-attr]
+
+
+def test_an_entry_of_another_owner_that_is_gone_outdoes_none() -> None:
+    node = Learner(LEAST, state=KEEP)
+    for number, clock in ((OTHERS[0], 1), (OTHERS[1], 2)):
+        node.learn(Owner(number).write("a", b"%d" % number, clock=clock, is_durable=True))
+    writes = [each for each in sweeps(node, 620.0) if isinstance(each, WriteEntry)]
+    assert [each.clock for each in writes] == [1, 2]
+
+
+def test_what_a_run_before_wrote_is_written_again_unless_it_is_gone_or_this_run_wrote_it() -> None:
+    node, before = Learner(0), Owner(0, epoch=EPOCH + 1)
+    node.write("b", b"ours")
+    old = Owner(0, epoch=EPOCH - 1).write("old", b"1")
+    entries = [
+        entry_of(each)
+        for each in (
+            old,
+            before.write("b", b"1"),
+            before.delete("deleted"),
+            before.write("expired", b"1", ttl_s=5),
+            before.write("a", b"1", ttl_s=60, is_durable=True),
+            before.write("retain/x", b"2", topic="deploy"),
+        )
+    ]
+    assert node.state.take_back(node.id, reversed(entries), 10.0) == [
+        BumpEpoch(EPOCH + 1),
+        WriteEntry("a", b"1", 50, True, ""),
+        WriteEntry("retain/x", b"2", 0, False, "deploy"),
+    ]
+    assert node.state.take_back(node.id, entries[:1], 10.0) == []
+    assert node.state.take_back(peer_id(1), entries, 10.0) == []
+    assert Learner(0).state.take_back(node.id, entries, 10.0) == []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig, StateConfig
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
-from grapevine_proto.events import MemberChanged
+from grapevine_proto.events import MemberChanged, MemberStatus
 from grapevine_proto.overlay.effects import Emit, WriteEntry
 from grapevine_proto.overlay.state.early_entries import EARLY_ENTRIES_LIMIT, EARLY_OWNERS_LIMIT
 from grapevine_proto.overlay.state.keyed_state import (
@@ -24,7 +25,7 @@ from grapevine_proto.wire.entry_terms import MAX_TTL_S, MAX_VALUE_BYTES
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, context, identity, peer_id, record
-from tests.proto.overlay.state.owners import Learner, Owner, entry_of
+from tests.proto.overlay.state.owners import Learner, Owner, changes_in, entries_of, entry_of
 
 
 def test_an_entry_of_another_member_is_seen_and_reported() -> None:
@@ -182,6 +183,36 @@ def test_a_writer_is_not_dragged_along_by_a_lone_entry_that_is_far_ahead() -> No
     assert node.state.shared.get("a", 0.0) == b"ours"
     node.write("a", b"ours again")
     assert node.state.shared.get("a", 0.0) == b"ours again"
+
+
+@pytest.mark.parametrize("clock", [1, MAX_CLOCK_LEAD, MAX_CLOCK_LEAD + 1, MAX_CLOCK_LEAD + 2])
+def test_a_write_wins_with_the_lowest_clock_that_does(clock: int) -> None:
+    node = Learner()
+    node.learn(Owner(1).write("a", b"theirs", clock=clock))
+    for value in (b"ours", b"ours again"):
+        (change,) = node.write("a", value)
+        assert change.is_winner
+        lowest = 1 if clock == MAX_CLOCK_LEAD + 2 else clock + 1
+        assert node.state.maps[node.id].entries["a"].terms.clock == lowest
+
+
+def test_a_write_wins_over_all_clocks_that_are_high_together() -> None:
+    node = Learner()
+    clocks = {number: MAX_CLOCK_LEAD + 10 - number for number in (1, 2, 3)}
+    for number, clock in clocks.items():
+        node.learn(Owner(number).write("a", b"theirs", clock=clock))
+    for value in (b"ours", b"ours again"):
+        (change,) = node.write("a", value)
+        assert change.is_winner
+        assert node.state.maps[node.id].entries["a"].terms.clock == MAX_CLOCK_LEAD + 10
+
+
+def test_a_clock_does_not_rise_above_the_largest() -> None:
+    node, largest = Learner(), (1 << 62) - 1
+    for number in (1, 2):
+        node.learn(Owner(number).write("a", b"theirs", clock=largest))
+    node.write("a", b"ours")
+    assert node.state.maps[node.id].entries["a"].terms.clock == largest
 
 
 def test_the_entry_below_returns_when_its_owner_is_denied() -> None:
@@ -529,3 +560,213 @@ def test_entries_of_another_cluster_are_not_restored() -> None:
     other = KeyedState(context(0, cluster="other"), node.state.snapshot(0.0), 0.0)
     assert other.maps == {}
     assert not other.is_recovering
+
+
+# --- room and counters ------------------------------------------------------------------------------
+
+
+def with_members(*numbers: int, state_bytes: int) -> Learner:
+    """A node with room for as many bytes, where these members are up."""
+    node = Learner(limits=LimitsConfig(state_bytes=state_bytes))
+    for number in numbers:
+        node.context.members.ensure(record(number), 0.0)
+    return node
+
+
+def test_writes_and_entries_that_are_refused_are_counted_one_by_one() -> None:
+    node = Learner()
+    for number in range(256):
+        node.write(f"k{number}", b"")
+    for count in (1, 2):
+        with pytest.raises(StateFull):
+            node.write("one more", b"")
+        assert node.state.refused == count
+
+
+def test_a_value_has_up_to_4096_bytes() -> None:
+    node = Learner()
+    node.write("a", bytes(4096))
+    with pytest.raises(MessageTooLarge):
+        node.write("a", bytes(4097))
+
+
+@pytest.mark.parametrize(("room_bytes", "maps"), [(3 * 1026, 3), (3 * 1026 - 1, 2)])
+def test_maps_are_taken_until_their_bytes_fill_the_room(room_bytes: int, maps: int) -> None:
+    node = with_members(1, 2, 3, state_bytes=room_bytes)
+    for number in (1, 2, 3):
+        node.learn(Owner(number).write("a", b"1"))
+    assert (len(node.state.maps), node.state.refused) == (maps, 3 - maps)
+
+
+def test_a_map_that_arrives_whole_needs_room_for_what_it_adds_alone() -> None:
+    node = with_members(1, 2, state_bytes=2 * 1026)
+    owner = Owner(1)
+    node.learn(owner.write("a", b"1"), Owner(2).write("a", b"1"))
+    assert node.state.merge(peer_id(1), entries_of(owner.write("a", b"2")), 0.0)
+    assert (node.state.bytes, node.state.refused) == (2 * 1026, 0)
+    larger = entries_of(owner.write("b", b"1"), owner.write("a", b"3"))
+    assert node.state.merge(peer_id(1), larger, 0.0) is None
+    assert node.state.merge(peer_id(3), entries_of(Owner(3).write("a", b"1")), 0.0) is None
+    assert (node.state.bytes, node.state.refused) == (2 * 1026, 3)
+    assert node.state.shared.values_of(peer_id(1), 0.0) == {"a": b"2"}
+
+
+def test_neither_our_map_nor_the_one_that_grows_makes_room() -> None:
+    node = with_members(2, state_bytes=3 * 1026)
+    growing = Owner(1)
+    node.write("a", b"1")
+    node.learn(growing.write("a", b"1"), Owner(2).write("a", b"1"))
+    assert node.learn(growing.write("b", b"1")) == []
+    assert set(node.state.maps) == {node.id, peer_id(1), peer_id(2)}
+    assert node.learn(Owner(3).write("a", b"1"))
+    assert set(node.state.maps) == {node.id, peer_id(2), peer_id(3)}
+
+
+def test_an_owner_that_is_suspected_keeps_its_map_and_one_that_left_does_not() -> None:
+    for status, is_kept in ((MemberStatus.SUSPECT, True), (MemberStatus.LEFT, False)):
+        node = with_members(1, state_bytes=1026)
+        member = node.context.members.get(peer_id(1))
+        assert member is not None
+        member.set_status(status, "", 0.0)
+        node.learn(Owner(1).write("a", b"1"), Owner(2).write("a", b"1"))
+        assert (peer_id(1) in node.state.maps) is is_kept
+
+
+def test_an_owner_whose_prefix_is_that_of_another_gets_no_map() -> None:
+    node = Learner()
+    node.state.owner_by_prefix[peer_id(1)[:8]] = peer_id(2)
+    assert node.learn(Owner(1).write("a", b"1")) == []
+    assert node.state.refused == 1
+
+
+def test_a_full_map_collects_half_of_its_deleted_keys_for_a_new_one() -> None:
+    node = Learner()
+    for number in range(1024):
+        node.write(f"k{number}", None)
+    own = node.state.own
+    assert own is not None
+    assert len(own.entries) == 1024
+    node.write("k1023", b"again")
+    assert len(own.entries) == 1024
+    node.write("new", b"")
+    assert len(own.entries) == 1024 - 512 + 1
+    assert {"k511", "k512"} & set(own.entries) == {"k512"}
+
+
+def test_deleted_keys_are_collected_in_order_after_their_time() -> None:
+    node, owner = Learner(state=StateConfig(tombstone=10)), Owner(1)
+    node.learn(owner.write("hidden", b"theirs"))
+    for at, key in enumerate(("first", "hidden", "last")):
+        node.write(key, None, now=float(at))
+    own = node.state.own
+    assert own is not None
+    node.write("b", b"1", now=9.9)
+    assert list(own.entries) == ["first", "hidden", "last", "b"]
+    node.write("b", b"2", now=10.0)
+    assert list(own.entries) == ["hidden", "last", "b"]
+    node.write("b", b"3", now=100.0)
+    assert list(own.entries) == ["hidden", "last", "b"], "the first of them still hides an entry"
+
+
+# --- what is taken ----------------------------------------------------------------------------------
+
+
+def test_an_entry_of_ours_that_comes_from_a_peer_changes_nothing() -> None:
+    node = Learner()
+    assert node.learn(Owner(0).write("a", b"1")) == []
+    assert node.state.maps == {}
+
+
+def test_an_entry_that_came_from_another_than_its_owner_is_not_verified_again() -> None:
+    node, owner = Learner(), Owner(1)
+    forged = replace(owner.write("a", b"1"), signature=bytes(64))
+    assert node.state.on_rumor(RumorCopy(forged, 1, 0), (), 0.0)
+
+
+def test_an_early_entry_that_a_later_one_replaced_is_forgotten() -> None:
+    """An entry whose map is never complete here does not keep the ones after it waiting."""
+    node, owner = Learner(), Owner(1)
+    first, _, third = owner.write("c", b"1"), owner.delete("b"), owner.write("a", b"1")
+    fourth = owner.write("a", b"2", collected=(EPOCH, 2))
+    node.learn(third, fourth)
+    assert len(node.state.early) == 1
+    node.learn(first)
+    assert node.state.shared.values_of(peer_id(1), 0.0) == {"a": b"2", "c": b"1"}
+    node.learn(owner.write("a", b"3"))
+    assert len(node.state.early) == 0
+
+
+def test_a_gap_is_noted_with_its_source_alone() -> None:
+    node, owner = Learner(), Owner(1)
+    owner.write("a", b"1")
+    second = RumorCopy(owner.write("b", b"1"), 1, 0)
+    node.state.on_rumor(second, (), 0.0)
+    assert node.state.early.oldest_gap is None
+    node.state.on_rumor(second, (peer_id(9),), 1.0)
+    assert node.state.early.oldest_gap == (peer_id(1), (EPOCH, 2), peer_id(9), 1.0)
+
+
+def test_a_frozen_map_is_counted_once_and_takes_no_delta_of_its_epoch() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(owner.write("a", b"1"))
+    for _ in range(2):
+        node.state.on_conflict(Owner(1).write("a", b"another"))
+    assert node.state.conflicts == 1
+    assert node.state.merge(peer_id(1), entries_of(owner.write("a", b"2")), 0.0) is None
+    later = Owner(1, epoch=EPOCH + 1)
+    assert node.state.merge(peer_id(1), entries_of(later.write("a", b"3")), 0.0)
+    assert not node.state.maps[peer_id(1)].is_conflicted
+
+
+def test_two_broadcasts_under_one_id_freeze_no_map() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(owner.write("a", b"1"))
+    node.state.on_conflict(Rumor.signed(identity(1), "default", EPOCH, 5, (b"a broadcast",)))
+    node.state.on_conflict(Owner(2).write("a", b"of an owner without a map"))
+    assert node.state.conflicts == 0
+
+
+# --- events -----------------------------------------------------------------------------------------
+
+
+def test_a_value_that_is_set_again_is_reported_if_it_is_a_retained_message() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(owner.write("a", b"1"), owner.write("retain/a", b"1", topic="deploy"))
+    assert node.learn(owner.write("a", b"1", ttl_s=9)) == []
+    assert len(node.learn(owner.write("retain/a", b"1", topic="deploy"))) == 1
+
+
+def test_a_key_that_has_no_value_is_reported_as_deleted_only_if_that_hides_another() -> None:
+    node, owner = Learner(), Owner(1)
+    assert node.learn(owner.delete("a")) == []
+    node.learn(Owner(2).write("a", b"theirs"))
+    (change,) = node.learn(owner.delete("a", clock=2))
+    assert (change.value, change.is_deleted) == (None, True)
+    assert node.learn(owner.delete("retain/a")) == []
+
+
+def test_each_change_of_our_map_is_a_version_to_save() -> None:
+    node = Learner()
+    for number in range(3):
+        node.write("a", b"%d" % number)
+        assert node.state.version == number + 1
+    node.learn(Owner(1).write("a", b"theirs"))
+    assert node.state.version == 3
+
+
+def test_our_map_alone_needs_no_search_for_owners_that_are_gone() -> None:
+    node = Learner()
+    node.write("a", b"1")
+    assert node.state.deadline == math.inf
+
+
+def test_all_entries_of_a_moment_end_together() -> None:
+    node, owner = Learner(), Owner(1)
+    for key in "ab":
+        node.write(key, b"1", ttl_s=5)
+    node.learn(*(owner.write(key, None, ttl_s=5) for key in ("x", "tag/role")))
+    node.learn(owner.write("c", b"1", ttl_s=5), owner.write("tag/role", b"web", ttl_s=5))
+    effects = node.state.advance(5.0)
+    assert effects[:2] == [WriteEntry("a", None), WriteEntry("b", None)]
+    assert {each.key for each in changes_in(effects)} == {"c", "tag/role"}
+    assert node.context.members.tags_of(peer_id(1)) == {}

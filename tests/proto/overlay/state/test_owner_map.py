@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from grapevine_proto.overlay.state.owner_map import (
     MAX_ENTRIES,
     MAX_KEYS,
     MAX_MAP_BYTES,
+    Entry,
     OwnerMap,
 )
 from grapevine_proto.wire.entry_terms import NO_VERSION
@@ -47,6 +49,18 @@ def test_an_entry_without_a_time_to_live_never_ends() -> None:
     entry = entry_of(Owner(1).write("a", b"1"), published_at=100.0)
     assert entry.value_at(1e9) == b"1"
     assert entry.remaining_ttl_s(1e9) == 0
+
+
+def test_a_rumor_that_is_not_one_valid_entry_carries_none() -> None:
+    whole, deleted = Owner(1).write("a", b"12"), Owner(1).delete("a")
+    two = replace(whole, lengths=(1, 1))
+    without_body = whole.without_body()
+    too_large = replace(whole, lengths=(4097,), body=bytes(4097))
+    with_value = replace(deleted, lengths=(1,), body=b"1")
+    for each in (two, without_body, too_large, with_value):
+        assert Entry.from_rumor(each, 0.0) is None
+    largest = replace(whole, lengths=(4096,), body=bytes(4096))
+    assert Entry.from_rumor(largest, 0.0) is not None
 
 
 def test_an_entry_after_one_that_is_missing_is_not_taken() -> None:

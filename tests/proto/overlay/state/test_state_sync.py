@@ -9,16 +9,23 @@ from itertools import pairwise
 
 import pytest
 
-from grapevine_proto.errors import DropReason
-from grapevine_proto.overlay.effects import BumpEpoch, CountDrop, Effect, Emit, Send, WriteEntry
+from grapevine_proto.errors import DropReason, Offense
+from grapevine_proto.ids import PeerId
+from grapevine_proto.overlay.effects import (
+    BumpEpoch,
+    CountDrop,
+    Effect,
+    Emit,
+    Penalize,
+    Send,
+    WriteEntry,
+)
 from grapevine_proto.overlay.state import state_sync as module
+from grapevine_proto.overlay.state.owner_map import OwnerMap
 from grapevine_proto.overlay.state.state_sync import (
     FRUITLESS_PAUSE_S,
-    RECENT_SUMS_LIMIT,
     REQUEST_TIMEOUT_S,
-    SOURCES_LIMIT,
     WANTED_LIMIT,
-    WANTS_PER_REQUEST,
     StateMessage,
     StateSync,
 )
@@ -33,7 +40,8 @@ from grapevine_proto.wire.messages import (
     StateRequest,
     StateWant,
 )
-from tests.proto.overlay.builders import EPOCH, peer_id
+from grapevine_proto.wire.signed import Rumor
+from tests.proto.overlay.builders import EPOCH, identity, peer_id
 from tests.proto.overlay.state.owners import Learner, Owner, entry_of
 
 
@@ -114,7 +122,7 @@ def test_a_new_peer_gets_all_maps() -> None:
     assert party.node(1).state.shared.get_all("a", 0.0) == party.node(0).state.shared.get_all(
         "a", 0.0
     )
-    assert party.sent[StateRequest] == math.ceil(100 / WANTS_PER_REQUEST)
+    assert party.sent[StateRequest] == math.ceil(100 / 24)
     assert party.changes == 100
 
 
@@ -264,6 +272,20 @@ def test_a_map_that_came_and_went_since_the_last_announcement_is_not_announced()
     assert party.sent == {}
 
 
+def messages_in(effects: list[Effect]) -> list[StateMessage]:
+    """The messages of effects that only send."""
+    assert all(isinstance(each, Send) for each in effects)
+    return [each.message for each in effects if isinstance(each, Send)]  # type: ignore[misc]
+
+
+def sent_until(sync: StateSync, until: float) -> list[tuple[float, StateMessage]]:
+    """What a node sends of itself, with the times."""
+    sent: list[tuple[float, StateMessage]] = []
+    while (at := sync.deadline) < until:
+        sent += [(at, each) for each in messages_in(sync.advance(at))]
+    return sent
+
+
 def test_what_is_lost_is_announced_again() -> None:
     party = Party(0, 1)
     party.node(0).learn(Owner(2).write("a", b"1"))
@@ -295,10 +317,7 @@ def test_a_node_that_does_not_answer_hears_ever_less_of_us() -> None:
     party.node(0).learn(Owner(2).write("a", b"1"))
     sync = party.sync(0)
     sync.on_link_up(peer_id(1), 0.0)
-    times: list[float] = []
-    while sync.deadline < 5000.0:
-        at = sync.deadline
-        times += [at for _ in sync.advance(at)]
+    times = [at for at, _ in sent_until(sync, 5000.0)]
     pauses_s = [after - before for before, after in pairwise(times)]
     assert pauses_s[:7] == [30.0, 60.0, 120.0, 240.0, 480.0, 960.0, 960.0]
 
@@ -335,9 +354,9 @@ def test_sums_are_compared_at_once_on_a_new_link_and_after_a_while_on_others(
         assert sync.deadline == math.inf
 
 
-def compares(sync: StateSync, theirs: bytes, now: float) -> bool:
-    """Whether node 0 asks node 1 for heads after it sent this sum."""
-    sync.handle(StateDigest(theirs), peer_id(1), now)
+def compares(sync: StateSync, theirs: bytes, peer: int = 1, now: float = 0.0) -> bool:
+    """Whether a node asks its peer for heads after it sent this sum."""
+    sync.handle(StateDigest(theirs), peer_id(peer), now)
     effects = sync.advance(now + 2.0)
     sent = [e.message for e in effects if isinstance(e, Send)]
     return any(isinstance(each, StateDigest) and each.buckets for each in sent)
@@ -355,7 +374,7 @@ def test_a_peer_whose_sum_was_ours_a_moment_ago_is_only_behind(
     theirs = party.node(0).state.sum.to_bytes(16, "big")
     party.node(0).learn(owner.write("a", b"2"))
     sync.advance(50.0)
-    assert compares(sync, theirs, 50.0 + age_s - 2.0) is is_compared
+    assert compares(sync, theirs, now=50.0 + age_s - 2.0) is is_compared
 
 
 @pytest.mark.parametrize(("is_answered", "pause_s"), [(False, 5.0), (True, 300.0)])
@@ -366,11 +385,11 @@ def test_sums_that_still_differ_are_compared_again_after_a_pause(
         party = Party(0, 1)
         party.link()
         sync, theirs = party.sync(0), b"differs".ljust(16)
-        assert compares(sync, theirs, 0.0)
+        assert compares(sync, theirs)
         if is_answered:
             assert sync.handle(StateHeads(False, bytes(32), ()), peer_id(1), 2.0) == []
-        assert compares(sync, theirs, delay_s) is is_repeated
-        assert compares(sync, b"another".ljust(16), delay_s + 2.0), "that is another difference"
+        assert compares(sync, theirs, now=delay_s) is is_repeated
+        assert compares(sync, b"another".ljust(16), now=delay_s + 2.0), "that is another difference"
 
 
 def test_changes_are_announced_together_within_the_gossip_interval(
@@ -501,11 +520,14 @@ def test_a_peer_gets_eight_replies_with_heads_and_one_more_each_second() -> None
     party = Party(0, 1)
     party.node(0).learn(Owner(2).write("a", b"1"))
     party.link()
-    limited = CountDrop(peer_id(1), DropReason.RATE_LIMITED)
+    limited = [
+        CountDrop(peer_id(1), DropReason.RATE_LIMITED),
+        Penalize(peer_id(1), Offense.REPEATED_REQUEST),
+    ]
 
     def is_answered(now: float) -> bool:
         answer = party.sync(0).handle(StateDigest(bytes(16), bytes(1024)), peer_id(1), now)
-        assert isinstance(answer[0], Send) or limited in answer
+        assert isinstance(answer[0], Send) or answer == limited
         return isinstance(answer[0], Send)
 
     assert [is_answered(0.0) for _ in range(9)] == [True] * 8 + [False]
@@ -545,25 +567,13 @@ def test_heads_are_taken_until_five_seconds_after_the_sums_of_the_buckets() -> N
         assert (CountDrop(peer_id(1), DropReason.UNSOLICITED) not in effects) is is_taken
 
 
-def test_maps_that_are_wanted_and_their_sources_are_limited() -> None:
+def test_maps_that_are_wanted_are_limited() -> None:
     sync = Party(0, 1).sync(0)
     assert sync._wanted_limit == WANTED_LIMIT == 10_000
     sync._wanted_limit = 3
     for number in range(4):
         sync._want(bytes([number]) * 8, (EPOCH, 1), peer_id(1))
     assert len(sync._wanted) == 3
-    for number in range(SOURCES_LIMIT + 1):
-        sync._want(bytes(8), (EPOCH, 1), peer_id(10 + number))
-    assert len(sync._wanted[bytes(8)].sources) == SOURCES_LIMIT
-
-
-def test_recent_sums_and_buckets_have_a_fixed_size() -> None:
-    party, owner = Party(0, 1), Owner(2)
-    for number in range(RECENT_SUMS_LIMIT + 2):
-        party.node(0).learn(owner.write("a", b"%d" % number))
-        party.sync(0).advance(0.0)
-    assert len(party.sync(0)._recent_sums) == RECENT_SUMS_LIMIT
-    assert len(party.node(0).state.bucket_sums) == 256
 
 
 def test_a_reply_has_whole_maps_and_a_limited_size() -> None:
@@ -643,3 +653,536 @@ def test_an_entry_that_is_held_is_not_verified_again() -> None:
     held = party.node(0).state.maps[peer_id(2)].entries["a"]
     assert sync._authentic(entry_of(rumor)) is held
     assert sync._work.units == before
+
+
+# --- heads ------------------------------------------------------------------------------------------
+
+
+def fill_bucket(node: Learner, bucket: int, count: int) -> None:
+    """The node has `count` maps of owners whose IDs begin with this byte."""
+    for number in range(count):
+        owner_map = OwnerMap(PeerId(bytes([bucket]) + number.to_bytes(31, "little")))
+        owner_map.version = (EPOCH, 1)
+        node.state.maps[owner_map.owner] = owner_map
+    node.state.bucket_sums[bucket] = 1
+
+
+def covered_buckets(heads: StateMessage) -> list[int]:
+    assert isinstance(heads, StateHeads)
+    covered = int.from_bytes(heads.covered, "big")
+    return [each for each in range(STATE_BUCKETS) if covered >> STATE_BUCKETS - 1 - each & 1]
+
+
+def comparing(*others: int) -> Party:
+    """Node 0 has just sent the sums of its buckets to node 1 and these."""
+    party = Party(0, 1, *others)
+    party.link()
+    sync = party.sync(0)
+    for each in (1, *others):
+        assert compares(sync, b"differs".ljust(16), each)
+    return party
+
+
+def heads_of(*maps: OwnerMap, covered: int = 0, is_reply: bool = False) -> StateHeads:
+    heads = tuple(module._head_of(each) for each in maps)
+    return StateHeads(is_reply, covered.to_bytes(32, "big"), heads)
+
+
+def delta_of(number: int, *rumors: Rumor, is_last: bool = True) -> StateDelta:
+    return StateDelta(number, is_last, tuple(RumorCopy(each, 0, 0) for each in rumors))
+
+
+def test_a_comparison_states_the_lowest_four_bytes_of_each_sum() -> None:
+    party = Party(0, 1)
+    party.link()
+    sums = party.node(0).state.bucket_sums
+    sums[0], sums[255] = (1 << 128) - 1, 0xFF_80_00_00_01
+    sync = party.sync(0)
+    sync.handle(StateDigest(b"differs".ljust(16)), peer_id(1), 0.0)
+    (ask,) = messages_in(sync.advance(sync.deadline))
+    assert isinstance(ask, StateDigest)
+    assert ask.buckets == b"\xff" * 4 + bytes(254 * 4) + b"\x80\x00\x00\x01"
+
+
+@pytest.mark.parametrize(
+    ("counts", "messages"),
+    [
+        ((200, 312), [(512, 2)]),
+        ((200, 313), [(200, 1), (313, 1)]),
+        ((512,), [(512, 1)]),
+        ((513,), [(512, 0)]),
+        ((3000,), [(512, 0)]),
+        ((512, 512, 512, 512), [(512, 1)] * 4),
+        ((512, 512, 512, 512, 512), [(512, 1)] * 4),
+    ],
+)
+def test_a_message_has_the_heads_of_whole_buckets_up_to_512(
+    counts: tuple[int, ...], messages: list[tuple[int, int]]
+) -> None:
+    """`messages`: the number of heads of each, and of buckets that it covers."""
+    party = Party(0, 1)
+    party.link()
+    for bucket, count in enumerate(counts):
+        fill_bucket(party.node(0), bucket, count)
+    asks = StateDigest(b"differs".ljust(16), bytes(1024))
+    replies = messages_in(party.sync(0).handle(asks, peer_id(1), 0.0))
+    sizes = [(len(each.heads), len(covered_buckets(each))) for each in replies]  # type: ignore[union-attr]
+    assert sorted(sizes) == messages
+
+
+def test_a_bucket_that_makes_2049_heads_waits_for_the_next_reply() -> None:
+    party = Party(0, 1)
+    party.link()
+    for bucket, count in enumerate((512, 512, 512, 512, 1)):
+        fill_bucket(party.node(0), bucket, count)
+    asks = StateDigest(b"differs".ljust(16), bytes(1024))
+    replies = messages_in(party.sync(0).handle(asks, peer_id(1), 0.0))
+    assert sum(len(covered_buckets(each)) for each in replies) == 4
+
+
+def test_a_reply_with_heads_costs_a_step_for_four_buckets_or_maps() -> None:
+    party = Party(0, 1)
+    party.link()
+    fill_bucket(party.node(0), 0, 400)
+    sync = party.sync(0)
+    before = sync._work.units
+    sync.handle(StateDigest(b"differs".ljust(16), bytes(1024)), peer_id(1), 0.0)
+    assert sync._work.units - before == (256 + 400) // 4
+
+
+@pytest.mark.parametrize(("delay_s", "is_taken"), [(4.9, True), (5.0, False)])
+def test_heads_in_reply_to_ours_are_taken_for_five_seconds(delay_s: float, is_taken: bool) -> None:
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    party.link()
+    sync = party.sync(0)
+    assert messages_in(sync.handle(StateDigest(bytes(16), bytes(1024)), peer_id(1), 10.0))
+    effects = sync.handle(StateHeads(True, bytes(32), ()), peer_id(1), 10.0 + delay_s)
+    assert effects == ([] if is_taken else [CountDrop(peer_id(1), DropReason.UNSOLICITED)])
+
+
+def test_heads_of_a_peer_are_answered_with_ours_that_are_newer_or_that_it_lacks() -> None:
+    party = comparing()
+    node, older, lacking, same, elsewhere = party.node(0), Owner(2), Owner(3), Owner(4), Owner(5)
+    stale = Owner(2)
+    stale.write("a", b"1")
+    node.learn(older.write("a", b"1"), older.write("a", b"2"))
+    for owner in (lacking, same, elsewhere):
+        node.learn(owner.write("a", b"1"))
+    buckets = {peer_id(number)[0] for number in (2, 3, 4, 5)}
+    assert len(buckets) == 4
+    covered = sum(1 << STATE_BUCKETS - 1 - peer_id(number)[0] for number in (3, 4))
+    heads = heads_of(stale.map, same.map, covered=covered)
+    before = party.sync(0)._work.units
+    (reply,) = messages_in(party.sync(0).handle(heads, peer_id(1), 2.0))
+    assert party.sync(0)._work.units - before == 2, "a step for each head"
+    assert reply == heads_of(node.state.maps[peer_id(2)], lacking.map, is_reply=True)
+
+
+def test_replies_to_heads_have_up_to_512_heads_a_message() -> None:
+    party = comparing()
+    fill_bucket(party.node(0), 0, 513)
+    heads = heads_of(covered=1 << STATE_BUCKETS - 1)
+    replies = messages_in(party.sync(0).handle(heads, peer_id(1), 2.0))
+    assert [(len(each.heads), each.is_reply) for each in replies] == [(512, True), (1, True)]  # type: ignore[union-attr]
+
+
+def test_heads_that_answer_ours_are_not_answered_with_heads() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    stale = Owner(2)
+    stale.write("a", b"1")
+    party.node(0).learn(owner.write("a", b"1"), owner.write("a", b"2"))
+    party.link()
+    sync = party.sync(0)
+    sync.handle(StateDigest(bytes(16), bytes(1024)), peer_id(1), 0.0)
+    heads = heads_of(stale.map, covered=(1 << 256) - 1, is_reply=True)
+    assert sync.handle(heads, peer_id(1), 0.1) == []
+
+
+def test_another_content_of_one_version_is_proved_and_requested_whole() -> None:
+    party, one, other = comparing(), Owner(2), Owner(2)
+    party.node(0).learn(one.write("a", b"1"))
+    other.write("a", b"2")
+    sync = party.sync(0)
+    ours, request = messages_in(sync.handle(heads_of(other.map), peer_id(1), 2.0))
+    assert ours == heads_of(party.node(0).state.maps[peer_id(2)], is_reply=True)
+    assert request == StateRequest(1, (StateWant(peer_id(2)[:8], NO_VERSION),))
+
+
+def test_a_map_that_is_frozen_is_not_compared_again() -> None:
+    party, one, other = comparing(), Owner(2), Owner(2)
+    party.node(0).learn(one.write("a", b"1"))
+    party.node(0).state.on_conflict(other.write("a", b"2"))
+    assert party.sync(0).handle(heads_of(other.map), peer_id(1), 2.0) == []
+
+
+@pytest.mark.parametrize("has_newer", [True, False])
+def test_a_comparison_that_brought_something_is_repeated_after_five_seconds(
+    has_newer: bool,
+) -> None:
+    """Heads that the peer lacks, or a map that this node requests."""
+    party, owner = comparing(), Owner(2)
+    sync = party.sync(0)
+    rumor = owner.write("a", b"1")
+    if has_newer:
+        party.node(0).learn(rumor)
+        sync.advance(0.0)
+    assert compares(sync, b"another".ljust(16), now=10.0)
+    heads = heads_of(covered=(1 << 256) - 1) if has_newer else heads_of(owner.map)
+    assert len(messages_in(sync.handle(heads, peer_id(1), 12.0))) == 1
+    assert compares(sync, b"another".ljust(16), now=15.0)
+
+
+# --- sums -------------------------------------------------------------------------------------------
+
+
+def test_sums_that_became_equal_in_the_meantime_are_not_compared() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    sync, node = party.sync(0), party.node(0)
+    rumor = owner.write("a", b"1")
+    ahead = Learner(1)
+    ahead.learn(rumor)
+    theirs = ahead.state.sum.to_bytes(16, "big")
+    sync.handle(StateDigest(theirs), peer_id(1), 0.0)
+    node.learn(rumor)
+    assert [each for _, each in sent_until(sync, 20.0)] == [StateDigest(theirs)]
+
+
+def test_a_first_sum_that_equals_ours_is_not_answered() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.node(0).learn(owner.write("a", b"1"))
+    party.link()
+    sync = party.sync(0)
+    (ours,) = messages_in(sync.advance(0.0))
+    assert sync.handle(ours, peer_id(1), 20.0) == []
+    assert sent_until(sync, 1000.0) == []
+
+
+def test_a_repeated_sum_is_not_answered_while_ours_is_about_to_be_announced() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    sync = party.sync(0)
+    party.node(0).learn(owner.write("a", b"1"))
+    ours = StateDigest(party.node(0).state.sum.to_bytes(16, "big"))
+    for _ in range(2):
+        assert sync.handle(ours, peer_id(1), 20.0) == []
+
+
+def test_only_the_64_latest_sums_are_remembered() -> None:
+    for learned, is_compared in ((64, False), (65, True)):
+        party, owner = Party(0, 1), Owner(2)
+        party.link()
+        sync = party.sync(0)
+        party.node(0).learn(owner.write("a", b"first"))
+        sync.advance(0.0)
+        first = party.node(0).state.sum.to_bytes(16, "big")
+        for number in range(learned):
+            party.node(0).learn(owner.write("a", b"%d" % number))
+            sync.advance(0.0)
+        assert compares(sync, first) is is_compared
+
+
+def test_a_sum_of_zero_is_not_announced_again() -> None:
+    """After the only map that was announced went: a peer without entries sends no sum."""
+    party = Party(0, 1)
+    party.node(0).learn(Owner(2).write("a", b"1"))
+    sync = party.sync(0)
+    sync.on_link_up(peer_id(1), 0.0)
+    sync.advance(0.0)
+    party.node(0).state.remove(peer_id(2))
+    assert [each for _, each in sent_until(sync, 1000.0)] == [StateDigest(bytes(16))]
+
+
+def test_a_sum_that_a_peer_has_already_is_announced_once() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    rumor = owner.write("a", b"1")
+    ahead = Learner(1)
+    ahead.learn(rumor)
+    sync = party.sync(0)
+    sync.handle(StateDigest(ahead.state.sum.to_bytes(16, "big")), peer_id(1), 0.0)
+    party.node(0).learn(rumor)
+    ours = StateDigest(ahead.state.sum.to_bytes(16, "big"))
+    assert [each for _, each in sent_until(sync, 1000.0)] == [ours]
+
+
+def test_a_peer_that_is_heard_again_gets_our_sum_every_30_seconds_again() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.node(0).learn(owner.write("a", b"1"))
+    sync = party.sync(0)
+    sync.on_link_up(peer_id(1), 0.0)
+    assert [at for at, _ in sent_until(sync, 100.0)] == [0.0, 30.0, 90.0]
+    sync.handle(StateDigest(b"differs".ljust(16)), peer_id(1), 100.0)
+    sync.advance(102.0)
+    assert [at for at, _ in sent_until(sync, 320.0)] == [210.0, 240.0, 300.0]
+
+
+# --- requests ---------------------------------------------------------------------------------------
+
+
+def test_a_request_names_up_to_24_maps_and_a_peer_gets_one_at_a_time() -> None:
+    party = comparing()
+    owners = [Owner(number) for number in range(2, 27)]
+    rumors = [each.write("a", b"1") for each in owners]
+    sync, heads = party.sync(0), heads_of(*(each.map for each in owners))
+    (request,) = messages_in(sync.handle(heads, peer_id(1), 2.0))
+    prefixes = [owner.map.owner[:8] for owner in owners]
+    assert request == StateRequest(1, tuple(StateWant(each, NO_VERSION) for each in prefixes[:24]))
+    assert sync.handle(heads, peer_id(1), 2.0) == []
+    effects = sync.handle(delta_of(1, *rumors[:24]), peer_id(1), 2.0)
+    requests = messages_in([each for each in effects if isinstance(each, Send)])
+    assert requests == [StateRequest(2, (StateWant(prefixes[24], NO_VERSION),))]
+
+
+def test_a_map_is_requested_from_one_peer_at_a_time_and_others_are_requested_meanwhile() -> None:
+    party, first, second = comparing(3), Owner(2), Owner(4)
+    first.write("a", b"1")
+    second.write("a", b"1")
+    sync = party.sync(0)
+    sync.handle(heads_of(first.map), peer_id(1), 2.0)
+    (send,) = sync.handle(heads_of(first.map, second.map), peer_id(3), 2.0)
+    want = StateWant(peer_id(4)[:8], NO_VERSION)
+    assert send == Send((peer_id(3),), StateRequest(2, (want,)))
+
+
+def test_a_version_that_another_peer_has_is_requested_from_it_after_an_older_one() -> None:
+    party, owner = comparing(3), Owner(2)
+    old = owner.write("a", b"1")
+    sync = party.sync(0)
+    sync.handle(heads_of(owner.map), peer_id(1), 2.0)
+    owner.write("a", b"2")
+    sync.handle(heads_of(owner.map), peer_id(3), 2.0)
+    effects = sync.handle(delta_of(1, old), peer_id(1), 2.0)
+    want = StateWant(peer_id(2)[:8], NO_VERSION)
+    assert effects[-1] == Send((peer_id(1),), StateRequest(2, (want,)))
+    (send,) = sync.handle(delta_of(2), peer_id(1), 2.0)
+    assert send == Send((peer_id(3),), StateRequest(3, (want,)))
+
+
+def test_each_source_of_a_map_has_two_replies_to_bring_it() -> None:
+    party, owner = comparing(3), Owner(2)
+    owner.write("a", b"1")
+    sync = party.sync(0)
+    effects = sync.handle(heads_of(owner.map), peer_id(1), 2.0)
+    sync.handle(heads_of(owner.map), peer_id(3), 2.0)
+    asked: list[PeerId] = []
+    while effects:
+        (send,) = effects
+        assert isinstance(send, Send)
+        asked += send.peers
+        effects = sync.handle(delta_of(len(asked)), send.peers[0], 2.0)
+    assert asked == [peer_id(1), peer_id(1), peer_id(3), peer_id(3)]
+
+
+def test_a_reply_that_does_not_come_costs_a_source_at_once() -> None:
+    party, owner = comparing(3), Owner(2)
+    owner.write("a", b"1")
+    sync = party.sync(0)
+    for each in (1, 3):
+        sync.handle(heads_of(owner.map), peer_id(each), 2.0)
+    want = StateWant(peer_id(2)[:8], NO_VERSION)
+    assert sync.deadline == 5.0
+    assert sync.advance(5.0) == [Send((peer_id(3),), StateRequest(2, (want,)))]
+    assert sent_until(sync, 30.0) == []
+
+
+def test_a_map_that_had_no_room_in_a_reply_is_requested_again_as_before() -> None:
+    party, first, second = comparing(), Owner(2), Owner(3)
+    rumor = first.write("a", b"1")
+    party.node(0).learn(second.write("a", b"1"))
+    second.write("a", b"2")
+    sync = party.sync(0)
+    sync.handle(heads_of(first.map, second.map), peer_id(1), 2.0)
+    effects = sync.handle(delta_of(1, rumor), peer_id(1), 2.0)
+    want = StateWant(peer_id(3)[:8], (EPOCH, 1))
+    assert effects[-1] == Send((peer_id(1),), StateRequest(2, (want,)))
+
+
+def test_a_map_that_came_in_parts_beside_a_whole_one_is_requested_whole() -> None:
+    party, first, second = comparing(), Owner(2), Owner(3)
+    rumor = first.write("a", b"1")
+    party.node(0).learn(second.write("a", b"1"))
+    second.write("b", b"2")
+    part = second.write("c", b"3")
+    sync = party.sync(0)
+    sync.handle(heads_of(first.map, second.map), peer_id(1), 2.0)
+    effects = sync.handle(delta_of(1, rumor, part), peer_id(1), 2.0)
+    want = StateWant(peer_id(3)[:8], NO_VERSION)
+    assert effects[-1] == Send((peer_id(1),), StateRequest(2, (want,)))
+
+
+def test_a_map_that_goes_on_growing_while_it_arrives_is_taken_in_each_version() -> None:
+    party, owner = comparing(), Owner(2)
+    first = owner.write("a", b"1")
+    sync = party.sync(0)
+    sync.handle(heads_of(owner.map), peer_id(1), 2.0)
+    sync.handle(delta_of(1, first, is_last=False), peer_id(1), 2.0)
+    assert len(sync.handle(delta_of(1, owner.write("a", b"2")), peer_id(1), 2.0)) == 1
+    assert party.node(0).state.shared.get("a", 0.0) == b"2"
+
+
+def test_a_peer_whose_link_closed_is_no_source_and_leaves_room_for_another() -> None:
+    numbers = (3, 4, 5, 6)
+    party, owner = comparing(*numbers), Owner(2)
+    owner.write("a", b"1")
+    sync = party.sync(0)
+    for number in (1, 3, 4, 5, 6):
+        effects = sync.handle(heads_of(owner.map), peer_id(number), 2.0)
+        assert bool(effects) is (number == 1)
+    assert list(sync._wanted[peer_id(2)[:8]].sources) == [peer_id(each) for each in (1, 3, 4, 5)]
+    for number in (1, 3, 4, 5):
+        sync.on_link_down(peer_id(number))
+    assert not sync._wanted
+    assert len(sync.handle(heads_of(owner.map), peer_id(6), 2.1)) == 1
+
+
+def test_a_gap_whose_source_has_no_link_is_not_requested() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    owner.write("a", b"1")
+    second = owner.write("b", b"2")
+    party.node(0).state.on_rumor(RumorCopy(second, 1, 0), (peer_id(9),), 0.0)
+    assert party.sync(0).advance(0.3) == []
+    assert party.sync(0).deadline == math.inf
+    assert not party.sync(0)._wanted
+
+
+# --- replies ----------------------------------------------------------------------------------------
+
+
+def copies_for(party: Party, *wants: StateWant, now: float = 0.0) -> list[tuple[RumorCopy, ...]]:
+    """The copies in each message with which node 0 replies to a request."""
+    replies = messages_in(party.sync(0).handle(StateRequest(7, wants), peer_id(1), now))
+    assert [each.is_last for each in replies] == [False] * (len(replies) - 1) + [True]  # type: ignore[union-attr]
+    return [each.copies for each in replies]  # type: ignore[union-attr]
+
+
+def sized(owner: Owner, key: str, size_bytes: int) -> Rumor:
+    """A rumor that counts as many bytes."""
+    overhead = owner.signed(key, bytes(1000)).size_bytes - 1000
+    owner.sequence -= 1
+    rumor = owner.write(key, bytes(size_bytes - overhead))
+    assert rumor.size_bytes == size_bytes
+    return rumor
+
+
+@pytest.mark.parametrize(("extra_bytes", "sizes"), [(0, [8, 1]), (1, [7, 2])])
+def test_a_message_of_a_reply_has_copies_of_up_to_24_kibibytes(
+    extra_bytes: int, sizes: list[int]
+) -> None:
+    party, owner = Party(0, 1), Owner(2)
+    rumors = [sized(owner, "abcdefgh"[number], 3072) for number in range(7)]
+    rumors += [sized(owner, "h", 3072 + extra_bytes), sized(owner, "i", 1024)]
+    party.node(0).learn(*rumors)
+    party.link()
+    copies = copies_for(party, StateWant(peer_id(2)[:8], NO_VERSION))
+    assert [len(each) for each in copies] == sizes
+
+
+@pytest.mark.parametrize(("extra_bytes", "sent"), [(0, {2: 12, 3: 4}), (1, {2: 12, 4: 1})])
+def test_a_reply_has_maps_of_up_to_64_kibibytes_and_skips_one_that_does_not_fit(
+    extra_bytes: int, sent: dict[int, int]
+) -> None:
+    party = Party(0, 1)
+    party.link()
+    for number, count in ((2, 12), (3, 3)):
+        owner = Owner(number)
+        party.node(0).learn(*(sized(owner, f"k{each:02}", 4096) for each in range(count)))
+    party.node(0).learn(sized(owner, "k99", 4096 + extra_bytes), Owner(4).write("a", b"1"))
+    wants = [StateWant(peer_id(number)[:8], NO_VERSION) for number in (9, 2, 3, 4)]
+    copies = copies_for(party, *wants)
+    origins = Counter(each.rumor.origin for part in copies for each in part)
+    assert origins == {peer_id(number): count for number, count in sent.items()}
+
+
+def test_a_map_that_is_larger_than_a_reply_is_sent_whole_and_alone() -> None:
+    party = Party(0, 1)
+    party.link()
+    owner = Owner(2)
+    party.node(0).learn(*(sized(owner, f"k{each:02}", 4200) for each in range(16)))
+    party.node(0).learn(Owner(4).write("a", b"1"))
+    large, small = (StateWant(peer_id(number)[:8], NO_VERSION) for number in (2, 4))
+    assert sum(map(len, copies_for(party, large, small))) == 16
+    assert sum(map(len, copies_for(party, small, large))) == 1
+
+
+def test_a_request_for_maps_that_are_not_here_is_answered_and_costs_nothing() -> None:
+    party = Party(0, 1)
+    party.link()
+    sync = party.sync(0)
+    before = sync._work.units
+    for _ in range(200):
+        assert copies_for(party, StateWant(peer_id(2)[:8], NO_VERSION)) == [()]
+    assert sync._work.units == before
+
+
+def test_a_reply_says_how_old_its_entries_are_and_counts_its_work() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    rumors = [sized(owner, "abcdefgh"[number], 3072) for number in range(8)]
+    party.node(0).learn(*rumors, now=10.0)
+    want, sync = StateWant(peer_id(2)[:8], NO_VERSION), party.sync(0)
+    before = sync._work.units
+    for now, age_ms in ((12.5, 2500), (10.0, 0), (9.0, 0)):
+        ((first, *_),) = copies_for(party, want, now=now)
+        assert first.age_ms == age_ms
+    assert sync._work.units - before == 3 * (8 // 4 + 24 * 2)
+
+
+# --- entries ----------------------------------------------------------------------------------------
+
+
+def test_a_reply_to_another_request_is_dropped() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    request = requesting(party, peer_id(2)[:8])
+    effects = party.sync(0).handle(
+        delta_of(request.number + 1, owner.write("a", b"1")), peer_id(1), 0.0
+    )
+    assert effects == [CountDrop(peer_id(1), DropReason.UNSOLICITED)]
+
+
+def test_a_rumor_without_an_entry_is_dropped_and_the_entries_beside_it_are_taken() -> None:
+    party, owner = comparing(), Owner(2)
+    rumor = owner.write("a", b"1")
+    sync = party.sync(0)
+    sync.handle(heads_of(owner.map), peer_id(1), 2.0)
+    bare = Rumor.signed(identity(2), "default", EPOCH, 9, (b"a broadcast",))
+    drop, *_ = sync.handle(delta_of(1, bare, rumor), peer_id(1), 2.0)
+    assert drop == CountDrop(peer_id(1), DropReason.UNSOLICITED)
+    assert party.node(0).state.shared.get("a", 0.0) == b"1"
+
+
+def test_an_entry_of_a_reply_is_as_old_as_the_reply_says() -> None:
+    party, owner = comparing(), Owner(2)
+    rumor = owner.write("a", b"1", ttl_s=100)
+    sync = party.sync(0)
+    sync.handle(heads_of(owner.map), peer_id(1), 2.0)
+    sync.handle(StateDelta(1, True, (RumorCopy(rumor, 0, 42_000),)), peer_id(1), 2.0)
+    shared = party.node(0).state.shared
+    assert (shared.get("a", 59.999), shared.get("a", 60.0)) == (b"1", None)
+
+
+@pytest.mark.parametrize(("count", "is_looked_at"), [(1023, True), (1024, False)])
+def test_no_more_entries_are_looked_at_than_a_map_can_have(count: int, is_looked_at: bool) -> None:
+    party, owner = Party(0, 1), Owner(2)
+    party.link()
+    request = requesting(party, peer_id(2)[:8])
+    owner.write("missing", b"")
+    rumors = [owner.signed("a", b"") for _ in range(count)]
+    forged = replace(owner.signed("a", b"1"), signature=bytes(64))
+    effects = party.sync(0).handle(delta_of(request.number, *rumors, forged), peer_id(1), 0.0)
+    bad = CountDrop(peer_id(1), DropReason.BAD_SIGNATURE)
+    assert (bad in effects) is is_looked_at
+
+
+def test_a_copy_of_an_entry_that_is_held_is_verified_unless_all_of_it_is_the_same() -> None:
+    party, owner = Party(0, 1), Owner(2)
+    rumor = owner.write("a", b"1")
+    party.node(0).learn(rumor)
+    sync = party.sync(0)
+    for forged in (replace(rumor, signature=bytes(64)), replace(rumor, body=b"2")):
+        before = sync._work.units
+        assert sync._authentic(entry_of(forged)) is None
+        assert sync._work.units - before == 60
