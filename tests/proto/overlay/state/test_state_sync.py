@@ -1037,6 +1037,19 @@ def test_a_peer_whose_link_closed_is_no_source_and_leaves_room_for_another() -> 
     assert len(sync.handle(heads_of(owner.map), peer_id(6), 2.1)) == 1
 
 
+def test_each_gap_is_requested_after_its_own_wait() -> None:
+    party = Party(0, 1)
+    party.link()
+    for number, now in ((2, 0.0), (3, 0.2)):
+        owner = Owner(number)
+        owner.write("a", b"1")
+        late = RumorCopy(owner.write("b", b"2"), 1, 0)
+        party.node(0).state.on_rumor(late, (peer_id(1),), now)
+    (request,) = messages_in(party.sync(0).advance(0.3))
+    assert request == StateRequest(1, (StateWant(peer_id(2)[:8], NO_VERSION),))
+    assert party.sync(0).deadline == 0.5
+
+
 def test_a_gap_whose_source_has_no_link_is_not_requested() -> None:
     party, owner = Party(0, 1), Owner(2)
     party.link()
@@ -1120,14 +1133,14 @@ def test_a_request_for_maps_that_are_not_here_is_answered_and_costs_nothing() ->
 def test_a_reply_says_how_old_its_entries_are_and_counts_its_work() -> None:
     party, owner = Party(0, 1), Owner(2)
     party.link()
-    rumors = [sized(owner, "abcdefgh"[number], 3072) for number in range(8)]
+    rumors = [sized(owner, "abcdefghijkl"[number], 2048) for number in range(12)]
     party.node(0).learn(*rumors, now=10.0)
     want, sync = StateWant(peer_id(2)[:8], NO_VERSION), party.sync(0)
     before = sync._work.units
     for now, age_ms in ((12.5, 2500), (10.0, 0), (9.0, 0)):
         ((first, *_),) = copies_for(party, want, now=now)
         assert first.age_ms == age_ms
-    assert sync._work.units - before == 3 * (8 // 4 + 24 * 2)
+    assert sync._work.units - before == 3 * (12 // 4 + 24 * 2)
 
 
 # --- entries ----------------------------------------------------------------------------------------
