@@ -401,7 +401,7 @@ class LinkTable(Mapping[PeerId, Link]):
         return errors
 
     def collect_datagrams(
-        self, now: float, *, hold_open: bool, is_settled: bool = False
+        self, now: float, *, hold_open: bool, is_settled: bool
     ) -> list[tuple[bytes, Address]]:
         """Returns the datagrams that are due, each with its destination. `hold_open`: a rumor of this node
         was announced and no peer has requested it yet, so no link may end for lack of traffic. `is_settled`:
@@ -439,12 +439,11 @@ class LinkTable(Mapping[PeerId, Link]):
         if envelope is None or self._to_close or not self.is_link(link):
             return False
         datagram = link.cut_through(envelope, now)
-        if datagram is None:
-            return False
-        self.coalescer.pop_single(link)
-        self._outbox.append((datagram, link.address))
-        self._timers.schedule(link, link.transmit_at)
-        return True
+        if datagram is not None:
+            self.coalescer.pop_single(link)
+            self._outbox.append((datagram, link.address))
+            self._timers.schedule(link, link.transmit_at)
+        return datagram is not None
 
     def _transmit(self, link: Link, now: float) -> None:
         address = link.address

@@ -34,7 +34,7 @@ def leaving(**changes: Any) -> LinkTable:
     """The table of a node that leaves while a rumor that its peer did not receive is in flight."""
     table = table_of_one(**changes)
     table.enqueue(table[peer_id(2)], RUMOR, 0.0)
-    table.collect_datagrams(0.0, hold_open=False)
+    table.collect_datagrams(0.0, hold_open=False, is_settled=False)
     table.close_all(LEAVE)
     return table
 
@@ -115,12 +115,12 @@ def test_a_closed_link_repeats_its_close_unless_the_peer_sends_one() -> None:
     table = one.transport.links
     table.disconnect(two.peer_id, CloseReason.FULL, notify=True, now=0.0)
     answers = []
-    table.collect_datagrams(0.0, hold_open=False)
+    table.collect_datagrams(0.0, hold_open=False, is_settled=False)
     for datagram in sealed:
         packet = codec.decode_packet(datagram)
         assert isinstance(packet, codec.Data)
         assert table.on_closed_packet(packet, 0.0) is not None
-        answers.append(len(table.collect_datagrams(0.0, hold_open=False)))
+        answers.append(len(table.collect_datagrams(0.0, hold_open=False, is_settled=False)))
     assert answers == [1, 0]
 
 
@@ -239,11 +239,11 @@ def test_a_peer_that_answers_again_is_reported_once_and_not_as_silent() -> None:
     table.on_unsendable(address_of(2), 0.0)
     table.take_answering_changes()
     one.transport.send([two.peer_id], HEARTBEAT, 0.0)
-    table.collect_datagrams(0.0, hold_open=False)
+    table.collect_datagrams(0.0, hold_open=False, is_settled=False)
     assert table.take_answering_changes() == [], "nothing is heard of it yet"
     network.now = 0.1
     network.inject(2, 1, HEARTBEAT)
-    table.collect_datagrams(0.1, hold_open=False)
+    table.collect_datagrams(0.1, hold_open=False, is_settled=False)
     assert table.take_answering_changes() == [AnsweringChange(two.peer_id, True, False)]
     assert table.deadline > 0.1
 
@@ -265,5 +265,7 @@ def test_a_peer_that_does_not_answer_is_waited_for_only_with_messages_of_this_no
 
 
 def test_a_node_that_leaves_asks_at_once_for_acks_that_a_peer_may_delay() -> None:
-    assert leaving().collect_datagrams(0.0, hold_open=False) == []
-    assert len(leaving(batch_delay=0.1).collect_datagrams(0.0, hold_open=False)) == 1
+    assert leaving().collect_datagrams(0.0, hold_open=False, is_settled=False) == []
+    assert (
+        len(leaving(batch_delay=0.1).collect_datagrams(0.0, hold_open=False, is_settled=False)) == 1
+    )

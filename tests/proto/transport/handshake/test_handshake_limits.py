@@ -16,6 +16,7 @@ from grapevine_proto.transport.handshake.handshake_limits import (
     PROVEN_ADDRESSES_LIMIT,
     HandshakeRateLimiter,
     network_of,
+    site_of,
 )
 from tests.proto.transport.ends import entropy_of
 
@@ -165,7 +166,18 @@ def test_an_ipv6_site_counts_as_one_address(host: str, network: str) -> None:
     assert network_of(host) == network
 
 
-# --- cookies --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("host", "site"),
+    [
+        ("192.0.2.1", "192.0.2"),
+        ("192.0.3.1", "192.0.3"),
+        ("::ffff:192.0.2.1", "192.0.2"),
+        ("2001:db8:1:2::1", "20010db800010002"),
+        ("host.of.three", "host.of.three"),
+    ],
+)
+def test_hosts_that_may_spoof_each_other_share_a_site(host: str, site: str) -> None:
+    assert site_of(host) == site
 
 
 # --- documented limits --------------------------------------------------------------------------
