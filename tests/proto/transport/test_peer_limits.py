@@ -263,6 +263,7 @@ def test_packets_tampered_with_by_others_do_not_count_against_the_peer() -> None
 def test_messages_far_above_the_rate_limit_count_as_excess_work() -> None:
     pair = Pair()
     table = pair.other._transport.links.peer_limits
+    assert limits.RATE_LIMITED_MESSAGE_WORK == 15
     flood = int(LIMIT.capacity * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK)
     for _ in range(
         flood + int(EXPELLED_SCORE * WORK_PER_TOKEN / limits.RATE_LIMITED_MESSAGE_WORK) + 2
