@@ -197,7 +197,11 @@ class AckTracker:
         return True
 
     def build_ack(self, now: float) -> AckRanges:
-        """Returns the next ACK. It repeats losses until `ACKS_PER_LOSS` ACKs have reported them."""
+        """Returns the next ACK. It repeats losses until `ACKS_PER_LOSS` ACKs have reported them.
+
+        Each range of missing numbers lies between two that arrived, and so do the cutoff and the ends of
+        earlier ACKs: a range is reported whole or not at all.
+        """
         if now - self._checkpoint_at >= self._scaled_reorder_window_s:
             self._reorder_cutoff, self._checkpoint, self._checkpoint_at = (
                 self._checkpoint,
@@ -211,11 +215,10 @@ class AckTracker:
         for low, high in reversed(self._missing):
             if high <= stop:
                 break
-            if high > cutoff:  # it may still arrive: do not report it
-                top = max(low - 1, cutoff)
-                if low > cutoff:
-                    continue
-            ranges.appendleft((max(low, stop + 1), min(high, cutoff)))
+            if low > cutoff:  # it may still arrive: do not report it
+                top = low - 1
+                continue
+            ranges.appendleft((low, high))
             if len(ranges) > ACK_RANGES_LIMIT:
                 if high <= self._ack_tops[-1]:  # already reported
                     below = ranges.popleft()[1]
@@ -224,7 +227,7 @@ class AckTracker:
                 is_truncated = True
         self._is_ack_pending = top < self.highest
         self._first_delayed = None
-        self._ack_tops = [*self._ack_tops[1:], max(top, self._ack_tops[-1])]
+        self._ack_tops = [*self._ack_tops[1:], top]
         self._last_ack_at = now
         self._reorder_factor = max(self._reorder_factor * REORDER_FACTOR_DECAY, 1.0)
         self._scaled_reorder_window_s = self.reorder_window_s * self._reorder_factor

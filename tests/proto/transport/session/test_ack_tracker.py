@@ -9,12 +9,6 @@ from collections import Counter
 import pytest
 
 from grapevine_proto.transport.session.ack_tracker import (
-    ACK_RANGES_LIMIT,
-    ACKS_PER_LOSS,
-    DELAYED_PACKETS_LIMIT,
-    MIN_REORDER_WINDOW_S,
-    MISSING_RANGES_LIMIT,
-    PROMPT_AFTER_LOSS_S,
     AckRanges,
     AckTracker,
 )
@@ -71,26 +65,26 @@ def test_a_loss_is_reported_in_as_many_acks_as_documented() -> None:
     for number in range(3, 40):
         reports += (1, 1) in next_ack(tracker, number, number * STEP_S).missing
 
-    assert reports == ACKS_PER_LOSS
+    assert reports == 6
 
 
 def test_one_ack_reports_a_limited_number_of_losses_and_the_next_one_follows_at_once() -> None:
     tracker = AckTracker()
-    receive(tracker, *range(0, 4 * ACK_RANGES_LIMIT, 2), now=0.0)
-    receive(tracker, 4 * ACK_RANGES_LIMIT, now=STEP_S)
-    receive(tracker, 4 * ACK_RANGES_LIMIT + 1, now=2 * STEP_S)
+    receive(tracker, *range(0, 256, 2), now=0.0)
+    receive(tracker, 256, now=STEP_S)
+    receive(tracker, 257, now=2 * STEP_S)
     ack = tracker.build_ack(3 * STEP_S)
 
-    assert len(ack.missing) == ACK_RANGES_LIMIT
+    assert len(ack.missing) == 64
     assert tracker.due_at == 3 * STEP_S
 
 
 def test_the_number_of_missing_ranges_is_limited() -> None:
     tracker = AckTracker()
-    for counter in range(0, 4 * MISSING_RANGES_LIMIT, 2):
+    for counter in range(0, 4 * 2048, 2):
         tracker.on_packet(counter, 0.0)
 
-    assert len(tracker._missing) == MISSING_RANGES_LIMIT
+    assert len(tracker._missing) == 2048
 
 
 def test_the_content_of_a_packet_is_claimed_once() -> None:
@@ -198,7 +192,8 @@ def test_losses_of_several_packets_that_an_ack_has_no_room_for_are_not_acknowled
     tracker = tracker_with_losses(*range(0, 3 * 66, 3))  # 65 times two are missing
     ack = tracker.build_ack(3 * STEP_S)
     assert (ack.missing[-1], ack.end) == ((190, 191), 193)
-    assert tracker.build_ack(3 * STEP_S).missing[-1] == (193, 194)
+    ack = tracker.build_ack(3 * STEP_S)
+    assert (ack.first, ack.missing[0], ack.missing[-1]) == (3, (4, 5), (193, 194))
 
 
 def test_one_ack_reports_sixty_four_losses_the_earliest_first() -> None:
@@ -213,6 +208,42 @@ def test_one_ack_reports_sixty_four_losses_the_earliest_first() -> None:
     tracker = tracker_with_losses(*range(0, 130, 2))  # 64 are missing
     ack = tracker.build_ack(3 * STEP_S)
     assert (len(ack.missing), ack.first, tracker.due_at) == (64, 0, math.inf)
+
+
+def test_of_losses_that_were_reported_as_few_as_possible_give_way_to_new_ones() -> None:
+    tracker = tracker_with_losses(*range(0, 136, 2))  # 67 are missing
+    assert tracker.build_ack(3 * STEP_S).missing[-1] == (127, 127)
+    ack = tracker.build_ack(3 * STEP_S)
+    assert (ack.first, ack.missing[0], ack.missing[-1]) == (6, (7, 7), (133, 133))
+    assert len(ack.missing) == 64
+
+
+def test_the_first_packet_counts_whatever_its_number() -> None:
+    for first in (0, 1, 2):
+        tracker = AckTracker()
+        receive(tracker, first, now=5.0)
+        ack = tracker.build_ack(5.25)
+        assert (ack.latest, ack.ack_delay_s) == (first, 0.25)
+
+
+@pytest.mark.parametrize("began_at", [0.0, 5.0])
+def test_what_precedes_the_first_packet_may_still_arrive(began_at: float) -> None:
+    tracker = AckTracker()
+    receive(tracker, 2, now=began_at)
+    ack = tracker.build_ack(began_at)
+    assert (ack.first, ack.end, ack.missing) == (0, 0, ())
+
+
+def test_a_gap_is_lost_two_reordering_windows_later_to_the_instant() -> None:
+    by_packets, by_acks = AckTracker(), AckTracker()
+    for tracker in (by_packets, by_acks):
+        tracker.update_rtt(1.0, 0.25)
+        receive(tracker, 0, 2, now=0.0)
+    by_packets.on_packet(3, 0.25)
+    by_packets.on_packet(4, 0.5)
+    assert by_packets.build_ack(0.5625).missing == ((1, 1),)
+    assert by_acks.build_ack(0.25).missing == ()
+    assert by_acks.build_ack(0.5).missing == ((1, 1),)
 
 
 def test_2048_gaps_are_kept_the_latest() -> None:
@@ -284,7 +315,7 @@ def test_an_ack_reports_exactly_what_did_not_arrive_in_its_range(seed: int) -> N
             assert reported == sorted(set(range(ack.first, ack.end)) - received)
             reports.update(reported)
     lost = set(range(300)) - set(sent)  # long enough ago
-    assert {reports[each] for each in lost} == {ACKS_PER_LOSS}
+    assert {reports[each] for each in lost} == {6}
 
 
 # --- ACKs that wait for a packet to share ---------------------------------------------------------
@@ -310,34 +341,42 @@ def test_an_ack_waits_as_long_as_the_peer_permits() -> None:
 def test_the_ack_of_another_packet_does_not_wait() -> None:
     tracker = delayed(0, now=0.0)
     receive(tracker, 1, now=0.5)
-    assert tracker.due_at == 0.5 + MIN_REORDER_WINDOW_S
+    assert tracker.due_at == 0.5 + 0.010
 
 
 def test_an_ack_does_not_wait_for_more_than_eight_packets() -> None:
-    assert DELAYED_PACKETS_LIMIT == 8
     tracker = delayed(*range(8), now=0.0)
     assert tracker.due_at == 1.0
     delayed(8, now=0.5, tracker=tracker)
-    assert tracker.due_at == 0.5 + MIN_REORDER_WINDOW_S
+    assert tracker.due_at == 0.5 + 0.010
+
+
+def test_the_packets_that_an_ack_waits_for_count_from_the_first_of_them() -> None:
+    tracker = delayed(*range(20), now=0.0)
+    tracker.build_ack(0.5)
+    delayed(*range(20, 28), now=1.0, tracker=tracker)
+    assert tracker.due_at == 2.0
+    delayed(28, now=1.5, tracker=tracker)
+    assert tracker.due_at == 1.510
 
 
 def test_acks_do_not_wait_for_30_seconds_after_a_gap() -> None:
     tracker = delayed(0, 2, now=0.0)
-    assert tracker.due_at == MIN_REORDER_WINDOW_S
+    assert tracker.due_at == 0.010
     while tracker.due_at < math.inf:
         tracker.build_ack(tracker.due_at)
-    delayed(3, now=PROMPT_AFTER_LOSS_S - 1.0, tracker=tracker)
-    assert tracker.due_at == PROMPT_AFTER_LOSS_S - 1.0 + MIN_REORDER_WINDOW_S
+    delayed(3, now=29.0, tracker=tracker)
+    assert tracker.due_at == 29.0 + 0.010
     tracker.build_ack(tracker.due_at)
-    delayed(4, now=PROMPT_AFTER_LOSS_S, tracker=tracker)
-    assert tracker.due_at == PROMPT_AFTER_LOSS_S + 1.0
+    delayed(4, now=30.0, tracker=tracker)
+    assert tracker.due_at == 31.0
 
 
 def test_acks_do_not_wait_after_a_retransmission() -> None:
     tracker = AckTracker()
     assert tracker.claim(0, 0.0)
     delayed(1, now=1.0, tracker=tracker)
-    assert tracker.due_at == 1.0 + MIN_REORDER_WINDOW_S
+    assert tracker.due_at == 1.0 + 0.010
 
 
 def test_a_retransmission_of_what_arrived_is_no_loss() -> None:
@@ -369,3 +408,11 @@ def test_an_ack_shares_no_packet_before_it_can_report_a_new_gap() -> None:
     assert tracker.build_ack(tracker.due_at + STEP_S).missing == ((1, 1),)
     receive(tracker, 4, now=2.0)
     assert tracker.can_piggyback(2.0)
+
+
+def test_an_old_gap_does_not_hide_a_new_one() -> None:
+    tracker = tracker_with_losses(0, 2)
+    assert tracker.build_ack(3 * STEP_S).missing == ((1, 1),)
+    receive(tracker, 6, now=2.0)
+    assert not tracker.can_piggyback(2.0), "the new gap cannot be reported yet"
+    assert tracker.can_piggyback(tracker.due_at)

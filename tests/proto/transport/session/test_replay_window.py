@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from grapevine_proto.transport.session.replay_window import REPLAY_WINDOW_PACKETS, ReplayWindow
+from grapevine_proto.transport.session.replay_window import ReplayWindow
 
-near = st.integers(-2 * REPLAY_WINDOW_PACKETS, 2 * REPLAY_WINDOW_PACKETS)
+WIDTH = 2048
+
+near = st.integers(-2 * WIDTH, 2 * WIDTH)
 far = st.integers(0, 1 << 32)
 
 
@@ -36,7 +39,7 @@ class WindowAgainstSet(RuleBasedStateMachine):
 
     @rule()
     def compare_all(self) -> None:
-        for counter in range(max(self.highest - REPLAY_WINDOW_PACKETS - 70, 0), self.highest + 70):
+        for counter in range(max(self.highest - WIDTH - 70, 0), self.highest + 70):
             assert self.window.is_fresh(counter) == self.expected(counter)
 
     def receive(self, counter: int) -> None:
@@ -48,14 +51,14 @@ class WindowAgainstSet(RuleBasedStateMachine):
             self.highest = max(self.highest, counter)
 
     def expected(self, counter: int) -> bool:
-        return counter not in self.accepted and counter > self.highest - REPLAY_WINDOW_PACKETS
+        return counter not in self.accepted and counter > self.highest - WIDTH
 
 
 TestWindowAgainstSet = WindowAgainstSet.TestCase
 TestWindowAgainstSet.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-@given(st.lists(st.integers(0, 3 * REPLAY_WINDOW_PACKETS), max_size=300))
+@given(st.lists(st.integers(0, 3 * WIDTH), max_size=300))
 def test_no_packet_number_is_accepted_twice(counters: list[int]) -> None:
     window, accepted = ReplayWindow(), []
     for counter in counters:
@@ -75,7 +78,24 @@ def test_is_fresh_changes_nothing() -> None:
 
 def test_the_window_has_exactly_the_documented_width() -> None:
     window = ReplayWindow()
-    window.accept(REPLAY_WINDOW_PACKETS)
+    window.accept(WIDTH)
 
     assert window.is_fresh(1)
     assert not window.is_fresh(0)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 63, 64, 65, 127, 2046, 2047, 2048, 2049, 2112, 5000])
+@pytest.mark.parametrize("begin", [0, 1, 63])
+def test_a_full_window_is_forgotten_as_far_as_it_is_left(begin: int, step: int) -> None:
+    window = ReplayWindow()
+    for counter in range(3000):
+        window.accept(counter)
+    accepted = set(range(3000))
+    for counter in range(3000 + begin, 3000 + begin + 2 * 2112 + 3 * step, step):
+        assert window.is_fresh(counter)
+        window.accept(counter)
+        accepted.add(counter)
+        lowest = counter - 2047
+        near = {counter - 64, counter - 63, counter - 1, counter, counter + 1}
+        for each in near | set(range(lowest - 1, lowest + 66)):
+            assert window.is_fresh(each) is (each >= lowest and each not in accepted)

@@ -9,15 +9,10 @@ import pytest
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.ids import Address
 from grapevine_proto.transport.session.session import (
-    REJECT_AFTER_S,
-    REKEY_AFTER_S,
     EstablishedSession,
     Session,
 )
 from grapevine_proto.transport.session.sessions import (
-    FOLLOW_PEER_AFTER_S,
-    RETIRING_SESSIONS_LIMIT,
-    SIMULTANEOUS_DIALS_S,
     Sessions,
     supersedes,
 )
@@ -58,7 +53,7 @@ def test_iteration_yields_the_live_session_then_retiring_ones_oldest_first() -> 
 
 
 def test_beyond_the_limit_the_oldest_retiring_session_is_removed() -> None:
-    retiring = [session(number) for number in range(RETIRING_SESSIONS_LIMIT + 1)]
+    retiring = [session(number) for number in range(3)]
     sessions = Sessions(session(9), 0.0)
     for each in retiring:
         sessions.retire(each, 1.0)
@@ -106,12 +101,12 @@ def test_a_retiring_session_ends_ten_seconds_after_its_last_packet() -> None:
 
 
 def test_no_session_retires_beyond_its_expiry() -> None:
-    first, second = session(1), session(2, REJECT_AFTER_S - 1.0)
+    first, second = session(1), session(2, 179.0)
     sessions = Sessions(first, 0.0)
-    sessions.replace(second, REJECT_AFTER_S - 1.0)
+    sessions.replace(second, 179.0)
 
-    assert sessions.deadline == REJECT_AFTER_S
-    sessions.advance(REJECT_AFTER_S)
+    assert sessions.deadline == 180.0
+    sessions.advance(180.0)
     assert list(sessions) == [second]
 
 
@@ -122,10 +117,10 @@ def test_the_deadlines_of_the_live_session_are_rekey_and_expiry() -> None:
         sessions.advance(deadlines[-1])
         deadlines.append(sessions.deadline)
 
-    assert deadlines == [REKEY_AFTER_S, REJECT_AFTER_S, float("inf")]
+    assert deadlines == [120.0, 180.0, float("inf")]
     sessions.replace(session(2, 200.0), 200.0)
     sessions.advance(200.0)
-    assert sessions.deadline == 200.0 + REKEY_AFTER_S
+    assert sessions.deadline == 200.0 + 120.0
 
 
 # --- following the peer ---------------------------------------------------------------------------
@@ -133,7 +128,7 @@ def test_the_deadlines_of_the_live_session_are_rekey_and_expiry() -> None:
 
 @pytest.mark.parametrize(
     ("current_mark", "other_mark", "patience_s"),
-    [(2, 1, FOLLOW_PEER_AFTER_S), (1, 2, 2 * FOLLOW_PEER_AFTER_S)],
+    [(2, 1, 5.0), (1, 2, 10.0)],
 )
 def test_the_peer_is_followed_after_silence_on_the_live_session_by_tiebreaker(
     current_mark: int, other_mark: int, patience_s: float
@@ -186,7 +181,7 @@ def test_both_ends_choose_the_same_session_in_any_order(
             winners.add("one" if (new is early) == wins else "two")
 
     assert len(winners) == 1
-    if first_began == second_began or apart_s > SIMULTANEOUS_DIALS_S + 0.5:
+    if first_began == second_began or apart_s > 5.5:
         assert winners == {"two"}
     else:
         smaller_began_one = first_began == (ADA.peer_id < BOB.peer_id)
@@ -206,4 +201,28 @@ def test_any_session_supersedes_an_expired_one() -> None:
     other = both_sides(1.0, ADA.peer_id > BOB.peer_id)[0]
 
     assert not supersedes(other, winner.session, 1, ADA.peer_id, 2.0)
-    assert supersedes(other, winner.session, 1, ADA.peer_id, REJECT_AFTER_S)
+    assert supersedes(other, winner.session, 1, ADA.peer_id, 180.0)
+
+
+@pytest.mark.parametrize(("apart_s", "is_newest"), [(5.0, False), (5.125, True)])
+def test_dials_at_most_five_seconds_apart_are_simultaneous(apart_s: float, is_newest: bool) -> None:
+    smaller_dials = ADA.peer_id < BOB.peer_id
+    old = both_sides(100.0, smaller_dials)[0]
+    new = both_sides(100.0 + apart_s, not smaller_dials)[0]
+    assert supersedes(new, old.session, 1, ADA.peer_id, 110.0) is is_newest
+
+
+def test_of_two_sessions_by_one_end_that_began_together_the_one_completed_last_wins() -> None:
+    one, two = both_sides(100.0, True)[0], both_sides(100.0, True)[0]
+    assert supersedes(two, one.session, 1, ADA.peer_id, 100.0)
+    assert supersedes(one, two.session, 1, ADA.peer_id, 100.0)
+
+
+def test_a_session_is_known_by_its_own_id_alone() -> None:
+    first, second = session(1), session(2)
+    sessions = Sessions(first, 0.0)
+    sessions.replace(second, 1.0)
+    assert sessions.has(first.our_id)
+    assert sessions.has(second.our_id)
+    assert not sessions.has(first.their_id)
+    assert not sessions.has(bytes(8))
