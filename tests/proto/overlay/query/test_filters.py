@@ -89,3 +89,18 @@ def test_a_filter_that_cannot_be_sent_is_refused(arguments: dict[str, object]) -
 def test_the_largest_filter_is_accepted() -> None:
     largest = MemberFilter(ids=tuple(map(peer_id, range(64))), zone="z" * 64)
     assert [len(clause.value) for clause in largest.to_clauses()] == [64 * 4, 64]
+
+
+def test_a_filter_has_up_to_six_tags_of_16_values_and_asks_the_nearest_64() -> None:
+    values = [f"v{number}" for number in range(16)]
+    largest = MemberFilter(tags={f"t{number}": values for number in range(6)}, nearest=64)
+    assert [len(clause.value) for clause in largest.to_clauses()] == [17] * 6
+    assert MemberFilter(nearest=1).nearest == 1
+    for nearest in (0, 65, True, 1.0):
+        with pytest.raises(InvalidArgument, match="nearest"):
+            MemberFilter(nearest=nearest)  # type: ignore[arg-type]
+
+
+def test_of_the_members_that_a_filter_admits_the_nearest_are_asked_by_their_ids() -> None:
+    narrowed = MemberFilter(zone="eu", nearest=2).narrowed([peer_id(1), peer_id(2)])
+    assert narrowed == MemberFilter(ids=(peer_id(1), peer_id(2)), zone="eu")

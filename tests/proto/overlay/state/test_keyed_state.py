@@ -12,7 +12,6 @@ from grapevine_proto.config.sections import LimitsConfig, StateConfig
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge, StateFull
 from grapevine_proto.events import MemberChanged, MemberStatus
 from grapevine_proto.overlay.effects import Emit, WriteEntry
-from grapevine_proto.overlay.state.early_entries import EARLY_ENTRIES_LIMIT, EARLY_OWNERS_LIMIT
 from grapevine_proto.overlay.state.keyed_state import (
     MAX_RETAINED,
     RECOVERY_LIMIT_S,
@@ -229,17 +228,53 @@ def test_entries_that_arrive_out_of_order_are_taken_in_order() -> None:
     assert [each.key for each in changes] == ["a", "b", "c", "d"]
 
 
+def test_an_early_entry_waits_until_all_before_it_have_come() -> None:
+    node, owner = Learner(), Owner(1)
+    first, second, third, fourth = (owner.write(key, b"1") for key in "abcd")
+    node.learn(fourth, third)
+    assert [each.key for each in node.learn(first)] == ["a"]
+    assert [each.key for each in node.learn(second)] == ["b", "c", "d"]
+    assert len(node.state.early) == 0
+
+
+def test_the_entries_of_a_key_are_listed_with_the_time_that_they_have_left() -> None:
+    node = Learner()
+    node.learn(Owner(1).write("a", b"1", ttl_s=30), Owner(2).write("b", b"1", is_durable=True))
+    first, second = (each.winner for each in node.state.shared.keys("", 10.0))
+    assert first is not None
+    assert second is not None
+    assert (first.ttl_s, first.remaining_s, first.is_durable) == (30, 20.0, False)
+    assert (second.ttl_s, second.remaining_s, second.is_durable) == (0, None, True)
+    assert first.is_winner
+    assert node.state.shared.keys("", 30.0)[0].winner is None
+    assert [each.key for each in node.state.shared.keys("b", 0.0)] == ["b"]
+
+
+def test_retained_messages_are_listed_until_they_end() -> None:
+    node, owner = Learner(), Owner(1)
+    node.learn(
+        owner.write("a", b"no topic"),
+        owner.write("retain/a", b"1", topic="deploy", ttl_s=30),
+        owner.write("retain/b", None, topic="deploy"),
+        owner.write("retain/c", b"3", topic="deploy"),
+        owner.write("retain/d", b"no topic"),
+    )
+    assert [each.key for each in node.state.shared.retained(29.9)] == ["retain/a", "retain/c"]
+    assert [each.key for each in node.state.shared.retained(30.0)] == ["retain/c"]
+    assert node.state.shared.entries == 4
+
+
 def test_early_entries_are_limited_and_the_oldest_goes() -> None:
     node, owner = Learner(), Owner(1)
     owner.write("first", b"")
-    node.learn(*(owner.write(f"k{number}", b"") for number in range(EARLY_ENTRIES_LIMIT + 1)))
-    early = node.state.early._by_owner[peer_id(1)]
-    assert sorted(early) == [(EPOCH, number + 3) for number in range(EARLY_ENTRIES_LIMIT)]
-    for number in range(2, EARLY_OWNERS_LIMIT + 2):
+    node.learn(*(owner.write(f"k{number}", b"") for number in range(9)))
+    early = node.state.early.of(peer_id(1))
+    assert [each.version for each in early] == [(EPOCH, number + 3) for number in range(8)]
+    for number in range(2, 256 + 2):
         other = Owner(number)
         other.write("first", b"")
         node.learn(other.write("second", b""))
-    assert len(node.state.early) == EARLY_OWNERS_LIMIT
+    assert len(node.state.early) == 256
     assert peer_id(1) not in node.state.early
 
 
@@ -590,11 +625,18 @@ def test_a_value_has_up_to_4096_bytes() -> None:
         node.write("a", bytes(4097))
 
 
+@pytest.mark.parametrize("is_whole", [False, True])
 @pytest.mark.parametrize(("room_bytes", "maps"), [(3 * 1026, 3), (3 * 1026 - 1, 2)])
-def test_maps_are_taken_until_their_bytes_fill_the_room(room_bytes: int, maps: int) -> None:
+def test_maps_are_taken_until_their_bytes_fill_the_room(
+    room_bytes: int, maps: int, is_whole: bool
+) -> None:
     node = with_members(1, 2, 3, state_bytes=room_bytes)
     for number in (1, 2, 3):
-        node.learn(Owner(number).write("a", b"1"))
+        entry = entry_of(Owner(number).write("a", b"1"))
+        if is_whole:
+            node.state.merge(peer_id(number), [entry], 0.0)
+        else:
+            node.state.take(entry, 0.0)
     assert (len(node.state.maps), node.state.refused) == (maps, 3 - maps)
 
 
@@ -704,6 +746,19 @@ def test_a_gap_is_noted_with_its_source_alone() -> None:
     assert node.state.early.oldest_gap is None
     node.state.on_rumor(second, (peer_id(9),), 1.0)
     assert node.state.early.oldest_gap == (peer_id(1), (EPOCH, 2), peer_id(9), 1.0)
+
+
+def test_gaps_are_taken_that_were_noted_at_a_time_or_before() -> None:
+    node = Learner()
+    for number, now in ((1, 0.0), (2, 1.0), (3, 2.0)):
+        owner = Owner(number)
+        owner.write("a", b"1")
+        for at in (now, now + 9.0):
+            node.state.on_rumor(RumorCopy(owner.write("b", b"1"), 1, 0), (peer_id(9),), at)
+    assert [each.owner for each in node.state.early.take_gaps(1.0)] == [peer_id(1), peer_id(2)]
+    oldest = node.state.early.oldest_gap
+    assert oldest is not None
+    assert (oldest.owner, oldest.since) == (peer_id(3), 2.0)
 
 
 def test_a_frozen_map_is_counted_once_and_takes_no_delta_of_its_epoch() -> None:

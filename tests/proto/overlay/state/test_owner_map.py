@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from grapevine_proto.crypto.identity import digest
 from grapevine_proto.overlay.state.owner_map import (
     MAX_ENTRIES,
     MAX_KEYS,
     MAX_MAP_BYTES,
     Entry,
     OwnerMap,
+    add_hashes,
+    entry_hash,
 )
-from grapevine_proto.wire.entry_terms import NO_VERSION
+from grapevine_proto.wire.entry_terms import NO_VERSION, EntryTerms
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, peer_id
 from tests.proto.overlay.state.owners import Owner, entries_of, entry_of
@@ -49,6 +52,20 @@ def test_an_entry_without_a_time_to_live_never_ends() -> None:
     entry = entry_of(Owner(1).write("a", b"1"), published_at=100.0)
     assert entry.value_at(1e9) == b"1"
     assert entry.remaining_ttl_s(1e9) == 0
+
+
+def test_the_hash_of_an_entry_covers_all_that_its_owner_says() -> None:
+    terms = EntryTerms("a", clock=7, ttl_s=30, is_deleted=True, is_durable=True)
+    parts = (b"grapevine entry 1", EPOCH, 5, "a", 7, 30, 1 + 2, b"value")
+    expected = int.from_bytes(digest(*parts, size=16), "big")
+    assert entry_hash((EPOCH, 5), terms, b"value") == expected
+    assert add_hashes((1 << 128) - 1, added=(2, 3), removed=(1,)) == 3
+
+
+def test_each_entry_counts_a_kibibyte_besides_key_and_value() -> None:
+    owner = Owner(1)
+    copy = a_map(owner.write("a", b"123"), owner.write("b", b"1"), owner.delete("b"))
+    assert copy.memory_bytes == 2 * 1024 + 4
 
 
 def test_a_rumor_that_is_not_one_valid_entry_carries_none() -> None:

@@ -20,7 +20,7 @@ from grapevine_proto.events import (
     Via,
 )
 from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.effects import CountDrop, Effect, Emit, Penalize, Send
+from grapevine_proto.overlay.effects import CountDrop, Credit, Effect, Emit, Penalize, Send
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import MESSAGES_PER_REQUEST
 from grapevine_proto.overlay.sync.antientropy import (
@@ -51,6 +51,7 @@ from grapevine_proto.wire.messages import (
     Vector,
 )
 from grapevine_proto.wire.signed import Rumor
+from tests.proto.overlay import timeline
 from tests.proto.overlay.builders import EPOCH, NodeTables, copy, peer_id, record
 
 UNLIMITED = RateLimitConfig(enabled=False)
@@ -845,3 +846,200 @@ def test_a_node_has_not_caught_up_while_what_a_peer_has_is_on_its_way() -> None:
         assert is_caught_up(effects) is caught_up
         again = [each for each in node.rounds.advance(10.4) if isinstance(each, Send)]
         assert [each.peers for each in again] == ([] if caught_up else [(peer_id(3),)])
+
+
+# --- when rounds are begun and which count as fruitless ---------------------------------------------
+
+
+def quiet_node() -> SyncingNode:
+    """A node that starts no rounds of itself."""
+    node = SyncingNode()
+    node.rounds.next_round_at = 1e6
+    node.rounds.advance(0.0)
+    return node
+
+
+def digests_to(effects: list[Effect]) -> list[PeerId]:
+    return [
+        each.peers[0]
+        for each in effects
+        if isinstance(each, Send) and isinstance(each.message, Digest)
+    ]
+
+
+def differ(node: SyncingNode, number: int, now: float) -> list[PeerId]:
+    """A heartbeat of a peer differs for two seconds; the peers with which rounds begin then."""
+    streams, checksum = node.store.digest(now)
+    node.rounds.handle(heartbeat(streams + 1, checksum), peer_id(number), now)
+    return digests_to(node.rounds.advance(now + 2.0))
+
+
+def test_a_round_without_an_answer_is_repeated_at_once() -> None:
+    node = quiet_node()
+    assert differ(node, 1, 10.0) == [peer_id(1)]
+    node.rounds.advance(15.0)
+    assert not node.rounds._active_rounds
+    assert differ(node, 1, 16.0) == [peer_id(1)]
+
+
+def test_a_round_that_brought_messages_is_repeated_at_once() -> None:
+    node = quiet_node()
+    assert differ(node, 1, 10.0) == [peer_id(1)]
+    node.page(peer_id(1), 0, 1, [stream_up_to(5)], 12.0)
+    number = node.rounds._active_rounds[peer_id(1)].number
+    node.rounds.handle(Repair(number, True, False, (copy(90, 1),)), peer_id(1), 12.1)
+    assert not node.rounds._active_rounds
+    assert differ(node, 1, 13.0) == [peer_id(1)]
+
+
+def test_a_round_in_which_another_peer_was_to_send_the_messages_is_repeated_at_once() -> None:
+    node = quiet_node()
+    node.offer(2, 5, 11.9)
+    assert differ(node, 1, 10.0) == [peer_id(1)]
+    node.page(peer_id(1), 0, 1, [stream_up_to(5)], 12.0)
+    assert not node.rounds._active_rounds
+    assert differ(node, 1, 13.0) == [peer_id(1)]
+
+
+def test_a_round_that_found_nothing_is_repeated_once_something_changed_here() -> None:
+    node = quiet_node()
+    assert differ(node, 1, 100.0) == [peer_id(1)]
+    node.page(peer_id(1), 0, 1, [], 102.0)
+    assert differ(node, 1, 103.0) == []
+    assert differ(node, 2, 103.0) == [peer_id(2)], "another peer may have what is missing"
+    node.page(peer_id(2), 0, 1, [], 105.0)
+    node.store.insert(copy(91, 1), peer_id(3), True, 105.0)
+    assert differ(node, 1, 110.0) == [peer_id(1)]
+
+
+def test_rounds_that_found_nothing_are_remembered_of_1024_peers() -> None:
+    node = quiet_node()
+    for number in range(1000, 1000 + REMEMBERED_PEERS_LIMIT + 1):
+        node.tables.link(number)
+        assert differ(node, number, 100.0) == [peer_id(number)]
+        node.page(peer_id(number), 0, 1, [], 102.0)
+    assert REMEMBERED_PEERS_LIMIT == 1024
+    assert differ(node, 1001, 103.0) == []
+    assert differ(node, 1000, 103.0) == [peer_id(1000)]
+
+
+@pytest.mark.parametrize(("last", "begins"), [(MESSAGES_PER_REQUEST, False), (1000, True)])
+def test_a_round_of_our_own_follows_an_offer_only_for_what_one_request_leaves(
+    last: int, begins: bool
+) -> None:
+    node = quiet_node()
+    node.offer(1, last, 10.0)
+    assert any(isinstance(each, Digest) for each in node.sent) is begins
+    node.offer(1, 1000, 20.0)
+    assert any(isinstance(each, Digest) for each in node.sent) is not begins, "one at a time"
+
+
+def test_no_round_follows_an_offer_of_a_peer_without_a_link_or_while_fragments_arrive() -> None:
+    node = quiet_node()
+    assert node.offer(50, 1000, 10.0)
+    assert not any(isinstance(each, Digest) for each in node.sent)
+    node.rounds.on_fragment(peer_id(2), 20.0)
+    assert node.offer(1, 1000, 20.1) == []
+    assert not any(isinstance(each, Digest) for each in node.sent)
+
+
+def test_a_digest_that_still_differs_is_compared_by_one_round_alone() -> None:
+    node = quiet_node()
+    node.offer(1, 1000, 11.0)
+    assert any(isinstance(each, Digest) for each in node.sent)
+    assert differ(node, 1, 10.0) == []
+
+
+def test_a_digest_of_a_peer_makes_a_round_for_an_earlier_difference_needless() -> None:
+    node = quiet_node()
+    streams, checksum = node.store.digest(10.0)
+    node.rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 10.0)
+    node.rounds.handle(Digest(4, streams + 1, checksum), peer_id(1), 11.0)
+    assert node.rounds.advance(13.0) == []
+
+
+@pytest.mark.parametrize(("age_s", "delay_s"), [(0.0, 0.25), (0.49, 0.25), (0.5, 2.0)])
+def test_a_new_link_is_compared_within_half_a_second(
+    age_s: float, delay_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = quiet_node()
+    peer = node.tables.peers.get(peer_id(1))
+    assert peer is not None
+    peer.on_link_up(None, 10.0, is_self_chosen=True)
+    monkeypatch.setattr(node.rounds._rng, "random", lambda: 0.5)
+    streams, checksum = node.store.digest(10.0)
+    node.rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 10.0 + age_s)
+    assert node.rounds.deadline == 10.0 + age_s + delay_s
+
+
+def test_digests_that_differ_are_answered_a_few_times_and_then_penalized() -> None:
+    node = quiet_node()
+    streams, checksum = node.store.digest(10.0)
+    refused: list[Effect] = [
+        CountDrop(peer_id(1), DropReason.RATE_LIMITED),
+        Penalize(peer_id(1), Offense.REPEATED_REQUEST),
+    ]
+    answers = [
+        node.rounds.handle(Digest(number, streams + 1, checksum), peer_id(1), 10.0)
+        for number in range(20)
+    ]
+    answered = [each != refused for each in answers]
+    assert answered == sorted(answered, reverse=True)
+    assert answered.count(True) == 8
+
+
+def test_our_messages_without_a_body_are_not_offered() -> None:
+    node = quiet_node()
+    for number in (91, 92, 93):
+        node.store.insert(copy(number, 1), peer_id(3), True, 0.0)
+    node.store.cache.remove_stream(Stream(peer_id(91), EPOCH))
+    peer, sync_round = node.begin(1.0)
+    theirs = [StreamRange(Stream(peer_id(92), EPOCH), 1, 1)]
+    offered = [
+        each.message for each in node.page(peer, 0, 1, theirs, 1.0) if isinstance(each, Send)
+    ]
+    ours = StreamRange(Stream(peer_id(93), EPOCH), 1, 1)
+    assert offered == [Vector(sync_round.number, False, 0, 1, (ours,))]
+    assert not sync_round.is_done
+    done = node.rounds.handle(IWant(sync_round.number, ()), peer, 1.1)
+    assert [type(each) for each in done] == [Emit], "it wants none of it"
+
+
+def test_a_round_of_ours_requests_nothing_while_fragments_arrive() -> None:
+    node = quiet_node()
+    peer, _ = node.begin(1.0)
+    node.rounds.on_fragment(peer, 1.0)
+    (done,) = node.page(peer, 0, 1, [stream_up_to(5)], 1.1)
+    assert isinstance(done, Emit)
+    assert isinstance(done.event, AntiEntropyRound)
+    assert done.event.round.outcome is RoundOutcome.PARTIAL
+
+
+def test_a_page_that_comes_while_a_request_is_open_is_requested_after_the_answer() -> None:
+    node = quiet_node()
+    peer, sync_round = node.begin(1.0)
+    node.page(peer, 0, 2, [stream_up_to(5)], 1.0)
+    other = StreamRange(Stream(peer_id(91), EPOCH), 1, 3)
+    assert node.page(peer, 1, 2, [other], 1.1) == []
+    (request,) = node.rounds.handle(Repair(sync_round.number, True, False, ()), peer, 1.2)
+    assert request == Send((peer,), IWant(sync_round.number, (other,)))
+
+
+def test_gaps_are_not_requested_while_fragments_arrive() -> None:
+    node = quiet_node()
+    for first in (1, 3):
+        node.store.insert(copy(90, first), peer_id(1), False, 10.0)
+    node.rounds.on_fragment(peer_id(1), 10.9)
+    at, _, request = timeline.sent(node.rounds, IWant, until=20.0)[0]
+    assert 12.9 < at < 14.0
+    assert request == IWant(GAP_REQUEST_ROUND, (stream_up_to(2, 2),))
+
+
+def test_a_promise_that_was_kept_is_credited_once() -> None:
+    node = quiet_node()
+    node.offer(1, 5, 10.0)
+    node.rounds._requests.on_progress(peer_id(1), 10.5)
+    node.rounds.reconfigure(20.0)
+    assert node.rounds.advance(20.0) == [Credit(peer_id(1), 1)]
+    node.rounds.reconfigure(30.0)
+    assert node.rounds.advance(30.0) == []

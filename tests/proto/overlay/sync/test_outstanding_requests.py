@@ -285,3 +285,14 @@ def test_a_stream_without_anything_missing_costs_a_range_too() -> None:
     )
     assert next_batch(OutstandingRequests(), candidates, Store(lambda each: False)) == ()
     assert len(candidates) == 1
+
+
+def test_the_ranges_of_all_streams_of_a_batch_count_together() -> None:
+    requests = OutstandingRequests()
+    spans = [span(1, 2_000, origin) for origin in (1, 2)]
+    requests.add((peer_id(7), False), tuple(spans), 0.0, 3.0)
+    candidates = by_stream(span(1, 199, 1), span(1, 2_000, 2))
+    store = Store(lambda each: each % 2 == 1)
+    assert next_batch(requests, candidates, store) == ()
+    assert store.scanned == 100 + 155, "and one for the first stream itself"
+    assert list(candidates.values()) == [span(310, 2_000, 2)]
