@@ -207,6 +207,22 @@ def test_a_member_that_can_only_be_introduced_gets_a_second_for_it() -> None:
     assert two.transport.transients.send_drops == 1
 
 
+@pytest.mark.parametrize(
+    ("is_behind_nat", "failed_at", "is_waiting"),
+    [(True, 0.99, True), (True, 1.0, False), (False, 0.0, False)],
+)
+def test_a_failed_dial_leaves_a_member_behind_a_nat_a_second_for_its_introduction(
+    is_behind_nat: bool, failed_at: float, is_waiting: bool
+) -> None:
+    network = Network(2)
+    one = network[1]
+    if is_behind_nat:
+        one.view.records[peer_id(2)] = behind_nat(2)
+    assert network.send_direct(1, 2, b"hello") is SendOutcome.QUEUED
+    one.take(one.transport.on_unsendable(address_of(2), "no route", failed_at))
+    assert one.transport.transients.is_opening(peer_id(2)) is is_waiting
+
+
 def test_the_path_of_a_dial_that_was_introduced_is_punched_at_both_ends() -> None:
     network = Network(2)
     one, two = network[1], network[2]

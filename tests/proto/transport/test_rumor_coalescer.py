@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.transport.rumor_coalescer import (
@@ -425,3 +427,55 @@ def test_a_message_ends_before_the_rumor_whose_payloads_do_not_fit() -> None:
         coalescer.enqueue(RumorCopy(rumor(9, first, *[b""] * count), 1, 0), [link], 0.0)
     coalescer.drain_into(link, 0.0)
     assert link.sequences == [[1], [301, 801]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((400, 400, 900), [[1, 2], [3]]),
+        ((400, 900, 10), [[1], [2, 3]]),
+    ],
+)
+def test_a_message_takes_the_next_rumor_that_fits_whatever_waits_behind_it(
+    sizes: tuple[int, ...], expected: list[list[int]]
+) -> None:
+    coalescer, link = make_coalescer(), FakeLink(1, free=9)
+    for first, size in enumerate(sizes, 1):
+        coalescer.enqueue(copy(9, first, size=size), [link], 0.0)
+    coalescer.drain_into(link, 0.0)
+    assert link.sequences == expected
+    assert link.largest_bytes <= codec.BASE_PLAINTEXT_BYTES
+
+
+def test_a_message_takes_the_next_payloads_that_fit_whatever_waits_behind_them() -> None:
+    link = FakeLink(1, free=9)
+    coalescer = RumorCoalescer(LimitsConfig(), 64_900)
+    for first, count in [(1, 200), (301, 100), (801, 400)]:
+        coalescer.enqueue(RumorCopy(rumor(9, first, *[b""] * count), 1, 0), [link], 0.0)
+    coalescer.drain_into(link, 0.0)
+    assert link.sequences == [[1, 301], [801]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [((3000, 9000), [[1]]), ((9000, 3000), []), ((3000, 3000), [[1], [2]])],
+)
+def test_large_rumors_go_in_order_while_the_next_one_has_room(
+    sizes: tuple[int, ...], expected: list[list[int]]
+) -> None:
+    coalescer, link = make_coalescer(), FakeLink(1)
+    link.room_bytes = 5000
+    for first, size in enumerate(sizes, 1):
+        coalescer.enqueue(copy(9, first, size=size), [link], 0.0)
+    would_go_at = coalescer.next_drain_at(link, 0.0)
+    assert coalescer.drain_into(link, 0.0) is (len(expected) < 2)
+    assert link.sequences == expected
+    assert would_go_at == (0.0 if expected else math.inf)
+    assert coalescer.next_drain_at(link, 0.0) == math.inf
+
+
+def test_nothing_can_be_sent_at_once_to_a_paused_peer_for_which_nothing_waits() -> None:
+    coalescer, link = make_coalescer(), FakeLink(1, free=9)
+    coalescer.pause(link.peer_id, 0.5, 0.0)
+    assert not coalescer.can_send_now(link, 0.49)
+    assert coalescer.can_send_now(link, 0.5)

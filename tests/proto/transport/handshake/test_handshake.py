@@ -6,13 +6,15 @@ import ast
 import functools
 import itertools
 import random
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.crypto.cluster_key import ClusterKey
+from grapevine_proto.dial_purpose import LINK, TRANSIENT, DialPurpose, punch
 from grapevine_proto.errors import Dropped, DropReason
+from grapevine_proto.events import PathKind
 from grapevine_proto.ids import Address
 from grapevine_proto.transport.handshake import initiator, responder
 from grapevine_proto.transport.handshake.handshake_crypto import with_mac
@@ -541,14 +543,17 @@ def test_a_responder_without_keys_admits_no_peer() -> None:
 # --- one dial alone -------------------------------------------------------------------------------
 
 
-def dial_alone(now: float = 0.0, **options: Any) -> Initiator:
+BOB: Final = Address("192.0.2.2", 2000)
+
+
+def dial_alone(now: float = 0.0, address: Address = BOB, **options: Any) -> Initiator:
     """A dial of Ada that no network carries."""
     ada = two_ends()[1]
     return Initiator(
         ada.identity,
         KEY,
         CLUSTER,
-        Address("192.0.2.2", 2000),
+        address,
         ada.record,
         expected=None,
         timeout_s=10.0,
@@ -603,7 +608,7 @@ def test_retries_are_up_to_a_fifth_later_than_their_interval() -> None:
     for seed in range(50):
         ada = two_ends()[1]
         ada.rng.seed(seed)
-        dial = ada.dial(Address("192.0.2.2", 2000), 0.0)
+        dial = ada.dial(BOB, 0.0)
         _, second, *_ = sent_at(dial, before=1.0)
         shares.append(second / 0.25 - 1)
     assert 0.0 <= min(shares) < 0.02
@@ -626,6 +631,26 @@ def test_a_dial_is_confirmed_once_and_by_nothing_before_the_welcome() -> None:
         with pytest.raises(Dropped) as dropped:
             dial.confirm(packet, bob.address, world.now)
         assert dropped.value.reason is DropReason.UNEXPECTED
+
+
+@pytest.mark.parametrize(
+    ("address", "purpose", "kind"),
+    [
+        (BOB, LINK, PathKind.DIRECT),
+        (BOB, punch(LINK), PathKind.PUNCHED),
+        (Address("100::7", 1), punch(TRANSIENT), PathKind.RELAYED),
+        (Address("100::7", 1), TRANSIENT, PathKind.RELAYED),
+    ],
+)
+def test_a_session_knows_the_kind_of_its_path(
+    address: Address, purpose: DialPurpose, kind: PathKind
+) -> None:
+    world, ada, bob = two_ends()
+    dial = dial_alone(address=address, purpose=purpose)
+    ada.dials[dial.session_id] = dial
+    world.ends[address] = bob
+    world.run(1.0, until=lambda: bool(ada.established))
+    assert ada.established[0].path is kind
 
 
 def test_the_rtt_of_a_handshake_is_the_lowest_of_its_samples() -> None:
