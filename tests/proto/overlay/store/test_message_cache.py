@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from grapevine_proto.config.sections import LimitsConfig
+from grapevine_proto.events import Via
 from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
 from grapevine_proto.overlay.store import message_cache
 from grapevine_proto.overlay.store.message_cache import (
     COMPACT_THRESHOLD,
+    Arrival,
     MessageCache,
     RumorKey,
     rumor_key,
@@ -312,3 +314,18 @@ def test_a_list_of_sequences_is_compacted_once_per_halving() -> None:
         removed_before = firsts._removed_count
         assert removed_before <= max(COMPACT_THRESHOLD, len(firsts._firsts) // 2)
     assert compactions == 4
+
+
+def test_a_cached_message_says_how_it_came() -> None:
+    cache = make_cache()
+    three = Rumor(peer_id(1), EPOCH, 4, (1, 1, 1), b"abc")
+    cache.insert(RumorCopy(three, 3, 500), 7.0, is_verified=True, via=Via.EAGER, source=peer_id(2))
+    cache.insert(copy(2, 1), 8.0, is_verified=True)
+    expected = Arrival(Via.EAGER, peer_id(2), 3, 500, 7.0)
+    found = [cache.arrival(MessageId(peer_id(1), EPOCH, sequence)) for sequence in range(3, 8)]
+    assert found == [None, expected, expected, expected, None]
+    assert cache.arrival(MessageId(peer_id(2), EPOCH, 1)) == Arrival(
+        Via.LOCAL, peer_id(2), 1, 0, 8.0
+    )
+    assert cache.arrival(MessageId(peer_id(1), EPOCH + 1, 4)) is None
+    assert cache.arrival(MessageId(peer_id(3), EPOCH, 1)) is None

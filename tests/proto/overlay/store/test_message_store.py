@@ -636,3 +636,73 @@ def test_an_inserted_rumor_counts_as_checked_unless_the_caller_says_otherwise() 
     store.insert(copy(1, 3), SOURCE, False, 0.0)
     cached = [store.cache.copy((peer_id(1), EPOCH, first), 0.0) is not None for first in (1, 2, 3)]
     assert cached == [True, False, True]
+
+
+def test_in_a_crowded_table_a_source_brings_its_share_and_then_evicts_its_own() -> None:
+    store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
+    for number in range(12):
+        insert_from(store, number, source_number=900 + number)
+    for number in range(20, 23):
+        insert_from(store, number, source_number=998)
+    assert (store.streams, store.origins_evicted) == (15, 0)
+    insert_from(store, 23, source_number=998)
+    assert (store.streams, store.origins_evicted) == (15, 1)
+    assert not has_origin(store, 20)
+    insert_from(store, 30, source_number=997)
+    assert (store.streams, store.origins_evicted) == (16, 1)
+
+
+def test_a_table_is_crowded_from_three_quarters_on() -> None:
+    for crowd, evicted in ((11, 0), (12, 1)):
+        store = store_with(LimitsConfig(origins=16, new_origins_per_link=3))
+        for number in range(3):
+            insert_from(store, number, source_number=998)
+        for number in range(3, crowd):
+            insert_from(store, number, source_number=900 + number)
+        insert_from(store, 50, source_number=998)
+        assert store.origins_evicted == evicted
+
+
+def test_a_source_whose_origins_have_become_members_may_bring_more_while_there_is_room() -> None:
+    node = context(limits=LimitsConfig(origins=16, new_origins_per_link=3))
+    store = MessageStore(node, (), 0.0)
+    for number in range(12):
+        insert_from(store, number, source_number=998)
+    for number in range(12):
+        node.members.ensure(record(number), 0.0)
+    for number in range(20, 24):
+        insert_from(store, number, source_number=998)
+    assert (store.streams, store.origins_evicted) == (15, 1)
+    assert not has_origin(store, 20)
+
+
+def test_an_origin_is_rejected_and_counted_if_all_that_looked_evictable_are_members() -> None:
+    node = context(limits=LimitsConfig(origins=2))
+    store = MessageStore(node, (), 0.0)
+    for number in (1, 2):
+        insert_from(store, number, source_number=900 + number)
+    for number in (1, 2):
+        node.members.ensure(record(number), 0.0)
+    each = copy(3, 1)
+    assert store.admission_error(each.rumor.stream, SOURCE, False, 0.0) is None
+    assert store.insert(each, SOURCE, False, 0.0, via=Via.EAGER) == []
+    assert (store.streams, store.origins_rejected, store.origins_evicted) == (2, 1, 0)
+    assert not store.is_duplicate(each.rumor, 0.0)
+    assert store.admission_error(each.rumor.stream, SOURCE, False, 0.0) is DropReason.TABLE_FULL
+    assert len(store.insert(each, SOURCE, True, 0.0, via=Via.EAGER)) == 1, "it is linked"
+
+
+def test_a_message_of_our_own_is_seen_and_not_returned() -> None:
+    store = store_with()
+    assert store.insert(copy(1, 1), SOURCE, False, 0.0) == []
+    assert store.is_duplicate(copy(1, 1).rumor, 0.0)
+    assert len(store.cache) == 1
+
+
+def test_twice_as_many_streams_as_origins_are_saved_one_by_one() -> None:
+    for count, is_listed in ((4, True), (5, False)):
+        store = store_with(LimitsConfig(origins=2))
+        store.take_unsaved()
+        for number in range(count):
+            insert(store, copy(number, 1), 0.0, linked=True)
+        assert (store.take_unsaved() is not None) is is_listed
