@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 
 from grapevine_proto.overlay.transmit_queue import (
-    UPDATES_LIMIT,
     TransmitLimitedQueue,
     retransmit_limit,
 )
@@ -40,13 +39,13 @@ def test_updates_are_sent_up_to_their_limit_and_the_least_sent_first() -> None:
 
 def test_beyond_the_limit_the_most_sent_update_is_evicted() -> None:
     queue = TransmitLimitedQueue()
-    for number in range(UPDATES_LIMIT):
+    for number in range(1024):
         queue.enqueue(bare(number), 4)
     queue.note_sent(bare(7).peer_id, 3)
-    queue.enqueue(bare(UPDATES_LIMIT), 4)
-    assert len(queue) == UPDATES_LIMIT
+    queue.enqueue(bare(1024), 4)
+    assert len(queue) == 1024
     assert bare(7).peer_id not in queue
-    assert bare(UPDATES_LIMIT).peer_id in queue
+    assert bare(1024).peer_id in queue
 
 
 def test_an_update_received_from_peers_is_sent_less_often() -> None:

@@ -7,10 +7,6 @@ from dataclasses import replace
 
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.query.fetches import (
-    FETCH_TIMEOUT_S,
-    FETCHES_LIMIT,
-    LARGE_BYTES_PER_QUERY,
-    TRIES_LIMIT,
     AnswerFetcher,
     FailedFetch,
 )
@@ -70,27 +66,25 @@ def test_a_fetch_is_repeated_and_then_given_up() -> None:
     while fetcher.deadline < math.inf:
         effects, failed = fetcher.advance(fetcher.deadline)
         requests += len(effects)
-    assert requests == TRIES_LIMIT
+    assert requests == 3
     assert [(each.message_id, each.answer) for each in failed] == [(message_id(), described(1))]
     assert not fetcher.is_fetching(message_id())
 
 
 def test_a_few_are_fetched_at_a_time() -> None:
     fetcher = AnswerFetcher()
-    for number in range(1, FETCHES_LIMIT + 2):
+    for number in range(1, 10):
         fetcher.add(message_id(), described(number), 0.0)
-    assert len(fetcher.advance(0.0)[0]) == FETCHES_LIMIT
+    assert len(fetcher.advance(0.0)[0]) == 8
     assert fetcher.advance(0.1) == ([], [])
     fetcher.on_reply(message_id(), body_of(3), 0.2)
-    assert fetcher.advance(0.2)[0] == [
-        Send((peer_id(FETCHES_LIMIT + 1),), AnswerFetch(message_id(), 0))
-    ]
-    assert fetcher.deadline == FETCH_TIMEOUT_S
+    assert fetcher.advance(0.2)[0] == [Send((peer_id(9),), AnswerFetch(message_id(), 0))]
+    assert fetcher.deadline == 2.0
 
 
 def test_the_bytes_of_one_query_are_limited() -> None:
     fetcher, body = AnswerFetcher(), bytes(MAX_LARGE_ANSWER_BYTES)
-    fitting = LARGE_BYTES_PER_QUERY // MAX_LARGE_ANSWER_BYTES
+    fitting = (8 << 20) // MAX_LARGE_ANSWER_BYTES
     answers = [described(number, body) for number in range(fitting + 1)]
     added = [fetcher.add(message_id(), answer, 0.0) for answer in answers]
     assert added == [True] * fitting + [False]
@@ -100,7 +94,7 @@ def test_the_bytes_of_one_query_are_limited() -> None:
 def test_the_last_byte_of_a_query_may_be_fetched() -> None:
     for spare_bytes, fits in ((0, True), (1, False)):
         fetcher, body = AnswerFetcher(), bytes(MAX_LARGE_ANSWER_BYTES)
-        for number in range(LARGE_BYTES_PER_QUERY // MAX_LARGE_ANSWER_BYTES - 1):
+        for number in range((8 << 20) // MAX_LARGE_ANSWER_BYTES - 1):
             fetcher.add(message_id(), described(number, body), 0.0)
         assert fetcher.add(message_id(), described(500, bytes(MAX_LARGE_ANSWER_BYTES - 2000)), 0.0)
         assert fetcher.add(message_id(), described(501, bytes(2000 + spare_bytes)), 0.0) is fits
@@ -120,7 +114,7 @@ def test_a_description_that_makes_no_sense_is_refused() -> None:
 
 def test_a_query_that_ended_is_fetched_no_more_and_others_have_their_turn() -> None:
     fetcher = AnswerFetcher()
-    for number in range(1, FETCHES_LIMIT + 1):
+    for number in range(1, 9):
         fetcher.add(message_id(), described(number), 0.0)
     fetcher.add(message_id(2), described(1), 0.0)
     fetcher.advance(0.0)
@@ -129,5 +123,5 @@ def test_a_query_that_ended_is_fetched_no_more_and_others_have_their_turn() -> N
     assert fetcher.deadline == 0.5
     assert fetcher.advance(0.5)[0] == [Send((peer_id(1),), AnswerFetch(message_id(2), 0))]
     fetcher.forget(message_id(2), 0.6)
-    assert fetcher.deadline == 0.5 + FETCH_TIMEOUT_S
+    assert fetcher.deadline == 2.5
     assert not fetcher._bytes_by_query

@@ -5,10 +5,6 @@ from __future__ import annotations
 import pytest
 
 from grapevine_proto.overlay.query.questions import (
-    LARGE_ANSWER_KEPT_S,
-    LARGE_BYTES_LIMIT,
-    QUESTIONS_LIMIT,
-    SERVES_LIMIT,
     Questions,
 )
 from grapevine_proto.wire.query_terms import MAX_LARGE_ANSWER_BYTES
@@ -62,10 +58,10 @@ def test_a_question_is_not_answered_after_its_deadline() -> None:
 
 
 def test_questions_are_limited() -> None:
-    questions = asked(QUESTIONS_LIMIT + 1)
+    questions = asked(81)
     assert not questions.is_pending(message_id(1), 1.0)
     assert questions.is_pending(message_id(2), 1.0)
-    assert len(questions._questions) == QUESTIONS_LIMIT
+    assert len(questions._questions) == 80
 
 
 @pytest.mark.parametrize("size", [MAX_ANSWER_BYTES, MAX_ANSWER_BYTES + 1])
@@ -103,18 +99,19 @@ def test_reasons_are_cut_to_what_fits() -> None:
 def test_a_large_answer_is_kept_for_a_while_and_served_a_few_times() -> None:
     questions = asked()
     questions.answer(message_id(), 0, ANSWER, bytes(5000), 1.0)
-    served = [questions.fetch(message_id(), 0, 1.0) for _ in range(SERVES_LIMIT + 1)]
-    assert [each is not None for each in served] == [True] * SERVES_LIMIT + [False]
+    served = [questions.fetch(message_id(), 0, 1.0) for _ in range(5)]
+    assert [each is not None for each in served] == [True] * 4 + [False]
     questions = asked()
     questions.answer(message_id(), 0, ANSWER, bytes(5000), 1.0)
-    assert questions.fetch(message_id(), 0, 1.0 + LARGE_ANSWER_KEPT_S) is None
+    assert questions.fetch(message_id(), 0, 30.9) is not None
+    assert questions.fetch(message_id(), 0, 31.0) is None
 
 
 def test_large_answers_are_limited_in_bytes() -> None:
-    fitting = LARGE_BYTES_LIMIT // MAX_LARGE_ANSWER_BYTES
+    fitting = (1 << 20) // MAX_LARGE_ANSWER_BYTES
     questions = asked(fitting + 1)
     for sequence in range(1, fitting + 2):
         questions.answer(message_id(sequence), 0, ANSWER, bytes(MAX_LARGE_ANSWER_BYTES), 1.0)
-    assert questions._large_bytes == LARGE_BYTES_LIMIT
+    assert questions._large_bytes == (1 << 20)
     assert questions.fetch(message_id(1), 0, 1.0) is None
     assert questions.fetch(message_id(2), 0, 1.0) is not None

@@ -7,7 +7,7 @@ import pytest
 from grapevine_proto.errors import InvalidArgument, MessageTooLarge
 from grapevine_proto.ids import PeerId
 from grapevine_proto.overlay.query.filters import MemberFilter
-from grapevine_proto.overlay.query.request import ASKED_LIMIT, QueryRequest
+from grapevine_proto.overlay.query.request import QueryRequest
 from grapevine_proto.wire.query_terms import ASK_ALL, MAX_QUESTION_BYTES, QueryTerms
 
 
@@ -85,8 +85,8 @@ def test_the_default_deadline_grows_with_the_magnitude_of_the_cluster(
 
 
 def test_all_are_asked_up_to_the_limit_and_a_share_above_it() -> None:
-    assert QueryRequest("up").to_terms(ASKED_LIMIT).share == ASK_ALL
-    assert QueryRequest("up").to_terms(2 * ASKED_LIMIT).share == ASK_ALL // 2
+    assert QueryRequest("up").to_terms(1024).share == ASK_ALL
+    assert QueryRequest("up").to_terms(2048).share == ASK_ALL // 2
     assert QueryRequest("up", sample=10).to_terms(10).share == ASK_ALL
     assert QueryRequest("up", sample=10).to_terms(100).share == ASK_ALL // 10
     assert QueryRequest("up", sample=5000).to_terms(2048).share == ASK_ALL // 2
