@@ -214,7 +214,7 @@ class AckTracker:
         is_truncated = False
         for low, high in reversed(self._missing):
             if high <= stop:
-                break
+                break  # reported often enough, as are those below
             if low > cutoff:  # it may still arrive: do not report it
                 top = low - 1
                 continue

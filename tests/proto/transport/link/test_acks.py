@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from grapevine_proto.transport.link.acks import PATH_RESPONSES_LIMIT, PendingReplies
-from grapevine_proto.transport.session.session import REJECT_AFTER_S, Session
+from grapevine_proto.transport.link.acks import PendingReplies
+from grapevine_proto.transport.session.session import Session
 from grapevine_proto.transport.session.sessions import Sessions
 from grapevine_proto.wire.codec import ACK_BYTES, Data, decode_frame, decode_packet, encode_frame
 from grapevine_proto.wire.messages import Ack, PathChallenge, PathResponse, PiggybackedAck
@@ -107,20 +107,20 @@ def test_a_packet_on_the_live_session_confirms_only_that_session() -> None:
 
 
 def test_an_expired_session_is_not_confirmed() -> None:
-    live, other = Ends(1, REJECT_AFTER_S), Ends(2)
-    sessions = Sessions(live.ours, REJECT_AFTER_S)
+    live, other = Ends(1, 180.0), Ends(2)
+    sessions = Sessions(live.ours, 180.0)
     replies = PendingReplies(sessions)
     sessions.retire(other.ours, 1.0)
-    replies.schedule_confirm(other.ours, REJECT_AFTER_S)
+    replies.schedule_confirm(other.ours, 180.0)
 
-    assert send_all(replies, sessions, REJECT_AFTER_S) == []
+    assert send_all(replies, sessions, 180.0) == []
 
 
 def test_beyond_the_limit_the_oldest_path_response_is_evicted() -> None:
     live = Ends(1)
     sessions = Sessions(live.ours, 0.0)
     replies = PendingReplies(sessions)
-    tokens = [bytes([number]) * 8 for number in range(PATH_RESPONSES_LIMIT + 1)]
+    tokens = [bytes([number]) * 8 for number in range(5)]
     for token in tokens:
         replies.schedule_path_response(PathChallenge(token), 1.0)
     assert replies.due_at == 1.0
@@ -227,3 +227,41 @@ def test_after_the_end_of_a_link_nothing_is_acknowledged() -> None:
     ends.deliver(replies, 3.0)
     assert replies.piggyback(EMPTY, 1200, 4.0) == EMPTY
     assert replies.seal_acks_and_responses(4.0) == []
+
+
+def test_an_ack_of_a_gap_needs_room_for_its_range() -> None:
+    live = Ends(1)
+    replies = PendingReplies(Sessions(live.ours, 0.0))
+    message = direct_message(1)
+    live.deliver(replies, 1.0)
+    live.theirs.seal(message, 1.0)  # lost
+    live.deliver(replies, 1.0)
+    now = replies.due_at
+    room = len(message) + 26 + 8
+    assert replies.piggyback(message, room - 1, now) == message
+    assert replies.piggyback(message, room, now) != message
+
+
+def test_a_path_response_that_is_due_goes_after_a_shared_ack_too() -> None:
+    live = Ends(1)
+    sessions = Sessions(live.ours, 0.0)
+    replies = PendingReplies(sessions)
+    live.deliver(replies, 1.0)
+    replies.schedule_path_response(PathChallenge(bytes(8)), 1.0)
+    replies.piggyback(direct_message(1), 1000, 1.0)
+    assert replies.due_at == 1.0
+    assert len(send_all(replies, sessions, 1.0)) == 1
+    assert replies.due_at == math.inf
+
+
+def test_an_ack_does_not_wait_unless_the_peer_permits_it() -> None:
+    live = Ends(1)
+    replies = PendingReplies(Sessions(live.ours, 0.0))
+    live.deliver(replies, 1.0)
+    assert replies.due_at == 1.010
+    packet = packet_of(live.theirs.seal(direct_message(2), 1.5))
+    live.ours.open(packet, 1.5)
+    replies.seal_acks_and_responses(1.5)
+    replies.append_confirms([], 1.5)
+    replies.schedule_ack(live.ours, packet.counter, 1.5, 0.5)
+    assert replies.due_at == 2.0

@@ -232,3 +232,134 @@ def test_the_pacer_permits_a_burst_and_then_keeps_to_the_rate() -> None:
         pacer.spend(1200, 100_000.0, now)
         sent += 1200
     assert sent == pytest.approx(100_000 * 10 + 12_000, abs=2400)
+
+
+def at_an_eighth() -> tuple[Aimd, RttEstimator]:
+    """A controller on a path with an RTT of 0.125 s, where a queue of 0.03125 s is tolerated."""
+    rtt = RttEstimator(0.125, 10.0)
+    aimd = Aimd(CongestionConfig(), rtt, 1200)
+    rtt.on_sample(0.125, 0.0)
+    return aimd, rtt
+
+
+def ack(aimd: Aimd, now: float, sent_at: float, *, pacing_limited: bool = True) -> float:
+    """An ACK without losses of a packet sent at `sent_at`. Returns the new rate divided by the old one."""
+    before = aimd.rate
+    aimd.on_ack(AckSummary(1, 1200, 0, sent_at, pacing_limited), now)
+    return aimd.rate / before
+
+
+def test_the_first_rate_assumes_an_rtt_of_at_least_a_millisecond() -> None:
+    assert controller(0.0001)[0].rate == 10 * 1200 / 0.001
+    assert controller(0.002)[0].rate == 10 * 1200 / 0.002
+
+
+def test_three_rounds_are_in_flight_and_at_least_twice_the_first_packets() -> None:
+    aimd = controller(0.1)[0]
+    aimd.rate = 1_000_000.0
+    assert aimd.window_bytes == pytest.approx(3 * 1_000_000 * (0.1 + 0.025))
+    aimd.rate = 1200.0
+    assert aimd.window_bytes == 2 * 10 * 1200
+    aimd.rate = 1e12
+    assert aimd.window_bytes == CongestionConfig().in_flight_bytes
+
+
+def test_larger_packets_raise_the_least_rate_and_window() -> None:
+    aimd = controller()[0]
+    for _ in range(20):
+        aimd.on_pto(1.0)
+    aimd.on_packet_size(9000)
+    assert aimd.rate == pytest.approx(9000 / 0.05)
+    assert aimd.window_bytes == 2 * 10 * 9000
+
+
+@pytest.mark.parametrize(("queue_s", "factor"), [(0.03125, 2.0), (0.032, 0.7)])
+def test_delay_up_to_the_tolerated_one_is_no_queue(queue_s: float, factor: float) -> None:
+    aimd, rtt = at_an_eighth()
+    rtt.on_sample(0.125 + queue_s, 1.0)
+    assert ack(aimd, 1.0, 0.9) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("queue_s", "sent_after_s", "decreases"),
+    [
+        (0.0625, 0.1, 1),
+        (0.0625, 0.125, 1),
+        (0.0625, 0.126, 2),  # a short queue has one RTT to drain
+        (0.063, 0.0, 1),
+        (0.063, 0.001, 2),  # one of more than twice the tolerated delay has none
+    ],
+)
+def test_a_short_queue_has_an_rtt_to_drain_and_a_long_one_has_none(
+    queue_s: float, sent_after_s: float, decreases: int
+) -> None:
+    aimd, rtt = at_an_eighth()
+    for sent_at, now in ((0.5, 1.0), (1.0 + sent_after_s, 1.25)):
+        rtt.on_sample(0.125 + queue_s, now)
+        ack(aimd, now, sent_at)
+    assert aimd.decreases == decreases
+
+
+def test_only_packets_sent_since_the_last_increase_prove_that_more_is_possible() -> None:
+    aimd, _ = at_an_eighth()
+    assert ack(aimd, 1.0, 0.5) == 2.0
+    assert ack(aimd, 1.125, 0.999) == 1.0
+    assert ack(aimd, 1.25, 1.0) == 2.0
+
+
+@pytest.mark.parametrize(("sent_at", "factor"), [(0.999, 0.35), (1.0, 0.7)])
+def test_a_queue_of_packets_before_an_increase_takes_it_back(sent_at: float, factor: float) -> None:
+    aimd, rtt = at_an_eighth()
+    ack(aimd, 1.0, 0.5)
+    rtt.on_sample(0.25, 1.125)
+    assert ack(aimd, 1.125, sent_at) == pytest.approx(factor)
+
+
+def test_after_the_slow_start_no_increase_is_taken_back() -> None:
+    aimd, rtt = at_an_eighth()
+    ack(aimd, 1.0, 0.5)
+    rtt.on_sample(0.25, 1.125)
+    ack(aimd, 1.125, 1.0)
+    rtt.on_sample(0.125, 2.0)
+    assert ack(aimd, 2.0, 1.5) > 1.0
+    rtt.on_sample(0.25, 2.125)
+    assert ack(aimd, 2.125, 1.75) == pytest.approx(0.7)
+
+
+def test_the_rate_grows_by_the_share_of_an_rtt_that_has_passed() -> None:
+    aimd, _ = at_an_eighth()
+    aimd.on_pto(0.5)
+    grown = []
+    for now in (1.0, 1.0625, 2.0):
+        before = aimd.rate
+        ack(aimd, now, now - 0.01)
+        grown.append(aimd.rate - before)
+    packet = 1200 / 0.125
+    assert grown == pytest.approx([packet, packet / 2, packet])
+
+
+def test_a_pto_ends_the_slow_start_and_packets_sent_before_it_decrease_nothing() -> None:
+    aimd, rtt = at_an_eighth()
+    before = aimd.rate
+    aimd.on_pto(1.0)
+    assert aimd.rate == before / 2
+    rtt.on_sample(0.25, 1.125)
+    assert ack(aimd, 1.125, 0.999) == 1.0
+    assert aimd.decreases == 0
+    rtt.on_sample(0.125, 2.0)
+    assert ack(aimd, 2.0, 1.9) < 2.0
+
+
+def test_loss_is_judged_by_32_packets() -> None:
+    _, _, report = controller()
+    report(acked=31)
+    report(acked=1)  # the first sample, without a loss
+    assert report(acked=28, lost=3, pacing_limited=False) == 1.0
+    assert report(acked=1, pacing_limited=False) == pytest.approx(0.7)
+
+
+def test_loss_is_compared_with_the_lowest_usual_loss_and_not_the_latest() -> None:
+    _, _, report = controller()
+    report(acked=100)
+    for _ in range(2):
+        assert report(acked=97, lost=3, pacing_limited=False) == pytest.approx(0.7)

@@ -132,3 +132,20 @@ def test_only_the_first_byte_of_a_retransmission_is_its_kind() -> None:
     plaintext = bytes((Kind.RUMORS, Kind.ACK))
     assert peer.receiver.on_retransmit(peer.retransmit(0, plaintext), 0.0) == plaintext
     assert refusal(peer, peer.retransmit(1, plaintext[::-1])) is DropReason.MALFORMED
+
+
+def test_repair_credit_does_not_pay_for_fragments_of_another_message() -> None:
+    peer = Peer()
+    peer.limit.grant_repair_credit(1)
+    assert peer.receive_whole(direct_message(1, 1000)) == direct_message(1, 1000)
+    assert peer.charged == 1
+    assert peer.limit.consume_repair_credit()
+
+
+def test_only_the_first_byte_of_a_whole_message_is_its_kind() -> None:
+    peer = Peer()
+    for whole in (
+        bytes((Kind.RUMORS, Kind.RETRANSMIT, Kind.RUMORS)),
+        bytes((Kind.RUMORS, Kind.RUMORS, Kind.RETRANSMIT)),
+    ):
+        assert peer.receive_whole(whole, number=whole[1]) == whole

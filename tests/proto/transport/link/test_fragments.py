@@ -19,6 +19,7 @@ from grapevine_proto.transport.link.fragments import (
 )
 from grapevine_proto.wire.codec import (
     BASE_PLAINTEXT_BYTES,
+    ChunkedMessage,
     decode_frame,
     encode_frame,
     encode_message,
@@ -179,3 +180,29 @@ def test_arbitrary_bytes_are_a_frame_or_dropped(kind: Kind, data: bytes) -> None
     with contextlib.suppress(Dropped):
         frame = decode_frame(bytes((kind,)) + data)
         assert isinstance(frame, MtuProbe) or encode_frame(frame)[1:] == data
+
+
+def test_a_token_pays_for_64_kibibytes() -> None:
+    assert BYTES_PER_TOKEN == 65_536
+
+
+def test_of_a_new_message_nothing_is_sent_charged_or_acknowledged() -> None:
+    one = FragmentedMessage(message(5000), 1, 0)
+    assert (one.sent_bytes, one.charged_bytes, one.acked_bytes) == (0, 0, 0)
+    assert not one.is_abandoned
+    assert one.tracked_keys == ()
+
+
+def test_the_first_byte_of_a_message_decides_whether_it_is_a_free_repair() -> None:
+    repair, rumors = bytes((Kind.REPAIR, Kind.RUMORS)), bytes((Kind.RUMORS, Kind.REPAIR))
+    for whole, is_free in ((repair, True), (rumors, False)):
+        assert FragmentedMessage(whole, 1, 0).is_free is is_free
+        assert FragmentedMessage(ChunkedMessage(whole, b"body", b""), 1, 0).is_free is is_free
+
+
+def test_a_chunked_message_is_sliced_and_keeps_its_tracked_keys() -> None:
+    chunked = ChunkedMessage(b"head", b"body", b"tail")
+    chunked.tracked_keys = ((1, 5),)
+    one = FragmentedMessage(chunked, 7, 0)
+    assert one.tracked_keys == ((1, 5),)
+    assert decode_frame(one.encode_fragment(2, 10)) == Fragment(7, 12, 2, b"adbodyta")

@@ -12,11 +12,6 @@ from grapevine_proto.events import MessageReceived
 from grapevine_proto.ids import Address
 from grapevine_proto.transport.link.link import Link
 from grapevine_proto.transport.link.path_validation import (
-    CANDIDATE_CHALLENGES,
-    CHALLENGE_DATAGRAM_BYTES,
-    CURRENT_PATH_ROUNDS,
-    VALIDATION_INTERVAL_S,
-    VALIDATION_TIMEOUT_S,
     PathValidator,
 )
 from tests.proto.test_engine import make
@@ -27,6 +22,7 @@ NEW = Address("192.0.2.1", 1001)
 THIRD = Address("192.0.2.1", 1002)
 BOB = Address("192.0.2.2", 2000)
 ATTACKER = Address("203.0.113.6", 666)
+CHALLENGE_BYTES = 42  # of a datagram with a challenge
 
 # --- the validator alone --------------------------------------------------------------------------
 
@@ -84,8 +80,8 @@ def test_the_two_addresses_get_different_tokens() -> None:
 def test_the_new_address_is_adopted_if_only_it_answers_in_time() -> None:
     validation = validating()
     validation.on_response(validation.token(of_new=True), 0.1)
-    assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS - 0.001) is None
-    assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) == NEW
+    assert validation.take_validated_address(3 * 0.1 - 0.001) is None
+    assert validation.take_validated_address(3 * 0.1) == NEW
     assert validation.deadline == float("inf")
 
 
@@ -94,18 +90,19 @@ def test_the_current_address_wins_whenever_it_answers_in_time() -> None:
         validation = validating()
         validation.on_response(validation.token(of_new=first), 0.1)
         validation.on_response(validation.token(of_new=not first), 0.2)
-        assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+        assert validation.take_validated_address(3 * 0.1) is None
 
 
 def test_without_a_timely_response_nothing_changes() -> None:
     validation = validating()
-    assert validation.take_validated_address(VALIDATION_TIMEOUT_S) is None
-    validation.on_response(validation.token(of_new=True), VALIDATION_TIMEOUT_S)
+    assert validation.take_validated_address(1.0) is None
+    validation.on_response(validation.token(of_new=True), 1.0)
     assert validation.take_validated_address(2.0) is None
 
 
 def test_validation_waits_for_a_longer_path() -> None:
     validation = validating()
+    assert validation.take_validated_address(0.999) is None
     validation.on_response(validation.token(of_new=True), 0.9)
     assert validation.deadline <= 0.9
     assert validation.take_validated_address(0.9) == NEW
@@ -115,17 +112,17 @@ def test_an_unsolicited_path_response_changes_nothing() -> None:
     validation = validating()
     validation.on_response(bytes(8), 0.1)
     validation.on_response(b"", 0.1)
-    assert validation.take_validated_address(0.1 * CURRENT_PATH_ROUNDS) is None
+    assert validation.take_validated_address(3 * 0.1) is None
 
 
 def test_one_address_is_validated_at_a_time_and_one_per_second() -> None:
     validation = validating()
     validation.deliver(THIRD, 0.05)
     assert all(to != THIRD for _, to in validation.pop_due(0.2))
-    validation.take_validated_address(VALIDATION_TIMEOUT_S)
-    validation.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S - 0.01)
+    validation.take_validated_address(1.0)
+    validation.deliver(THIRD, 1.99)
     assert validation.deadline == float("inf")
-    validation.deliver(THIRD, VALIDATION_TIMEOUT_S + VALIDATION_INTERVAL_S)
+    validation.deliver(THIRD, 2.0)
     assert validation.pop_due(5.0)[1][1] == THIRD
 
 
@@ -137,7 +134,7 @@ def test_only_the_newest_packet_starts_validation() -> None:
 
 def test_the_new_address_is_sent_no_more_bytes_than_it_sent() -> None:
     validation = Validation()
-    validation.deliver(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
+    validation.deliver(NEW, 0.0, CHALLENGE_BYTES - 1)
     assert len(validation.pop_due(0.0)) == 1
     validation.deliver(NEW, 0.05, 1)
     assert len(validation.pop_due(0.1)) == 2
@@ -147,23 +144,25 @@ def test_the_new_address_is_sent_no_more_bytes_than_it_sent() -> None:
 
 def test_a_new_address_whose_first_packet_was_too_small_is_challenged_after_the_next() -> None:
     validation = Validation()
-    validation.deliver(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
-    for round_number in range(CURRENT_PATH_ROUNDS):
+    validation.deliver(NEW, 0.0, CHALLENGE_BYTES - 1)
+    for round_number in range(3):
         validation.pop_due(round_number * 0.1)
     validation.deliver(NEW, 0.9)
     assert validation.deadline == 0.9
     assert [to for _, to in validation.pop_due(0.9)] == [NEW]
-    validation.on_response(validation.token(of_new=True), 1.1)
-    assert validation.take_validated_address(1.1) == NEW
+    validation.pop_due(1.0)
+    assert validation.take_validated_address(1.899) is None
+    validation.on_response(validation.token(of_new=True), 1.899)
+    assert validation.take_validated_address(1.899) == NEW
 
 
 def test_a_new_address_gets_few_challenges_however_much_it_sends() -> None:
     validation = Validation()
-    validation.deliver(NEW, 0.0, CHALLENGE_DATAGRAM_BYTES - 1)
+    validation.deliver(NEW, 0.0, CHALLENGE_BYTES - 1)
     for hundredths in range(90):
         validation.pop_due(hundredths / 100)
         validation.deliver(NEW, hundredths / 100)
-    assert [is_new for _, is_new in validation.challenges].count(True) == CANDIDATE_CHALLENGES
+    assert [is_new for _, is_new in validation.challenges].count(True) == 3
 
 
 # --- two nodes ------------------------------------------------------------------------------------
@@ -296,7 +295,7 @@ def test_an_attacker_that_replays_faster_gets_only_path_challenges() -> None:
             wire.put(datagram, ATTACKER, BOB, 0.001)
         elif to == ATTACKER:
             to_attacker += len(datagram)
-            assert len(datagram) == CHALLENGE_DATAGRAM_BYTES
+            assert len(datagram) == CHALLENGE_BYTES
             wire.put(datagram, BOB, wire.where, 0.001)
 
     wire.copies = copy
@@ -307,7 +306,7 @@ def test_an_attacker_that_replays_faster_gets_only_path_challenges() -> None:
         wire.run(0.2)
         assert wire.link.address == OLD
     assert 0 < to_attacker <= from_attacker
-    assert to_attacker <= 2 * 11 * CURRENT_PATH_ROUNDS * CHALLENGE_DATAGRAM_BYTES
+    assert to_attacker <= 2 * 11 * 3 * CHALLENGE_BYTES
     assert sorted(wire.received[wire.ada]) == sorted(wire.received[wire.bob]) == sorted(payloads)
 
 
