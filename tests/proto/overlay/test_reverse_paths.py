@@ -12,25 +12,17 @@ from grapevine_proto.config.sections import RateLimitConfig
 from grapevine_proto.ids import PeerId, Stream, StreamRange
 from grapevine_proto.overlay.effects import Send
 from grapevine_proto.overlay.reverse_paths import (
-    ANSWER_SPREAD_S,
     BATCH_DELAY_S,
-    RELAYS_LIMIT,
     ROUNDS_OF_PATHS,
     ROUTE_MIN_LIFETIME_S,
     ROUTES_LIMIT,
     ROUTES_PER_ORIGIN,
-    SHORT_BATCH_DELAY_S,
     SOURCES_PER_ROUTE_LIMIT,
     TRIES_PER_PATH,
     PathLimits,
     ReversePaths,
 )
 from grapevine_proto.overlay.sample import MemberSample, sample_share
-from grapevine_proto.overlay.trace.trace import (
-    RECEIPTS_PER_PEER_LIMIT,
-    RECEIPTS_PER_ROUTE_LIMIT,
-    UNACKED_BATCHES_LIMIT,
-)
 from grapevine_proto.wire.messages import Answers, IHave, Offer, ReceiptAck, Receipts
 from grapevine_proto.wire.signed import AnswerCode, QueryAnswer, TraceReceipt
 from tests.proto.overlay import timeline
@@ -62,7 +54,7 @@ def test_a_linked_origin_gets_an_unsigned_receipt_within_a_tenth_of_a_second() -
     node.link(ORIGIN)
     node.tracing.on_rumor(traced(), [peer_id(1)], 5.0)
     at, target, message = node.sent()[0]
-    assert 5.0 <= at <= 5.0 + ANSWER_SPREAD_S
+    assert 5.0 <= at <= 5.1
     assert target == peer_id(ORIGIN)
     assert message.message_id == message_id()
     assert message.receipts == (TraceReceipt(peer_id(OUR_NUMBER), 2, 70),)
@@ -240,7 +232,7 @@ def test_paths_per_route_are_limited() -> None:
     node.tracing.on_rumor(traced(), [peer_id(1)], 0.0)
     for number in range(2, 10):
         node.tracing.on_duplicate(traced().rumor, peer_id(number))
-    assert len({target for _, target, _ in node.sent()}) == SOURCES_PER_ROUTE_LIMIT
+    assert len({target for _, target, _ in node.sent()}) == 4
 
 
 # --- limits -------------------------------------------------------------------------------------
@@ -248,25 +240,27 @@ def test_paths_per_route_are_limited() -> None:
 
 def test_routes_per_origin_are_limited() -> None:
     node = Node()
-    for sequence in range(1, ROUTES_PER_ORIGIN + 2):
+    for sequence in range(1, 17):
         node.tracing.on_rumor(traced(sequence), [peer_id(1)], 0.0)
+    assert node.tracing.refused == 0
+    node.tracing.on_rumor(traced(100), [peer_id(1)], 4.9)
     assert node.tracing.refused == 1
-    node.tracing.on_rumor(traced(1, origin=ORIGIN + 1), [peer_id(1)], 0.0)
+    node.tracing.on_rumor(traced(1, origin=ORIGIN + 1), [peer_id(1)], 4.9)
     assert node.tracing.refused == 1  # another origin has its own quota
-    node.tracing.on_rumor(traced(100), [peer_id(1)], ROUTE_MIN_LIFETIME_S)
+    node.tracing.on_rumor(traced(101), [peer_id(1)], 5.0)
     assert node.tracing.refused == 1
-    assert len(node.sent(until=ROUTE_MIN_LIFETIME_S + ANSWER_SPREAD_S)) >= ROUTES_PER_ORIGIN + 2
+    assert len({message.message_id for _, _, message in node.sent(until=5.1)}) == 17
 
 
 def test_routes_of_all_origins_are_limited() -> None:
     node = Node()
-    for number in range(ROUTES_LIMIT + 1):
+    for number in range(65):
         node.tracing.on_rumor(traced(origin=1000 + number), [peer_id(1)], 0.0)
-    assert node.tracing.refused == 1
-    node.tracing.on_rumor(traced(origin=3000), [peer_id(1)], ROUTE_MIN_LIFETIME_S)
+        assert node.tracing.refused == (number == 64)
+    node.tracing.on_rumor(traced(origin=3000), [peer_id(1)], 5.0)
     assert node.tracing.refused == 1
     traced_id = message_id(origin=1000)  # its route was evicted
-    node.receive(1, traced_id, receipt(FAR, traced_id), at=ROUTE_MIN_LIFETIME_S)
+    node.receive(1, traced_id, receipt(FAR, traced_id), at=5.0)
     assert node.tracing.refused == 2
 
 
@@ -274,16 +268,16 @@ def test_receipts_of_one_message_from_one_peer_are_limited() -> None:
     node = Node(is_limited=False)
     traced_id = message_id()
     node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
-    for number in range(RECEIPTS_PER_PEER_LIMIT + 1):
+    for number in range(193):
         assert node.receive(1, traced_id, receipt(1000 + number, traced_id)) == [ACKED]
-    assert (node.paths.relayed, node.tracing.refused) == (RECEIPTS_PER_PEER_LIMIT, 1)
+    assert (node.paths.relayed, node.tracing.refused) == (192, 1)
     node.receive(2, traced_id, receipt(FAR, traced_id))
-    assert node.paths.relayed == RECEIPTS_PER_PEER_LIMIT + 1
+    assert node.paths.relayed == 193
 
 
 def test_receipts_per_message_are_limited() -> None:
-    assert RECEIPTS_PER_ROUTE_LIMIT > 4 * RECEIPTS_PER_PEER_LIMIT
     node = Node()
+    assert node.paths._limits.items_per_route == 1024
     node.paths._limits = node.paths._limits._replace(items_per_route=20)
     traced_id = message_id()
     node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
@@ -297,20 +291,21 @@ def test_a_receipt_beyond_the_relay_limit_is_not_forwarded() -> None:
     traced_id = message_id()
     node.tracing.on_rumor(traced(), [peer_id(3)], 0.0)
     signed = receipt(FAR, traced_id)
-    forwarded = TraceReceipt(
-        signed.member, signed.hops, signed.delay_ms, RELAYS_LIMIT, signed.signature
-    )
-    assert node.receive(1, traced_id, forwarded) == [ACKED]
-    assert (node.paths.relayed, node.tracing.refused) == (0, 1)
+    for relays, forwarded, refused in ((32, 0, 1), (31, 1, 1)):
+        relayed = TraceReceipt(
+            signed.member, signed.hops, signed.delay_ms, relays, signed.signature
+        )
+        assert node.receive(1, traced_id, relayed) == [ACKED]
+        assert (node.paths.relayed, node.tracing.refused) == (forwarded, refused)
 
 
 def test_unacknowledged_batches_are_limited() -> None:
-    assert UNACKED_BATCHES_LIMIT >= 4 * ROUTES_LIMIT
     node = Node()
+    assert node.paths._limits.unacked_batches == 256
     node.paths._limits = node.paths._limits._replace(unacked_batches=3)
     for sequence in range(1, 5):
         node.tracing.on_rumor(traced(sequence), [peer_id(3)], 0.0)
-    node.tracing.advance(ANSWER_SPREAD_S)
+    node.tracing.advance(0.1)
     assert node.paths.lost == 1
 
 
@@ -443,7 +438,7 @@ def test_messages_are_numbered_from_one() -> None:
 def test_the_first_answers_of_a_route_wait_less_for_others() -> None:
     node = Answering(urgent_items=2)
     node.open()
-    for number, delay_s in ((1, SHORT_BATCH_DELAY_S), (2, SHORT_BATCH_DELAY_S), (3, BATCH_DELAY_S)):
+    for number, delay_s in ((1, 0.005), (2, 0.005), (3, 0.02)):
         at = 100.0 * number
         node.relay(number, at=at)
         assert node.paths.deadline == at + delay_s

@@ -379,3 +379,15 @@ def test_an_answer_announces_sixteen_rumors_and_reports_more(
     reply = node.server.build_repairs(IWant(1, (span(1, count),)), PEER, 0.0)
     assert [each.rumor.first for each in reply.announced] == list(range(1, announced + 1))
     assert reply.repairs[-1].has_more is has_more
+
+
+def test_what_is_announced_or_was_sent_often_does_not_hide_what_is_behind_it() -> None:
+    node = Node()
+    node.cache.insert(topic_copy(1), 0.0, is_verified=True)
+    node.insert(2, 3)
+    for _ in range(4):
+        node.request(span(2, 2))
+    reply = node.server.build_repairs(IWant(1, (span(1, 3),)), PEER, 0.0)
+    assert [each.rumor.first for each in reply.announced] == [1]
+    assert [each.rumor.first for repair in reply.repairs for each in repair.copies] == [3]
+    assert node.server.withheld == 1

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from grapevine_proto.overlay.sample import MemberSample
-from grapevine_proto.overlay.trace.trace import TRACES_LIMIT, UNKNOWN_MEMBERS_LIMIT
+from grapevine_proto.overlay.trace.trace import UNKNOWN_MEMBERS_LIMIT
 from grapevine_proto.wire.attributes import TRACE_ALL
 from grapevine_proto.wire.signed import TraceReceipt
 from tests.proto.overlay.builders import identity, peer_id, record
@@ -102,9 +102,9 @@ def test_the_first_receipt_of_a_member_counts() -> None:
 
 def test_beyond_the_limit_the_oldest_trace_is_evicted() -> None:
     node = Node(members=2)
-    for sequence in range(1, TRACES_LIMIT + 2):
+    for sequence in range(1, 18):
         node.tracing.start_trace(message_id(sequence, OUR_NUMBER), 0.0)
-    assert [each.id.sequence for each in node.tracing.reports()] == list(range(2, TRACES_LIMIT + 2))
+    assert [each.id.sequence for each in node.tracing.reports()] == list(range(2, 18))
     assert node.tracing.evicted == 1
     node.receive(1, message_id(1, OUR_NUMBER), TraceReceipt(peer_id(1), 1, 20))
     assert node.tracing.refused == 1
