@@ -7,7 +7,7 @@ import pytest
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.transport.link.content_receiver import ContentReceiver
-from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT, InboundLimit
+from grapevine_proto.transport.link.inbound_limit import InboundLimit
 from grapevine_proto.transport.link.reassembly import Reassembly, ReassemblyBudget
 from grapevine_proto.transport.session.session import Session
 from grapevine_proto.transport.session.sessions import Sessions
@@ -96,12 +96,12 @@ def test_a_retransmission_of_a_non_retransmittable_kind_is_malformed(plaintext: 
 
 def test_fragmented_repairs_are_free_once_per_request_up_to_the_limit() -> None:
     peer = Peer(tokens=1000)
-    peer.limit.grant_repair_credit(REPAIR_CREDIT_LIMIT + 1)
-    for number in range(REPAIR_CREDIT_LIMIT):
+    peer.limit.grant_repair_credit(65)
+    for number in range(64):
         assert peer.receive_whole(REPAIR, of_repair=True, number=number) == REPAIR
     assert peer.charged == 0
 
-    assert peer.receive_whole(REPAIR, of_repair=True, number=REPAIR_CREDIT_LIMIT) == REPAIR
+    assert peer.receive_whole(REPAIR, of_repair=True, number=64) == REPAIR
     assert peer.charged == 1
     assert REPAIR[0] == Kind.REPAIR
 

@@ -6,7 +6,7 @@ import pytest
 
 from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.token_bucket import TokenBucket
-from grapevine_proto.transport.link.inbound_limit import REPAIR_CREDIT_LIMIT, InboundLimit
+from grapevine_proto.transport.link.inbound_limit import InboundLimit
 from tests.proto.transport.ends import CLOSE, EMPTY, HEARTBEAT, REPAIR, RUMORS
 
 
@@ -63,11 +63,11 @@ def test_repair_credit_pays_for_repairs_only() -> None:
 
 def test_repair_credit_is_limited() -> None:
     limit = InboundLimit(None)
-    limit.grant_repair_credit(REPAIR_CREDIT_LIMIT)
+    limit.grant_repair_credit(64)
     limit.grant_repair_credit(1)
 
-    assert [limit.consume_repair_credit() for _ in range(REPAIR_CREDIT_LIMIT + 1)] == [
-        *[True] * REPAIR_CREDIT_LIMIT,
+    assert [limit.consume_repair_credit() for _ in range(65)] == [
+        *[True] * 64,
         False,
     ]
 
@@ -93,3 +93,12 @@ def test_64_repairs_may_be_owed() -> None:
     for granted in (1, 63, 1, 5):
         limit.grant_repair_credit(granted)
     assert [limit.consume_repair_credit() for _ in range(65)] == [True] * 64 + [False]
+
+
+def test_without_a_request_no_repair_is_free() -> None:
+    bucket = TokenBucket(10, 1.0, 0.0)
+    limit = InboundLimit(bucket)
+    assert not limit.consume_repair_credit()
+    limit.charge(REPAIR, 0.0)
+    assert bucket.available(0.0) == pytest.approx(9.0)
+    assert not limit.consume_repair_credit()

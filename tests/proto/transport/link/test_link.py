@@ -867,3 +867,87 @@ def test_acks_of_rumors_wait_as_long_as_the_record_of_the_peer_permits() -> None
     assert pair.link.transmit_at == 1.5
     pair.deliver(direct_message(1), 1.1)
     assert pair.link.transmit_at < 1.2
+
+
+def test_without_permission_the_peer_is_expected_to_acknowledge_rumors_at_once() -> None:
+    pair = Pair()
+    pair.link.send(RUMORS, 0.0)
+    pair.link.transmit(0.0)
+    assert pair.link.transmit_at == pair.link.path.rtt.pto_s
+    pair.link.set_max_ack_delay(0.5)
+    pair.link.send(RUMORS, 0.0)
+    pair.link.transmit(0.0)
+    assert pair.link.transmit_at == pair.link.path.rtt.pto_s + 0.5
+
+
+def test_a_message_of_one_packet_took_no_time_to_transfer() -> None:
+    pair, whole = Pair(), direct_message(1, 2000)
+    assert pair.link.transfer_s == 0.0
+    pair.deliver(encode_frame(Fragment(1, len(whole), 0, whole[:1000])), 1.0)
+    assert pair.link.transfer_s == 0.0
+    assert pair.deliver(encode_frame(Fragment(1, len(whole), 1000, whole[1000:])), 3.5) == whole
+    assert pair.link.transfer_s == 2.5
+    pair.deliver(direct_message(1), 4.0)
+    assert pair.link.transfer_s == 0.0
+
+
+def test_a_new_session_measures_the_path_for_want_of_recent_data() -> None:
+    def renewed(pair: Pair, rtt_s: float | None) -> float | None:
+        ours, _ = pair.new_session(1.0)
+        pair.link.replace_session(
+            EstablishedSession(ours, pair.record, BOB.address, rtt_s, EMPTY), 1.0
+        )
+        return pair.link.path.rtt_s
+
+    pair = Pair()
+    assert renewed(pair, None) is None
+    assert renewed(pair, 0.5) == 0.5
+    assert renewed(pair, None) == 0.5
+    pair.link.path.rtt.on_sample(0.2, 1.0)
+    assert renewed(pair, 0.5) == 0.2
+
+
+def test_a_heartbeat_that_measures_the_path_moves_the_next_ack() -> None:
+    pair = Pair()
+    pair.link.on_heartbeat_rtt(0.9, 1.0)
+    srtt_s = pair.link.path.rtt.srtt_s
+    pair.deliver(direct_message(1), 2.0)
+    assert pair.link.transmit_at == pytest.approx(2.0 + srtt_s / 4)
+
+
+def test_a_peer_is_not_silent_at_two_probe_timeouts() -> None:
+    pair = Pair()
+    assert not pair.link.is_silent(2 * pair.link.path.rtt.pto_s)
+
+
+def test_rumors_do_not_pass_an_ack_at_the_instant_at_which_it_is_due() -> None:
+    for early_s, passes in ((0.001, True), (0.0, False)):
+        pair = Pair()
+        pair.deliver(direct_message(1), 1.0)
+        now = pair.link.transmit_at - early_s
+        assert (pair.link.cut_through(RUMORS, now) is not None) is passes
+
+
+def test_on_an_expired_session_rumors_do_not_pass() -> None:
+    assert Pair().link.cut_through(RUMORS, REJECT_AFTER_S) is None
+
+
+def test_every_datagram_of_a_link_is_counted() -> None:
+    pair = Pair(entropy=entropy_of("path"))
+    assert (pair.link.sent, pair.link.received) == (0, 1)
+    pair.link.cut_through(RUMORS, 0.0)
+    assert pair.link.sent == 1
+    pair.link.receive(packet(pair.theirs.seal(direct_message(1, 100), 0.0)), 0.0, ELSEWHERE)
+    pair.link.validate_path(0.0)
+    assert (pair.link.sent, pair.link.received) == (3, 2)
+    ours, _ = pair.new_session(1.0)
+    pair.link.replace_session(EstablishedSession(ours, pair.record, BOB.address, None, EMPTY), 1.0)
+    assert pair.link.received == 3
+
+
+def test_only_the_ack_of_rumors_waits_and_only_if_the_peer_permits_it() -> None:
+    pair = Pair()
+    for number, plaintext in enumerate((RUMORS, direct_message(1))):
+        pair.deliver(plaintext, 1.0 + number)
+        assert pair.link.transmit_at == pytest.approx(1.0 + number + 0.025)
+        pair.sent(pair.link.transmit_at)

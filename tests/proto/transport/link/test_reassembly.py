@@ -15,13 +15,7 @@ from grapevine_proto.errors import Dropped, DropReason
 from grapevine_proto.token_bucket import TokenBucket
 from grapevine_proto.transport.link.fragments import BYTES_PER_TOKEN, FragmentedMessage
 from grapevine_proto.transport.link.reassembly import (
-    FINISHED_MESSAGES_LIMIT,
-    MIN_FRAGMENT_CHARGE_BYTES,
-    MIN_PROGRESS_BYTES,
     MIN_REASSEMBLY_BYTES_PER_S,
-    PIECE_OVERHEAD_BYTES,
-    REASSEMBLY_BASE_TIMEOUT_S,
-    REASSEMBLY_STALL_TIMEOUT_S,
     Reassembly,
     ReassemblyBudget,
 )
@@ -82,7 +76,7 @@ def test_memory_is_charged_for_received_bytes_not_for_announced_ones() -> None:
     budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(MAX, budget)
     reassembly.add_fragment(Fragment(1, MAX, 5, b"abc"), 0.0)
-    assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * PIECE_OVERHEAD_BYTES
+    assert budget.used_bytes == reassembly.used_bytes == 3 + 2 * 128
 
 
 def test_a_message_of_the_maximum_size_arrives_and_a_larger_one_is_dropped() -> None:
@@ -102,9 +96,9 @@ def test_above_the_limit_of_a_peer_its_stalest_message_is_dropped() -> None:
     budget = ReassemblyBudget(MAX)
     reassembly = Reassembly(limit, budget)
     limit_bytes = (limit + BYTES_PER_TOKEN) * 9 // 8
-    size = 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    size = 100_000 - 2 * 128
     reassembly.add_fragment(Fragment(1, size + 1, 0, message(size)), 0.0)
-    rest = limit_bytes - 100_000 - 2 * PIECE_OVERHEAD_BYTES
+    rest = limit_bytes - 100_000 - 2 * 128
     reassembly.add_fragment(Fragment(2, rest + 1, 0, message(rest - 1)), 1.0)
     assert (reassembly.used_bytes, budget.dropped) == (limit_bytes - 1, 0)
     reassembly.add_fragment(Fragment(3, 2, 0, b"x"), 2.0)
@@ -114,7 +108,7 @@ def test_above_the_limit_of_a_peer_its_stalest_message_is_dropped() -> None:
 
 
 def test_above_the_shared_limit_the_largest_consumer_loses_a_message() -> None:
-    budget = ReassemblyBudget(4 * (1000 + 2 * PIECE_OVERHEAD_BYTES))
+    budget = ReassemblyBudget(4 * (1000 + 2 * 128))
     peers = [Reassembly(MAX, budget) for _ in range(5)]
     for number, peer in enumerate(peers[:4]):
         peer.add_fragment(Fragment(1, 2000, 0, message(1000)), float(number))
@@ -131,11 +125,11 @@ def test_a_message_stalled_for_ten_seconds_is_dropped() -> None:
     slow.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
     steady.add_fragment(Fragment(1, 2000, 0, b"x"), 0.0)
     slow.add_fragment(Fragment(1, 2000, 1, b"x"), 5.0)
-    steady.add_fragment(Fragment(1, 2000, 1, bytes(MIN_PROGRESS_BYTES)), 5.0)
-    assert budget.deadline == REASSEMBLY_STALL_TIMEOUT_S
-    budget.advance(REASSEMBLY_STALL_TIMEOUT_S - 0.001)
+    steady.add_fragment(Fragment(1, 2000, 1, bytes(512)), 5.0)
+    assert budget.deadline == 10.0
+    budget.advance(9.999)
     assert slow.has_partials
-    budget.advance(REASSEMBLY_STALL_TIMEOUT_S)
+    budget.advance(10.0)
     assert (slow.has_partials, steady.has_partials, budget.dropped) == (False, True, 1)
 
 
@@ -159,25 +153,23 @@ def dribbled(
 
 def test_progress_is_measured_in_bytes_not_packets() -> None:
     budget = ReassemblyBudget(MAX)
-    assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= REASSEMBLY_STALL_TIMEOUT_S
+    assert dribbled(Reassembly(MAX, budget), budget, 1 << 20, 1, 0.25) <= 10.0
     assert budget.dropped == 1
 
 
 def test_a_message_that_progresses_too_slowly_times_out() -> None:
     budget = ReassemblyBudget(MAX)
-    ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, MIN_PROGRESS_BYTES, 1.0)
-    assert 0 < ended_at <= REASSEMBLY_BASE_TIMEOUT_S + (1 << 20) / MIN_REASSEMBLY_BYTES_PER_S + 1.0
+    ended_at = dribbled(Reassembly(MAX, budget), budget, 1 << 20, 512, 1.0)
+    assert 0 < ended_at <= 30.0 + 64.0 + 1.0
     sound = ReassemblyBudget(MAX)
-    assert not dribbled(
-        Reassembly(MAX, sound), sound, 1 << 20, 1143, 1143 / MIN_REASSEMBLY_BYTES_PER_S
-    )
+    assert not dribbled(Reassembly(MAX, sound), sound, 1 << 20, 1143, 1143 / 16_384)
 
 
 def test_only_a_fragment_with_progress_reports_progress() -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
     grown = []
-    for start in range(0, 2 * MIN_PROGRESS_BYTES, MIN_PROGRESS_BYTES // 4):
-        reassembly.add_fragment(Fragment(1, 1 << 20, start, bytes(MIN_PROGRESS_BYTES // 4)), 0.0)
+    for start in range(0, 1024, 128):
+        reassembly.add_fragment(Fragment(1, 1 << 20, start, bytes(128)), 0.0)
         grown.append(reassembly.has_progressed)
     assert grown == [False, False, False, True] * 2
     assert refusal(reassembly, Fragment(1, 1 << 20, 0, bytes(9))) is DropReason.DUPLICATE
@@ -204,7 +196,7 @@ def test_a_budget_smaller_than_a_fragment_drops_the_message() -> None:
 @pytest.mark.parametrize("part_bytes", [1, 16, 255])
 def test_small_fragments_are_charged_a_minimum(part_bytes: int) -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
-    parts = 2 * BYTES_PER_TOKEN // MIN_FRAGMENT_CHARGE_BYTES
+    parts = 2 * BYTES_PER_TOKEN // 256
     tokens = 0
     for start in range(0, parts * part_bytes, part_bytes):
         fragment = Fragment(1, 1 << 20, start, bytes(part_bytes))
@@ -241,7 +233,7 @@ def test_an_ended_link_releases_its_memory() -> None:
 
 def test_the_number_of_remembered_finished_messages_is_limited() -> None:
     reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
-    for number in range(FINISHED_MESSAGES_LIMIT + 1):
+    for number in range(257):
         assert reassembly.add_fragment(Fragment(number, 1, 0, b"\x04"), 0.0) == b"\x04"
     assert refusal(reassembly, Fragment(1, 1, 0, b"\x04")) is DropReason.DUPLICATE
     assert reassembly.add_fragment(Fragment(0, 1, 0, b"\x04"), 0.0) == b"\x04"
@@ -300,3 +292,66 @@ def test_256_finished_messages_are_remembered() -> None:
     assert refusal(reassembly, Fragment(0, 1, 0, b"\x04")) is DropReason.DUPLICATE
     reassembly.add_fragment(Fragment(256, 1, 0, b"\x04"), 0.0)
     assert reassembly.add_fragment(Fragment(0, 1, 0, b"\x04"), 0.0) is not None
+
+
+def test_a_slow_transfer_has_a_second_for_16_kibibytes() -> None:
+    assert MIN_REASSEMBLY_BYTES_PER_S == 16_384
+
+
+def test_512_bytes_more_are_progress_and_511_are_not() -> None:
+    for number, size_bytes, progressed in ((1, 511, False), (2, 512, True)):
+        reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+        assert not reassembly.has_progressed
+        reassembly.add_fragment(Fragment(number, 5000, 0, bytes(size_bytes)), 0.0)
+        assert reassembly.has_progressed is progressed
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 15), (5, 15), (5, 20), (0, 30), (15, 30)])
+def test_only_what_is_new_of_a_fragment_takes_memory(start: int, end: int) -> None:
+    budget = ReassemblyBudget(MAX)
+    reassembly = Reassembly(MAX, budget)
+    whole = message(100)
+    for known_start, known_end in ((0, 10), (20, 30)):
+        body = whole[known_start:known_end]
+        reassembly.add_fragment(Fragment(1, 100, known_start, body), 0.0)
+    assert budget.used_bytes == 20 + 3 * 128
+    reassembly.add_fragment(Fragment(1, 100, start, whole[start:end]), 0.0)
+    assert budget.used_bytes == 20 + min(end, 20) - max(start, 10) + 4 * 128
+
+
+def test_the_memory_of_a_peer_is_filled_to_its_last_byte() -> None:
+    limit_bytes = (100_000 + BYTES_PER_TOKEN) * 9 // 8
+    for over, dropped in ((0, 0), (1, 1)):
+        budget = ReassemblyBudget(MAX)
+        reassembly = Reassembly(100_000, budget)
+        size_bytes = 90_000
+        reassembly.add_fragment(Fragment(1, 95_000, 0, message(size_bytes)), 0.0)
+        rest = limit_bytes - size_bytes - 4 * 128 + over
+        reassembly.add_fragment(Fragment(2, rest + 1, 0, message(rest)), 1.0)
+        assert (budget.dropped, reassembly.used_bytes < limit_bytes) == (dropped, bool(dropped))
+
+
+def test_the_time_of_a_transfer_runs_from_its_first_fragment_to_its_last() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    first, second = cut(message(1000), [600])
+    reassembly.add_fragment(first, 2.0)
+    assert reassembly.transfer_s == 0.0
+    assert reassembly.add_fragment(second, 5.5) is not None
+    assert reassembly.transfer_s == 3.5
+
+
+def test_a_late_fragment_of_a_finished_message_costs_no_token() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    last = Fragment(1, 1, 0, b"\x04")
+    assert reassembly.tokens_due(last) == 1
+    reassembly.add_fragment(last, 0.0)
+    assert reassembly.tokens_due(last) == 0
+
+
+def test_only_the_first_byte_of_a_message_tells_whether_it_is_a_repair() -> None:
+    reassembly = Reassembly(MAX, ReassemblyBudget(MAX))
+    rumors = bytes((Kind.RUMORS, Kind.REPAIR, Kind.REPAIR))
+    assert reassembly.add_fragment(Fragment(1, 3, 0, rumors), 0.0) == rumors
+    repair = bytes((Kind.REPAIR, Kind.RUMORS, Kind.RUMORS))
+    assert refusal(reassembly, Fragment(2, 3, 0, repair)) is DropReason.MALFORMED
+    assert reassembly.add_fragment(Fragment(3, 3, 0, repair, is_repair=True), 0.0) == repair

@@ -165,3 +165,17 @@ def test_a_large_message_costs_a_token_when_it_reaches_the_next_64_kibibytes() -
     assert made.try_charge(large, 0.0)
     large.sent_bytes = 2 * TOKEN_BYTES
     assert not made.try_charge(large, 0.0)
+
+
+def test_only_a_message_of_more_than_64_kibibytes_has_room_of_its_own() -> None:
+    made = queues(messages=1, size_bytes=3 * TOKEN_BYTES)
+    assert made.push(message(Kind.RUMORS), 1000)
+    for size_bytes, has_room in ((TOKEN_BYTES, False), (TOKEN_BYTES + 1, True)):
+        assert made.has_room(REPAIR, size_bytes) is has_room
+
+
+def test_what_both_queues_hold_counts_towards_their_common_bytes() -> None:
+    made = queues(messages=9, size_bytes=100)
+    assert made.push(message(Kind.RUMORS, 60), 1000)
+    assert made.push(message(Kind.REPAIR, 40), 1000)
+    assert not made.push(message(Kind.RUMORS, 1), 1000)
