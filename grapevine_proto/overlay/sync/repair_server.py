@@ -117,7 +117,7 @@ class RepairServer:
         for copy in self._select(request, quota, now):
             if copy is None:
                 is_truncated = True
-                break
+                break  # it is the last
             if is_announced_by_topic(copy.rumor) and (
                 not copy.rumor.has_body or request.round != LAZY_REQUEST_ROUND
             ):

@@ -15,12 +15,21 @@ from grapevine_proto.events import (
     CaughtUp,
     Event,
     MemberStatus,
+    Message,
     Round,
     RoundOutcome,
     Via,
 )
-from grapevine_proto.ids import PeerId, Stream, StreamRange
-from grapevine_proto.overlay.effects import CountDrop, Credit, Effect, Emit, Penalize, Send
+from grapevine_proto.ids import MessageId, PeerId, Stream, StreamRange
+from grapevine_proto.overlay.effects import (
+    CountDrop,
+    Credit,
+    Deliver,
+    Effect,
+    Emit,
+    Penalize,
+    Send,
+)
 from grapevine_proto.overlay.store.message_store import MessageStore
 from grapevine_proto.overlay.store.ranges import MESSAGES_PER_REQUEST
 from grapevine_proto.overlay.sync.antientropy import (
@@ -39,6 +48,7 @@ from grapevine_proto.overlay.sync.sync_round import (
     SyncRound,
 )
 from grapevine_proto.sim import Network, Simulation
+from grapevine_proto.wire.attributes import rumor_attributes
 from grapevine_proto.wire.messages import (
     GAP_REQUEST_ROUND,
     LAZY_REQUEST_ROUND,
@@ -340,13 +350,16 @@ def test_a_round_over_many_streams_accepts_pages_in_any_order() -> None:
 
 
 class NoBroadcast:
-    """Takes repaired rumors and does nothing about them."""
+    """Takes repaired rumors and does nothing about them but what `effects` says."""
 
     def __init__(self) -> None:
         self.refused_by: list[PeerId] = []
+        self.accepted: list[tuple[int, Via]] = []
+        self.effects: list[Effect] = []
 
     def accept(self, copy: RumorCopy, sender: PeerId, via: Via, now: float) -> list[Effect]:
-        return []
+        self.accepted.append((copy.rumor.first, via))
+        return self.effects
 
     def on_refusal(self, sender: PeerId) -> None:
         self.refused_by.append(sender)
@@ -1043,3 +1056,128 @@ def test_a_promise_that_was_kept_is_credited_once() -> None:
     assert node.rounds.advance(20.0) == [Credit(peer_id(1), 1)]
     node.rounds.reconfigure(30.0)
     assert node.rounds.advance(30.0) == []
+
+
+def test_each_difference_is_compared_at_its_own_time_and_each_round_waits_for_its_own() -> None:
+    node = quiet_node()
+    streams, checksum = node.store.digest(10.0)
+    for number, now in ((1, 10.0), (2, 11.0)):
+        node.rounds.handle(heartbeat(streams + 1, checksum), peer_id(number), now)
+    ends: list[tuple[float, PeerId]] = []
+    begins: list[tuple[float, PeerId]] = []
+    while node.rounds.deadline < 100.0:
+        at, effects = timeline.advance(node.rounds)
+        begins += [(at, each) for each in digests_to(effects)]
+        ends += [
+            (at, each.event.round.peer)
+            for each in effects
+            if isinstance(each, Emit) and isinstance(each.event, AntiEntropyRound)
+        ]
+    assert begins == [(12.0, peer_id(1)), (13.0, peer_id(2))]
+    assert ends == [(15.0, peer_id(1)), (16.0, peer_id(2))]
+
+
+def test_a_difference_that_is_gone_after_two_seconds_was_a_message_in_transit() -> None:
+    node, ahead = quiet_node(), quiet_node()
+    ahead.store.insert(copy(90, 1), peer_id(3), True, 0.0)
+    node.rounds.handle(heartbeat(*ahead.store.digest(10.0)), peer_id(1), 10.0)
+    node.store.insert(copy(90, 1), peer_id(3), True, 10.0)
+    assert node.rounds.advance(12.0) == []
+
+
+def test_a_closed_link_leaves_nothing_to_compare_and_nothing_remembered() -> None:
+    node = quiet_node()
+    streams, checksum = node.store.digest(10.0)
+    node.rounds.handle(heartbeat(streams + 1, checksum), peer_id(1), 10.0)
+    node.rounds.on_link_down(peer_id(1), 11.0)
+    assert node.rounds.advance(12.0) == []
+    assert differ(node, 1, 20.0) == [peer_id(1)]
+    node.page(peer_id(1), 0, 1, [], 22.0)
+    node.rounds.on_link_down(peer_id(1), 23.0)
+    assert differ(node, 1, 24.0) == [peer_id(1)], "that it found nothing is forgotten"
+    node.offer(2, 5, 30.0)
+    node.rounds.on_link_down(peer_id(2), 30.0)
+    assert not node.rounds._counter_requested_at
+
+
+def test_what_a_peer_was_asked_for_in_our_round_is_not_requested_in_its_own() -> None:
+    node = quiet_node()
+    peer, sync_round = node.begin(1.0)
+    node.page(peer, 0, 1, [stream_up_to(5)], 1.0)
+    number = next(each for each in (1, 2, 3) if peer_id(each) == peer)
+    other = next(each for each in (1, 2, 3) if each != number)
+    assert node.offer(number, 5, 1.1) == []
+    assert node.offer(other, 5, 1.2) == [], "our request is as it was"
+    node.rounds.handle(Repair(sync_round.number, True, False, ()), peer, 1.3)
+    assert node.rounds._requests.broken_promises == 1
+    assert node.offer(other, 5, 5.0) == [stream_up_to(5)]
+
+
+def test_a_part_of_an_answer_does_not_end_the_exclusivity_of_an_offer() -> None:
+    node = quiet_node()
+    node.offer(1, 5, 10.0)
+    node.rounds.handle(Repair(7, False, False, (copy(90, 1),)), peer_id(1), 10.1)
+    assert node.offer(2, 5, 10.2) == []
+
+
+def test_repairs_are_handed_on_with_the_way_that_they_came_up_to_24_of_a_message() -> None:
+    node = quiet_node()
+    for number, via in ((LAZY_REQUEST_ROUND, Via.LAZY), (GAP_REQUEST_ROUND, Via.REPAIR)):
+        node.broadcast.accepted.clear()
+        copies = tuple(copy(90, first) for first in range(1, 27))
+        node.rounds.handle(Repair(number, True, False, copies), peer_id(1), 10.0)
+        assert node.broadcast.accepted == [(first, via) for first in range(1, 25)]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_is_new_extends_a_round_and_the_request_in_it(is_new: bool) -> None:
+    node = quiet_node()
+    message = Message(MessageId(peer_id(90), EPOCH, 1), b"new", 1, Via.REPAIR, 3.0)
+    node.broadcast.effects = [Deliver((message,) if is_new else ())]
+    peer, sync_round = node.begin(1.0)
+    node.page(peer, 0, 1, [stream_up_to(5)], 1.0)
+    part = Repair(sync_round.number, False, False, (copy(90, 1),))
+    node.rounds.handle(part, peer, 3.0)
+    node.rounds.advance(4.0)
+    assert (peer in node.rounds._active_rounds) is is_new
+    assert node.rounds._requests.broken_promises == (not is_new)
+    node.rounds.advance(6.0)
+    assert peer not in node.rounds._active_rounds
+
+
+def test_a_request_that_brings_an_announcement_or_another_body_is_no_repetition() -> None:
+    node = quiet_node()
+    node.store.insert(copy(90, 1), peer_id(3), True, 0.0)
+    for _ in range(4):
+        node.rounds.handle(IWant(1, (stream_up_to(1),)), peer_id(1), 10.0)
+    penalty = Penalize(peer_id(1), Offense.REPEATED_REQUEST)
+    body = bytes(10_000)
+    attributes = rumor_attributes(topic="deploy")
+    large = Rumor(peer_id(90), EPOCH, 2, (len(body),), body, bytes(64), attributes)
+    node.store.insert(RumorCopy(large, 1, 0), peer_id(3), True, 10.0)
+    node.store.insert(copy(90, 3), peer_id(3), True, 10.0)
+    for ranges, is_penalized in (((1, 2), False), ((3, 3), False), ((1, 1), True)):
+        request = IWant(1, (stream_up_to(ranges[1], ranges[0]),))
+        assert (penalty in node.rounds.handle(request, peer_id(1), 10.0)) is is_penalized
+    node.rounds.handle(IWant(1, (stream_up_to(3, 3),)), peer_id(2), 10.0)
+    assert penalty not in node.rounds.handle(IWant(1, (stream_up_to(3),)), peer_id(1), 10.0)
+
+
+def test_a_node_that_catches_up_waits_for_a_round_that_is_on_its_way() -> None:
+    node = quiet_node()
+    node.begin(10.0)
+    waiting = set(node.rounds._active_rounds)
+    started = set(digests_to(node.rounds.catch_up(10.0, 60.0)))
+    assert waiting | started == {peer_id(number) for number in (1, 2, 3)}
+    assert not waiting & started
+
+
+def test_a_node_has_not_caught_up_while_another_peer_is_to_send_what_it_lacks() -> None:
+    node = quiet_node()
+    node.rounds.catch_up(10.0, 60.0)
+    node.page(peer_id(1), 0, 1, [stream_up_to(5)], 10.1)
+    number = node.rounds._active_rounds[peer_id(1)].number
+    assert not is_caught_up(node.page(peer_id(2), 0, 1, [stream_up_to(5)], 10.1))
+    assert not is_caught_up(node.page(peer_id(3), 0, 1, [], 10.1))
+    effects = node.rounds.handle(Repair(number, True, False, ()), peer_id(1), 10.2)
+    assert not is_caught_up(effects), "the others are compared again"
