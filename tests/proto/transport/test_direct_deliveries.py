@@ -47,6 +47,14 @@ def test_an_acknowledged_message_is_reported_by_nothing() -> None:
     assert deliveries.undelivered == {}
 
 
+def test_an_acknowledgment_of_several_messages_may_name_one_that_ended() -> None:
+    deliveries = DirectDeliveries()
+    ended, other = sent(deliveries, 1), sent(deliveries, 2)
+    deliveries.fail(ended, UndeliveredReason.SESSION_ENDED)
+    deliveries.on_acked([ended, other], 1.0)
+    assert len(deliveries) == 0
+
+
 def test_a_larger_message_needs_a_receipt_of_its_recipient() -> None:
     deliveries = DirectDeliveries()
     message_id = sent(deliveries, 7, LARGE)
@@ -81,8 +89,9 @@ def test_a_message_has_time_for_its_size(size_bytes: int, limit_s: float) -> Non
 
 def test_a_message_ends_with_the_session_that_carries_it() -> None:
     deliveries = DirectDeliveries()
-    first, second = sent(deliveries, 1), direct(2)
+    second = direct(2)
     deliveries.begin(second)  # waits for a session, which its sender ends
+    first = sent(deliveries, 1)
     assert deliveries.advance(0.1, lambda _: False) == [
         report(first, UndeliveredReason.SESSION_ENDED, "")
     ]

@@ -223,6 +223,18 @@ def test_a_failed_dial_leaves_a_member_behind_a_nat_a_second_for_its_introductio
     assert one.transport.transients.is_opening(peer_id(2)) is is_waiting
 
 
+def test_a_message_that_waits_for_an_introduction_in_vain_fails_beside_one_that_is_dialed() -> None:
+    network, _ = linked_to_two()
+    two = network[2]
+    two.view.addresses[peer_id(8)] = GONE
+    two.view.records[peer_id(9)] = behind_nat(9)
+    pending = PendingSend(codec.encode_message(InSync(1)), None)
+    for number in (8, 9):
+        two.transport.send_transient(peer_id(number), pending, 0.0)
+    network.run(2.0)
+    assert [peer for peer, _ in two.transport.transients.opening()] == [peer_id(8)]
+
+
 def test_the_path_of_a_dial_that_was_introduced_is_punched_at_both_ends() -> None:
     network = Network(2)
     one, two = network[1], network[2]

@@ -680,7 +680,6 @@ def test_an_unconfirmed_session_is_confirmed_until_twenty_seconds_after_its_welc
 
 def test_a_responder_wakes_for_its_oldest_session_or_its_cookies_and_else_sleeps() -> None:
     world, ada, bob = two_ends()
-    bob.now = 0.0
     ada.dial(bob.address, 0.0)
     world.hold("data")
     assert bob.responder.deadline == pytest.approx(20.03)
