@@ -470,13 +470,17 @@ def test_messages_that_wait_may_fill_their_queue_to_the_last_byte() -> None:
 # --- the table alone ------------------------------------------------------------------------------
 
 
+HEARD_AT = 100.0
+
+
 def table_of_one(**changes: Any) -> tuple[TransientSessions, Link]:
-    """The table of node 1 and its session with node 2, which is heard at 0.0 and is owed nothing."""
+    """The table of node 1 and its session with node 2, whose peer was heard at
+    `HEARD_AT` and has acknowledged everything."""
     network, one, two = transiently_linked(**changes)
     network.run(0.5)
     link = one.transport.transients.get(two.peer_id)
     assert link is not None
-    link.last_heard_at = 0.0
+    link.last_heard_at = HEARD_AT
     return one.transport.transients, link
 
 
@@ -488,8 +492,8 @@ def owe(link: Link) -> None:
 
 def test_a_session_is_usable_for_seven_seconds_after_its_peer_was_heard() -> None:
     table, link = table_of_one()
-    assert table.usable(link.peer_id, 6.99) is link
-    assert table.usable(link.peer_id, 7.0) is None
+    assert table.usable(link.peer_id, HEARD_AT + 6.99) is link
+    assert table.usable(link.peer_id, HEARD_AT + 7.0) is None
     link.last_heard_at = 179.0
     assert table.usable(link.peer_id, 179.9) is link
     assert table.usable(link.peer_id, 180.0) is None, "its key has expired"
@@ -502,9 +506,9 @@ def test_a_silent_session_closes_later_if_something_is_not_acknowledged(
     table, link = table_of_one()
     if is_owed:
         owe(link)
-    table.advance(timeout_s - 0.01)
+    table.advance(HEARD_AT + timeout_s - 0.01)
     assert len(table) == 1
-    table.advance(timeout_s)
+    table.advance(HEARD_AT + timeout_s)
     assert len(table) == 0
 
 
@@ -519,28 +523,28 @@ def test_a_session_whose_key_has_expired_closes() -> None:
 
 def test_a_session_idle_for_a_second_makes_room_for_another_peer() -> None:
     table, link = table_of_one(limits=LimitsConfig(transient_sessions=1))
-    assert not table.make_room(peer_id(3), 0.99)
-    assert table.make_room(link.peer_id, 0.99), "it has a session"
+    assert not table.make_room(peer_id(3), HEARD_AT + 0.99)
+    assert table.make_room(link.peer_id, HEARD_AT + 0.99), "it has a session"
     assert (len(table), table.refused) == (1, 1)
-    assert table.make_room(peer_id(3), 1.0)
+    assert table.make_room(peer_id(3), HEARD_AT + 1.0)
     assert (len(table), table.refused) == (0, 1)
 
 
 def test_a_session_with_something_unacknowledged_is_not_evicted() -> None:
     table, link = table_of_one(limits=LimitsConfig(transient_sessions=1))
     owe(link)
-    assert not table.make_room(peer_id(3), 5.0)
+    assert not table.make_room(peer_id(3), HEARD_AT + 5.0)
     assert (len(table), table.refused) == (1, 1)
 
 
 def test_a_session_that_is_opening_counts_and_can_not_be_evicted() -> None:
     table, _ = table_of_one(limits=LimitsConfig(transient_sessions=2))
-    assert table.make_room(peer_id(3), 0.0)
+    assert table.make_room(peer_id(3), HEARD_AT)
     assert table.enqueue_pending(peer_id(3), PendingSend(b"x", None), 0.0)
     assert len(table) == 2
-    assert table.make_room(peer_id(3), 0.0), "it is opening"
-    assert not table.make_room(peer_id(4), 0.0)
-    assert table.make_room(peer_id(4), 5.0), "the live one is evicted"
+    assert table.make_room(peer_id(3), HEARD_AT), "it is opening"
+    assert not table.make_room(peer_id(4), HEARD_AT)
+    assert table.make_room(peer_id(4), HEARD_AT + 5.0), "the live one is evicted"
     assert len(table) == 1
 
 
@@ -548,7 +552,7 @@ def test_links_that_may_come_take_room_from_transient_sessions() -> None:
     for sessions, has_room in ((5, True), (4, False)):
         limits = LimitsConfig(transient_sessions=9, sessions=sessions)
         table, _ = table_of_one(max_peers=3, limits=limits)
-        assert table.make_room(peer_id(3), 0.0) is has_room
+        assert table.make_room(peer_id(3), HEARD_AT) is has_room
 
 
 def test_messages_without_room_or_session_are_counted_one_by_one() -> None:

@@ -592,6 +592,12 @@ def test_a_dial_begins_after_its_delay_and_ends_at_its_timeout_all_the_same() ->
     assert dial.transmit(110.0) == []
 
 
+def test_a_dial_whose_delay_is_its_timeout_sends_nothing() -> None:
+    dial = dial_alone(100.0, delay_s=10.0)
+    assert dial.transmit(110.0) == []
+    assert dial.is_expired(110.0)
+
+
 def test_a_limit_of_hellos_does_not_limit_proofs() -> None:
     world, ada, bob = two_ends()
     dial = dial_alone(max_hellos=1)
