@@ -14,8 +14,9 @@ from grapevine_proto.ids import Address, PeerId
 from grapevine_proto.transport.handshake.initiator import Initiator
 from grapevine_proto.transport.handshakes import Handshakes
 from grapevine_proto.wire import codec
-from tests.proto.overlay.builders import config, identity, peer_id, record
-from tests.proto.transport.nodes import linked
+from tests.proto.overlay.builders import KEY, config, identity, peer_id, record
+from tests.proto.transport.ends import OTHER_KEY
+from tests.proto.transport.nodes import Network, linked
 
 OURS, THEIRS, OTHERS = 1, peer_id(2), peer_id(3)
 FIRST, SECOND = Address("10.0.0.2", 8000), Address("10.0.0.3", 8000)
@@ -83,6 +84,13 @@ def test_dials_may_start_up_to_their_limit() -> None:
     assert handshakes.can_dial
     begin(handshakes, SECOND)
     assert not handshakes.can_dial
+
+
+def test_a_dial_uses_the_first_key_of_the_cluster() -> None:
+    network = Network(1, keys=(KEY, OTHER_KEY))
+    network[1].dial(FIRST, THEIRS)
+    [dial] = network[1].transport.handshakes._dials.values()
+    assert dial.key == KEY
 
 
 def test_a_link_has_one_rekey_at_a_time() -> None:

@@ -12,7 +12,7 @@ from grapevine_proto.dial_purpose import LINK
 from grapevine_proto.errors import DropReason
 from grapevine_proto.events import PathKind
 from grapevine_proto.ids import RELAY_NETWORK, Address
-from grapevine_proto.transport.events import DirectMessageIn
+from grapevine_proto.transport.events import DirectMessageIn, PacketIn
 from grapevine_proto.transport.link.mtud import RELAYED_DATAGRAM_BYTES, MtuDiscovery
 from grapevine_proto.transport.relay import Relays, mark_of
 from grapevine_proto.transport.transport import SendOutcome
@@ -86,6 +86,14 @@ def test_a_direct_path_is_used_if_there_is_one() -> None:
     assert link is not None
     assert link.path_kind is not PathKind.RELAYED
     assert relay.transport.relays.relayed == 0
+
+
+def test_a_relayed_message_is_reported_as_a_packet_at_the_relay_and_at_its_end() -> None:
+    network, relay, two, three = apart()
+    network.inject(2, 1, Relayed(False, mark_of(three.peer_id), bytes(100)))
+    network.exchange()
+    assert relay.events == [PacketIn(relay.link_to(two), True, False)]
+    assert three.events[0] == PacketIn(three.link_to(relay), True, False)
 
 
 def test_a_relay_passes_on_between_transient_sessions_too() -> None:
