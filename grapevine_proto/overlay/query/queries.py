@@ -342,7 +342,7 @@ class Queries:
         is_asked = self._our_id in asked and matches(
             terms.clauses, self._local_record.record, own_tags
         )
-        if not is_asked or rumor.known_attributes.unsupported or age_s >= deadline_s:
+        if not is_asked or age_s >= deadline_s:
             return []
         return self._ask(message_id, terms, rumor.body, copy.hops, copy.age_ms, now)
 

@@ -691,3 +691,55 @@ def test_a_sample_has_as_many_members_as_are_wanted(sample: int, asked: int) -> 
         node = Node(members=6)
         query_id, _ = node.ask(sequence, sample=sample)
         assert node.report(query_id).asked == asked
+
+
+def test_an_ack_of_an_unknown_member_or_behind_a_first_answer_makes_nobody_wait() -> None:
+    node = Node(members=3, zone="other")
+    query_id, _ = node.ask(stall_s=0.5, filter=OTHERS)
+    node.receive(1, query_id, answer_of(2, query_id), at=0.1)
+    acks = [answer_of(1000, query_id, b"", code=AnswerCode.ACK)]
+    acks.append(answer_of(2, query_id, b"", code=AnswerCode.ACK, index=1))
+    assert node.receive(1, query_id, *acks, at=0.2) == [ACKED]
+    (report,) = ends_in(node.queries.advance(0.6))
+    assert (report.end, report.others) == (QueryEnd.STALLED, 0)
+
+
+def test_each_of_several_queries_ends_at_its_own_deadline() -> None:
+    node = Node(members=1)
+    first, _ = node.ask(1, timeout_s=3.0)
+    second, _ = node.ask(2, timeout_s=5.0)
+    third, _ = node.ask(3, timeout_s=4.0)
+    node.queries.cancel(third, 1.0)
+    ends = []
+    while node.queries.deadline < math.inf:
+        at, effects = node.advance()
+        ends += [(at, each.id) for each in ends_in(effects)]
+    assert ends == [(3.0, first), (5.0, second)]
+    assert [each.id for each in node.queries.reports()] == [third, first, second]
+
+
+@pytest.mark.parametrize(("zones", "is_suggested"), [(99, True), (100, False)])
+def test_a_mistyped_zone_is_compared_with_the_first_hundred(zones: int, is_suggested: bool) -> None:
+    node = Node()
+    for number in range(zones):
+        node.table.ensure(record(number + 1, zone=f"a{number:03}"), 0.0)
+    node.table.ensure(record(500 + zones, zone="frankfurt"), 0.0)
+    with pytest.raises(NoMatchingMember) as failure:
+        node.ask(filter=MemberFilter(zone="frankfrt"))
+    assert ("did you mean zone 'frankfurt'?" in str(failure.value)) is is_suggested
+
+
+def test_a_reply_from_a_member_counts_beside_one_that_does_not() -> None:
+    body = bytes(5000)
+    node = Node(members=2, zone="other")
+    query_id, _ = node.ask(filter=OTHERS)
+    node.receive(1, query_id, described(2, query_id, body))
+    node.advance()
+    stray = QueryAnswer(peer_id(1), 0, 0, 0, AnswerCode.ANSWER, body)
+    reply = QueryAnswer(peer_id(2), 0, 0, 0, AnswerCode.ANSWER, body)
+    effects = node.receive(2, query_id, stray, reply, number=0, at=0.7)
+    assert [each.peer_id for each in answers_in(effects)] == [peer_id(2)]
+    assert node.queries.refused == 1
+    assert node.receive(2, query_id, reply, number=0, at=0.8) == []
+    assert node.receive(2, message_id(77), reply, number=0, at=0.8) == []
+    assert node.queries.refused == 3

@@ -1172,6 +1172,16 @@ def test_a_node_that_catches_up_waits_for_a_round_that_is_on_its_way() -> None:
     assert not waiting & started
 
 
+def test_a_round_without_an_answer_proves_nothing() -> None:
+    node = quiet_node()
+    node.rounds.catch_up(10.0, 60.0)
+    for number in (1, 2):
+        node.page(peer_id(number), 0, 1, [], 10.1)
+    effects = node.rounds.advance(13.0)
+    assert any(isinstance(each, Emit) for each in effects), "the round with the third peer ends"
+    assert not is_caught_up(effects)
+
+
 def test_a_node_has_not_caught_up_while_another_peer_is_to_send_what_it_lacks() -> None:
     node = quiet_node()
     node.rounds.catch_up(10.0, 60.0)

@@ -249,6 +249,7 @@ def test_what_does_not_fit_into_one_batch_comes_first_in_the_next() -> None:
     candidates = by_stream(span(1, MESSAGES_PER_REQUEST + 5, 1), span(1, 3, 2))
     requests, store = OutstandingRequests(), Store()
     assert next_batch(requests, candidates, store) == (span(1, MESSAGES_PER_REQUEST, 1),)
+    assert store.scanned == 1, "the batch was full"
     assert list(candidates.values()) == [
         span(MESSAGES_PER_REQUEST + 1, MESSAGES_PER_REQUEST + 5, 1),
         span(1, 3, 2),
