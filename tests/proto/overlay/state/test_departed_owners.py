@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from grapevine_proto.config.sections import LimitsConfig, StateConfig
 from grapevine_proto.events import MemberStatus
 from grapevine_proto.overlay.effects import BumpEpoch, Effect, WriteEntry
@@ -83,9 +85,10 @@ def test_what_was_given_up_is_forgotten_after_seven_days() -> None:
     owner = Owner(OTHERS[0])
     node = with_owner(LEAST, OTHERS[0])
     node.learn(owner.write("a", b"1"))
+    node.write("ours", b"1")
     leave(node, OTHERS[0])
     given_up_at = 0.0
-    while node.state.maps:
+    while len(node.state.maps) > 1:
         given_up_at = node.state.deadline
         node.state.advance(given_up_at)
     week_s = 7 * 86_400.0
@@ -140,6 +143,19 @@ def test_another_member_adopts_nothing() -> None:
     assert sweeps(node, 900.0) == []
 
 
+@pytest.mark.parametrize("status", [MemberStatus.SUSPECT, MemberStatus.DOWN, MemberStatus.LEFT])
+def test_the_next_member_adopts_while_the_least_is_not_up(status: MemberStatus) -> None:
+    by_id = sorted(range(1, 9), key=lambda number: peer_id(number))
+    node = Learner(by_id[1], state=KEEP)
+    for number in (by_id[0], by_id[2]):
+        node.context.members.ensure(record(number), 0.0)
+    member = node.context.members.get(peer_id(by_id[0]))
+    assert member is not None
+    member.set_status(status, "", 0.0)
+    node.learn(Owner(by_id[3]).write("a", b"1", is_durable=True))
+    assert len(sweeps(node, 620.0)) == 1
+
+
 def test_an_entry_below_a_later_one_is_not_adopted() -> None:
     gone, here = Owner(OTHERS[0]), Owner(OTHERS[1])
     node = with_owner(LEAST, OTHERS[0])
@@ -173,6 +189,18 @@ def test_a_node_that_lost_its_state_writes_once_it_has_compared_with_a_peer() ->
     assert state.deadline < 10.0, "at once"
     assert state.advance(10.0) == [WriteEntry("a", b"1")]
     assert not state.is_recovering
+
+
+def test_writes_that_wait_are_not_made_when_something_else_is_due() -> None:
+    lost = Learner(0)
+    lost.state = KeyedState(lost.context, (), 0.0, is_lost=True)
+    lost.state.on_link_up(0.0)
+    lost.state.hold(WriteEntry("a", b"1"))
+    lost.learn(Owner(1).write("b", b"1", ttl_s=3))
+    assert lost.state.deadline == 3.0
+    assert not any(isinstance(each, WriteEntry) for each in lost.state.advance(3.0))
+    assert lost.state.advance(5.0) == [WriteEntry("a", b"1")]
+    assert lost.state.advance(6.0) == []
 
 
 def test_a_node_that_lost_its_state_waits_for_its_map_if_a_peer_has_it() -> None:
@@ -227,7 +255,9 @@ def test_of_the_entries_of_an_owner_those_that_are_durable_and_have_a_value_are_
     gone, here = Owner(OTHERS[0]), Owner(OTHERS[1])
     node = with_owner(LEAST, OTHERS[1])
     node.learn(here.write("outdone", b"1"))
+    node.write("outdone by us", b"1")
     node.learn(
+        gone.write("outdone by us", b"1", is_durable=True),
         gone.write("brief", b"1"),
         gone.write("deleted", None, is_durable=True),
         gone.write("expired", b"1", is_durable=True, ttl_s=9),

@@ -773,6 +773,20 @@ def test_a_frozen_map_is_counted_once_and_takes_no_delta_of_its_epoch() -> None:
     assert not node.state.maps[peer_id(1)].is_conflicted
 
 
+def test_entries_of_a_peer_that_contradict_ours_freeze_the_map_and_change_nothing() -> None:
+    node, other = Learner(), Owner(1)
+    owner = Owner(1)
+    node.learn(owner.write("a", b"1"), owner.write("b", b"1"))
+    other.write("a", b"1")
+    other.write("b", b"another")
+    entries = entries_of(*(each.rumor for each in other.map.entries.values()))
+    assert node.state.merge(peer_id(1), entries[:1], 0.0) is None
+    assert node.state.conflicts == 0
+    assert node.state.merge(peer_id(1), entries, 0.0) == []
+    assert node.state.maps[peer_id(1)].is_conflicted
+    assert node.state.shared.get("b", 0.0) == b"1"
+
+
 def test_two_broadcasts_under_one_id_freeze_no_map() -> None:
     node, owner = Learner(), Owner(1)
     node.learn(owner.write("a", b"1"))
