@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,3 +101,13 @@ def test_a_full_window_is_forgotten_as_far_as_it_is_left(begin: int, step: int) 
         near = {counter - 64, counter - 63, counter - 1, counter, counter + 1}
         for each in near | set(range(lowest - 1, lowest + 66)):
             assert window.is_fresh(each) is (each >= lowest and each not in accepted)
+
+
+def test_a_window_takes_less_than_a_kilobyte() -> None:
+    ReplayWindow()  # what the first one of all takes is no part of it
+    tracemalloc.start()
+    window = ReplayWindow()
+    size_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert window.is_fresh(0)
+    assert size_bytes < 1024
