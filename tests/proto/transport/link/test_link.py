@@ -951,3 +951,15 @@ def test_only_the_ack_of_rumors_waits_and_only_if_the_peer_permits_it() -> None:
         pair.deliver(plaintext, 1.0 + number)
         assert pair.link.transmit_at == pytest.approx(1.0 + number + 0.025)
         pair.sent(pair.link.transmit_at)
+
+
+def test_what_is_in_flight_goes_again_when_the_peer_is_followed_and_not_before() -> None:
+    pair = Pair()
+    earlier, earlier_session = pair.theirs, pair.link.session
+    pair.adopt(0.0)
+    pair.link.send(direct_message(1), 1.0)
+    pair.link.transmit(1.0)
+    for now, queued in ((2.0, 0), (12.0, 1)):
+        pair.deliver(HEARTBEAT, now, earlier)
+        assert pair.link.queued == queued
+    assert pair.link.session is earlier_session
