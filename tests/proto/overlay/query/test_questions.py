@@ -115,3 +115,21 @@ def test_large_answers_are_limited_in_bytes() -> None:
     assert questions._large_bytes == (1 << 20)
     assert questions.fetch(message_id(1), 0, 1.0) is None
     assert questions.fetch(message_id(2), 0, 1.0) is not None
+
+
+def test_an_answer_as_large_as_wanted_is_sent() -> None:
+    answer = asked(max_answer_bytes=1000).answer(message_id(), 0, ANSWER, bytes(1000), 1.0)
+    assert answer is not None
+    assert (answer.status, len(answer.payload)) == (ANSWER, 1000)
+
+
+def test_bodies_that_are_kept_no_longer_leave_room_for_others() -> None:
+    questions = Questions(US)
+    for sequence, now in ((1, 0.0), (2, 20.0), (3, 30.0)):
+        questions.add(message_id(sequence), 2, 70, now + 5.0, MAX_LARGE_ANSWER_BYTES)
+        questions.answer(message_id(sequence), 0, ANSWER, bytes(5000 * sequence), now)
+    assert questions._large_bytes == 25_000, "the first was kept for 30 s"
+    assert questions.fetch(message_id(1), 0, 30.0) is None
+    assert questions.fetch(message_id(2), 0, 49.9) is not None
+    assert questions.fetch(message_id(2), 0, 50.0) is None
+    assert questions.fetch(message_id(3), 0, 50.0) is not None

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 from grapevine_proto.crypto.identity import digest
+from grapevine_proto.ids import MessageId
 from grapevine_proto.overlay.state.owner_map import (
     MAX_ENTRIES,
     MAX_KEYS,
@@ -60,6 +61,15 @@ def test_the_hash_of_an_entry_covers_all_that_its_owner_says() -> None:
     expected = int.from_bytes(digest(*parts, size=16), "big")
     assert entry_hash((EPOCH, 5), terms, b"value") == expected
     assert add_hashes((1 << 128) - 1, added=(2, 3), removed=(1,)) == 3
+
+
+def test_an_entry_with_a_topic_is_a_retained_message_until_it_is_deleted() -> None:
+    owner = Owner(1)
+    rumors = [owner.write("retain/a", b"1", topic="deploy"), owner.write("a", b"1")]
+    rumors.append(owner.write("retain/a", None, topic="deploy"))
+    assert [entry_of(each).is_retained for each in rumors] == [True, False, False]
+    first = entry_of(rumors[0])
+    assert (first.topic, first.id) == ("deploy", MessageId(peer_id(1), EPOCH, 1))
 
 
 def test_each_entry_counts_a_kibibyte_besides_key_and_value() -> None:

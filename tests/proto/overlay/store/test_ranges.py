@@ -166,6 +166,9 @@ def test_a_datagram_has_1100_bytes_of_ranges_and_a_new_stream_costs_48_of_them()
 def test_a_datagram_may_be_filled_to_the_last_byte() -> None:
     given = [span(10 * number, 10 * number) for number in range(7)]
     assert [len(batch) for batch in pack(given, 48 + 3 * 18)] == [3, 3, 1]
+    streams = [span(1, 1, origin=number) for number in range(3)]
+    assert [len(batch) for batch in pack(streams, 2 * (48 + 18))] == [2, 1]
+    assert [len(batch) for batch in pack(streams, 2 * (48 + 18) - 1)] == [1, 1, 1]
 
 
 def test_a_message_has_at_most_sixty_four_ranges() -> None:
