@@ -10,6 +10,7 @@ from grapevine_proto.config.sections import LimitsConfig
 from grapevine_proto.ids import PeerId
 from grapevine_proto.transport.rumor_coalescer import (
     MAX_PAUSE_S,
+    RUMORS_MESSAGE_BYTES,
     RUMORS_PER_MESSAGE_LIMIT,
     SLOW_PEER_AFTER_S,
     RumorCoalescer,
@@ -479,3 +480,15 @@ def test_nothing_can_be_sent_at_once_to_a_paused_peer_for_which_nothing_waits() 
     coalescer.pause(link.peer_id, 0.5, 0.0)
     assert not coalescer.can_send_now(link, 0.49)
     assert coalescer.can_send_now(link, 0.5)
+
+
+@pytest.mark.parametrize(("size_bytes", "messages"), [(64_900, [[1, 2]]), (64_901, [[1], [2]])])
+def test_rumors_share_a_message_of_64900_bytes(size_bytes: int, messages: list[list[int]]) -> None:
+    coalescer, link = RumorCoalescer(LimitsConfig(), RUMORS_MESSAGE_BYTES), FakeLink(1, free=9)
+    copies = [copy(9, first, size=30_000) for first in (1, 2)]
+    spare_bytes = size_bytes - codec.RUMORS_OVERHEAD_BYTES
+    spare_bytes -= sum(len(codec.encode_rumor_copy(each)) for each in copies)
+    for each in (copies[0], copy(9, 2, size=30_000 + spare_bytes)):
+        coalescer.enqueue(each, [link], 0.0)
+    coalescer.drain_into(link, 0.0)
+    assert link.sequences == messages

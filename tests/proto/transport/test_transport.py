@@ -912,6 +912,14 @@ def test_a_message_without_an_answer_or_to_a_full_node_says_so() -> None:
     assert undelivered(network[1])[1:] == [(UndeliveredReason.NO_ANSWER, "")]
 
 
+def test_a_message_that_a_link_gives_up_is_reported() -> None:
+    network, one, _ = linked()
+    network.is_lost = lambda _, source, to: source == one.address
+    assert network.send_direct(1, 2, b"lost") is SendOutcome.SENT
+    network.run(29.0)
+    assert undelivered(one) == [(UndeliveredReason.NOT_ACKNOWLEDGED, "no reply")]
+
+
 def test_messages_that_wait_for_a_session_when_their_node_leaves_say_so() -> None:
     network = Network(2)
     network.send_direct(1, 2, b"lost")
