@@ -174,6 +174,15 @@ def test_a_clock_at_the_limit_of_the_lead_wins() -> None:
         assert node.state.shared.get("a", 0.0) == winner
 
 
+def test_a_clock_is_measured_against_the_next_lower_one() -> None:
+    node = Learner()
+    for number, clock in ((1, 1), (2, MAX_CLOCK_LEAD), (3, 2 * MAX_CLOCK_LEAD)):
+        node.learn(Owner(number).write("a", b"%d" % number, clock=clock))
+    assert node.state.shared.get("a", 0.0) == b"3"
+    node.learn(Owner(4).write("a", b"4", clock=3 * MAX_CLOCK_LEAD + 1))
+    assert node.state.shared.get("a", 0.0) == b"3"
+
+
 def test_a_writer_is_not_dragged_along_by_a_lone_entry_that_is_far_ahead() -> None:
     node = Learner()
     node.learn(Owner(1).write("a", b"theirs", clock=1 << 50))
