@@ -21,7 +21,7 @@ from grapevine_proto.wire.query_terms import ASK_ALL, MAX_QUESTION_BYTES, QueryT
         {"payload": "text"},
         {"filter": {"zone": "eu"}},
         {"timeout_s": 0},
-        {"timeout_s": 61},
+        {"timeout_s": 60.01},
         {"timeout_s": "5"},
         {"timeout_s": True},
         {"stall_s": 0},

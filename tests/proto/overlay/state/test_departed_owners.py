@@ -134,6 +134,17 @@ def test_entries_are_adopted_after_half_the_time_that_maps_are_kept() -> None:
     assert sweeps(node, gone_at + 480.0) == [WriteEntry("a", b"1", 0, True, "", 1)]
 
 
+@pytest.mark.parametrize(("keep_s", "interval_s"), [(100.0, 25.0), (240.0, 60.0), (999.0, 60.0)])
+def test_owners_that_are_gone_are_looked_for_once_a_minute_or_four_times_while_maps_are_kept(
+    keep_s: float, interval_s: float
+) -> None:
+    node = Learner(0, state=StateConfig(keep=keep_s))
+    node.learn(Owner(1).write("a", b"1"), now=7.0)
+    assert node.state.deadline == 7.0 + interval_s
+    node.state.advance(node.state.deadline)
+    assert node.state.deadline == 7.0 + 2 * interval_s
+
+
 def test_another_member_adopts_nothing() -> None:
     owner = Owner(OTHERS[0])
     node = with_owner(OTHERS[1], OTHERS[0])
@@ -312,6 +323,9 @@ def test_what_a_run_before_wrote_is_written_again_unless_it_is_gone_or_this_run_
         WriteEntry("a", b"1", 50, True, ""),
         WriteEntry("retain/x", b"2", 0, False, "deploy"),
     ]
-    assert node.state.take_back(node.id, entries[:1], 10.0) == []
+    own = node.state.own
+    assert own is not None
+    for known in (entries[:1], list(own.entries.values())):
+        assert node.state.take_back(node.id, known, 10.0) == []
     assert node.state.take_back(peer_id(1), entries, 10.0) == []
     assert Learner(0).state.take_back(node.id, entries, 10.0) == []

@@ -246,6 +246,16 @@ def test_an_early_entry_waits_until_all_before_it_have_come() -> None:
     assert len(node.state.early) == 0
 
 
+def test_an_early_entry_that_came_with_the_whole_map_is_forgotten() -> None:
+    node, owner = Learner(), Owner(1)
+    rumors = [owner.write("a", b"1"), owner.write("b", b"1")]
+    node.learn(rumors[1])
+    assert node.state.version_of(peer_id(1)) == (0, 0)
+    assert node.state.merge(peer_id(1), entries_of(*rumors), 0.0)
+    assert node.state.version_of(peer_id(1)) == (EPOCH, 2)
+    assert len(node.state.early) == 0
+
+
 def test_the_entries_of_a_key_are_listed_with_the_time_that_they_have_left() -> None:
     node = Learner()
     node.learn(Owner(1).write("a", b"1", ttl_s=30), Owner(2).write("b", b"1", is_durable=True))
@@ -255,7 +265,14 @@ def test_the_entries_of_a_key_are_listed_with_the_time_that_they_have_left() -> 
     assert (first.ttl_s, first.remaining_s, first.is_durable) == (30, 20.0, False)
     assert (second.ttl_s, second.remaining_s, second.is_durable) == (0, None, True)
     assert first.is_winner
+    last = node.state.shared.keys("a", 29.5)[0].winner
+    assert last is not None
+    assert last.remaining_s == 0.5
     assert node.state.shared.keys("", 30.0)[0].winner is None
+    node.learn(Owner(3).write("c", None, ttl_s=5))
+    deleted = node.state.shared.keys("c", 9.0)[0].winner
+    assert deleted is not None
+    assert (deleted.value, deleted.remaining_s) == (None, 0.0)
     assert [each.key for each in node.state.shared.keys("b", 0.0)] == ["b"]
 
 
@@ -468,6 +485,7 @@ def test_the_bytes_of_a_key_count_until_its_owner_collects_it() -> None:
         node.learn(rumor)
         assert node.state.bytes == ENTRY_OVERHEAD_BYTES + size_bytes
     assert list(node.state.maps[peer_id(1)].entries) == ["b"]
+    assert [each.key for each in node.state.shared.keys("", 0.0)] == ["b"]
 
 
 def test_a_removed_owner_leaves_nothing_behind() -> None:

@@ -1139,7 +1139,7 @@ def test_a_reply_says_how_old_its_entries_are_and_counts_its_work() -> None:
     before = sync._work.units
     for now, age_ms in ((12.5, 2500), (10.0, 0), (9.0, 0)):
         ((first, *_),) = copies_for(party, want, now=now)
-        assert first.age_ms == age_ms
+        assert (first.hops, first.age_ms) == (0, age_ms)
     assert sync._work.units - before == 3 * (12 // 4 + 24 * 2)
 
 

@@ -105,6 +105,15 @@ def test_a_stream_settles_and_expires_at_its_very_time() -> None:
     assert stream_digest.next_streams(9) == []
 
 
+def test_a_stream_that_was_removed_does_not_keep_others_from_expiring() -> None:
+    stream_digest = make_digest()
+    for stream in (FIRST, SECOND):
+        stream_digest.update(stream, 1, 0.0, 0.0)
+    stream_digest.digest(2.0)
+    stream_digest.remove(min(FIRST, SECOND))
+    assert stream_digest.digest(300.0) == (0, bytes(16))
+
+
 def test_a_stream_that_became_active_again_expires_later() -> None:
     stream_digest = make_digest()
     stream_digest.update(FIRST, 1, 0.0, 0.0)
