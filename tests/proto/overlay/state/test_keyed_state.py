@@ -383,6 +383,11 @@ def test_an_entry_counts_in_the_bucket_of_the_first_byte_of_its_owner() -> None:
     node.learn(Owner(number).write("a", b"1"))
     filled = [bucket for bucket, each in enumerate(node.state.bucket_sums) if each]
     assert filled == [peer_id(number)[0]]
+    node.learn(Owner(number, epoch=EPOCH + 1).write("a", b"2"))
+    head = node.state.maps[peer_id(number)].head
+    assert (node.state.sum, node.state.bucket_sums[filled[0]]) == (head, head)
+    node.state.remove(peer_id(number))
+    assert not any(node.state.bucket_sums)
 
 
 def test_an_owner_that_signed_two_contents_is_frozen_until_its_next_run() -> None:

@@ -168,6 +168,34 @@ def test_collected_keys_are_forgotten_by_all_copies_alike() -> None:
     assert copy.above((EPOCH, 1)) == owner.map.above(NO_VERSION) or len(copy.above((EPOCH, 1))) == 2
 
 
+def test_of_several_entries_of_a_key_a_delta_brings_the_newest_in_any_order() -> None:
+    owner = Owner(1)
+    first, second = owner.write("a", b"1"), owner.write("a", b"2")
+    for given in ((first, second), (second, first)):
+        fresh = OwnerMap(peer_id(1))
+        assert fresh.merge(entries_of(*given)) is not None
+        assert values(fresh) == {"a": b"2"}
+
+
+def test_a_delta_reports_what_it_changes_alone() -> None:
+    owner = Owner(1)
+    known = owner.write("a", b"1")
+    copy = a_map(known)
+    assert copy.above(copy.version) == []
+    changes = copy.merge(entries_of(known, owner.write("b", b"1")))
+    assert changes is not None
+    assert [change.after and change.after.key for change in changes] == ["b"]
+
+
+def test_maps_of_another_content_or_owner_have_another_head() -> None:
+    maps = [a_map(Owner(1).write("a", value)) for value in (b"1", b"2")]
+    other = OwnerMap(peer_id(2))
+    assert other.apply(entry_of(Owner(2).write("a", b"1"))) is not None
+    assert len({0, maps[0].head, maps[1].head, other.head}) == 4
+    assert OwnerMap(peer_id(1)).head == 0
+    assert OwnerMap(peer_id(1)).above(NO_VERSION) == []
+
+
 def test_a_new_epoch_outranks_the_one_before() -> None:
     owner = Owner(1)
     copy = a_map(owner.write("a", b"1"))

@@ -268,6 +268,11 @@ def test_excluded_sequences_join_the_gaps_beside_them() -> None:
     assert tracker.excluding([6, 7, 8, 9]) == (3, ())
 
 
+def test_excluding_what_lies_in_a_gap_changes_nothing() -> None:
+    tracker = tracker_with(1, 3, 10)
+    assert tracker.excluding([5]) == tracker.excluding([]) == (10, ((2, 2), (4, 9)))
+
+
 def test_the_first_gap_is_the_lowest_that_ends_at_or_after_a_sequence() -> None:
     tracker = SequenceTracker(10)
     for sequence in (3, 6, 9):

@@ -114,6 +114,14 @@ def test_a_stream_that_was_removed_does_not_keep_others_from_expiring() -> None:
     assert stream_digest.digest(300.0) == (0, bytes(16))
 
 
+def test_each_stream_expires_at_its_own_time() -> None:
+    stream_digest = make_digest()
+    for published_at, stream in enumerate((SECOND, FIRST)):
+        stream_digest.update(stream, 1, float(published_at), 1.0)
+    counts = [stream_digest.digest(now)[0] for now in (3.0, 299.9, 300.0, 300.9, 301.0)]
+    assert counts == [2, 2, 1, 1, 0]
+
+
 def test_a_stream_that_became_active_again_expires_later() -> None:
     stream_digest = make_digest()
     stream_digest.update(FIRST, 1, 0.0, 0.0)

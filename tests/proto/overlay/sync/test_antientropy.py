@@ -798,6 +798,24 @@ def test_a_gap_of_five_seconds_is_requested_from_an_unlinked_member_that_can_be_
     assert (request in node.rounds.start_rounds(5.0)) is is_asked
 
 
+@pytest.mark.usefixtures("patch_sources")
+def test_eight_members_are_drawn_to_find_one_without_a_link(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = SyncingNode()
+    for first in (1, 3):
+        node.store.insert(copy(90, first), peer_id(1), False, 0.0)
+    drawn: list[int] = []
+
+    def sample(count: int, rng: object) -> list[object]:
+        drawn.append(count)
+        return []
+
+    monkeypatch.setattr(node.tables.members, "sample", sample)
+    node.rounds.start_rounds(5.0)
+    assert drawn == [8]
+
+
 def test_an_empty_answer_to_a_request_for_announced_rumors_is_a_refusal() -> None:
     node = SyncingNode()
     body = copy(90, 1)

@@ -337,6 +337,17 @@ def test_an_answer_ends_where_the_bytes_of_a_peer_do() -> None:
     assert node.server.withheld == 1
 
 
+@pytest.mark.parametrize(("left_bytes", "sent"), [(999, []), (1000, [1])])
+def test_the_last_bytes_of_a_peer_are_sent_if_they_suffice(
+    left_bytes: int, sent: list[int]
+) -> None:
+    node = Node()
+    node.insert(1, size=size_for(1000))
+    bucket = node.server._quota_of(PEER, 0.0).bytes_bucket
+    bucket.try_take(0.0, 32 * 2**20 - left_bytes)
+    assert node.request(span(1, 1)) == sent
+
+
 def topic_copy(first: int, *, has_body: bool = True) -> RumorCopy:
     """A large rumor of a topic."""
     attributes = rumor_attributes(topic="deploy.web")
