@@ -858,7 +858,9 @@ class Engine:
         while transport.has_pending_errors:  # the Close of a broken link goes in the same turn
             self._on_events(transport.contain_pending_errors(now), now)
             datagrams += transport.datagrams_to_send(now)
-        if not self._contained(lambda: publisher.update_deadline(now), now):
+        if publisher.deadline < math.inf and not self._contained(
+            lambda: publisher.update_deadline(now), now
+        ):
             publisher.postpone(now + ERROR_PAUSE_S)
         transport.counters.count_sent(datagrams)
         return datagrams

@@ -55,6 +55,7 @@ class SimulatedNode:
         self.stop_reason = ""  # why the engine stopped the node
         self.is_leaving = False
         self.suspended_at: float | None = None
+        self.due_at = math.inf  # deadline of its engine after the latest step, by its own clock
         self.wake_at = math.inf  # virtual time of its one live wake-up in the queue
         self.is_save_scheduled = False
         self.address_changes = 0
@@ -132,10 +133,10 @@ class SimulatedNode:
         self._clock = max(self._clock, at * self._rate + self._offset_s)
         return self._clock
 
-    def wake(self, at: float, due_at: float) -> float:
+    def wake(self, at: float) -> float:
         """Returns this node's clock at a wake-up: the deadline of its engine if it is as good as due."""
-        if 0 < due_at - self.read_clock(at) < DEADLINE_TOLERANCE_S:
-            self._clock = due_at
+        if 0 < self.due_at - self.read_clock(at) < DEADLINE_TOLERANCE_S:
+            self._clock = self.due_at
         return self._clock
 
     def to_virtual(self, instant: float) -> float:

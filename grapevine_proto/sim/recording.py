@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from functools import cache
@@ -29,39 +29,75 @@ def values_of(event: Event) -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return _positions(type(value))[value]
-    if isinstance(value, str):
-        return None  # a name, or text for people
-    if isinstance(value, Message):
-        # Fields that a message gained later count only where they have a value; its age, which every copy
-        # has, does not count.
-        later = tuple(
-            each
-            for name, each in zip(value._fields, value, strict=True)
-            if name in LATER_MESSAGE_FIELDS
-        )
-        value = value[:FIRST_MESSAGE_FIELDS] + (later if any(later) else ())
-        return tuple([_plain(each) for each in value])
-    if isinstance(value, MemberInfo):
-        # Tags came later, and count only where there are any; the reason is text for people.
-        left_out = ("reason",) if value.tags else ("reason", "tags")
-        counting = [each for each in _field_names(MemberInfo) if each not in left_out]
-        return tuple([_plain(getattr(value, name)) for name in counting])
-    if isinstance(value, PeerInfo):
-        # Its path came later, and counts only where it is not direct; the addresses in its record never do.
-        return tuple([_plain(each) for each in value[: -1 if value.path in UNUSUAL_PATHS else -2]])
-    if isinstance(value, Mapping):
-        return tuple([(name.encode(), each.encode()) for name, each in sorted(value.items())])
-    if isinstance(value, tuple | list):
-        return tuple([_plain(each) for each in value])
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # a compiled core stores an int in a field for floats as a float
-    if isinstance(value, bytes):
-        return bytes(value)  # the repr of an ID contains its class name
-    if names := _field_names(value.__class__):
-        return tuple([_plain(getattr(value, name)) for name in names])
-    return value
+    return _converter(value.__class__)(value)
+
+
+def _position(value: Enum) -> int:
+    return _positions(type(value))[value]
+
+
+def _message(value: Message) -> tuple[Any, ...]:
+    """Fields that a message gained later count only where they have a value; its age, which every copy has,
+    does not count."""
+    later = [
+        each
+        for name, each in zip(value._fields, value, strict=True)
+        if name in LATER_MESSAGE_FIELDS
+    ]
+    return _items([*value[:FIRST_MESSAGE_FIELDS], *(later if any(later) else ())])
+
+
+def _member(value: MemberInfo) -> tuple[Any, ...]:
+    """Tags came later, and count only where there are any; the reason is text for people."""
+    left_out = ("reason",) if value.tags else ("reason", "tags")
+    return _items(
+        [getattr(value, name) for name in _field_names(MemberInfo) if name not in left_out]
+    )
+
+
+def _peer(value: PeerInfo) -> tuple[Any, ...]:
+    """Its path came later, and counts only where it is not direct; the addresses in its record never do."""
+    return _items(value[: -1 if value.path in UNUSUAL_PATHS else -2])
+
+
+def _pairs(value: Mapping[str, str]) -> tuple[Any, ...]:
+    return tuple([(name.encode(), each.encode()) for name, each in sorted(value.items())])
+
+
+def _items(values: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple([_plain(each) for each in values])
+
+
+def _number(value: float) -> float:
+    """A compiled core stores an int in a field for floats as a float."""
+    return int(value) if value.is_integer() else value
+
+
+def _object(value: Any) -> tuple[Any, ...]:
+    return _items([getattr(value, name) for name in _field_names(value.__class__)])
+
+
+_CONVERTERS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (Enum, _position),
+    (str, lambda _: None),  # a name, or text for people
+    (Message, _message),
+    (MemberInfo, _member),
+    (PeerInfo, _peer),
+    (Mapping, _pairs),
+    (tuple, _items),
+    (list, _items),
+    (float, _number),
+    (bytes, bytes),  # the repr of an ID contains its class name
+)
+"""The first whose type is a base of the value's."""
+
+
+@cache
+def _converter(cls: type) -> Callable[[Any], Any]:
+    for base, convert in _CONVERTERS:
+        if issubclass(cls, base):
+            return convert
+    return _object if _field_names(cls) else lambda value: value
 
 
 @cache

@@ -562,17 +562,18 @@ class Simulation:
         elif step is _StepKind.RESUME and node.suspended_at is not None:
             now = node.read_clock(self.now)
             engine.on_lag(self.now - node.suspended_at, now)
+            node.due_at = engine.deadline
             node.suspended_at = None
             self._wake(node, engine)
 
     def _wake(self, node: SimulatedNode, engine: Engine) -> None:
         node.wake_at = float("inf")
-        due_at = engine.deadline
-        now = node.wake(self.now, due_at)
-        if due_at <= now and node.lag_s:
+        now = node.wake(self.now)
+        is_due = node.due_at <= now
+        if is_due and node.lag_s:
             engine.on_lag(node.lag_s, now)
-            due_at = engine.deadline
-        if due_at <= now:
+            is_due = engine.deadline <= now
+        if is_due:
             engine.advance(now)
         self._respond(node)
 
@@ -608,7 +609,8 @@ class Simulation:
         if node.has_unsaved_state and not node.is_save_scheduled:
             node.is_save_scheduled = True
             self._schedule(self.now + SAVE_INTERVAL_S, _StepKind.SAVE, node)
-        wake_at = max(node.to_virtual(engine.deadline), self.now + MIN_STEP_S) + node.lag_s
+        node.due_at = engine.deadline
+        wake_at = max(node.to_virtual(node.due_at), self.now + MIN_STEP_S) + node.lag_s
         if wake_at < node.wake_at:
             node.wake_at = wake_at
             self._schedule(wake_at, _StepKind.WAKE, node)

@@ -423,12 +423,12 @@ class LinkTable(Mapping[PeerId, Link]):
         if self._cut_through(link, now):
             return
         is_waiting = self.is_link(link) and self.coalescer.drain_into(link, now)
-        is_done = link.is_idle and not is_waiting and not hold_open
-        is_given_up = is_settled and link.is_unanswered
-        if link in self._to_close and (is_done or is_given_up):
-            del self._to_close[link]
-            for plaintext in self._leave_messages:
-                link.send(plaintext, now)
+        if link in self._to_close:
+            is_done = link.is_idle and not is_waiting and not hold_open
+            if is_done or (is_settled and link.is_unanswered):
+                del self._to_close[link]
+                for plaintext in self._leave_messages:
+                    link.send(plaintext, now)
         self._transmit(link, now)
         drain_at = self.coalescer.next_drain_at(link, now) if is_waiting else math.inf
         self._timers.schedule(link, min(link.transmit_at, drain_at))
@@ -503,9 +503,7 @@ class LinkTable(Mapping[PeerId, Link]):
 
     def maintain(self, link: Link, now: float) -> None:
         """Removes expired sessions of `link`; called about once a second."""
-        before = link.session_ids()
-        link.advance(now)
-        if link.session_ids() != before:
+        if link.advance(now):
             self._index(link)
 
     def expire_closed(self, now: float) -> None:

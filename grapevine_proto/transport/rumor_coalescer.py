@@ -219,6 +219,8 @@ class RumorCoalescer:
         """Moves to `link` what it can send at once, and large rumors while it has room, which it alternates
         with small ones. Returns whether more is waiting."""
         self._now = now
+        if not self._small_queues and not self._large_queues:
+            return False
         if self._pause_remaining_s(link.peer_id, now) > 0:
             return link.peer_id in self._small_queues or link.peer_id in self._large_queues
         small, large = self._small_queues.get(link.peer_id), self._large_queues.get(link.peer_id)

@@ -184,8 +184,9 @@ class DatagramCounters:
 
     def count_sent(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
         """Counts datagrams that are handed out."""
-        self.datagrams_out += len(datagrams)
-        self.bytes_out += sum(len(datagram) for datagram, _ in datagrams)
+        for datagram, _ in datagrams:
+            self.datagrams_out += 1
+            self.bytes_out += len(datagram)
 
 
 class Transport:

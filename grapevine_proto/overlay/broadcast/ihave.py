@@ -497,8 +497,8 @@ class LazyPush:
 
     @property
     def deadline(self) -> float:
-        announce_at = min(self._announce_at, self._announce_mail_at)
-        return min(announce_at, self._timer_heap[0][0]) if self._timer_heap else announce_at
+        request_at = self._timer_heap[0][0] if self._timer_heap else math.inf
+        return min(self._announce_at, self._announce_mail_at, request_at)
 
     def advance(self, now: float) -> list[Effect]:
         effects = self._announce_due(now)

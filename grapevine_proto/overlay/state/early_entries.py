@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -77,9 +78,9 @@ class EarlyEntries:
             self._gaps.setdefault(entry.owner, gap)
 
     @property
-    def oldest_gap(self) -> Gap | None:
-        """Returns the gap that has been known for longest; None if there is none."""
-        return next(iter(self._gaps.values()), None)
+    def gap_since(self) -> float:
+        """When the gap was recorded that has been known for longest; math.inf: there is none."""
+        return next(iter(self._gaps.values())).since if self._gaps else math.inf
 
     def take_gaps(self, before: float) -> list[Gap]:
         """Removes and returns the gaps that were recorded at `before` or earlier."""

@@ -523,13 +523,8 @@ class StateSync:
         """When to call `advance` next; math.inf: never."""
         if self._state.sum != self._noticed_sum:
             return self._state.changed_at
-        return min(self._announce_at, self._gap_at, self._timers.deadline)
-
-    @property
-    def _gap_at(self) -> float:
-        """When to request the entries that early ones wait for."""
-        gap = self._state.early.oldest_gap
-        return math.inf if gap is None else gap.since + GAP_WAIT_S
+        gap_at = self._state.early.gap_since + GAP_WAIT_S
+        return min(self._announce_at, gap_at, self._timers.deadline)
 
     def advance(self, now: float) -> list[Effect]:
         """Announces our sum, compares again, and requests missing maps."""
@@ -539,7 +534,7 @@ class StateSync:
             self._noticed_sum = self._state.sum
             interval_s = self._config.current.gossip_interval * (0.5 + 0.5 * self._rng.random())
             self._announce_at = min(self._announce_at, now + interval_s)
-        if now >= self._gap_at:
+        if now >= self._state.early.gap_since + GAP_WAIT_S:
             effects += self._request_missing(now)
         if now >= self._announce_at:
             self._announce_at = math.inf

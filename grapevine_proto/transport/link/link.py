@@ -222,9 +222,9 @@ class Link:
         )
         return min(self._transmit_at, self._pending_replies.due_at, validation_at)
 
-    def advance(self, now: float) -> None:
-        """Removes retiring sessions whose timeout has passed, which changes `session_ids`."""
-        self._sessions.advance(now)
+    def advance(self, now: float) -> bool:
+        """Removes retiring sessions whose timeout has passed. Returns whether `session_ids` changed."""
+        return self._sessions.advance(now)
 
     def _on_confirmed(self, established: EstablishedSession, now: float) -> None:
         self.last_heard_at = now

@@ -93,10 +93,14 @@ class Sessions:
         """When a retiring session ends, a rekey is due or the live session expires; math.inf: never."""
         return min([self._live_deadline, *(_expires_at(*each) for each in self._retiring)])
 
-    def advance(self, now: float) -> None:
-        """Removes retiring sessions whose timeout has passed."""
-        self._retiring = [each for each in self._retiring if _expires_at(*each) > now]
+    def advance(self, now: float) -> bool:
+        """Removes retiring sessions whose timeout has passed. Returns whether there were any."""
         self._set_live_deadline(now)
+        if not self._retiring:
+            return False
+        retiring = [each for each in self._retiring if _expires_at(*each) > now]
+        has_expired, self._retiring = len(retiring) < len(self._retiring), retiring
+        return has_expired
 
     def _set_live_deadline(self, now: float) -> None:
         created_at = self.live.created_at

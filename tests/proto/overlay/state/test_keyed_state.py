@@ -775,9 +775,10 @@ def test_a_gap_is_noted_with_its_source_alone() -> None:
     owner.write("a", b"1")
     second = RumorCopy(owner.write("b", b"1"), 1, 0)
     node.state.on_rumor(second, (), 0.0)
-    assert node.state.early.oldest_gap is None
+    assert node.state.early.gap_since == math.inf
     node.state.on_rumor(second, (peer_id(9),), 1.0)
-    assert node.state.early.oldest_gap == (peer_id(1), (EPOCH, 2), peer_id(9), 1.0)
+    assert node.state.early.gap_since == 1.0
+    assert node.state.early.take_gaps(1.0) == [(peer_id(1), (EPOCH, 2), peer_id(9), 1.0)]
 
 
 def test_gaps_are_taken_that_were_noted_at_a_time_or_before() -> None:
@@ -788,9 +789,8 @@ def test_gaps_are_taken_that_were_noted_at_a_time_or_before() -> None:
         for at in (now, now + 9.0):
             node.state.on_rumor(RumorCopy(owner.write("b", b"1"), 1, 0), (peer_id(9),), at)
     assert [each.owner for each in node.state.early.take_gaps(1.0)] == [peer_id(1), peer_id(2)]
-    oldest = node.state.early.oldest_gap
-    assert oldest is not None
-    assert (oldest.owner, oldest.since) == (peer_id(3), 2.0)
+    assert node.state.early.gap_since == 2.0
+    assert [each.owner for each in node.state.early.take_gaps(2.0)] == [peer_id(3)]
 
 
 def test_a_frozen_map_is_counted_once_and_takes_no_delta_of_its_epoch() -> None:
