@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -39,6 +40,8 @@ def test_entries_are_taken_in_their_order() -> None:
     assert values(copy) == {"b": b"2", "a": b"3"}
     assert (copy.version, copy.digest) == (owner.map.version, owner.map.digest)
     assert (copy.keys, copy.bytes, copy.head) == (2, 4, owner.map.head)
+    assert not copy.is_conflicted
+    assert copy.departed_at == math.inf
 
 
 def test_an_entry_has_its_value_until_its_time_to_live_is_over() -> None:

@@ -499,6 +499,15 @@ def test_a_stream_and_an_evicted_origin_are_forgotten_24_hours_after_their_last_
     assert store.admission_error(copy(3, 1).rumor.stream, SOURCE, False, 0.0) is None
 
 
+def test_a_stream_of_24_hours_ago_is_kept_until_the_next_sweep() -> None:
+    store = store_with()
+    insert(store, copy(1, 1), 0.0)
+    store.tick(24 * 3600.0)
+    assert store.streams == 1
+    store.tick(24 * 3600.0 + 600.0)
+    assert store.streams == 0
+
+
 def test_a_sweep_keeps_the_stream_of_an_origin_that_is_young() -> None:
     store = store_with()
     insert(store, copy(1, 1), 0.0)
