@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from grapevine_proto.crypto.identity import DigestPart, digest, verify
 from grapevine_proto.ids import Address, MessageId, Stream, StreamRange
 from grapevine_proto.wire.attributes import PLAIN, TRACE_ALL, record_attributes, rumor_attributes
 from grapevine_proto.wire.fields import answer_fields, receipt_fields
@@ -316,3 +317,31 @@ def test_a_header_proves_itself_without_the_body_and_covers_it() -> None:
     assert header.without_body() is header
     other = Rumor.signed(identity(1), "default", EPOCH, 5, (b"ac",), attributes=ATTRIBUTES)
     assert not replace(header, body_hash=other.without_body().body_hash).is_authentic("default")
+
+
+def test_signatures_are_over_the_documented_domains_and_fields() -> None:
+    origin, lengths = peer_id(1), bytes.fromhex("000000020000000000000003")
+    fields: tuple[DigestPart, ...] = ("default", origin, EPOCH, 5, lengths)
+    assert verify(origin, RUMOR.signature, b"grapevine rumor 1", *fields, b"abcde")
+    payloads = (b"ab", b"", b"cde")
+    attributed = Rumor.signed(
+        identity(1), "default", EPOCH, 5, payloads, attributes=ATTRIBUTES
+    ).signature
+    body_hash = digest(b"grapevine rumor body 1", b"abcde")
+    assert verify(origin, attributed, b"grapevine rumor 2", *fields, body_hash, ATTRIBUTES)
+    bare = record(1)
+    own = ("10.0.0.1:8000", "", "node 1", 90, 45, 0)
+    fields = ("default", origin, EPOCH, 0, *own)
+    assert verify(origin, bare.signature, b"grapevine record 1", *fields)
+    attributed = record(1, attributes=ATTRIBUTES).signature
+    assert verify(origin, attributed, b"grapevine record 2", *fields, ATTRIBUTES)
+    accusation = Accusation.signed(identity(1), "default", record(2))
+    fields = ("default", origin, peer_id(2), EPOCH, 0)
+    assert verify(origin, accusation.signature, b"grapevine accusation 1", *fields)
+    fields = ("default", origin, EPOCH, 7, peer_id(2), 3, 250)
+    assert verify(peer_id(2), RECEIPT.signature, b"grapevine receipt 1", *fields)
+    answer = ANSWER.signed(identity(2), "default", MESSAGE)
+    fields = ("default", origin, EPOCH, 7, peer_id(2), 1, 3, 250, 1, b"yes")
+    assert verify(peer_id(2), answer.signature, b"grapevine answer 1", *fields)
+    large = LargeAnswer.describing(b"large")
+    assert large == LargeAnswer(5, digest(b"grapevine answer body 1", b"large"))
