@@ -145,7 +145,7 @@ class Path:
         self._recompute()
 
     def _recompute(self) -> None:
-        datagram_bytes, rate = self.mtu.datagram_bytes, self._controller.rate
+        datagram_bytes = self.mtu.datagram_bytes
         limit_bytes = datagram_bytes - DATA_OVERHEAD_BYTES
         if limit_bytes != self.plaintext_limit_bytes:
             # after a fallback to the base size, probe for the larger one again
@@ -153,5 +153,6 @@ class Path:
             self.plaintext_limit_bytes = limit_bytes
             self._min_burst_bytes = max(10 * BASE_PLPMTU_BYTES, 2 * datagram_bytes)
             self._controller.on_packet_size(datagram_bytes)
-        self._pacer.set_burst(max(self._min_burst_bytes, int(PACING_BURST_S * rate)))
+        paced_bytes = int(PACING_BURST_S * self.rate)
+        self._pacer.set_burst(max(self._min_burst_bytes, paced_bytes))
         self.window_bytes = self._controller.window_bytes

@@ -51,6 +51,12 @@ def test_at_a_high_rate_what_two_milliseconds_carry_goes_at_once() -> None:
     assert burst_bytes(path) > 100_000
 
 
+def test_what_goes_at_once_keeps_to_the_highest_rate() -> None:
+    path = path_to(rtt_s=0.002, initial_packets=1000, max_rate=10_000_000)
+    assert path.rate == 10_000_000
+    assert burst_bytes(path) == pytest.approx(0.002 * 10_000_000)
+
+
 def test_a_sent_packet_is_paid_for_at_the_rate() -> None:
     path = path_to()
     before = path.ready_at()
