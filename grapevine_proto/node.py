@@ -612,10 +612,11 @@ class Node:
         """
         payload, engine = payload_bytes(payload), self._running_engine()
         # As `_write`, without a second coroutine: programs call nothing else as often.
-        if not self._has_room_for(engine, len(payload)):
+        driver = self._driver
+        if not self._has_room_for(engine, driver, len(payload)):
             await self._await_room(engine, len(payload))
         message_id = engine.broadcast(payload, clock())
-        self._driver.on_broadcast()
+        driver.on_broadcast()
         return message_id
 
     async def publish(
@@ -673,7 +674,7 @@ class Node:
     ) -> _WrittenT:
         """Calls `write` once peers have room for a payload of this size; returns what it returns."""
         engine = self._running_engine()
-        if not self._has_room_for(engine, size_bytes):
+        if not self._has_room_for(engine, self._driver, size_bytes):
             await self._await_room(engine, size_bytes)
         written = write(engine, self.now())
         self._driver.on_broadcast()
@@ -691,11 +692,11 @@ class Node:
         while self._running_engine().state.is_recovering:  # noqa: ASYNC110  for seconds, after a loss
             await asyncio.sleep(RECOVERY_POLL_S)
 
-    def _has_room_for(self, engine: Engine, payload_bytes: int) -> bool:
+    def _has_room_for(self, engine: Engine, driver: EngineDriver, payload_bytes: int) -> bool:
         """Whether a payload of this size can be written now: peers have room for it, nobody else waits, and
         the driver has had its turn, which a loop of broadcasts would not grant it."""
         return (
-            self._driver.broadcasts_since_turn < MAX_BROADCASTS_PER_TURN
+            driver.broadcasts_since_turn < MAX_BROADCASTS_PER_TURN
             and not self._backpressure_lock.locked()
             and engine.can_broadcast_bytes(payload_bytes)
         )
