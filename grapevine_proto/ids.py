@@ -12,7 +12,6 @@ Invariants:
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 PEER_ID_BYTES = 32
@@ -62,8 +61,7 @@ class Stream(NamedTuple):
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRange:
+class StreamRange(NamedTuple):
     """Sequences `first` to `last`, both included, of one stream."""
 
     stream: Stream
