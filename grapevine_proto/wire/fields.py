@@ -245,11 +245,12 @@ def _check_attributes(value: Any, limit_bytes: int) -> None:
 def header_fields(copy: RumorCopy) -> Fields:
     """Returns the fields of a copy of one payload without its body, which has attributes and a holder."""
     rumor = copy.rumor.without_body()
+    (length,) = rumor.lengths
     return (
         bytes(rumor.origin),
         rumor.epoch,
         rumor.first,
-        rumor.lengths[0],
+        length,
         rumor.body_hash,
         rumor.signature,
         min(copy.hops, MAX_HOPS),

@@ -485,7 +485,7 @@ def _decode_open_transient(f: Fields) -> OpenTransient:
 
 def _decode_close(f: Fields) -> Close:
     reason, records = f
-    return Close(CloseReason(uint(reason, 255)), decode_records(records))
+    return Close(CloseReason(uint(reason, max(CloseReason))), decode_records(records))
 
 
 MESSAGE_DECODERS: Final[dict[int, Callable[[Fields], OverlayMessage | Frame]]] = {

@@ -101,9 +101,9 @@ def _decode_clause(fields: Any) -> Clause:
     number, value = fields
     _positive(number, MAX_CLAUSE_NUMBER)
     if number == IDS_CLAUSE:
-        is_valid = type(value) is bytes and 0 < len(value) <= MAX_ID_PREFIXES * PREFIX_BYTES
-        if not is_valid or len(value) % PREFIX_BYTES:
+        if type(value) is not bytes or len(value) % PREFIX_BYTES:
             raise ValueError("not ID prefixes")
+        _positive(len(value) // PREFIX_BYTES, MAX_ID_PREFIXES)
     if number == ZONE_CLAUSE:
         if type(value) is not bytes or len(value) > MAX_ZONE_BYTES:
             raise ValueError("not a zone")

@@ -102,14 +102,19 @@ def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | Chu
     """Returns the encoded Repair, chunked if it holds one large rumor. Rumors of `local_id` are tracked."""
     rumors = [copy.rumor for copy in repair.copies]
     keys = [(rumor.epoch, rumor.first) for rumor in rumors if rumor.origin == local_id]
-    if len(rumors) != 1 or len(rumors[0].body) < CHUNKED_BODY_BYTES:
-        return with_tracking(encode_message(repair), keys)
-    fields = rumor_copy_fields(repair.copies[0])
-    fields_before, body, fields_after = (
-        fields[:_BODY_INDEX],
-        repair.copies[0].rumor.body,
-        fields[_BODY_INDEX + 1 :],
-    )
+    if len(repair.copies) == 1:
+        (copy,) = repair.copies
+        if len(copy.rumor.body) >= CHUNKED_BODY_BYTES:
+            chunked = _encode_chunked(repair, copy)
+            chunked.tracked_keys = tuple(keys)
+            return chunked
+    return with_tracking(encode_message(repair), keys)
+
+
+def _encode_chunked(repair: Repair, copy: RumorCopy) -> ChunkedMessage:
+    """Returns the encoded Repair whose only copy is `copy`, with a large body."""
+    fields, body = rumor_copy_fields(copy), copy.rumor.body
+    fields_before, fields_after = fields[:_BODY_INDEX], fields[_BODY_INDEX + 1 :]
     head = (
         bytes((Kind.REPAIR, 0x94)),  # an array of four fields
         *map(msgpack.packb, (repair.round, repair.is_last, repair.has_more)),
@@ -117,9 +122,7 @@ def encode_repair(repair: Repair, local_id: PeerId | None = None) -> bytes | Chu
         *map(msgpack.packb, fields_before),
         b"\xc6" + len(body).to_bytes(4, "big"),
     )
-    chunked = ChunkedMessage(b"".join(head), body, b"".join(map(msgpack.packb, fields_after)))
-    chunked.tracked_keys = tuple(keys)
-    return chunked
+    return ChunkedMessage(b"".join(head), body, b"".join(map(msgpack.packb, fields_after)))
 
 
 def encode_rumors(copies: Sequence[bytes]) -> bytes:
@@ -146,8 +149,8 @@ _RUMOR_OVERHEAD_BYTES: Final = len(
 ) - counted_payload_bytes(BASE_DATAGRAM_BYTES)
 
 
-def max_payload_bytes(message_bytes: int, attributes_bytes: int = 0) -> int:
-    """Returns the payload bytes, by `counted_payload_bytes`, that one rumor with attributes of this size may
-    hold so that it fits a message of `message_bytes` both when pushed and when repaired."""
-    overhead = _RUMOR_OVERHEAD_BYTES + ATTRIBUTES_HEADER_BYTES + attributes_bytes
+def max_payload_bytes(message_bytes: int) -> int:
+    """Returns how many bytes the payloads of one rumor, by `counted_payload_bytes`, and its attributes may
+    have together so that it fits a message of `message_bytes` both when pushed and when repaired."""
+    overhead = _RUMOR_OVERHEAD_BYTES + ATTRIBUTES_HEADER_BYTES
     return message_bytes - overhead - 2  # more than 15 lengths need two bytes more

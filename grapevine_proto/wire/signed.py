@@ -57,7 +57,7 @@ def is_pulled(payload_bytes: int) -> bool:
 def counted_payload_bytes(length: int) -> int:
     """Returns the size that a payload of `length` bytes counts as in a rumor: with its length in
     msgpack, at least `MIN_COUNTED_PAYLOAD_BYTES`."""
-    if length < MIN_COUNTED_PAYLOAD_BYTES - 1:
+    if length < MIN_COUNTED_PAYLOAD_BYTES:
         return MIN_COUNTED_PAYLOAD_BYTES
     if length < 1 << 7:
         return length + 1
@@ -112,7 +112,7 @@ class PeerRecord:
     def is_behind_nat(self, our_addresses: Collection[Address]) -> bool:
         """Whether the subject is dialed only after an introduction: its record says so, or its only addresses
         are private ones that this node, at `our_addresses`, has itself. Then it is in another network."""
-        if self.attributes and self.introducers is not None:
+        if self.introducers is not None:
             return True
         return bool(self.addresses) and all(
             each in our_addresses and each.is_private for each in self.addresses
@@ -390,7 +390,7 @@ class QueryAnswer:
 
     @property
     def key(self) -> tuple[PeerId, int, bool]:
-        """Distinguishes it from the others for the same query: each member may acknowledge and answer."""
+        """Member, index and whether it is an ACK: each member may acknowledge and answer."""
         return self.member, self.index, self.status is AnswerCode.ACK
 
     @property

@@ -70,6 +70,8 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {
         "test_engine",
         *HANDSHAKE,
     ),
+    "wire/attributes": ("wire/test_message_codec",),
+    "wire/entry_terms": ("overlay/state/test_owner_map",),
     "wire/fields": ("wire/test_message_codec", *CODEC),
     "wire/frames": CODEC,
     "wire/message_codec": CODEC,

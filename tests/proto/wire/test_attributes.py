@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from grapevine_proto.coordinate import Coordinate
 from grapevine_proto.wire.attributes import (
+    ATTRIBUTES_HEADER_BYTES,
     FIRST_CRITICAL,
     PLAIN,
     TRACE_ALL,
+    RecordAttributes,
     RumorAttributes,
     decode_attributes,
     encode_attributes,
@@ -23,6 +25,7 @@ from grapevine_proto.wire.attributes import (
 )
 from grapevine_proto.wire.bounded_msgpack import UNPACK_ERRORS
 from grapevine_proto.wire.entry_terms import EntryTerms
+from grapevine_proto.wire.query_terms import QueryTerms
 
 
 def test_no_attributes_are_no_bytes() -> None:
@@ -144,7 +147,20 @@ def test_what_is_no_delay_of_acks_counts_as_absent() -> None:
     for value in (-1, True, b"x", None, 1.5):
         assert parse_record_attributes(encode_attributes({6: value})).max_ack_delay_s == 0.0
     assert record_attributes(max_ack_delay_s=0.0) == b""
-    assert record_attributes(max_ack_delay_s=0.5) == encode_attributes({6: 500})
+
+
+def test_each_delay_of_acks_is_announced_in_whole_milliseconds() -> None:
+    for delay_ms in range(1, 1001):
+        encoded = record_attributes(max_ack_delay_s=delay_ms / 1000)
+        assert encoded == encode_attributes({6: delay_ms})
+
+
+def test_a_record_without_attributes_has_no_introducers_no_earlier_run_and_no_delay() -> None:
+    assert parse_record_attributes(b"") == RecordAttributes(None, 0, 0.0)
+
+
+def test_the_field_of_the_largest_attributes_has_three_bytes_besides_them() -> None:
+    assert len(msgpack.packb(bytes(512))) == 512 + ATTRIBUTES_HEADER_BYTES
 
 
 def test_a_coordinate_is_attribute_3_of_a_record() -> None:
@@ -168,6 +184,13 @@ def test_up_to_three_introducers_are_attribute_4_of_a_record(count: int) -> None
 def test_what_names_no_introducers_counts_as_absent(value: object) -> None:
     assert parse_record_attributes(encode_attributes({4: value})).introducers is None
     assert parse_record_attributes(b"").introducers is None
+
+
+def test_a_query_is_attribute_131_of_a_rumor() -> None:
+    terms = QueryTerms("up", 5000)
+    encoded = rumor_attributes(query=terms)
+    assert encoded == encode_attributes({131: terms.to_value()})
+    assert parse_rumor_attributes(encoded) == RumorAttributes(query=terms)
 
 
 def test_an_entry_is_attribute_132_of_a_rumor() -> None:

@@ -20,8 +20,6 @@ from grapevine_proto.ids import Address, MessageId, PeerId, Stream, StreamRange,
 from grapevine_proto.overlay.query.queries import ANSWERS_MESSAGE_BYTES
 from grapevine_proto.wire import codec, frames, message_codec
 from grapevine_proto.wire.attributes import (
-    MAX_RECORD_ATTRIBUTES_BYTES,
-    MAX_RUMOR_ATTRIBUTES_BYTES,
     encode_attributes,
     rumor_attributes,
 )
@@ -413,18 +411,6 @@ def test_a_valid_rumor_is_decoded() -> None:
 def test_an_invalid_rumor_is_malformed(changes: dict[str, object]) -> None:
     with pytest.raises(Dropped, match="malformed"):
         decode_rumor(fields_of_rumor(**changes))
-
-
-def test_attributes_of_the_greatest_size_are_decoded() -> None:
-    largest = encode_attributes({200: bytes(MAX_RUMOR_ATTRIBUTES_BYTES - 6)})
-    assert len(largest) == MAX_RUMOR_ATTRIBUTES_BYTES
-    decode_rumor(fields_of_rumor(attributes=largest))
-    record = replace(GOLDEN_RECORD, attributes=encode_attributes({200: bytes(123)}))
-    assert len(record.attributes) == MAX_RECORD_ATTRIBUTES_BYTES
-    assert codec.decode_message(codec.encode_message(Records((record,)))) == Records((record,))
-    too_large = replace(GOLDEN_RECORD, attributes=encode_attributes({200: bytes(124)}))
-    with pytest.raises(Dropped, match="malformed"):
-        codec.decode_message(codec.encode_message(Records((too_large,))))
 
 
 RECORD = codec.encode_record(

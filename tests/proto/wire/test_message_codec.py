@@ -27,7 +27,7 @@ from grapevine_proto.wire.signed import PeerRecord, TraceReceipt
 from tests.proto.overlay.builders import copy, peer_id
 
 COUNT, EPOCH, SEQUENCE = 2**32 - 1, 2**48 - 1, 2**53
-ID, SUM, SIGNATURE = bytes(32), bytes(16), bytes(64)
+ID, SUM, SIGNATURE, OWNER = bytes(32), bytes(16), bytes(64), bytes(8)
 SMALL = PeerRecord(PeerId(ID), 1, 0, (), "", "", 1, 1, False, SIGNATURE)
 
 ATTRIBUTES = msgpack.packb([1, 7])
@@ -66,6 +66,8 @@ GREATEST: list[tuple[Kind, list[Any], dict[int, int]]] = [
     (Kind.ANSWER_ACK, [0], {0: COUNT}),
     (Kind.ANSWER_FETCH, [ID, 0, 1, 0], {1: EPOCH, 2: SEQUENCE, 3: 3}),
     (Kind.PAUSE, [0], {0: COUNT}),
+    (Kind.STATE_REQUEST, [0, []], {0: COUNT}),
+    (Kind.STATE_DELTA, [0, True, []], {0: COUNT}),
 ]
 
 
@@ -148,6 +150,23 @@ def test_ranges_beyond_their_limits_are_malformed(kind: Kind, fields: list[Any])
 
 
 @pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ([EPOCH, SEQUENCE], None),
+        ([EPOCH + 1, 0], DropReason.MALFORMED),
+        ([0, SEQUENCE + 1], DropReason.MALFORMED),
+        ([-1, 0], DropReason.MALFORMED),
+        ([0, -1], DropReason.MALFORMED),
+    ],
+)
+def test_a_version_of_an_entry_is_decoded_up_to_the_greatest(
+    version: list[int], expected: DropReason | None
+) -> None:
+    assert reason(Kind.STATE_HEADS, False, ID, [[OWNER, *version, bytes(4)]]) is expected
+    assert reason(Kind.STATE_REQUEST, 0, [[OWNER, *version]]) is expected
+
+
+@pytest.mark.parametrize(
     ("kind", "make", "most"),
     [
         (Kind.IWANT, lambda n: [0, [[ID, 0, 1, 1]] * n], 64),
@@ -162,6 +181,8 @@ def test_ranges_beyond_their_limits_are_malformed(kind: Kind, fields: list[Any])
         (Kind.RUMORS, lambda n: [[[ID, 0, 1, [0], b"", SIGNATURE, 0, 0]] * n], 64),
         (Kind.REPAIR, lambda n: [0, True, False, [[ID, 0, 1, [0], b"", SIGNATURE, 0, 0]] * n], 64),
         (Kind.RUMORS, lambda n: [[[ID, 0, 1, [0] * n, b"", SIGNATURE, 0, 0]]], 512),
+        (Kind.STATE_HEADS, lambda n: [False, ID, [[OWNER, 0, 0, bytes(4)]] * n], 512),
+        (Kind.STATE_REQUEST, lambda n: [0, [[OWNER, 0, 0]] * n], 32),
         (Kind.RECORDS, lambda n: [[codec.encode_record(SMALL)] * n], 16),
         (Kind.PING, lambda n: [0, [[codec.encode_record(SMALL), []]] * n], 4),
         (Kind.PING, lambda n: [0, [[codec.encode_record(SMALL), [[ID, SIGNATURE]] * n]]], 3),
@@ -282,9 +303,10 @@ def test_a_header_with_a_field_of_the_wrong_length_is_malformed(index: int, valu
     assert reason(Kind.ANNOUNCE_TOPIC, *fields) is DropReason.MALFORMED
 
 
-def test_attributes_have_at_most_512_bytes() -> None:
+def test_attributes_have_at_most_512_bytes_in_a_rumor_and_128_in_a_record() -> None:
     def attributes(size_bytes: int) -> bytes:
-        encoded: bytes = msgpack.packb([1, bytes(size_bytes - 5)])
+        header_bytes = 4 if size_bytes < 256 else 5
+        encoded: bytes = msgpack.packb([1, bytes(size_bytes - header_bytes)])
         assert len(encoded) == size_bytes
         return encoded
 
@@ -293,6 +315,8 @@ def test_attributes_have_at_most_512_bytes() -> None:
         assert reason(Kind.ANNOUNCE_TOPIC, *HEADER[:8], encoded, *HEADER[9:]) is expected
         fields = [ID, 0, 1, [0], b"", SIGNATURE, 0, 0, encoded]
         assert reason(Kind.RUMORS, [fields]) is expected
+    for size_bytes, expected in ((128, None), (129, DropReason.MALFORMED)):
+        assert record_with(attributes=attributes(size_bytes)) is expected
 
 
 @pytest.mark.parametrize(
@@ -332,6 +356,8 @@ def test_only_an_answer_that_is_alone_may_be_large() -> None:
         (Kind.ANSWERS, [0, ID, 0, 1, [ANSWER]]),
         (Kind.PING, [0, [[codec.encode_record(SMALL), [[ID, SIGNATURE]]]]]),
         (Kind.ANNOUNCE_TOPIC, HEADER),
+        (Kind.STATE_HEADS, [False, ID, [[OWNER, 0, 0, bytes(4)]]]),
+        (Kind.STATE_REQUEST, [0, [[OWNER, 0, 0]]]),
     ],
 )
 def test_a_field_more_or_less_anywhere_is_malformed(kind: Kind, fields: list[Any]) -> None:
@@ -380,7 +406,7 @@ def test_each_reason_to_close_is_decoded_and_another_is_malformed() -> None:
     for each in CloseReason:
         assert codec.decode_message(codec.encode_message(Close(each))) == Close(each)
     assert reason(Kind.CLOSE, 6, []) is DropReason.MALFORMED
-    assert reason(Kind.CLOSE, 256, []) is DropReason.MALFORMED
+    assert reason(Kind.CLOSE, True, []) is DropReason.MALFORMED
 
 
 def test_ranges_of_one_stream_are_sent_under_one_head() -> None:

@@ -118,6 +118,7 @@ def test_terms_at_their_documented_limits_are_understood_and_beyond_them_not(
         (*VALID[:4], ((7,),)),
         (*VALID[:4], ((0, b""),)),
         (*VALID[:4], ((IDS_CLAUSE, b""),)),
+        (*VALID[:4], ((IDS_CLAUSE, bytes(1)),)),
         (*VALID[:4], ((IDS_CLAUSE, bytes(5)),)),
         (*VALID[:4], ((IDS_CLAUSE, 7),)),
         (*VALID[:4], ((ZONE_CLAUSE, b"\xff"),)),

@@ -94,6 +94,8 @@ def test_a_member_is_behind_a_nat_if_it_says_so_or_has_only_our_own_private_addr
     assert replace(bare, attributes=introduced).is_behind_nat(())
     assert bare.is_behind_nat((private,)), "this node has that address itself"
     assert not bare.is_behind_nat((other,))
+    delayed = record_attributes(max_ack_delay_s=0.5)
+    assert not replace(bare, attributes=delayed).is_behind_nat((other,)), "it names no introducers"
     assert not replace(bare, addresses=(private, other)).is_behind_nat((private,))
     assert not replace(bare, addresses=(public,)).is_behind_nat((public,))
     assert not replace(bare, addresses=()).is_behind_nat((private,))
@@ -286,8 +288,9 @@ def test_answers_have_limits_in_bytes_and_in_number() -> None:
 
 
 def test_an_ack_and_an_answer_of_a_member_have_their_own_keys() -> None:
-    others = [replace(ANSWER, index=0), replace(ANSWER, status=AnswerCode.ACK)]
-    assert len({ANSWER.key, *(each.key for each in others)}) == 3
+    assert ANSWER.key == (peer_id(2), 1, False)
+    assert replace(ANSWER, index=0).key == (peer_id(2), 0, False)
+    assert replace(ANSWER, status=AnswerCode.ACK).key == (peer_id(2), 1, True)
     assert ANSWER.key == replace(ANSWER, status=AnswerCode.FAILED, payload=b"", hops=1).key
 
 

@@ -20,7 +20,7 @@ from grapevine_proto.overlay.state.keyed_state import (
 from grapevine_proto.overlay.state.owner_map import ENTRY_OVERHEAD_BYTES, MAX_ENTRIES, MAX_KEYS
 from grapevine_proto.overlay.state.shared_map import MAX_CLOCK_LEAD
 from grapevine_proto.tags import MAX_TAGS
-from grapevine_proto.wire.entry_terms import MAX_TTL_S, MAX_VALUE_BYTES
+from grapevine_proto.wire.entry_terms import MAX_TTL_S
 from grapevine_proto.wire.messages import RumorCopy
 from grapevine_proto.wire.signed import Rumor
 from tests.proto.overlay.builders import EPOCH, context, identity, peer_id, record
@@ -342,7 +342,7 @@ def test_a_node_may_write_a_limited_number_of_bytes() -> None:
     with pytest.raises(StateFull, match="65,536 bytes"):
         node.write("x", b"")
     with pytest.raises(MessageTooLarge):
-        node.write("k00", bytes(MAX_VALUE_BYTES + 1))
+        node.write("k00", bytes(4097))
     node.write("k00", bytes(4000))
     with pytest.raises(StateFull):
         node.write("x", bytes(93))
