@@ -170,10 +170,10 @@ def test_an_ack_says_in_microseconds_how_long_ago_the_latest_packet_came() -> No
     live = Ends(1)
     replies = PendingReplies(Sessions(live.ours, 0.0))
     live.deliver(replies, 1.0)
-    [plaintext] = live.read(replies.seal_acks_and_responses(1.25), 1.25)
+    [plaintext] = live.read(replies.seal_acks_and_responses(5.25), 5.25)
     ack = decode_frame(plaintext)
     assert isinstance(ack, Ack)
-    assert ack.delay_us == 250_000
+    assert ack.delay_us == 4_250_000
 
 
 def test_four_path_responses_wait_at_most_the_latest() -> None:

@@ -83,10 +83,11 @@ def test_a_silent_session_ends_ten_seconds_after_it_was_replaced() -> None:
     ends_at = 5.0 + 10.0
 
     assert sessions.deadline == ends_at
-    sessions.advance(ends_at - 0.001)
+    assert not sessions.advance(ends_at - 0.001)
     assert list(sessions) == [second, first]
-    sessions.advance(ends_at)
+    assert sessions.advance(ends_at)
     assert list(sessions) == [second]
+    assert not sessions.advance(ends_at + 0.001)
 
 
 def test_a_retiring_session_ends_ten_seconds_after_its_last_packet() -> None:
