@@ -90,10 +90,8 @@ class AckTracker:
         self._reorder_factor = 1.0
         self.due_at = float("inf")
         self._missing: list[tuple[int, int]] = []  # ranges, ascending
-        self._checkpoint, self._checkpoint_at = (
-            -1,
-            0.0,
-        )  # the highest number one reordering window ago
+        self._checkpoint = -1  # the highest number one reordering window ago
+        self._checkpoint_at = float("-inf")
         self._reorder_cutoff = -1  # what is missing up to here is lost, not reordered
         self._latest, self._latest_at = -1, 0.0
         self._is_ack_pending = False

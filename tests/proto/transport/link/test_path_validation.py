@@ -165,6 +165,16 @@ def test_a_new_address_gets_few_challenges_however_much_it_sends() -> None:
     assert [is_new for _, is_new in validation.challenges].count(True) == 3
 
 
+def test_more_packets_neither_hasten_the_challenges_nor_prolong_the_validation() -> None:
+    validation = validating()
+    validation.deliver(NEW, 0.05)
+    assert validation.deadline == 0.1
+    for sent_at in (0.1, 0.2):
+        assert len(validation.pop_due(sent_at)) == 2
+    validation.deliver(NEW, 0.9)
+    assert validation.deadline == 1.0
+
+
 # --- two nodes ------------------------------------------------------------------------------------
 
 

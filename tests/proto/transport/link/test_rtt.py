@@ -105,6 +105,20 @@ def test_sixty_four_samples_are_kept_and_an_equal_one_replaces_the_one_before() 
     assert (len(samples), samples[-1]) == (64, (80.0, 69.0))
 
 
+def test_after_the_minimum_expires_the_least_of_the_later_samples_is_the_minimum() -> None:
+    rtt = RttEstimator(None, 10.0)
+    for now, sample_s in ((0.0, 0.020), (5.0, 0.080), (6.0, 0.050), (10.1, 0.090)):
+        rtt.on_sample(sample_s, now)
+    assert rtt.min_rtt_s == 0.050
+
+
+def test_equal_samples_take_one_place_in_the_filter_the_latest() -> None:
+    samples: list[tuple[float, float]] = []
+    for now in (1.0, 2.0, 3.0):
+        update_windowed_min(samples, 0.5, now, 10.0)
+    assert samples == [(3.0, 0.5)]
+
+
 @pytest.mark.parametrize(
     ("srtt_s", "reorder_s", "ack_s"),
     [(0.100, 0.025, 0.100), (0.040, 0.010, 0.040), (0.004, 0.010, 0.010)],

@@ -227,11 +227,14 @@ def test_the_first_packet_counts_whatever_its_number() -> None:
 
 
 @pytest.mark.parametrize("began_at", [0.0, 5.0])
-def test_what_precedes_the_first_packet_may_still_arrive(began_at: float) -> None:
+def test_what_precedes_the_first_packet_may_arrive_within_the_reordering_window(began_at: float) -> None:
     tracker = AckTracker()
+    tracker.update_rtt(1.0, 0.25)
     receive(tracker, 2, now=began_at)
-    ack = tracker.build_ack(began_at)
+    ack = tracker.build_ack(began_at + 0.2)
     assert (ack.first, ack.end, ack.missing) == (0, 0, ())
+    ack = tracker.build_ack(began_at + 0.25)
+    assert (ack.first, ack.end, ack.missing) == (0, 3, ((0, 1),))
 
 
 def test_a_gap_is_lost_two_reordering_windows_later_to_the_instant() -> None:
@@ -397,6 +400,17 @@ def test_an_ack_shares_a_packet_once_a_round_trip() -> None:
     receive(tracker, 1, now=1.1)
     assert not tracker.can_piggyback(1.19)
     assert tracker.can_piggyback(1.2)
+
+
+def test_an_ack_shares_a_packet_a_round_trip_after_the_last_one_to_the_instant() -> None:
+    tracker = AckTracker()
+    tracker.update_rtt(0.25, 0.0625)
+    receive(tracker, 0, now=1.0)
+    tracker.build_ack(1.0)
+    receive(tracker, 1, now=1.24)
+    assert tracker.due_at > 1.25
+    assert not tracker.can_piggyback(1.249)
+    assert tracker.can_piggyback(1.25)
 
 
 def test_an_ack_shares_no_packet_before_it_can_report_a_new_gap() -> None:
