@@ -28,6 +28,14 @@ def test_each_direction_has_its_own_key_derived_from_everything() -> None:
     assert all(len(key) == 32 for key in keys)
 
 
+def test_the_direction_in_a_data_key_is_0_to_the_responder_and_1_to_the_initiator() -> None:
+    shared, messages = b"s" * 32, b"t" * 32
+    assert data_keys(KEY, shared, messages) == (
+        KEY.derive(b"grapevine data key 1", shared, messages, 0),
+        KEY.derive(b"grapevine data key 1", shared, messages, 1),
+    )
+
+
 def test_a_mac_is_bound_to_key_cluster_context_type_and_body() -> None:
     bodies = [bytes([kind]) + b"body" for kind in (HELLO, CHALLENGE, PROOF, WELCOME)]
     made = [

@@ -227,7 +227,9 @@ def test_the_first_packet_counts_whatever_its_number() -> None:
 
 
 @pytest.mark.parametrize("began_at", [0.0, 5.0])
-def test_what_precedes_the_first_packet_may_arrive_within_the_reordering_window(began_at: float) -> None:
+def test_what_precedes_the_first_packet_may_arrive_within_the_reordering_window(
+    began_at: float,
+) -> None:
     tracker = AckTracker()
     tracker.update_rtt(1.0, 0.25)
     receive(tracker, 2, now=began_at)
