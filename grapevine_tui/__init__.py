@@ -5,4 +5,7 @@ from grapevine_tui import (
 )
 
 # isort: split
+from grapevine_tui import garbage_collection as garbage_collection
+
+# isort: split
 from grapevine_proto.version import __version__ as __version__

@@ -30,7 +30,7 @@ from grapevine_proto.storage.atomic_file import (
     make_private_directory,
     quarantine_empty,
 )
-from grapevine_tui import __version__, early_signals, logs
+from grapevine_tui import __version__, early_signals, garbage_collection, logs
 from grapevine_tui.cli.run import run_app, run_headless, run_web
 from grapevine_tui.config.hook_spec import Hook
 from grapevine_tui.config.options import OPTIONS, PROFILES, Option
@@ -84,6 +84,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run with `arguments` (None: those of the process) and return the exit code."""
     _open_missing_standard_streams()
     _escape_unencodable_text()
+    garbage_collection.resume()
     try:
         code = ROOT_COMMAND.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
         if sys.stdout is not None:

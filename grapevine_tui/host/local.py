@@ -46,6 +46,7 @@ from grapevine_proto.runtime.discovery.local import LocalDiscovery
 from grapevine_proto.runtime.discovery.mdns import MdnsDiscovery
 from grapevine_proto.runtime.discovery.source import Discovery
 from grapevine_proto.runtime.udp_socket import DatagramSocket, UdpSocket
+from grapevine_tui import garbage_collection
 from grapevine_tui.config.edit import LiveSettings, SettingsEditor
 from grapevine_tui.config.settings import Settings
 from grapevine_tui.config.sources import SettingValue
@@ -239,6 +240,7 @@ class Host:
                 self.state_dir = self._spare_state_dirs.pop(0)
                 self.node = self._new_node()
             else:
+                garbage_collection.resume()
                 self.started.set()
                 self.refresh()
                 return
