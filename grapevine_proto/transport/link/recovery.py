@@ -70,7 +70,7 @@ class Recovery:
         self._queues = queues
         self._pto_count = 0
         self._lost_at = -math.inf
-        self._pto_allows_delay = False
+        self._pto_allows_delay = False  # whether `pto_at` includes `max_ack_delay_s`
         self.sent_packets = SentPackets()
         self.pto_at = math.inf
         self.pto_credit = 0

@@ -186,6 +186,12 @@ def test_a_peer_is_punched_at_the_host_where_an_introduction_made_a_dial() -> No
 # --- time ---------------------------------------------------------------------------------------
 
 
+def test_a_dial_without_a_delay_is_due_at_once() -> None:
+    handshakes = table()
+    handshakes.dial(FIRST, THEIRS, record(OURS), 5.0)
+    assert handshakes.deadline == 5.0
+
+
 def test_each_dial_is_sent_when_it_is_due_and_ends_at_its_timeout() -> None:
     handshakes = table()
     later, sooner = begin(handshakes, FIRST, delay_s=0.5), begin(handshakes, SECOND, delay_s=0.25)
