@@ -739,6 +739,13 @@ def test_a_new_address_is_challenged_once_it_sent_as_much_as_a_challenge_takes(
     assert [to for _, to in pair.link.validate_path(0.0)] == challenged
 
 
+def test_on_an_expired_session_no_address_is_challenged() -> None:
+    pair = Pair(entropy=entropy_of("ada"))
+    moved = packet(pair.theirs.seal(direct_message(1), 179.9))
+    pair.link.receive(moved, 179.9, ELSEWHERE)
+    assert pair.link.validate_path(180.0) == []
+
+
 def test_a_peer_is_silent_after_two_probe_timeouts_without_a_packet() -> None:
     pair = Pair()
     pair.deliver(HEARTBEAT, 5.0)
