@@ -739,6 +739,13 @@ def test_a_new_address_is_challenged_once_it_sent_as_much_as_a_challenge_takes(
     assert [to for _, to in pair.link.validate_path(0.0)] == challenged
 
 
+def test_the_address_of_the_link_is_not_challenged_nor_is_an_unknown_one() -> None:
+    pair = Pair(entropy=entropy_of("ada"))
+    for source in (BOB.address, None):
+        pair.link.receive(packet(pair.theirs.seal(direct_message(1), 0.0)), 0.0, source)
+        assert pair.link.validate_path(0.0) == []
+
+
 def test_on_an_expired_session_no_address_is_challenged() -> None:
     pair = Pair(entropy=entropy_of("ada"))
     moved = packet(pair.theirs.seal(direct_message(1), 179.9))
