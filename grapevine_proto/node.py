@@ -262,7 +262,7 @@ class Node:
                 self._publish,
                 self._publish_in_order,
                 self._fail,
-                self._ensure_saved,
+                self._save_if_needed,
                 self.now,
             )
         except BaseException:
@@ -1263,9 +1263,15 @@ class Node:
 
     # --- tasks ----------------------------------------------------------------------------------
 
-    async def _ensure_saved(self) -> bool:
-        """Saves the epoch and the entries of this node if they are not on disk. Returns whether the epoch
-        is, without which nothing may be sent."""
+    def _save_if_needed(self) -> Awaitable[bool] | None:
+        """Saves the epoch and the entries of this node; None if they are on disk. The result is whether the
+        epoch is, without which nothing may be sent."""
+        engine, persister = self._engine, self._persister
+        if persister.is_persisted(engine.epoch) and persister.has_settled(engine.state.version):
+            return None
+        return self._save_before_sending()
+
+    async def _save_before_sending(self) -> bool:
         engine, persister = self._engine, self._persister
         if not persister.is_persisted(engine.epoch):
             return await self._save()

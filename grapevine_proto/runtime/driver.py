@@ -57,7 +57,8 @@ class EngineDriver:
         publish: called with each event.
         publish_in_order: called with each message that may be read in order, and reports of skipped ones.
         fail: called with the error that stops the node.
-        ensure_saved: saves what must be on disk before anything is sent; returns whether it may be sent.
+        save_if_needed: saves what must be on disk before anything is sent, and whether it may be sent then;
+            None if everything is.
         now: the node's monotonic clock, in seconds.
     """
 
@@ -68,7 +69,7 @@ class EngineDriver:
         publish: Callable[[Event], None],
         publish_in_order: Callable[[Message | MessagesSkipped], None],
         fail: Callable[[GrapevineError], None],
-        ensure_saved: Callable[[], Awaitable[bool]],
+        save_if_needed: Callable[[], Awaitable[bool] | None],
         now: Callable[[], float],
     ) -> None:
         self._engine = engine
@@ -76,7 +77,7 @@ class EngineDriver:
         self._publish = publish
         self._publish_in_order = publish_in_order
         self._fail = fail
-        self._ensure_saved = ensure_saved
+        self._save_if_needed = save_if_needed
         self._now = now
         self.lag_monitor = LoopLagMonitor(now())
         self._unpublished: deque[Event] = deque()
@@ -189,7 +190,8 @@ class EngineDriver:
 
     async def _send_all(self) -> int:
         engine, sock = self._engine, self._socket
-        if not await self._ensure_saved():
+        saving = self._save_if_needed()
+        if saving is not None and not await saving:
             return 0  # a crash now could reuse an unsaved epoch
         datagrams = engine.datagrams_to_send(self._now())
         for number, (datagram, address) in enumerate(datagrams, 1):
