@@ -105,7 +105,7 @@ SERVING = [
 ]
 
 
-@pytest.mark.parametrize("name", [*SERVING, "receive", "is_idle", "has_room_for"])
+@pytest.mark.parametrize("name", [*SERVING, "receive", "is_unanswered", "has_room_for"])
 def test_an_internal_error_on_one_link_closes_it_and_the_others_are_served(
     name: str, patch_sources: pytest.MonkeyPatch
 ) -> None:
