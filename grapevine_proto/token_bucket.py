@@ -62,6 +62,10 @@ class TokenBucket:
         self._full_at = max(self._full_at, now) + tokens / self.refill_rate
         return True
 
+    def take_up_to(self, now: float, tokens: float) -> None:
+        """Takes `tokens`, or all that are available."""
+        self.try_take(now, min(tokens, self.available(now)))
+
     def refund(self, now: float, tokens: float = 1.0) -> None:
         """Returns unused tokens to the bucket, up to its capacity."""
         self._full_at = max(self._full_at, now) - tokens / self.refill_rate

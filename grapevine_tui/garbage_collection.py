@@ -2,7 +2,7 @@
 
 Invariants:
 
-- Nothing becomes garbage while the program is loaded, so the collector is off: a headless start takes 8 %
+- Nothing becomes garbage while the program is loaded, so the collector is off: a headless start takes 5 %
   less.
 - What was loaded lives as long as the process. It is frozen, so a full collection looks only at what came
   later; over the modules of the app alone it would stop everything for 30 ms.

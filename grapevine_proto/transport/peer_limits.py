@@ -244,7 +244,7 @@ class PeerLimitTable:
             limits.score = MisconductScore()
         limits.score.add(offense, count, now)
         if offense is Offense.BAD_SIGNATURE and limits.bucket is not None:
-            limits.bucket.try_take(now, min(limits.bucket.available(now), BAD_SIGNATURE_TOKENS))
+            limits.bucket.take_up_to(now, BAD_SIGNATURE_TOKENS)
         return self._update_standing(peer_id, limits, now)
 
     def credit_promises(self, peer_id: PeerId, count: int, now: float) -> None:

@@ -48,6 +48,18 @@ def test_a_failed_take_takes_no_tokens() -> None:
     assert bucket.try_take(0.0, 2)
 
 
+def test_up_to_what_is_asked_for_is_taken_and_never_more_than_there_is() -> None:
+    bucket = TokenBucket(10, 1.0, 5.0)
+    bucket.take_up_to(5.0, 0)
+    assert bucket.available(5.0) == 10
+    bucket.take_up_to(5.0, 4)
+    assert bucket.available(5.0) == 6
+    bucket.take_up_to(5.0, 7)
+    assert bucket.available(5.0) == 0
+    bucket.take_up_to(5.0, 7)
+    assert bucket.available(6.0) == 1
+
+
 def test_more_tokens_than_the_capacity_are_never_ready() -> None:
     assert TokenBucket(2, 1.0, 0.0).ready_at(0.0, 2.5) == math.inf
 

@@ -421,7 +421,7 @@ class StateSync:
                 RumorCopy(each.rumor, 0, max(0, int((now - each.published_at) * 1000)))
                 for each in found
             ]
-        peer.bytes_bucket.try_take(now, min(total_bytes, peer.bytes_bucket.available(now)))
+        peer.bytes_bucket.take_up_to(now, total_bytes)
         self._work.add(work.KIBIBYTE * (total_bytes >> 10))
         parts = _split(copies)
         last = len(parts) - 1
@@ -523,8 +523,12 @@ class StateSync:
         """When to call `advance` next; math.inf: never."""
         if self._state.sum != self._noticed_sum:
             return self._state.changed_at
-        gap_at = self._state.early.gap_since + GAP_WAIT_S
-        return min(self._announce_at, gap_at, self._timers.deadline)
+        return min(self._announce_at, self._gap_at, self._timers.deadline)
+
+    @property
+    def _gap_at(self) -> float:
+        """When to request the entries that early ones wait for."""
+        return self._state.early.gap_since + GAP_WAIT_S
 
     def advance(self, now: float) -> list[Effect]:
         """Announces our sum, compares again, and requests missing maps."""
@@ -534,7 +538,7 @@ class StateSync:
             self._noticed_sum = self._state.sum
             interval_s = self._config.current.gossip_interval * (0.5 + 0.5 * self._rng.random())
             self._announce_at = min(self._announce_at, now + interval_s)
-        if now >= self._state.early.gap_since + GAP_WAIT_S:
+        if now >= self._gap_at:
             effects += self._request_missing(now)
         if now >= self._announce_at:
             self._announce_at = math.inf

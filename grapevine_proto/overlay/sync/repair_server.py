@@ -146,8 +146,7 @@ class RepairServer:
             size_bytes += cost_bytes
             total_bytes += cost_bytes
         charged_bytes = total_bytes - (0 if peer is None else peer.take_announced(total_bytes))
-        if charged_bytes:
-            quota.bytes_bucket.try_take(now, min(charged_bytes, quota.bytes_bucket.available(now)))
+        quota.bytes_bucket.take_up_to(now, charged_bytes)
         last = len(batches) - 1
         repairs = [
             Repair(request.round, index == last, is_truncated, tuple(batch))

@@ -421,13 +421,22 @@ def test_a_link_can_send_now_if_nothing_waits_and_it_is_ready() -> None:
     assert not coalescer.can_send_now(link, 0.0)
 
 
-def test_a_message_ends_before_the_rumor_whose_payloads_do_not_fit() -> None:
+@pytest.mark.parametrize(
+    ("payloads", "expected"),
+    [
+        ((200, 400, 100), [[1], [301, 801]]),
+        ((200, 100, 400), [[1, 301], [801]]),
+    ],
+)
+def test_a_message_ends_before_the_rumor_whose_payloads_do_not_fit(
+    payloads: tuple[int, ...], expected: list[list[int]]
+) -> None:
     link = FakeLink(1, free=9)
     coalescer = RumorCoalescer(LimitsConfig(), 64_900)
-    for first, count in [(1, 200), (301, 400), (801, 100)]:
+    for first, count in zip((1, 301, 801), payloads, strict=True):
         coalescer.enqueue(RumorCopy(rumor(9, first, *[b""] * count), 1, 0), [link], 0.0)
     coalescer.drain_into(link, 0.0)
-    assert link.sequences == [[1], [301, 801]]
+    assert link.sequences == expected
 
 
 @pytest.mark.parametrize(
@@ -446,15 +455,6 @@ def test_a_message_takes_the_next_rumor_that_fits_whatever_waits_behind_it(
     coalescer.drain_into(link, 0.0)
     assert link.sequences == expected
     assert link.largest_bytes <= codec.BASE_PLAINTEXT_BYTES
-
-
-def test_a_message_takes_the_next_payloads_that_fit_whatever_waits_behind_them() -> None:
-    link = FakeLink(1, free=9)
-    coalescer = RumorCoalescer(LimitsConfig(), 64_900)
-    for first, count in [(1, 200), (301, 100), (801, 400)]:
-        coalescer.enqueue(RumorCopy(rumor(9, first, *[b""] * count), 1, 0), [link], 0.0)
-    coalescer.drain_into(link, 0.0)
-    assert link.sequences == [[1, 301], [801]]
 
 
 @pytest.mark.parametrize(

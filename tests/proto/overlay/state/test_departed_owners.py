@@ -37,6 +37,18 @@ def leave(node: Learner, number: int, now: float = 0.0) -> None:
     member.set_status(MemberStatus.DOWN, "", now)
 
 
+def with_an_owner_that_is_back() -> Learner:
+    """The owner of a map was gone until 900.0."""
+    node = with_owner(LEAST, OTHERS[0])
+    node.learn(Owner(OTHERS[0]).write("a", b"1"))
+    leave(node, OTHERS[0])
+    sweeps(node, 900.0)
+    member = node.context.members.get(peer_id(OTHERS[0]))
+    assert member is not None
+    member.set_status(MemberStatus.UP, "", 900.0)
+    return node
+
+
 def test_a_map_is_kept_for_a_while_after_its_owner_is_gone() -> None:
     owner = Owner(OTHERS[0])
     node = with_owner(LEAST, OTHERS[0])
@@ -175,14 +187,7 @@ def test_an_entry_below_a_later_one_is_not_adopted() -> None:
 
 
 def test_an_owner_that_is_back_keeps_its_map() -> None:
-    owner = Owner(OTHERS[0])
-    node = with_owner(LEAST, OTHERS[0])
-    node.learn(owner.write("a", b"1"))
-    leave(node, OTHERS[0])
-    sweeps(node, 900.0)
-    member = node.context.members.get(peer_id(OTHERS[0]))
-    assert member is not None
-    member.set_status(MemberStatus.UP, "", 900.0)
+    node = with_an_owner_that_is_back()
     sweeps(node, 3000.0)
     assert node.state.shared.get("a", 3000.0) == b"1"
 
@@ -231,14 +236,7 @@ def test_a_node_that_lost_its_state_waits_for_its_map_if_a_peer_has_it() -> None
 
 
 def test_the_time_that_a_map_is_kept_starts_when_its_owner_is_gone_for_good() -> None:
-    owner = Owner(OTHERS[0])
-    node = with_owner(LEAST, OTHERS[0])
-    node.learn(owner.write("a", b"1"))
-    leave(node, OTHERS[0])
-    sweeps(node, 900.0)
-    member = node.context.members.get(peer_id(OTHERS[0]))
-    assert member is not None
-    member.set_status(MemberStatus.UP, "", 900.0)
+    node = with_an_owner_that_is_back()
     sweeps(node, 1000.0)
     leave(node, OTHERS[0], 1000.0)
     sweeps(node, 1900.0)
